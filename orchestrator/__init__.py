@@ -1,0 +1,1 @@
+"""Diversity-guided fine-tuning of image classifiers on Ray."""

@@ -1,0 +1,348 @@
+"""The experiment file as frozen, typed sections; unknown keys are forbidden.
+
+Validators speak as "field rule, got value: remedy", with the field as seen from their own section.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
+
+PositiveInt = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+OptimizerName = Literal["sgd", "adam", "adamw"]
+DiversityMeasure = Literal["label_entropy", "pixel_entropy", "feature_diversity"]
+SplitName = Literal["train", "val", "test"]
+
+DEMO_URI = "demo://digits"
+SOURCE_URI = "demo://rendered-digits"
+
+
+class Section(BaseModel):
+    """Hold one part of the experiment file: immutable, and strict about its keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SplitFractions(Section):
+    """Give the shares of samples that are held out for validation and test; the rest is for training."""
+
+    val: Fraction = 0.15
+    test: Fraction = 0.15
+
+    @model_validator(mode="after")
+    def _leave_something_to_train_on(self) -> Self:
+        if self.val + self.test >= 1.0:
+            raise ValueError(
+                f"val and test must add up to less than 1, got {self.val} + {self.test}: lower one of them"
+            )
+        return self
+
+
+class SplitConfig(Section):
+    """Say how samples are divided into training, validation and test.
+
+    `column` names a column that says train, val or test; otherwise a stable hash of the sample's identity (or
+    of `keep_together`, so that samples sharing its value never straddle splits) is cut at `fractions`.
+    """
+
+    column: str | None = None
+    fractions: SplitFractions = SplitFractions()
+    keep_together: str | None = None
+
+
+class DataConfig(Section):
+    """Say where the labelled images are and how to read them.
+
+    `path` is the template of an image folder and may name subset, label, split and name. `id` names the
+    column of the samples' identity; without it, the path identifies an image file, the digest of the bytes a row.
+    `verify: none` opens no image in the catalogue pass and makes no pixel cache. `max_cache_bytes` bounds the
+    cache of decoded pixels; larger data is streamed in the final training.
+    """
+
+    uri: Annotated[str, Field(min_length=1)]
+    format: Literal["parquet", "images", "auto"] = "auto"
+    image: str | None = None
+    label: str | None = None
+    subset: str | None = None
+    id: str | None = None
+    path: str = "{subset}/{label}/{name}"
+    split: SplitConfig = SplitConfig()
+    verify: Literal["decode", "none"] = "decode"
+    max_bad_fraction: Fraction = 0.01
+    max_cache_bytes: Annotated[int, Field(ge=0)] = 20 * 2**30
+
+
+def _require_plain(value: object) -> object:
+    if not isinstance(value, bool | int | float | str):
+        raise ValueError(f"must be a plain value, got {value!r}: write text, a number, true or false")
+    return value
+
+
+PlainValue = Annotated[bool | int | float | str, BeforeValidator(_require_plain)]
+
+
+class BackboneConfig(Section):
+    """Name the pretrained network and the preprocessing that it was trained with.
+
+    `weights` is a path or URI of a state dict, a torchvision weights name, `pretrain` (the run's own source
+    task) or `none`. `mean` and `std` are per channel on pixels scaled to [0, 1]; default: those of the
+    torchvision weights.
+    """
+
+    name: str = "resnet18"
+    kwargs: dict[str, PlainValue] = {}
+    weights: str = "DEFAULT"
+    image_size: Annotated[int, Field(ge=8, le=4096)] = 224
+    resize: Literal["crop", "squash"] = "crop"
+    mean: tuple[float, float, float] | None = None
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
+
+    @field_validator("weights", mode="before")
+    @classmethod
+    def _yaml_null_means_none(cls, value: object) -> object:
+        return "none" if value is None else value
+
+
+class PretrainConfig(Section):
+    """Describe the source task that is trained from scratch when `backbone.weights` is `pretrain`.
+
+    `classes` restricts the source to these labels; default: all that occur.
+    """
+
+    data: DataConfig
+    classes: list[str] | None = None
+    epochs: PositiveInt = 10
+    learning_rate: PositiveFloat = 1e-3
+    batch_size: Annotated[int, Field(ge=2)] = 64
+    optimizer: OptimizerName = "adam"
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+
+
+class DiversityConfig(Section):
+    """Say which measures of diversity are taken, over which split, and from how many images of a subset."""
+
+    measures: Annotated[list[DiversityMeasure], Field(min_length=1)] = ["label_entropy"]
+    split: Literal["train", "all"] = "train"
+    sample_per_subset: PositiveInt | None = None
+
+
+class GroupingConfig(Section):
+    """Say how subsets of like diversity are put together.
+
+    `thresholds` are ascending borders on the first measure. A subset with fewer than `min_images` images
+    joins the nearest group and is flagged.
+    """
+
+    measures: Annotated[list[DiversityMeasure], Field(min_length=1)] | None = None
+    method: Literal["thresholds", "quantiles", "kmeans"] = "quantiles"
+    num_groups: PositiveInt = 3
+    thresholds: list[float] = []
+    min_images: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _thresholds_ascend(self) -> Self:
+        if self.method == "thresholds" and not self.thresholds:
+            raise ValueError("thresholds must hold a border for method thresholds, got none: add one")
+        if sorted(set(self.thresholds)) != self.thresholds:
+            raise ValueError(f"thresholds must ascend, got {self.thresholds}: sort them and drop repeats")
+        if self.method == "thresholds" and self.measures is not None and len(self.measures) != 1:
+            raise ValueError(f"measures must be one for method thresholds, got {self.measures}: keep one")
+        return self
+
+
+def _require_number(value: object) -> object:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        raise ValueError(f"must be a number, got {value!r}: write one such as 3 or 1e-4")
+    return value
+
+
+class Range(Section):
+    """Bound a searched number, inclusive at both ends; integers where both ends are integers."""
+
+    low: Annotated[int | float, BeforeValidator(_require_number)]
+    high: Annotated[int | float, BeforeValidator(_require_number)]
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low must be at most high, got {self.low} and {self.high}: swap them")
+        if self.log and self.low <= 0:
+            raise ValueError(f"low must be greater than 0 with log, got {self.low}: raise it or drop log")
+        return self
+
+    @property
+    def is_integer(self) -> bool:
+        """Tell whether only integers are drawn."""
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+
+# Tags tell pydantic which kind was meant, so that a mistake is reported once; no field can bear such a name.
+RANGE_TAG, CHOICES_TAG = "a range", "a list of choices"
+
+
+def _kind_of_dimension(value: object) -> str | None:
+    if isinstance(value, Range | dict):
+        return RANGE_TAG
+    return CHOICES_TAG if isinstance(value, list | tuple) else None
+
+
+_DIMENSION = Discriminator(
+    _kind_of_dimension,
+    custom_error_type="dimension",
+    custom_error_message="must be a range such as low: 1, high: 4 in braces, or a list of choices",
+)
+IntChoices = Annotated[list[int], Field(min_length=1)]
+FloatChoices = Annotated[list[Annotated[float, BeforeValidator(_require_number)]], Field(min_length=1)]
+IntDimension = Annotated[Annotated[Range, Tag(RANGE_TAG)] | Annotated[IntChoices, Tag(CHOICES_TAG)], _DIMENSION]
+FloatDimension = Annotated[Annotated[Range, Tag(RANGE_TAG)] | Annotated[FloatChoices, Tag(CHOICES_TAG)], _DIMENSION]
+
+
+class SpaceConfig(Section):
+    """Say what is searched: a range or a list of choices for each hyperparameter; None takes the fixed value.
+
+    `freeze_depth` defaults to 0 up to the number of stages of the backbone.
+    """
+
+    freeze_depth: IntDimension | None = None
+    learning_rate: FloatDimension = Range(low=1e-5, high=1e-2, log=True)
+    epochs: IntDimension = [10, 20, 30, 50]
+    batch_size: IntDimension | None = None
+    weight_decay: FloatDimension | None = None
+    optimizer: Annotated[list[OptimizerName], Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _values_make_sense(self) -> Self:
+        for name, least in (("freeze_depth", 0), ("epochs", 1), ("batch_size", 2)):
+            dimension = getattr(self, name)
+            if isinstance(dimension, Range) and not dimension.is_integer:
+                raise ValueError(
+                    f"{name} must be whole numbers, got {dimension.low} and {dimension.high}: "
+                    "write them without a decimal point"
+                )
+            if dimension is not None and _lowest(dimension) < least:
+                raise ValueError(f"{name} must be at least {least}, got {_lowest(dimension)}: raise it")
+        if _lowest(self.learning_rate) <= 0:
+            raise ValueError(f"learning_rate must be greater than 0, got {_lowest(self.learning_rate)}: raise it")
+        if self.weight_decay is not None and _lowest(self.weight_decay) < 0:
+            raise ValueError(f"weight_decay must be at least 0, got {_lowest(self.weight_decay)}: raise it")
+        return self
+
+
+def _lowest(dimension: Range | list[int] | list[float]) -> float:
+    return dimension.low if isinstance(dimension, Range) else min(dimension)
+
+
+class SearchConfig(Section):
+    """Bound and shape the search of every group.
+
+    `num_samples` counts trials of one group, the fixed rule included. `time_budget_s` bounds the whole
+    search. `resources_per_trial` is in Ray's words, for example {CPU: 2, GPU: 0.5}.
+    """
+
+    num_samples: PositiveInt = 20
+    time_budget_s: PositiveFloat | None = None
+    metric: Literal["val_accuracy", "val_loss"] = "val_accuracy"
+    mode: Literal["max", "min"] | None = None
+    max_concurrent_trials: PositiveInt | None = None
+    resources_per_trial: dict[str, PositiveFloat] | None = None
+    space: SpaceConfig = SpaceConfig()
+    batch_size: Annotated[int, Field(ge=2)] = 32
+    optimizer: OptimizerName = "adam"
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+
+    @property
+    def direction(self) -> Literal["max", "min"]:
+        """Give the mode, by default the one that the metric implies."""
+        return self.mode or ("min" if self.metric == "val_loss" else "max")
+
+    @model_validator(mode="after")
+    def _mode_fits_the_metric(self) -> Self:
+        implied = "min" if self.metric == "val_loss" else "max"
+        if self.mode is not None and self.mode != implied:
+            raise ValueError(f"mode must be {implied} for {self.metric}, got {self.mode}: leave mode out")
+        return self
+
+
+class TrainConfig(Section):
+    """Say how the winner of each group is trained, in Ray Train's words.
+
+    `batch_norm: frozen` keeps the statistics of every BatchNorm layer, `train` updates those of the stages
+    that are not frozen. `precision: auto` is bf16 on a GPU that has it and fp32 elsewhere. The search and the
+    baselines use the same `batch_norm` and `precision`: what was tuned is what ships.
+    """
+
+    num_workers: PositiveInt = 1
+    use_gpu: Literal[True, False, "auto"] = "auto"
+    resources_per_worker: dict[str, PositiveFloat] | None = None
+    max_failures: Annotated[int, Field(ge=0)] = 2
+    num_to_keep: PositiveInt = 2
+    precision: Literal["fp32", "bf16", "auto"] = "auto"
+    batch_norm: Literal["frozen", "train"] = "frozen"
+
+
+class EvaluateConfig(Section):
+    """Say how test results are bounded: bootstrap resamples, and their seed comes from the run's."""
+
+    bootstrap_samples: Annotated[int, Field(ge=100)] = 2000
+
+
+class ClusterConfig(Section):
+    """Bound the waits on Ray: a stage that shows no progress for `stall_timeout_s` ends with an error.
+
+    `autoscaling` says that nodes may join when work waits: then a plan that does not fit yet is no error.
+    """
+
+    stall_timeout_s: PositiveFloat = 900.0
+    autoscaling: bool = False
+
+
+class ExperimentConfig(Section):
+    """Hold the whole experiment file, resolved: every path absolute, every default filled in."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    storage_path: str = Field(default_factory=lambda: str(Path("~/ray_results").expanduser()))
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    data: DataConfig
+    backbone: BackboneConfig = BackboneConfig()
+    pretrain: PretrainConfig | None = None
+    diversity: DiversityConfig = DiversityConfig()
+    grouping: GroupingConfig = GroupingConfig()
+    search: SearchConfig = SearchConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    cluster: ClusterConfig = ClusterConfig()
+
+    @model_validator(mode="after")
+    def _sections_fit_each_other(self) -> Self:
+        if self.backbone.weights == "pretrain" and self.pretrain is None:
+            raise ValueError("backbone.weights must have a section pretrain, got pretrain: add pretrain.data.uri")
+        unprofiled = set(self.grouping_measures) - set(self.diversity.measures)
+        if unprofiled:
+            raise ValueError(
+                f"grouping.measures must be profiled, got {', '.join(sorted(unprofiled))}: add it to diversity.measures"
+            )
+        if self.data.verify == "none" and self.diversity.measures != ["label_entropy"]:
+            raise ValueError(
+                "diversity.measures beyond label_entropy must open images, got data.verify none: set it to decode"
+            )
+        return self
+
+    @property
+    def grouping_measures(self) -> list[DiversityMeasure]:
+        """Give the measures that grouping stands on: by default the first profiled one."""
+        return self.grouping.measures or self.diversity.measures[:1]

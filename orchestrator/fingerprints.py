@@ -1,0 +1,103 @@
+"""Says what each stage's record depends on: a change there, and nowhere else, makes the stage run again."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel
+
+from orchestrator.config import DataConfig, ExperimentConfig
+from orchestrator.records import Hyperparameters, PretrainedBackbone
+from orchestrator.storage import digest
+
+# What these settings change is where and how fast a stage runs, not what it finds.
+_SEARCH_OPERATION = {"max_concurrent_trials", "resources_per_trial"}
+_SEARCH_LENGTH = {"num_samples", "time_budget_s"}
+_TRAIN_OPERATION = {"use_gpu", "resources_per_worker", "max_failures", "num_to_keep"}
+
+
+def of_catalogue(config: ExperimentConfig, data: DataConfig, *, listing: str, version: int) -> str:
+    """Fingerprint a catalogue: its data section, the files behind it, the size of the pixels, the seed."""
+    return digest(
+        "catalogue",
+        version,
+        _plain(data),
+        listing,
+        config.backbone.image_size,
+        config.backbone.resize,
+        config.seed,
+    )
+
+
+def of_backbone(config: ExperimentConfig, *, weights: str, source_listing: str, version: int) -> str:
+    """Fingerprint the pretrained backbone: its section, the content of its weights, the source task."""
+    source = None if config.backbone.weights != "pretrain" else _plain(config.pretrain)
+    return digest("backbone", version, _plain(config.backbone), weights, source, source_listing, config.seed)
+
+
+def of_profile(config: ExperimentConfig, *, data: str, backbone: str | None, version: int) -> str:
+    """Fingerprint the profile: the samples, the measures, and the backbone where features are measured."""
+    return digest("profile", version, data, _plain(config.diversity), config.grouping.min_images, backbone, config.seed)
+
+
+def of_groups(config: ExperimentConfig, *, profile: str, version: int) -> str:
+    """Fingerprint the groups: the profile and the section that groups it."""
+    return digest("groups", version, profile, _plain(config.grouping), config.grouping_measures)
+
+
+def of_study(config: ExperimentConfig, *, group: str, data: str, backbone: PretrainedBackbone, version: int) -> str:
+    """Fingerprint a study: what makes its trials comparable. How many there are to be is no part of it."""
+    search = _plain(config.search, without=_SEARCH_OPERATION | _SEARCH_LENGTH)
+    return digest("study", version, group, search, _training_inputs(config, data, backbone))
+
+
+def of_search(config: ExperimentConfig, *, study: str, version: int) -> str:
+    """Fingerprint a group's search: its study and how long it may last."""
+    return digest("search", version, study, config.search.num_samples, config.search.time_budget_s)
+
+
+def of_model(
+    config: ExperimentConfig,
+    *,
+    hyperparameters: Hyperparameters,
+    data: str,
+    backbone: PretrainedBackbone,
+    version: int,
+) -> str:
+    """Fingerprint a trained model: its recipe, its samples, its backbone and the section `train`."""
+    train = _plain(config.train, without=_TRAIN_OPERATION)
+    metric = config.search.metric
+    return digest("model", version, _plain(hyperparameters), train, metric, _training_inputs(config, data, backbone))
+
+
+def of_baseline(
+    config: ExperimentConfig,
+    *,
+    name: str,
+    hyperparameters: Hyperparameters,
+    data: str,
+    backbone: PretrainedBackbone,
+    version: int,
+) -> str:
+    """Fingerprint a control arm."""
+    metric = config.search.metric
+    inputs = _training_inputs(config, data, backbone)
+    return digest("baseline", version, name, _plain(hyperparameters), metric, inputs)
+
+
+def of_evaluation(config: ExperimentConfig, *, model: str, baselines: list[str], data: str, version: int) -> str:
+    """Fingerprint an evaluation: the model, the control arms, the samples and the section `evaluate`."""
+    return digest("evaluation", version, model, baselines, data, _plain(config.evaluate), config.seed)
+
+
+def _training_inputs(config: ExperimentConfig, data: str, backbone: PretrainedBackbone) -> list[object]:
+    return [
+        data,
+        backbone.digest,
+        _plain(backbone.spec),
+        config.train.batch_norm,
+        config.train.precision,
+        config.seed,
+    ]
+
+
+def _plain(section: BaseModel | None, *, without: set[str] | None = None) -> object:
+    return None if section is None else section.model_dump(mode="json", exclude=without)

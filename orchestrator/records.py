@@ -1,0 +1,320 @@
+"""The frozen records that flow between stages: values and paths, never tensors or Ray handles."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from orchestrator.config import DiversityMeasure, OptimizerName
+from orchestrator.errors import RecordError
+
+
+class Value(BaseModel):
+    """Hold an immutable part of a record."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Record(Value):
+    """Hold what one stage found, with the digest of the inputs that it was made from."""
+
+    fingerprint: str = ""
+
+    def to_json(self) -> str:
+        """Write the record as JSON; not-a-number becomes null, which no record needs to tell from absence."""
+        return self.model_dump_json(indent=1)
+
+    @classmethod
+    def from_json(cls, text: str | bytes, *, source: str) -> Self:
+        """Read a record. Raises RecordError naming `source` when the text is not such a record."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise RecordError(
+                f"{source} must be a {cls.__name__} record",
+                value=f"{error.error_count()} mistakes: {error}",
+                remedy="Remove the file to make it anew.",
+            ) from error
+
+
+class SubsetCount(Value):
+    """Count the usable images of one subset by split, and its quarantined rows."""
+
+    subset: str
+    train: int
+    val: int
+    test: int
+    quarantined: int
+
+
+class Catalogue(Record):
+    """Describe the table of samples and the cache of their decoded pixels.
+
+    `table` and `quarantine` are paths below the run directory. `pixels` is the cache's directory below the run
+    directory, None without one; it holds `num_cached` uint8 images of image_size x image_size x 3.
+    `data_fingerprint` is a digest of every usable sample's identity, subset, label, split and content, and is
+    independent of how the samples are spread over files.
+    """
+
+    table: str
+    quarantine: str
+    pixels: str | None
+    image_size: int
+    num_images: int
+    num_quarantined: int
+    num_cached: int
+    quarantine_reasons: dict[str, int]
+    labels: list[str]
+    subsets: list[SubsetCount]
+    data_fingerprint: str
+    seconds: float
+
+
+class SubsetProfile(Value):
+    """Measure one subset; entropies in nats, absent measures None.
+
+    `feature_diversity` is the Vendi score at equal N (rarefied), `raw_feature_diversity` that of all images.
+    """
+
+    subset: str
+    num_images: int
+    num_classes: int
+    label_counts: dict[str, int]
+    label_entropy: float
+    normalized_label_entropy: float
+    effective_classes: float
+    pixel_entropy: float | None = None
+    feature_diversity: float | None = None
+    raw_feature_diversity: float | None = None
+
+
+class Profile(Record):
+    """Hold the measures of every subset, ordered by name.
+
+    `rarefied_to` is the number of images at which feature diversity is compared.
+    """
+
+    subsets: list[SubsetProfile]
+    split: Literal["train", "all"]
+    rarefied_to: int | None = None
+    seconds: float = 0.0
+
+
+class Group(Value):
+    """Name subsets of like diversity. `small_subsets` are those below `min_images`, put to the nearest group."""
+
+    name: str
+    subsets: list[str]
+    num_images: int
+    score_range: tuple[float, float]
+    small_subsets: list[str] = []
+
+
+class Groups(Record):
+    """Hold the groups in ascending order of diversity."""
+
+    groups: list[Group]
+    method: str
+    measures: list[DiversityMeasure]
+
+
+class Hyperparameters(Value):
+    """Hold one complete configuration of a fine-tuning run."""
+
+    freeze_depth: int = Field(ge=0)
+    learning_rate: float = Field(gt=0)
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=2)
+    optimizer: OptimizerName
+    weight_decay: float = Field(ge=0)
+
+
+class EpochMetrics(Value):
+    """Measure one epoch; losses are mean cross-entropies in nats. The first epoch is 1."""
+
+    epoch: int
+    train_loss: float
+    val_loss: float
+    val_accuracy: float
+
+
+class Trial(Value):
+    """Record one finished trial, failed ones included; `value` is its best metric over the epochs."""
+
+    trial_id: str
+    hyperparameters: Hyperparameters
+    status: Literal["complete", "failed"]
+    value: float | None
+    history: list[EpochMetrics]
+    seconds: float
+    error: str | None = None
+    origin: Literal["fixed_rule", "sampler"] = "sampler"
+    started: float = 0.0
+
+
+class SearchResult(Record):
+    """Hold every trial of one group's search."""
+
+    group: str
+    metric: str
+    mode: Literal["max", "min"]
+    trials: list[Trial]
+
+
+class Recipe(Record):
+    """Hold the hyperparameters that a search picked for a group."""
+
+    group: str
+    trial_id: str
+    metric: str
+    value: float
+    hyperparameters: Hyperparameters
+
+
+class BackboneSpec(Value):
+    """Say how to build a backbone and how to prepare its pixels; enough to rebuild a model from its weights."""
+
+    name: str
+    kwargs: dict[str, bool | int | float | str] = {}
+    image_size: int
+    resize: Literal["crop", "squash"]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+class PretrainedBackbone(Record):
+    """Describe the pretrained backbone that every trial starts from, as stored in the run directory.
+
+    `weights` is the path of the safetensors file below the run directory, `digest` that of its content.
+    """
+
+    spec: BackboneSpec
+    source: str
+    weights: str
+    digest: str
+    num_stages: int
+    feature_dim: int
+    seconds: float = 0.0
+    source_accuracy: float | None = None
+
+
+class ModelCard(Record):
+    """Describe a trained model beside its `model.safetensors`: `model.json`."""
+
+    group: str
+    backbone: BackboneSpec
+    classes: list[str]
+    hyperparameters: Hyperparameters
+    weights_digest: str
+    pretrained_digest: str
+    data_fingerprint: str
+    subsets: list[str]
+    best_epoch: int
+    history: list[EpochMetrics]
+    seconds: float
+    num_workers: int
+    world: list[str] = []
+
+
+class Scores(Value):
+    """Score predictions over `num_images` test images; measures that are undefined there are None."""
+
+    num_images: int
+    accuracy: float | None
+    accuracy_interval: tuple[float, float] | None
+    macro_f1: float | None
+    macro_auc: float | None
+    cross_entropy: float | None
+    confusion_matrix: list[list[int]]
+
+
+class SubsetScores(Scores):
+    """Score the test images of one subset over its group's classes."""
+
+    subset: str
+
+
+class Baseline(Value):
+    """Score a control arm trained on the same data and tested on the same images.
+
+    `accuracy_gain` is the recipe's accuracy minus the baseline's, with a paired bootstrap interval.
+    """
+
+    name: Literal["fixed_rule", "head_only", "from_scratch"]
+    hyperparameters: Hyperparameters
+    accuracy: float | None
+    accuracy_interval: tuple[float, float] | None
+    seconds: float
+    accuracy_gain: float | None
+    accuracy_gain_interval: tuple[float, float] | None
+    error: str | None = None
+
+
+class BaselineResult(Record):
+    """Hold the outcome of one trained control arm: which test images it got right, in the test table's order."""
+
+    group: str
+    name: Literal["fixed_rule", "head_only", "from_scratch"]
+    hyperparameters: Hyperparameters
+    seconds: float
+    correct: list[bool] | None
+    error: str | None = None
+
+
+class Evaluation(Record):
+    """Hold the test results of one group. Rows of the confusion matrix are true classes."""
+
+    group: str
+    num_images: int
+    classes: list[str]
+    accuracy: float | None
+    accuracy_interval: tuple[float, float] | None
+    macro_f1: float | None
+    macro_auc: float | None
+    cross_entropy: float | None
+    confusion_matrix: list[list[int]]
+    subsets: list[SubsetScores]
+    baselines: list[Baseline]
+    predictions: str
+    seconds: float
+
+
+class PooledComparison(Value):
+    """Compare all groups' recipes with one baseline over the pooled test images, paired by image."""
+
+    baseline: str
+    num_images: int
+    accuracy: float
+    baseline_accuracy: float
+    accuracy_gain: float
+    accuracy_gain_interval: tuple[float, float]
+
+
+class StageCost(Value):
+    """Say what one stage cost in this run directory, in wall seconds of its last execution."""
+
+    stage: str
+    seconds: float
+    trials: int = 0
+
+
+class Costs(Record):
+    """Keep what every stage cost when it last ran."""
+
+    stages: list[StageCost] = []
+
+
+class Report(Record):
+    """Hold everything that the report shows."""
+
+    name: str
+    catalogue: Catalogue
+    profile: Profile
+    groups: Groups
+    searches: list[SearchResult]
+    recipes: list[Recipe]
+    models: list[ModelCard]
+    evaluations: list[Evaluation]
+    comparisons: list[PooledComparison]
+    costs: list[StageCost]

@@ -1,0 +1,284 @@
+import pytest
+from pydantic import ValidationError
+
+from orchestrator.config import DataConfig, ExperimentConfig, Range, SearchConfig, SpaceConfig
+from orchestrator.errors import ConfigError
+from orchestrator.experiment_file import validate_experiment
+
+
+def experiment(**sections: object) -> dict[str, object]:
+    return {"name": "test", "data": {"uri": "/data", "image": "image", "label": "label"}, **sections}
+
+
+def data(**keys: object) -> dict[str, object]:
+    return experiment(data={"uri": "/data", **keys})
+
+
+def space(**keys: object) -> dict[str, object]:
+    return experiment(search={"space": keys})
+
+
+def mistake(raw: dict[str, object]) -> str:
+    with pytest.raises(ConfigError) as caught:
+        validate_experiment(raw)
+    return str(caught.value)
+
+
+# The mistake, the field and value that the error must name, and a part of the remedy.
+MISTAKES = {
+    "name": (experiment(name="two words"), "name must match", "'two words'", "--set name="),
+    "name, a number": (experiment(name=2024), "name must be text", "2024", "quotes"),
+    "name, missing": ({"data": {"uri": "/data"}}, "name must be given", "nothing", "--set name="),
+    "seed": (experiment(seed=-1), "seed must be at least 0", "-1", "--set seed="),
+    "storage_path": (experiment(storage_path=[]), "storage_path must be text", "[]", "--set storage_path="),
+    "top level, misspelt": (experiment(serch={}), "serch is not a key", "{}", "Did you mean search?"),
+    "top level, unknown": (experiment(zzz=1), "zzz is not a key", "1", "Known keys there: name"),
+    "data": (data(format="csv"), "data.format must be 'parquet'", "'csv'", "--set data.format="),
+    "data, missing": ({"name": "test"}, "data must be given", "nothing", "Add it"),
+    "data, empty": (experiment(data=None), "data must be a mapping of keys", "nothing", "--set data="),
+    "data, misspelt": (data(lable="x"), "data.lable is not a key", "'x'", "Did you mean data.label?"),
+    "data, bound": (data(max_bad_fraction=2), "data.max_bad_fraction must be at most 1", "2", "--set data."),
+    "data, empty uri": (data(uri=""), "data.uri must not be empty", "''", "--set data.uri="),
+    "data.split": (
+        data(split={"fractions": {"val": 0.5, "test": 0.6}}),
+        "data.split.fractions.val and test must add up to less than 1",
+        "0.5 + 0.6",
+        "Lower one",
+    ),
+    "data.split, misspelt": (
+        data(split={"colum": "s"}),
+        "data.split.colum is not a key",
+        "'s'",
+        "Did you mean data.split.column?",
+    ),
+    "backbone": (experiment(backbone={"image_size": 4}), "backbone.image_size must be at least 8", "4", "--set"),
+    "backbone, too few channels": (
+        experiment(backbone={"mean": [0.5]}),
+        "backbone.mean must hold more values",
+        "[0.5]",
+        "--set backbone.mean=",
+    ),
+    "backbone, zero std": (
+        experiment(backbone={"std": [0.5, 0.5, 0]}),
+        "backbone.std must be greater than 0",
+        "0",
+        "--set backbone.std=",
+    ),
+    "backbone, kwargs": (
+        experiment(backbone={"kwargs": {"depths": [1]}}),
+        "backbone.kwargs.depths must be a plain value",
+        "[1]",
+        "Write",
+    ),
+    "backbone without its source task": (
+        experiment(backbone={"weights": "pretrain"}),
+        "backbone.weights must have a section pretrain",
+        "pretrain",
+        "Add pretrain.data.uri",
+    ),
+    "pretrain": (
+        experiment(pretrain={"data": {"uri": "/x"}, "epochs": 0}),
+        "pretrain.epochs must be at least 1",
+        "0",
+        "--set pretrain.epochs=",
+    ),
+    "pretrain, missing": (experiment(pretrain={"epochs": 1}), "pretrain.data must be given", "nothing", "Add it"),
+    "pretrain, misspelt": (
+        experiment(pretrain={"data": {"uri": "/x"}, "lerning_rate": 1}),
+        "pretrain.lerning_rate is not a key",
+        "1",
+        "Did you mean pretrain.learning_rate?",
+    ),
+    "diversity": (
+        experiment(diversity={"measures": ["pixel_entrpy"]}),
+        "diversity.measures must be",
+        "'pixel_entrpy'",
+        "Did you mean pixel_entropy?",
+    ),
+    "diversity, none": (
+        experiment(diversity={"measures": []}),
+        "diversity.measures must hold at least 1",
+        "[]",
+        "--set diversity.",
+    ),
+    "diversity without images": (
+        {**data(verify="none"), "diversity": {"measures": ["pixel_entropy"]}},
+        "diversity.measures",
+        "data.verify none",
+        "Set it to decode",
+    ),
+    "grouping": (
+        experiment(grouping={"method": "quantile"}),
+        "grouping.method must be",
+        "'quantile'",
+        "Did you mean quantiles?",
+    ),
+    "grouping, no border": (
+        experiment(grouping={"method": "thresholds"}),
+        "grouping.thresholds must hold a border",
+        "none",
+        "Add one",
+    ),
+    "grouping, order": (
+        experiment(grouping={"thresholds": [2, 1]}),
+        "grouping.thresholds must ascend",
+        "[2.0, 1.0]",
+        "Sort them",
+    ),
+    "grouping by what is not measured": (
+        experiment(grouping={"measures": ["pixel_entropy"]}),
+        "grouping.measures must be profiled",
+        "pixel_entropy",
+        "Add it to diversity.measures",
+    ),
+    "search": (
+        experiment(search={"num_samples": "many"}),
+        "search.num_samples must be a whole number",
+        "'many'",
+        "--set search.num_samples=",
+    ),
+    "search, half a trial": (
+        experiment(search={"num_samples": 3.5}),
+        "search.num_samples must be a whole number",
+        "3.5",
+        "--set search.",
+    ),
+    "search, mode": (experiment(search={"mode": "min"}), "search.mode must be max", "min", "Leave mode out"),
+    "search, resources": (
+        experiment(search={"resources_per_trial": {"GPU": -1}}),
+        "search.resources_per_trial.GPU must be greater than 0",
+        "-1",
+        "--set search.resources_per_trial.GPU=",
+    ),
+    "search.space, order": (
+        space(learning_rate={"low": 1, "high": 0.1}),
+        "search.space.learning_rate.low must be at most high",
+        "1 and 0.1",
+        "Swap them",
+    ),
+    "search.space, log of zero": (
+        space(learning_rate={"low": 0, "high": 1, "log": True}),
+        "search.space.learning_rate.low must be greater than 0",
+        "0",
+        "drop log",
+    ),
+    "search.space, a single number": (
+        space(learning_rate=0.1),
+        "search.space.learning_rate must be a range",
+        "0.1",
+        "--set search.space.",
+    ),
+    "search.space, no choice": (space(epochs=[]), "search.space.epochs must hold at least 1", "[]", "--set search."),
+    "search.space, text": (
+        space(learning_rate=["fast"]),
+        "search.space.learning_rate must be a number",
+        "'fast'",
+        "such as 3 or 1e-4",
+    ),
+    "search.space, infinite": (
+        space(weight_decay={"low": 0, "high": float("inf")}),
+        "search.space.weight_decay.high must be a number",
+        "inf",
+        "such as 3",
+    ),
+    "search.space, half an epoch": (
+        space(epochs={"low": 1.5, "high": 3}),
+        "search.space.epochs must be whole numbers",
+        "1.5 and 3",
+        "without a decimal point",
+    ),
+    "search.space, no epoch": (space(epochs=[0, 5]), "search.space.epochs must be at least 1", "0", "Raise it"),
+    "search.space, misspelt": (
+        space(freeze_dept=[1]),
+        "search.space.freeze_dept is not a key",
+        "[1]",
+        "Did you mean search.space.freeze_depth?",
+    ),
+    "search.space, unknown key of a range": (
+        space(epochs={"low": 1, "high": 9, "step": 2}),
+        "search.space.epochs.step is not a key",
+        "2",
+        "Known keys there: low, high, log",
+    ),
+    "train": (experiment(train={"num_workers": 0}), "train.num_workers must be at least 1", "0", "--set train."),
+    "train, gpu": (experiment(train={"use_gpu": "perhaps"}), "train.use_gpu must be", "'perhaps'", "--set train."),
+    "train, precision": (experiment(train={"precision": "fp16"}), "train.precision must be", "'fp16'", "bf16?"),
+    "evaluate": (
+        experiment(evaluate={"bootstrap_samples": 1}),
+        "evaluate.bootstrap_samples must be at least 100",
+        "1",
+        "--set",
+    ),
+    "cluster": (
+        experiment(cluster={"stall_timeout_s": 0}),
+        "cluster.stall_timeout_s must be greater than 0",
+        "0",
+        "--set cluster.",
+    ),
+}
+
+
+@pytest.mark.parametrize(("raw", "rule", "value", "remedy"), MISTAKES.values(), ids=MISTAKES.keys())
+def test_a_mistake_gives_one_error_with_field_value_and_remedy(
+    raw: dict[str, object], rule: str, value: str, remedy: str
+) -> None:
+    text = mistake(raw)
+    assert len(text.splitlines()) == 1
+    assert text.startswith(rule)
+    assert f"got {value}" in text
+    assert remedy in text.partition("got ")[2]
+
+
+def test_every_section_has_a_mistake_above() -> None:
+    covered = {name.partition(",")[0].partition(".")[0].partition(" ")[0] for name in MISTAKES}
+    assert set(ExperimentConfig.model_fields) <= covered
+
+
+def test_several_mistakes_are_told_at_once() -> None:
+    text = mistake(experiment(seed=-1, train={"num_workers": 0}))
+    assert [line.split(" ")[0] for line in text.splitlines()] == ["seed", "train.num_workers"]
+
+
+def test_everything_but_the_name_and_the_data_has_a_default() -> None:
+    config = validate_experiment({"name": "test", "data": {"uri": "/data"}})
+    assert config.search.space.learning_rate == Range(low=1e-5, high=1e-2, log=True)
+    assert config.search.space.epochs == [10, 20, 30, 50]
+    assert config.search.space.freeze_depth is None
+    assert (config.grouping.num_groups, config.data.max_bad_fraction, config.train.use_gpu) == (3, 0.01, "auto")
+    assert not config.storage_path.startswith("~")
+
+
+def test_a_range_holds_integers_only_where_both_ends_are() -> None:
+    assert Range(low=1, high=4).is_integer
+    assert not Range(low=1, high=4.0).is_integer
+    assert not Range(low=0.5, high=4).is_integer
+
+
+def test_a_range_of_one_value_is_a_range() -> None:
+    assert SpaceConfig.model_validate({"freeze_depth": {"low": 3, "high": 3}}).freeze_depth == Range(low=3, high=3)
+
+
+def test_the_direction_follows_the_metric() -> None:
+    assert SearchConfig().direction == "max"
+    assert SearchConfig(metric="val_loss").direction == "min"
+    assert SearchConfig(metric="val_loss", mode="min").direction == "min"
+
+
+def test_grouping_stands_on_the_first_profiled_measure() -> None:
+    raw = experiment(diversity={"measures": ["pixel_entropy", "label_entropy"]})
+    assert validate_experiment(raw).grouping_measures == ["pixel_entropy"]
+
+
+def test_weights_null_means_none() -> None:
+    assert validate_experiment(experiment(backbone={"weights": None})).backbone.weights == "none"
+
+
+def test_kwargs_keep_their_types() -> None:
+    kwargs = {"width_mult": 0.35, "progress": False, "groups": 2, "name": "x"}
+    kept = validate_experiment(experiment(backbone={"kwargs": kwargs})).backbone.kwargs
+    assert {key: type(value) for key, value in kept.items()} == {key: type(value) for key, value in kwargs.items()}
+
+
+def test_sections_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        DataConfig(uri="/data").uri = "/other"
