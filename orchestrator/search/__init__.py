@@ -1,0 +1,1 @@
+"""Decides what to try: spaces, the fixed rule, studies, and the choice of the winner."""

@@ -1,0 +1,135 @@
+"""The space of configurations that a search draws from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+from orchestrator.config import Range, SearchConfig
+from orchestrator.errors import SearchError
+from orchestrator.records import Hyperparameters
+
+ParameterValue = bool | int | float | str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSpace:
+    """Hold a distribution for every searched hyperparameter and a value for every other one."""
+
+    distributions: Mapping[str, BaseDistribution]
+    constants: Mapping[str, ParameterValue]
+
+    @classmethod
+    def from_config(cls, search: SearchConfig, num_stages: int) -> SearchSpace:
+        """Build the space for a backbone of `num_stages` stages.
+
+        Without a dimension of its own, freeze depth spans 0 to `num_stages`, and batch size, weight decay and
+        optimizer take the search's value. Raises SearchError when a freeze depth exceeds `num_stages`.
+        """
+        space = search.space
+        freeze_depth = _distribution(space.freeze_depth or Range(low=0, high=num_stages))
+        deepest = _highest(freeze_depth)
+        if deepest > num_stages:
+            raise SearchError(
+                f"search.space.freeze_depth must be at most {num_stages}, the stages of the backbone",
+                value=deepest,
+                remedy="Lower it, or leave it out to search every depth.",
+            )
+        dimensions = {
+            "freeze_depth": freeze_depth,
+            "learning_rate": _distribution(space.learning_rate),
+            "epochs": _distribution(space.epochs),
+            "batch_size": None if space.batch_size is None else _distribution(space.batch_size),
+            "weight_decay": None if space.weight_decay is None else _distribution(space.weight_decay),
+            "optimizer": None if space.optimizer is None else _distribution(space.optimizer),
+        }
+        return cls(
+            distributions={name: found for name, found in dimensions.items() if found is not None},
+            constants={name: getattr(search, name) for name, found in dimensions.items() if found is None},
+        )
+
+    def suggest(self, trial: optuna.Trial) -> Hyperparameters:
+        """Draw one configuration through an Optuna trial."""
+        drawn = {name: _suggest(trial, name, dimension) for name, dimension in self.distributions.items()}
+        return self.complete(drawn)
+
+    def complete(self, parameters: Mapping[str, object]) -> Hyperparameters:
+        """Add the values that are not searched to the searched ones."""
+        return Hyperparameters.model_validate({**self.constants, **parameters})
+
+    def parameters(self, hyperparameters: Hyperparameters) -> dict[str, ParameterValue]:
+        """Give the searched values of a configuration, by name."""
+        return {name: getattr(hyperparameters, name) for name in self.distributions}
+
+    def clip(self, hyperparameters: Hyperparameters) -> Hyperparameters:
+        """Move a configuration to the nearest one inside the space.
+
+        The nearest of several learning rates is nearest in ratio, of other numbers in difference; a name that
+        is no choice becomes the first choice. A value that is not searched becomes the space's.
+        """
+        nearest = {
+            name: _nearest(getattr(hyperparameters, name), dimension, _scale(name))
+            for name, dimension in self.distributions.items()
+        }
+        return self.complete(nearest)
+
+
+def _distribution(dimension: Range | Sequence[int] | Sequence[float] | Sequence[str]) -> BaseDistribution:
+    if not isinstance(dimension, Range):
+        return CategoricalDistribution(list(dict.fromkeys(dimension)))
+    if dimension.is_integer:
+        return IntDistribution(int(dimension.low), int(dimension.high), log=dimension.log)
+    return FloatDistribution(dimension.low, dimension.high, log=dimension.log)
+
+
+def _highest(dimension: BaseDistribution) -> float:
+    if isinstance(dimension, CategoricalDistribution):
+        return max(choice for choice in dimension.choices if isinstance(choice, (int, float)))
+    if isinstance(dimension, (IntDistribution, FloatDistribution)):
+        return dimension.high
+    raise TypeError(f"no bounds are known for {type(dimension).__name__}")
+
+
+def _suggest(trial: optuna.Trial, name: str, dimension: BaseDistribution) -> ParameterValue:
+    if isinstance(dimension, IntDistribution):
+        return trial.suggest_int(name, dimension.low, dimension.high, log=dimension.log)
+    if isinstance(dimension, FloatDistribution):
+        return trial.suggest_float(name, dimension.low, dimension.high, log=dimension.log)
+    if isinstance(dimension, CategoricalDistribution):
+        return trial.suggest_categorical(name, dimension.choices)
+    raise TypeError(f"no suggestion is known for {type(dimension).__name__}")
+
+
+def _scale(name: str) -> Callable[[float], float]:
+    return math.log if name == "learning_rate" else float
+
+
+def _nearest(value: int | float | str, dimension: BaseDistribution, scale: Callable[[float], float]) -> ParameterValue:
+    if isinstance(dimension, CategoricalDistribution):
+        return _nearest_choice(value, dimension.choices, scale)
+    if isinstance(dimension, IntDistribution):
+        return min(max(round(float(value)), dimension.low), dimension.high)
+    if isinstance(dimension, FloatDistribution):
+        return min(max(float(value), dimension.low), dimension.high)
+    raise TypeError(f"no bounds are known for {type(dimension).__name__}")
+
+
+def _nearest_choice(
+    value: int | float | str, choices: tuple[ParameterValue, ...], scale: Callable[[float], float]
+) -> ParameterValue:
+    if value in choices:
+        return value
+    numbers = [choice for choice in choices if isinstance(choice, (int, float))]
+    if isinstance(value, str) or not numbers:
+        return choices[0]
+    here = scale(value)
+    return min(numbers, key=lambda choice: abs(scale(choice) - here))

@@ -1,0 +1,109 @@
+import optuna
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.config import Range, SearchConfig, SpaceConfig
+from orchestrator.errors import SearchError
+from orchestrator.records import Hyperparameters
+from orchestrator.search.space import SearchSpace
+
+EVERYTHING = SpaceConfig(
+    freeze_depth=Range(low=1, high=4),
+    learning_rate=Range(low=1e-4, high=1e-2, log=True),
+    epochs=[2, 8, 32],
+    batch_size=Range(low=8, high=64, log=True),
+    weight_decay=[0.0, 1e-4],
+    optimizer=["sgd", "adamw"],
+)
+
+
+def hyperparameters(**changes: object) -> Hyperparameters:
+    fields = {
+        "freeze_depth": 3,
+        "learning_rate": 1e-3,
+        "epochs": 8,
+        "batch_size": 32,
+        "optimizer": "sgd",
+        "weight_decay": 0.0,
+    }
+    return Hyperparameters.model_validate({**fields, **changes})
+
+
+def full_space() -> SearchSpace:
+    return SearchSpace.from_config(SearchConfig(space=EVERYTHING), num_stages=5)
+
+
+any_hyperparameters = st.builds(
+    Hyperparameters,
+    freeze_depth=st.integers(0, 30),
+    learning_rate=st.floats(1e-9, 10),
+    epochs=st.integers(1, 500),
+    batch_size=st.integers(2, 4096),
+    optimizer=st.sampled_from(["sgd", "adam", "adamw"]),
+    weight_decay=st.floats(0, 1),
+)
+
+
+def test_freeze_depth_spans_all_stages_when_the_space_names_none() -> None:
+    space = SearchSpace.from_config(SearchConfig(), num_stages=5)
+    assert space.distributions["freeze_depth"] == optuna.distributions.IntDistribution(0, 5)
+
+
+def test_what_is_not_searched_takes_the_value_of_the_search() -> None:
+    search = SearchConfig(batch_size=24, optimizer="sgd", weight_decay=0.25)
+    drawn = SearchSpace.from_config(search, num_stages=5).suggest(optuna.create_study().ask())
+    assert (drawn.batch_size, drawn.optimizer, drawn.weight_decay) == (24, "sgd", 0.25)
+
+
+def test_every_draw_lies_inside_the_space() -> None:
+    space = full_space()
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for _ in range(50):
+        drawn = space.suggest(study.ask())
+        assert space.clip(drawn) == drawn
+        assert drawn.epochs in (2, 8, 32)
+        assert 1 <= drawn.freeze_depth <= 4
+
+
+def test_both_ends_of_an_integer_range_are_drawn() -> None:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    depths = {full_space().suggest(study.ask()).freeze_depth for _ in range(60)}
+    assert depths == {1, 2, 3, 4}
+
+
+@pytest.mark.parametrize("depths", [Range(low=0, high=6), [0, 6]])
+def test_a_freeze_depth_beyond_the_stages_is_refused(depths: Range | list[int]) -> None:
+    with pytest.raises(SearchError, match=r"freeze_depth must be at most 5.*got 6"):
+        SearchSpace.from_config(SearchConfig(space=SpaceConfig(freeze_depth=depths)), num_stages=5)
+
+
+@given(any_hyperparameters)
+def test_clipping_lands_inside_and_moves_nothing_twice(given_: Hyperparameters) -> None:
+    space = full_space()
+    clipped = space.clip(given_)
+    assert 1 <= clipped.freeze_depth <= 4
+    assert 1e-4 <= clipped.learning_rate <= 1e-2
+    assert clipped.epochs in (2, 8, 32)
+    assert 8 <= clipped.batch_size <= 64
+    assert clipped.weight_decay in (0.0, 1e-4)
+    assert clipped.optimizer in ("sgd", "adamw")
+    assert space.clip(clipped) == clipped
+
+
+def test_clipping_takes_the_nearest_end_and_the_nearest_choice() -> None:
+    clipped = full_space().clip(hyperparameters(freeze_depth=0, learning_rate=1.0, epochs=50, optimizer="adam"))
+    assert clipped == hyperparameters(freeze_depth=1, learning_rate=1e-2, epochs=32, optimizer="sgd")
+
+
+def test_the_nearest_learning_rate_choice_is_nearest_in_ratio() -> None:
+    search = SearchConfig(space=SpaceConfig(learning_rate=[1e-5, 1e-2]))
+    space = SearchSpace.from_config(search, num_stages=5)
+    # 1e-3 is a hundred times 1e-5 but a tenth of 1e-2; in differences alone 1e-5 would be nearer.
+    assert space.clip(hyperparameters(learning_rate=1e-3)).learning_rate == 1e-2
+
+
+def test_repeated_choices_count_once() -> None:
+    search = SearchConfig(space=SpaceConfig(epochs=[3, 3, 5]))
+    distribution = SearchSpace.from_config(search, num_stages=5).distributions["epochs"]
+    assert distribution == optuna.distributions.CategoricalDistribution([3, 5])
