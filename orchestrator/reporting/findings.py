@@ -1,0 +1,129 @@
+"""Says in words, by rule from the numbers, what an experiment found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from orchestrator.records import Baseline, Evaluation, PooledComparison, Recipe, Report, SearchResult
+from orchestrator.reporting.wording import (
+    counted,
+    enumerated,
+    percent,
+    percent_interval,
+    points,
+    points_interval,
+    recipe_sentence,
+)
+
+Verdict = Literal["better", "worse", "unclear", "unknown"]
+
+_OPPONENTS = {
+    "fixed_rule": "the fixed rule",
+    "head_only": "training the head alone",
+    "from_scratch": "training from scratch",
+}
+
+
+def verdict(gain_interval: tuple[float, float] | None) -> Verdict:
+    """Judge a gain by its interval: unclear when it holds 0, unknown when there is none."""
+    if gain_interval is None:
+        return "unknown"
+    low, high = gain_interval
+    if low > 0:
+        return "better"
+    return "worse" if high < 0 else "unclear"
+
+
+def headline(report: Report) -> str:
+    """Sum up all groups against the fixed rule in one or two sentences."""
+    verdicts = [
+        verdict(baseline.accuracy_gain_interval)
+        for evaluation in report.evaluations
+        for baseline in evaluation.baselines
+        if baseline.name == "fixed_rule"
+    ]
+    if not any(known != "unknown" for known in verdicts):
+        return "There is no test result yet that compares the recipes with the fixed rule."
+    total = len(report.groups.groups)
+    tallies = [
+        (verdicts.count("unclear"), "no clear difference"),
+        (verdicts.count("worse"), "worse"),
+        (total - len(verdicts) + verdicts.count("unknown"), "not compared"),
+    ]
+    rest = "".join(f"; {what} in {tally}" for tally, what in tallies if tally)
+    won = f"{verdicts.count('better')} of {counted(total, 'group')}"
+    sentence = f"The recipes beat the fixed rule on test accuracy in {won}{rest}."
+    pooled = [pooled_finding(found) for found in report.comparisons if found.baseline == "fixed_rule"]
+    return " ".join([sentence, *pooled])
+
+
+def group_finding(search: SearchResult | None, recipe: Recipe | None, evaluation: Evaluation | None) -> str:
+    """State one group's outcome in one sentence."""
+    if recipe is None:
+        tried = 0 if search is None else len(search.trials)
+        return f"No recipe was found: none of {counted(tried, 'trial')} completed."
+    found = recipe_sentence(recipe.hyperparameters)
+    if evaluation is None or evaluation.accuracy is None:
+        return f"The best recipe is {found}; there are no test results for it."
+    reached = f"{percent(evaluation.accuracy)} test accuracy {percent_interval(evaluation.accuracy_interval)}"
+    return f"With {found} the model reaches {reached}; {_compared(evaluation.baselines)}."
+
+
+def pooled_finding(comparison: PooledComparison) -> str:
+    """State the comparison of all groups' recipes with one baseline over the pooled test images."""
+    judgement = {
+        "better": "they beat",
+        "worse": "they fall behind",
+        "unclear": "there is no clear difference from",
+        "unknown": "they could not be compared with",
+    }[verdict(comparison.accuracy_gain_interval)]
+    return (
+        f"Over all {counted(comparison.num_images, 'test image')} {judgement} {_opponent(comparison.baseline)} "
+        f"({points(comparison.accuracy_gain)} points {points_interval(comparison.accuracy_gain_interval)})."
+    )
+
+
+def frequent_mistakes(evaluation: Evaluation, *, most: int = 5) -> list[str]:
+    """Name the pairs of classes that were confused most often, each with its count and the class's images."""
+    found = [
+        (count, true, predicted)
+        for true, row in enumerate(evaluation.confusion_matrix)
+        for predicted, count in enumerate(row)
+        if count and true != predicted
+    ]
+    found.sort(key=lambda mistake: (-mistake[0], mistake[1], mistake[2]))
+    classes, matrix = evaluation.classes, evaluation.confusion_matrix
+    return [
+        f"{classes[true]} taken for {classes[predicted]} ({count:,} of {sum(matrix[true]):,})"
+        for count, true, predicted in found[:most]
+    ]
+
+
+def _compared(baselines: Sequence[Baseline]) -> str:
+    if not baselines:
+        return "no baseline was trained"
+    clauses = [
+        _clause("it beats", baselines, "better"),
+        _clause("there is no clear difference from", baselines, "unclear"),
+        _clause("it falls behind", baselines, "worse"),
+        _clause("it could not be compared with", baselines, "unknown"),
+    ]
+    return "; ".join(clause for clause in clauses if clause)
+
+
+def _clause(beginning: str, baselines: Sequence[Baseline], wanted: Verdict) -> str:
+    chosen = [baseline for baseline in baselines if verdict(baseline.accuracy_gain_interval) == wanted]
+    opponents = [_opponent_with_gain(baseline) for baseline in chosen]
+    return f"{beginning} {enumerated(opponents)}" if opponents else ""
+
+
+def _opponent_with_gain(baseline: Baseline) -> str:
+    name = _opponent(baseline.name)
+    if baseline.accuracy_gain is None or baseline.accuracy_gain_interval is None:
+        return f"{name} ({baseline.error})" if baseline.error else name
+    return f"{name} ({points(baseline.accuracy_gain)} points {points_interval(baseline.accuracy_gain_interval)})"
+
+
+def _opponent(name: str) -> str:
+    return _OPPONENTS.get(name, name)

@@ -1,0 +1,154 @@
+"""The report as one HTML file that needs no network and no other file."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jinja2
+
+from orchestrator.records import (
+    Baseline,
+    Evaluation,
+    Group,
+    ModelCard,
+    Recipe,
+    Report,
+    SearchResult,
+    SubsetProfile,
+    Trial,
+)
+from orchestrator.reporting import wording
+from orchestrator.reporting.figures import Plot, group_color
+from orchestrator.reporting.findings import frequent_mistakes, group_finding, headline, verdict
+from orchestrator.reporting.group_plots import confusion_plot, effects_plot, history_plot, learning_curve
+from orchestrator.reporting.plots import diversity_plot, gains_plot
+
+VERDICT_TITLES = {
+    "better": "better",
+    "worse": "worse",
+    "unclear": "no clear difference",
+    "unknown": "not compared",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupSection:
+    """Gather what the report shows of one group; what is missing is None."""
+
+    group: Group
+    color: str
+    profiles: list[SubsetProfile]
+    finding: str
+    search: SearchResult | None
+    recipe: Recipe | None
+    model: ModelCard | None
+    evaluation: Evaluation | None
+    baselines: dict[str, Baseline]
+    failed_trials: list[Trial]
+    history: Plot | None
+    effects: Plot | None
+    learning: Plot | None
+    confusion: Plot | None
+    mistakes: list[str]
+
+    @property
+    def search_seconds(self) -> float:
+        """Sum what the group's trials took, in seconds of the trials' own clocks."""
+        return sum(trial.seconds for trial in self.search.trials) if self.search else 0.0
+
+
+def render_html(report: Report) -> str:
+    """Render the whole report: text, tables, and plots as images inside the file."""
+    sections = [_section(report, position, group) for position, group in enumerate(report.groups.groups)]
+    failed = [trial for section in sections for trial in section.failed_trials]
+    return (
+        _environment()
+        .get_template("report.html.jinja")
+        .render(
+            report=report,
+            headline=headline(report),
+            sections=sections,
+            diversity=diversity_plot(report.profile, report.groups) if sections else None,
+            gains=gains_plot(report.groups, report.evaluations, report.comparisons),
+            split_totals=_split_totals(report),
+            num_trials=sum(len(search.trials) for search in report.searches),
+            num_failed=len(failed),
+            total_seconds=sum(cost.seconds for cost in report.costs),
+            has_pixel_entropy=any(found.pixel_entropy is not None for found in report.profile.subsets),
+            has_feature_diversity=any(found.feature_diversity is not None for found in report.profile.subsets),
+        )
+    )
+
+
+def _section(report: Report, position: int, group: Group) -> GroupSection:
+    search = next((found for found in report.searches if found.group == group.name), None)
+    recipe = next((found for found in report.recipes if found.group == group.name), None)
+    model = next((found for found in report.models if found.group == group.name), None)
+    evaluation = next((found for found in report.evaluations if found.group == group.name), None)
+    color = group_color(position)
+    best_id = recipe.trial_id if recipe else None
+    return GroupSection(
+        group=group,
+        color=color,
+        profiles=_profiles(report.profile.subsets, group),
+        finding=group_finding(search, recipe, evaluation),
+        search=search,
+        recipe=recipe,
+        model=model,
+        evaluation=evaluation,
+        baselines={baseline.name: baseline for baseline in evaluation.baselines} if evaluation else {},
+        failed_trials=[trial for trial in search.trials if trial.status == "failed"] if search else [],
+        history=history_plot(search, color, best_id) if search else None,
+        effects=effects_plot(search, color, best_id) if search else None,
+        learning=learning_curve(model, color) if model else None,
+        confusion=confusion_plot(evaluation) if evaluation else None,
+        mistakes=frequent_mistakes(evaluation) if evaluation else [],
+    )
+
+
+def _profiles(profiles: Sequence[SubsetProfile], group: Group) -> list[SubsetProfile]:
+    members = [profile for profile in profiles if profile.subset in group.subsets]
+    return sorted(members, key=lambda profile: group.subsets.index(profile.subset))
+
+
+def _split_totals(report: Report) -> dict[str, int]:
+    totals: Counter[str] = Counter()
+    for subset in report.catalogue.subsets:
+        totals.update(train=subset.train, val=subset.val, test=subset.test, quarantined=subset.quarantined)
+    return dict(totals)
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("orchestrator", "reporting"),
+        # Names of subsets and classes are data, never markup.
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        count=wording.count,
+        counted=wording.counted,
+        duration=wording.duration,
+        metric_value=wording.metric_value,
+        number=wording.number,
+        percent=wording.percent,
+        percent_interval=wording.percent_interval,
+        points=wording.points,
+        points_interval=wording.points_interval,
+        rate=wording.rate,
+        shortened=wording.shortened,
+        recipe_lines=wording.recipe_lines,
+        verdict=verdict,
+        verdict_title=lambda interval: VERDICT_TITLES[verdict(interval)],
+    )
+    environment.globals.update(
+        ABSENT=wording.ABSENT,
+        baseline_titles=wording.BASELINE_TITLES,
+        measure_titles=wording.MEASURE_TITLES,
+        metric_titles=wording.METRIC_TITLES,
+    )
+    return environment

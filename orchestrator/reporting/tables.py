@@ -1,0 +1,195 @@
+"""Tables for the terminal, for any width from 100 columns on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.records import (
+    Baseline,
+    Catalogue,
+    Evaluation,
+    Groups,
+    ModelCard,
+    Profile,
+    Recipe,
+    Report,
+    SearchResult,
+    StageCost,
+)
+from orchestrator.reporting.findings import verdict
+from orchestrator.reporting.wording import (
+    ABSENT,
+    BASELINE_TITLES,
+    METRIC_TITLES,
+    count,
+    duration,
+    metric_value,
+    number,
+    percent,
+    percent_interval,
+    points,
+    points_interval,
+    recipe_lines,
+    shortened,
+)
+
+MOST_SUBSETS = 3
+MOST_CATALOGUE_ROWS = 60
+# Only names may be broken over lines: their length is the data's.
+_NAMES = ("Subset", "Subsets", "Group", "")
+_STYLES = {"better": "green", "worse": "red", "unclear": "dim", "unknown": "dim"}
+
+
+def catalogue_table(catalogue: Catalogue) -> Table:
+    """Show the images of every subset by split, and the quarantined rows; very many subsets are cut short."""
+    table = _table("Subset", "Train", "Val", "Test", "Quarantined", numbers_from=1)
+    for found in catalogue.subsets[:MOST_CATALOGUE_ROWS]:
+        table.add_row(
+            _name(found.subset), count(found.train), count(found.val), count(found.test), count(found.quarantined)
+        )
+    hidden = len(catalogue.subsets) - MOST_CATALOGUE_ROWS
+    if hidden > 0:
+        table.add_row(f"and {hidden} more")
+    return table
+
+
+def profile_table(profile: Profile) -> Table:
+    """Show the diversity of every subset; measures that no subset has are left out."""
+    has_pixels = any(found.pixel_entropy is not None for found in profile.subsets)
+    has_features = any(found.feature_diversity is not None for found in profile.subsets)
+    optional = ["Pixel\nentropy"] * has_pixels + ["Feature\ndiversity"] * has_features
+    table = _table("Subset", "Images", "Classes", "Label\nentropy", "Effective\nclasses", *optional, numbers_from=1)
+    for found in profile.subsets:
+        measured = [number(found.pixel_entropy)] * has_pixels + [number(found.feature_diversity, 1)] * has_features
+        table.add_row(
+            _name(found.subset),
+            count(found.num_images),
+            count(found.num_classes),
+            number(found.label_entropy),
+            number(found.effective_classes, 1),
+            *measured,
+        )
+    return table
+
+
+def groups_table(groups: Groups, profile: Profile) -> Table:
+    """Show each group's size, subsets, and range of the first grouping measure."""
+    classes = {found.subset: set(found.label_counts) for found in profile.subsets}
+    measure = groups.measures[0].replace("_", " ").capitalize()
+    table = _table("Group", "Subsets", "", "Images", "Classes", measure, numbers_from=3)
+    for group in groups.groups:
+        united = set().union(*(classes.get(name, set()) for name in group.subsets))
+        low, high = group.score_range
+        table.add_row(
+            _name(group.name),
+            count(len(group.subsets)),
+            _name(shortened(group.subsets, most=MOST_SUBSETS)),
+            count(group.num_images),
+            count(len(united)),
+            f"{low:.2f} to {high:.2f}",
+        )
+    return table
+
+
+def search_table(searches: Sequence[SearchResult], recipes: Sequence[Recipe]) -> Table:
+    """Show what each group's search tried, found and took."""
+    found = {recipe.group: recipe for recipe in recipes}
+    metric = METRIC_TITLES[searches[0].metric] if searches else "value"
+    table = _table("Group", "Best recipe", f"Best {metric}", "Trials", "Failed", "Trial time", numbers_from=2)
+    for search in searches:
+        recipe = found.get(search.group)
+        table.add_row(
+            _name(search.group),
+            ", ".join(recipe_lines(recipe.hyperparameters)) if recipe else Text("none found", "red"),
+            metric_value(recipe.value if recipe else None, search.metric),
+            count(len(search.trials)),
+            count(sum(trial.status == "failed" for trial in search.trials)),
+            duration(sum(trial.seconds for trial in search.trials)),
+        )
+    return table
+
+
+def models_table(models: Sequence[ModelCard]) -> Table:
+    """Show each trained model: classes, the epoch that was kept, its validation accuracy, and what it took."""
+    table = _table("Group", "Classes", "Workers", "Best epoch", "Validation accuracy", "Time", numbers_from=1)
+    for model in models:
+        kept = next((entry for entry in model.history if entry.epoch == model.best_epoch), None)
+        table.add_row(
+            _name(model.group),
+            count(len(model.classes)),
+            count(model.num_workers),
+            f"{model.best_epoch} of {model.hyperparameters.epochs}",
+            percent(kept.val_accuracy if kept else None),
+            duration(model.seconds),
+        )
+    return table
+
+
+def evaluation_table(evaluations: Sequence[Evaluation]) -> Table:
+    """Show each group's test scores."""
+    titles = ("Group", "Test images", "Accuracy [95% interval]", "Macro F1", "Macro AUC", "Cross-entropy")
+    table = _table(*titles, numbers_from=1)
+    for found in evaluations:
+        table.add_row(
+            _name(found.group),
+            count(found.num_images),
+            f"{percent(found.accuracy)} {percent_interval(found.accuracy_interval)}".strip(),
+            number(found.macro_f1, 3),
+            number(found.macro_auc, 3),
+            number(found.cross_entropy, 3),
+        )
+    return table
+
+
+def summary_table(report: Report) -> Table:
+    """Show what the experiment found: per group the best recipe, its test accuracy, and gains over baselines."""
+    recipes = {recipe.group: recipe for recipe in report.recipes}
+    evaluations = {found.group: found for found in report.evaluations}
+    table = _table("Group", "Subsets", "Best recipe", "Test accuracy", "Baseline    accuracy, gain [95% interval]")
+    for group in report.groups.groups:
+        recipe, found = recipes.get(group.name), evaluations.get(group.name)
+        table.add_row(
+            _name(group.name),
+            _name(shortened(group.subsets, most=MOST_SUBSETS, separator="\n")),
+            "\n".join(recipe_lines(recipe.hyperparameters)) if recipe else Text("none found", "red"),
+            f"{percent(found.accuracy)}\n{percent_interval(found.accuracy_interval)}" if found else ABSENT,
+            Text("\n").join(map(_baseline_line, found.baselines)) if found else ABSENT,
+        )
+    return table
+
+
+def costs_table(costs: Sequence[StageCost]) -> Table:
+    """Show what each stage took, and the whole."""
+    table = _table("Stage", "Time", "Trials", numbers_from=1)
+    for cost in costs:
+        table.add_row(cost.stage, duration(cost.seconds), count(cost.trials) if cost.trials else "")
+    trials = sum(cost.trials for cost in costs)
+    table.add_section()
+    table.add_row("all", duration(sum(cost.seconds for cost in costs)), count(trials) if trials else "")
+    return table
+
+
+def _table(*titles: str, numbers_from: int | None = None) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, padding=(0, 2))
+    for position, title in enumerate(titles):
+        is_number = numbers_from is not None and position >= numbers_from
+        table.add_column(title, justify="right" if is_number else "left", overflow="fold", no_wrap=title not in _NAMES)
+    return table
+
+
+def _name(name: str) -> Text:
+    # Names are data: a bracket in one begins no markup.
+    return Text(name)
+
+
+def _baseline_line(baseline: Baseline) -> Text:
+    title = f"{BASELINE_TITLES[baseline.name]:<12} "
+    if baseline.error:
+        return Text.assemble(title, ("failed", "red"))
+    gain = f"{points(baseline.accuracy_gain)} {points_interval(baseline.accuracy_gain_interval)}"
+    style = _STYLES[verdict(baseline.accuracy_gain_interval)]
+    return Text.assemble(title, f"{percent(baseline.accuracy):>6} ", (gain, style))

@@ -1,0 +1,124 @@
+"""Puts numbers and lists into the words that the report and the terminal share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from orchestrator.records import Hyperparameters
+
+ABSENT = "–"  # noqa: RUF001 - an en dash, as printed tables use for a missing value
+
+MEASURE_TITLES = {
+    "label_entropy": "Label entropy (nats)",
+    "pixel_entropy": "Pixel entropy (nats)",
+    "feature_diversity": "Feature diversity (Vendi)",
+}
+METRIC_TITLES = {"val_accuracy": "validation accuracy", "val_loss": "validation loss"}
+BASELINE_TITLES = {
+    "fixed_rule": "fixed rule",
+    "head_only": "head only",
+    "from_scratch": "from scratch",
+}
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """Write a number with a fixed count of decimals; a dash when absent or not finite."""
+    return f"{value:,.{digits}f}" if _is_known(value) else ABSENT
+
+
+def count(value: int) -> str:
+    """Write a whole number with separators of thousands."""
+    return f"{value:,}"
+
+
+def counted(value: int, noun: str) -> str:
+    """Write a count with its noun: 1 image, 2,000 images, 2 classes."""
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{value:,} {noun if value == 1 else plural}"
+
+
+def percent(value: float | None) -> str:
+    """Write a share in [0, 1] as a percentage with one decimal."""
+    return f"{100 * value:.1f}%" if value is not None and math.isfinite(value) else ABSENT
+
+
+def percent_interval(interval: tuple[float, float] | None) -> str:
+    """Write an interval of shares in percent: [89.0, 93.1]; nothing when absent."""
+    return "" if interval is None else f"[{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+
+
+def points(gain: float | None) -> str:
+    """Write a difference of shares in percentage points, signed."""
+    return _signed(gain) if gain is not None and math.isfinite(gain) else ABSENT
+
+
+def points_interval(interval: tuple[float, float] | None) -> str:
+    """Write an interval of differences in percentage points: [+0.4, +5.9]; nothing when absent."""
+    return "" if interval is None else f"[{_signed(interval[0])}, {_signed(interval[1])}]"
+
+
+def rate(value: float) -> str:
+    """Write a learning rate or weight decay in short scientific form: 1e-3, 2.5e-4, 0."""
+    if value == 0:
+        return "0"
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
+
+
+def recipe_lines(hyperparameters: Hyperparameters) -> list[str]:
+    """Write what a search decides, one hyperparameter a line."""
+    return [
+        f"depth {hyperparameters.freeze_depth}",
+        f"rate {rate(hyperparameters.learning_rate)}",
+        counted(hyperparameters.epochs, "epoch"),
+    ]
+
+
+def recipe_sentence(hyperparameters: Hyperparameters) -> str:
+    """Write what a search decides in running text."""
+    return (
+        f"freeze depth {hyperparameters.freeze_depth}, learning rate {rate(hyperparameters.learning_rate)} "
+        f"and {counted(hyperparameters.epochs, 'epoch')}"
+    )
+
+
+def duration(seconds: float) -> str:
+    """Write wall time: 4.2 s, 45 s, 3 min 20 s, 2 h 05 min."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def shortened(names: Sequence[str], *, most: int, separator: str = ", ") -> str:
+    """List names, and how many more there are beyond the first `most`."""
+    if len(names) <= most:
+        return separator.join(names)
+    return f"{separator.join(names[:most])}{separator.replace(',', '')}and {len(names) - most} more"
+
+
+def enumerated(parts: Sequence[str]) -> str:
+    """Join parts as prose does: a, b and c."""
+    if len(parts) < 2:
+        return "".join(parts)
+    return f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def metric_value(value: float | None, metric: str) -> str:
+    """Write a value of the searched metric: accuracies in percent, losses in nats."""
+    return percent(value) if metric == "val_accuracy" else number(value, 3)
+
+
+def _signed(share: float) -> str:
+    # A difference that rounds to nothing carries no sign.
+    rounded = round(100 * share, 1)
+    return f"{rounded:+.1f}" if rounded else "0.0"
+
+
+def _is_known(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
