@@ -151,7 +151,7 @@ class GroupingConfig(Section):
     method: Literal["thresholds", "quantiles", "kmeans"] = "quantiles"
     num_groups: PositiveInt = 3
     thresholds: list[float] = []
-    min_images: Annotated[int, Field(ge=0)] = 0
+    min_images: Annotated[int, Field(ge=0)] = 10
 
     @model_validator(mode="after")
     def _thresholds_ascend(self) -> Self:

@@ -1,0 +1,48 @@
+# Needs Python 3.11 or later with venv, and nothing else. `make PYTHON=python3.12` picks another one.
+
+VENV := .venv
+BIN := $(VENV)/bin
+IS_NEW_ENOUGH := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(firstword $(shell for candidate in python3 python3.13 python3.12 python3.11; do \
+	$$candidate -c '$(IS_NEW_ENOUGH)' 2>/dev/null && echo $$candidate; done) python3)
+
+.PHONY: install demo test lint bench clean
+
+install: $(VENV)/.installed
+
+# uv links packages from its cache where pip copies gigabytes, but does not read pip's settings: the index is
+# handed on. Where uv cannot be had or cannot reach an index, pip does the same with its own settings.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c '$(IS_NEW_ENOUGH)' 2>/dev/null || { \
+		echo "Python 3.11 or later with venv is needed, got $$($(PYTHON) --version 2>&1)." \
+			"Install it, or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@index="$${PIP_INDEX_URL:-$$($(BIN)/pip config get global.index-url 2>/dev/null)}"; \
+	if [ -n "$$index" ] && [ -z "$$UV_DEFAULT_INDEX" ]; then export UV_DEFAULT_INDEX="$$index"; fi; \
+	{ $(BIN)/pip install --quiet -c constraints.txt uv && \
+		$(BIN)/uv pip install --python $(BIN)/python -c constraints.txt -e '.[test,lint]'; } || \
+	{ echo "uv did not succeed: installing with pip, which takes minutes." && \
+		$(BIN)/pip install -c constraints.txt -e '.[test,lint]'; }
+	@touch $@
+
+demo: install
+	$(BIN)/orchestrator run jobs/experiments/demo.yaml
+
+test: install
+	$(BIN)/python -m pytest -m 'not slow'
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: install
+	@for script in tests/benchmarks/*.py; do \
+		[ -e "$$script" ] || { echo "There is nothing to measure in tests/benchmarks."; break; }; \
+		echo "$$script"; $(BIN)/python "$$script" || exit 1; \
+	done
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find orchestrator tests jobs -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,194 @@
+"""The command line; thin: it reads arguments, runs stages and prints what they say."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import click
+import typer
+from rich.console import Console
+
+from orchestrator.cluster.inference import predict_with_model
+from orchestrator.cluster.session import interruptible, session
+from orchestrator.errors import OrchestratorError
+from orchestrator.experiment_file import load_experiment
+from orchestrator.pipeline import STAGES, Pipeline
+from orchestrator.reporting.tables import groups_table, profile_table, summary_table
+from orchestrator.runs import RunDirectory
+
+INTERRUPTED = 130
+
+Experiment = Annotated[Path, typer.Argument(metavar="EXPERIMENT.yaml", help="The experiment file.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a key of the experiment file, for example search.num_samples=20.",
+    ),
+]
+
+app = typer.Typer(
+    name="orchestrator",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help=(
+        "Fine-tune image classifiers for many labelled subsets, guided by how diverse each subset is.\n\n"
+        "\b\nThe whole way on the embedded demo:\n"
+        "  orchestrator run jobs/experiments/demo.yaml\n\n"
+        "\b\nYour own Parquet shards, with a bound on the search:\n"
+        "  orchestrator run experiment.yaml --set data.uri=s3://bucket/images --set search.time_budget_s=3600\n\n"
+        "\b\nOn a cluster:\n"
+        "  ray job submit --working-dir . -- python jobs/run.py jobs/experiments/demo.yaml\n\n"
+        "Every command joins the Ray cluster that RAY_ADDRESS names, or starts a local one. The same command again "
+        "resumes at the first stage whose inputs changed."
+    ),
+)
+
+
+@app.command()
+def run(
+    experiment: Experiment,
+    overrides: Overrides = None,
+    stages: Annotated[
+        str | None, typer.Option(help=f"Only these stages, separated by commas, of: {', '.join(STAGES)}.")
+    ] = None,
+) -> None:
+    """Run every stage, from the images to the report.
+
+    \b
+    Examples:
+      orchestrator run jobs/experiments/demo.yaml
+      orchestrator run jobs/experiments/pacs.yaml --set data.uri=/data/pacs --set search.num_samples=20
+      orchestrator run experiment.yaml --stages catalogue,profile,group
+    """
+    _run_stages(experiment, overrides, STAGES if stages is None else stages.split(","))
+
+
+def _stage_command(stage: str, summary: str) -> None:
+    def command(experiment: Experiment, overrides: Overrides = None) -> None:
+        _run_stages(experiment, overrides, [stage])
+
+    command.__doc__ = (
+        f"{summary}\n\n\b\nExample:\n  orchestrator {stage} jobs/experiments/demo.yaml\n\n"
+        "The stages before it must have run: `orchestrator run` runs them all."
+    )
+    app.command(stage)(command)
+
+
+def _add_stage_commands() -> None:
+    summaries = {
+        "pretrain": "Load the pretrained weights, or train the source task that makes them.",
+        "catalogue": "List, verify and split every sample, and cache its pixels.",
+        "profile": "Measure the diversity of every subset.",
+        "group": "Put subsets of like diversity together.",
+        "search": "Search freeze depth, learning rate and epochs for every group.",
+        "train": "Train the winner of every group, across workers.",
+        "evaluate": "Test every model beside its baselines.",
+        "report": "Write report.html and report.json.",
+    }
+    for stage in STAGES:
+        _stage_command(stage, summaries[stage])
+
+
+@app.command()
+def predict(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A trained model: RUN/groups/GROUP/model.")],
+    input_uri: Annotated[str, typer.Argument(metavar="INPUT_URI", help="Image files or Parquet shards.")],
+    output: Annotated[str, typer.Option(metavar="URI", help="Where the Parquet files of predictions go.")],
+    image: Annotated[str, typer.Option(help="The column of the images, where the input is Parquet.")] = "image",
+) -> None:
+    """Predict the class of every image below a path or URI.
+
+    \b
+    Examples:
+      orchestrator predict ~/ray_results/demo/groups/low/model photos/ --output predictions
+      orchestrator predict RUN/groups/high/model s3://bucket/new --output s3://bucket/predictions --image picture
+
+    The output has a row an image: file, row, label, a probability for each class, and error where there is none.
+    """
+    console = _console()
+
+    def work() -> None:
+        with session() as place:
+            console.print(f"predict: on {place}")
+            predicted, bad = predict_with_model(model, input_uri, output, image_column=image)
+        console.print(f"predict: {predicted:,} images to {output}, {bad:,} could not be read")
+
+    _guarded(work)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and give the exit code: 0 only when everything that was asked for was done."""
+    if not any(command.name == STAGES[0] for command in app.registered_commands):
+        _add_stage_commands()
+    try:
+        with interruptible():
+            # Not standalone, an exit comes back as its code instead of ending the process.
+            code = app(args=None if argv is None else list(argv), standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return _stopped()
+    return code if isinstance(code, int) else 0
+
+
+def _run_stages(experiment: Path, overrides: list[str] | None, stages: Sequence[str]) -> None:
+    console = _console()
+    started = time.monotonic()
+
+    def say(line: str) -> None:
+        console.print(f"[{time.monotonic() - started:6.1f} s] {line}", markup=False, highlight=False)
+
+    def work() -> None:
+        config = load_experiment(experiment, overrides or [])
+        pipeline = Pipeline(config, say=say)
+        say(f"run {config.name} in {pipeline.run_directory.uri}")
+        with session() as place:
+            say(f"on {place}")
+            pipeline.run(stages)
+        _show(console, pipeline, stages)
+
+    _guarded(work)
+
+
+def _show(console: Console, pipeline: Pipeline, stages: Sequence[str]) -> None:
+    """Print what the last of the stages found."""
+    directory: RunDirectory = pipeline.run_directory
+    if "report" in stages:
+        console.print(summary_table(pipeline.report()))
+        console.print(f"Report: {directory.path('report.html')}", soft_wrap=True, markup=False, highlight=False)
+    elif "group" in stages:
+        console.print(groups_table(*pipeline.grouped()))
+    elif "profile" in stages:
+        console.print(profile_table(pipeline.profiled()))
+
+
+def _guarded(work: Callable[[], None]) -> None:
+    try:
+        work()
+    except OrchestratorError as error:
+        Console(stderr=True, soft_wrap=True).print(f"Error: {error}", markup=False, highlight=False)
+        raise typer.Exit(1) from None
+
+
+def _stopped() -> int:
+    Console(stderr=True).print("Stopped. What is finished stays; the same command goes on from there.")
+    return INTERRUPTED
+
+
+def _console() -> Console:
+    # A job's log is no terminal: without a width of its own, tables would be cut at 80 columns.
+    return Console() if sys.stdout.isatty() else Console(width=120)
+
+
+def entry() -> None:
+    """Run the command line as a console script."""
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Runs the stages on Ray: one adapter a stage, no policy; the only place that imports ray."""

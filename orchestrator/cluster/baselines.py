@@ -1,0 +1,150 @@
+"""Trains the control arms as single-process Ray tasks of the same `fine_tune`, and tests each on the spot."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import ray
+from numpy.typing import NDArray
+
+from orchestrator.cluster.failures import translated
+from orchestrator.cluster.resources import ClusterShape, require_fit
+from orchestrator.cluster.watchdog import Watchdog, gather, start_progress
+from orchestrator.cluster.workers import GroupSamples, Workbench, use_threads, worker_device
+from orchestrator.data.reader import PixelReader
+from orchestrator.errors import OrchestratorError
+from orchestrator.finetune.classifier import Classifier, predict_probabilities
+from orchestrator.finetune.loop import EpochEnd, fine_tune
+from orchestrator.records import BaselineResult, Hyperparameters
+
+BASELINE_VERSION = 1
+BaselineName = Literal["fixed_rule", "head_only", "from_scratch"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselineJob:
+    """Hold one control arm to train and the blocks of test samples to judge it by."""
+
+    group: str
+    name: BaselineName
+    hyperparameters: Hyperparameters
+    test: tuple[pa.Table, ...]
+    fingerprint: str
+
+
+def control_arms(
+    winner: Hyperparameters, fixed: Hyperparameters, num_stages: int
+) -> dict[BaselineName, Hyperparameters]:
+    """Give the control arms of a winner.
+
+    The fixed rule as it stands; the head alone at rate 1e-3 and the winner's epochs; everything from scratch at
+    the winner's rate and epochs.
+    """
+    return {
+        "fixed_rule": fixed,
+        "head_only": winner.model_copy(update={"freeze_depth": num_stages, "learning_rate": 1e-3}),
+        "from_scratch": winner.model_copy(update={"freeze_depth": 0}),
+    }
+
+
+def run_baselines(
+    jobs: Sequence[BaselineJob],
+    samples: Mapping[str, GroupSamples],
+    workbench: Workbench,
+    reader: PixelReader,
+    resources: Mapping[str, float],
+    shape: ClusterShape,
+    *,
+    stall_timeout_s: float,
+) -> Iterator[BaselineResult]:
+    """Train and test the control arms, as many at a time as fit; one that fails is a result with its error."""
+    if not jobs:
+        return
+    require_fit(resources, 1, shape, what="one baseline", remedy="Lower search.resources_per_trial.")
+    progress = start_progress()
+    shared = {group: ray.put(data) for group, data in samples.items()}
+    task = ray.remote(_run).options(
+        num_cpus=resources.get("CPU", 1.0), num_gpus=resources.get("GPU", 0.0), max_retries=2
+    )
+    # The longest first, so that none is left to run alone at the end.
+    ordered = sorted(jobs, key=lambda job: (job.hyperparameters.freeze_depth, -job.hyperparameters.epochs))
+    references = [task.remote(job, shared[job.group], workbench, reader, dict(resources), progress) for job in ordered]
+    with (
+        translated("a baseline"),
+        Watchdog("the baselines", wanted=resources, stall_timeout_s=stall_timeout_s) as watchdog,
+    ):
+        for _, result in gather(references, progress=progress, watchdog=watchdog):
+            yield BaselineResult.from_json(result, source="a baseline")
+
+
+def _run(
+    job: BaselineJob,
+    samples: GroupSamples,
+    workbench: Workbench,
+    reader: PixelReader,
+    resources: dict[str, float],
+    progress: Any,
+) -> str:
+    use_threads(resources.get("CPU", 1.0))
+    device = worker_device(resources.get("GPU", 0.0) > 0)
+    started = time.perf_counter()
+    correct: NDArray[np.bool_] | None = None
+    error: str | None = None
+    try:
+        classifier = _train(job, samples, workbench, device, progress)
+        seconds = time.perf_counter() - started
+        correct = _test(job, samples, workbench, reader, classifier, device)
+    except (OrchestratorError, RuntimeError) as failure:
+        seconds = time.perf_counter() - started
+        error = f"{type(failure).__name__}: {failure}"
+    return BaselineResult(
+        fingerprint=job.fingerprint,
+        group=job.group,
+        name=job.name,
+        hyperparameters=job.hyperparameters,
+        seconds=seconds,
+        correct=None if correct is None else correct.tolist(),
+        error=error,
+    ).to_json()
+
+
+def _train(job: BaselineJob, samples: GroupSamples, workbench: Workbench, device: str, progress: Any) -> Classifier:
+    from_scratch = job.name == "from_scratch"
+    num_classes = len(samples.classes)
+
+    def on_epoch(end: EpochEnd) -> None:
+        progress.step.remote()
+
+    classifier = workbench.random_classifier(num_classes) if from_scratch else workbench.classifier(num_classes)
+    fine_tune(
+        classifier,
+        workbench.backbone.spec,
+        samples.train,
+        samples.validation,
+        job.hyperparameters,
+        workbench.settings(device, from_scratch=from_scratch),
+        on_epoch=on_epoch,
+    )
+    return classifier
+
+
+def _test(
+    job: BaselineJob,
+    samples: GroupSamples,
+    workbench: Workbench,
+    reader: PixelReader,
+    classifier: Classifier,
+    device: str,
+) -> NDArray[np.bool_]:
+    """Tell for every test sample, in the order of the blocks, whether its class is found."""
+    classes = np.asarray(samples.classes)
+    found = [np.zeros(0, dtype=np.bool_)]
+    for block in job.test:
+        probabilities = predict_probabilities(classifier, workbench.backbone.spec, reader.read(block), device=device)
+        found.append(classes[probabilities.argmax(axis=1)] == np.asarray(block.column("label").to_pylist()))
+    return np.concatenate(found)

@@ -1,0 +1,47 @@
+"""Translates Ray's wrapped errors into the project's own, at one boundary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ray.exceptions import RayError, RayTaskError
+
+from orchestrator.errors import OrchestratorError, TrainingError
+
+
+@contextmanager
+def translated(what: str) -> Iterator[None]:
+    """Raise the project's own error that a remote call ended with, or TrainingError naming the foreign one."""
+    try:
+        yield
+    except OrchestratorError as error:
+        # Ray raises a class made of its own and the cause's; the plain cause prints and pickles as meant.
+        raise _own_cause(error) or error from None
+    except RayTaskError as error:
+        own = _own_cause(error)
+        if own is not None:
+            raise own from None
+        raise TrainingError(f"{what} must not fail", value=_last_line(error), remedy=f"Its trace:\n{error}") from error
+    except RayError as error:
+        raise TrainingError(
+            f"{what} must not lose its worker",
+            value=_last_line(error),
+            remedy="Look for a lack of memory or a lost node.",
+        ) from error
+
+
+def _own_cause(error: BaseException) -> OrchestratorError | None:
+    """Find the innermost error of the project in a chain of causes."""
+    found: OrchestratorError | None = None
+    current: BaseException | None = error
+    while current is not None:
+        if isinstance(current, OrchestratorError) and not isinstance(current, RayTaskError):
+            found = current
+        current = getattr(current, "cause", None) or current.__cause__
+    return found
+
+
+def _last_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[-1].strip() if lines else type(error).__name__

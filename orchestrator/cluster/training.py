@@ -1,0 +1,286 @@
+"""Trains the winner of each group with TorchTrainer: DDP ranks, a checkpoint an epoch, the best epoch shipped."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+import ray.train
+import torch.distributed
+from numpy.typing import NDArray
+from ray.train import (
+    Checkpoint,
+    CheckpointConfig,
+    DataConfig,
+    FailureConfig,
+    RunConfig,
+    ScalingConfig,
+    UserCallback,
+)
+from ray.train.torch import TorchTrainer
+
+from orchestrator import storage
+from orchestrator.cluster.failures import translated
+from orchestrator.cluster.resources import ClusterShape, require_fit
+from orchestrator.cluster.session import set_environment
+from orchestrator.cluster.watchdog import Watchdog, gather, start_progress
+from orchestrator.cluster.workers import GroupSamples, Workbench, use_threads, worker_device
+from orchestrator.data.reader import PixelReader
+from orchestrator.finetune.checkpoints import load_state, save_state
+from orchestrator.finetune.loop import EpochEnd, FineTuneResult, fine_tune
+from orchestrator.finetune.models import save_model
+from orchestrator.records import Hyperparameters, ModelCard
+
+TRAIN_VERSION = 1
+_STREAM = "train"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingJob:
+    """Hold one model to train: from what, how, and where it goes.
+
+    `model_uri` receives the model, `storage_uri` Ray Train's checkpoints. `run_name` carries the fingerprint:
+    Ray Train resumes a run of the same name. `stream` holds the blocks of training samples when the data is
+    larger than the pixel cache, None when every sample is cached.
+    """
+
+    group: str
+    subsets: tuple[str, ...]
+    hyperparameters: Hyperparameters
+    fingerprint: str
+    data_fingerprint: str
+    run_name: str
+    model_uri: str
+    storage_uri: str
+    from_scratch: bool = False
+    stream: tuple[pa.Table, ...] | None = None
+    reader: PixelReader | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan:
+    """Say how the workers of one model share the cluster."""
+
+    num_workers: int
+    resources_per_worker: dict[str, float]
+    use_gpu: bool
+    max_failures: int
+    num_to_keep: int
+    stall_timeout_s: float
+
+
+def train_groups(
+    jobs: Sequence[TrainingJob],
+    samples: Mapping[str, GroupSamples],
+    workbench: Workbench,
+    plan: TrainingPlan,
+    shape: ClusterShape,
+) -> Iterator[ModelCard]:
+    """Train one model a job, as many at a time as fit, and give each model's card when it is finished.
+
+    Raises ResourceError when the workers of one model do not fit the cluster together, WaitTimeoutError when no
+    rank makes progress, TrainingError when a run failed more than `max_failures` times.
+    """
+    require_fit(
+        plan.resources_per_worker,
+        plan.num_workers,
+        shape,
+        what=f"{plan.num_workers} training workers",
+        remedy="Lower train.num_workers or train.resources_per_worker.",
+    )
+    wanted = {name: amount * plan.num_workers for name, amount in plan.resources_per_worker.items()}
+    progress = start_progress()
+    references = [_train.remote(job, ray.put(samples[job.group]), workbench, plan, progress) for job in jobs]
+    with (
+        translated("a training run"),
+        Watchdog("training", wanted=wanted, stall_timeout_s=plan.stall_timeout_s) as watchdog,
+    ):
+        for _, card in gather(references, progress=progress, watchdog=watchdog):
+            yield ModelCard.from_json(card, source="the trained model")
+
+
+@ray.remote(num_cpus=0, max_retries=0)
+def _train(job: TrainingJob, samples: GroupSamples, workbench: Workbench, plan: TrainingPlan, progress: Any) -> str:
+    set_environment()
+    file_system, path = storage.resolve(job.storage_uri)
+    loop_config = {"job": ray.put(job), "samples": ray.put(samples), "workbench": workbench, "plan": plan}
+    callbacks: list[Any] = [_Step(progress)]
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config=loop_config,
+        scaling_config=ScalingConfig(
+            num_workers=plan.num_workers, use_gpu=plan.use_gpu, resources_per_worker=plan.resources_per_worker
+        ),
+        run_config=RunConfig(
+            name=job.run_name,
+            storage_path=path,
+            storage_filesystem=file_system,
+            failure_config=FailureConfig(max_failures=plan.max_failures),
+            checkpoint_config=CheckpointConfig(num_to_keep=plan.num_to_keep),
+            callbacks=callbacks,
+        ),
+        datasets=None if job.stream is None else {_STREAM: _decoded(job, samples.classes)},
+        dataset_config=None if job.stream is None else WholeSplit(),
+    )
+    result: Any = trainer.fit()
+    if result.error is not None:
+        raise result.error
+    return str(result.return_value)
+
+
+def train_worker(loop_config: dict[str, Any]) -> Any:
+    """Train on one rank; rank 0 keeps a checkpoint an epoch and saves the model of the best one at the end."""
+    job: TrainingJob = ray.get(loop_config["job"])
+    samples: GroupSamples = ray.get(loop_config["samples"])
+    workbench: Workbench = loop_config["workbench"]
+    plan: TrainingPlan = loop_config["plan"]
+    use_threads(plan.resources_per_worker.get("CPU", 1.0))
+    context = ray.train.get_context()
+    rank = context.get_world_rank()
+    num_classes = len(samples.classes)
+    classifier = workbench.random_classifier(num_classes) if job.from_scratch else workbench.classifier(num_classes)
+    checkpoint = ray.train.get_checkpoint()
+    result = fine_tune(
+        classifier,
+        workbench.backbone.spec,
+        samples.train if job.stream is None else _ShardStream(job, context.get_world_size()),
+        samples.validation,
+        job.hyperparameters,
+        workbench.settings(worker_device(plan.use_gpu), from_scratch=job.from_scratch),
+        on_epoch=lambda end: _report(end, rank),
+        resume=None if checkpoint is None else _restore(checkpoint),
+    )
+    nodes = _node_ids(context.get_world_size())
+    if rank != 0:
+        return None
+    return save_model(job.model_uri, classifier, _card(job, samples, workbench, result, nodes)).to_json()
+
+
+def _report(end: EpochEnd, rank: int) -> None:
+    metrics = end.metrics.model_dump()
+    if rank != 0:
+        ray.train.report(metrics)
+        return
+    with tempfile.TemporaryDirectory(prefix="orchestrator-checkpoint-") as directory:
+        save_state(end.state, Path(directory))
+        ray.train.report(metrics, checkpoint=Checkpoint.from_directory(directory))
+
+
+def _restore(checkpoint: Checkpoint) -> Any:
+    with checkpoint.as_directory() as directory:
+        return load_state(Path(directory))
+
+
+def _node_ids(world_size: int) -> list[str]:
+    """Gather the node of every rank, so that the record can say where the model was trained."""
+    mine = ray.get_runtime_context().get_node_id()
+    if world_size == 1:
+        return [mine]
+    nodes: list[Any] = [None] * world_size
+    torch.distributed.all_gather_object(nodes, mine)
+    return [str(node) for node in nodes]
+
+
+def _card(
+    job: TrainingJob, samples: GroupSamples, workbench: Workbench, result: FineTuneResult, nodes: list[str]
+) -> ModelCard:
+    return ModelCard(
+        fingerprint=job.fingerprint,
+        group=job.group,
+        backbone=workbench.backbone.spec,
+        classes=list(samples.classes),
+        hyperparameters=job.hyperparameters,
+        weights_digest="",
+        pretrained_digest="none" if job.from_scratch else workbench.backbone.digest,
+        data_fingerprint=job.data_fingerprint,
+        subsets=list(job.subsets),
+        best_epoch=result.best_epoch,
+        history=list(result.history),
+        seconds=result.seconds,
+        num_workers=len(nodes),
+        world=nodes,
+    )
+
+
+class _Step(UserCallback):
+    """Tell the driver of every epoch; Ray Train calls this in its controller."""
+
+    def __init__(self, progress: Any) -> None:
+        self._progress = progress
+
+    def after_report(self, run_context: Any, metrics: Any, checkpoint: Any) -> None:
+        self._progress.step.remote()
+
+
+class WholeSplit(DataConfig):
+    """Split a stream over the ranks without dropping rows; Ray's own split evens the shares by dropping."""
+
+    def configure(
+        self,
+        datasets: dict[str, Any],
+        world_size: int,
+        worker_handles: Any,
+        worker_node_ids: Any,
+        **kwargs: Any,
+    ) -> list[dict[str, Any]]:
+        """Give every rank its share of each data set."""
+        shares: list[dict[str, Any]] = [{} for _ in range(world_size)]
+        for name, dataset in datasets.items():
+            for share, iterator in zip(
+                shares,
+                dataset.streaming_split(world_size, equal=False, locality_hints=worker_node_ids),
+                strict=True,
+            ):
+                share[name] = iterator
+        return shares
+
+
+@dataclass(frozen=True)
+class _Decode:
+    """Turn a block of catalogue rows into decoded pixels and class indices."""
+
+    reader: PixelReader
+    classes: tuple[str, ...]
+
+    def __call__(self, block: pa.Table) -> dict[str, NDArray[Any]]:
+        index = {label: position for position, label in enumerate(self.classes)}
+        labels = np.array([index[label] for label in block.column("label").to_pylist()], dtype=np.int64)
+        return {"pixels": self.reader.read(block), "label": labels}
+
+
+def _decoded(job: TrainingJob, classes: tuple[str, ...]) -> Any:
+    assert job.stream is not None and job.reader is not None
+    blocks = ray.data.from_arrow(list(job.stream)).randomize_block_order()
+    return blocks.map_batches(
+        _Decode(job.reader, classes),
+        batch_size=None,
+        batch_format="pyarrow",
+        zero_copy_batch=True,
+        num_cpus=1,
+    )
+
+
+class _ShardStream:
+    """Give this rank's share of a streamed epoch; order is mixed within a buffer, and not kept by a resume."""
+
+    def __init__(self, job: TrainingJob, world_size: int) -> None:
+        assert job.stream is not None
+        self.num_samples = sum(block.num_rows for block in job.stream)
+        self._batch_size = max(1, job.hyperparameters.batch_size // world_size)
+
+    def epoch(self, epoch: int) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+        """Iterate over the batches of one epoch."""
+        shard = ray.train.get_dataset_shard(_STREAM)
+        for batch in shard.iter_batches(
+            batch_size=self._batch_size,
+            batch_format="numpy",
+            local_shuffle_buffer_size=self._batch_size * 8,
+            local_shuffle_seed=epoch,
+        ):
+            yield batch["pixels"], batch["label"].astype(np.int64)

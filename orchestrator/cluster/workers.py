@@ -1,0 +1,106 @@
+"""Holds what a worker process of any stage needs to fine-tune: the group's samples, the backbone, the settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import torch
+
+from orchestrator import storage
+from orchestrator.config import ExperimentConfig
+from orchestrator.data.samples import CachedSamples
+from orchestrator.finetune.backbones import Backbone, create_backbone
+from orchestrator.finetune.classifier import Classifier, new_classifier
+from orchestrator.finetune.loop import TrainingSettings
+from orchestrator.finetune.weights import load_pretrained
+from orchestrator.records import BackboneSpec, PretrainedBackbone
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupSamples:
+    """Hold one group's label space and its cached training and validation samples."""
+
+    group: str
+    classes: tuple[str, ...]
+    train: CachedSamples
+    validation: CachedSamples
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workbench:
+    """Hold what is the same for every fine-tuning of a run: where the backbone is and how training is set."""
+
+    backbone: PretrainedBackbone
+    weights_uri: str
+    seed: int
+    batch_norm: Literal["frozen", "train"]
+    precision: Literal["fp32", "bf16", "auto"]
+    metric: Literal["val_accuracy", "val_loss"]
+
+    @classmethod
+    def of(cls, config: ExperimentConfig, backbone: PretrainedBackbone, run_uri: str) -> Workbench:
+        """Take the settings from the experiment."""
+        return cls(
+            backbone=backbone,
+            weights_uri=storage.join(run_uri, backbone.weights),
+            seed=config.seed,
+            batch_norm=config.train.batch_norm,
+            precision=config.train.precision,
+            metric=config.search.metric,
+        )
+
+    def settings(self, device: str, *, from_scratch: bool = False) -> TrainingSettings:
+        """Give the training settings on a device.
+
+        From scratch BatchNorm statistics are learnt: random ones fit nothing.
+        """
+        return TrainingSettings(
+            seed=self.seed,
+            batch_norm="train" if from_scratch else self.batch_norm,
+            precision=resolve_precision(self.precision, device),
+            device=device,
+            metric=self.metric,
+        )
+
+    def classifier(self, num_classes: int) -> Classifier:
+        """Give a classifier with the pretrained backbone and a new head."""
+        backbone = _pretrained(self.weights_uri, self.backbone.digest, self.backbone.spec.model_dump_json())
+        return new_classifier(backbone, num_classes, seed=self.seed)
+
+    def random_classifier(self, num_classes: int) -> Classifier:
+        """Give a classifier of the same architecture with nothing pretrained."""
+        spec = self.backbone.spec
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            backbone = create_backbone(spec.name, spec.kwargs, spec.image_size)
+        return new_classifier(backbone, num_classes, seed=self.seed)
+
+    def pretrained(self) -> Backbone:
+        """Give the pretrained backbone, loaded once for each process: do not change it."""
+        return _pretrained(self.weights_uri, self.backbone.digest, self.backbone.spec.model_dump_json())
+
+
+@lru_cache(maxsize=2)
+def _pretrained(weights_uri: str, digest: str, spec_json: str) -> Backbone:
+    # The digest is part of the key: a file rewritten under the same name is another backbone.
+    backbone, _ = load_pretrained(weights_uri, BackboneSpec.model_validate_json(spec_json), seed=0)
+    return backbone
+
+
+def resolve_precision(precision: Literal["fp32", "bf16", "auto"], device: str) -> Literal["fp32", "bf16"]:
+    """Resolve `auto`: bf16 on a GPU that has it, fp32 elsewhere."""
+    if precision != "auto":
+        return precision
+    return "bf16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "fp32"
+
+
+def worker_device(use_gpu: bool) -> str:
+    """Give the device of this worker: Ray shows a worker its own GPUs alone, numbered from 0."""
+    return "cuda:0" if use_gpu else "cpu"
+
+
+def use_threads(num_cpus: float) -> None:
+    """Give torch as many threads as the worker has CPUs; its own default ignores the reservation."""
+    torch.set_num_threads(max(1, int(num_cpus)))

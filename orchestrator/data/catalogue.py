@@ -1,0 +1,226 @@
+"""Decides what every sample is: its identity, its split, whether it is usable, and where its pixels are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, TypedDict
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyarrow import compute as pc
+
+from orchestrator import storage
+from orchestrator.config import DataConfig, SplitName
+from orchestrator.data.decoding import decode_image, resize_image
+from orchestrator.data.identity import assign_split, image_digest, parse_split, split_key, stable_fraction
+from orchestrator.errors import DataError
+from orchestrator.records import SubsetCount
+
+CATALOGUE_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("subset", pa.string()),
+        ("label", pa.string()),
+        ("split", pa.string()),
+        ("file", pa.string()),
+        ("row", pa.int64()),
+        ("ok", pa.bool_()),
+        ("reason", pa.string()),
+        ("content", pa.string()),
+        ("fragment", pa.int32()),
+        ("pixel_row", pa.int32()),
+    ]
+)
+"""A row for each sample. Texts are empty, never null, where there is nothing to say; `content` is the digest of
+the image's bytes; `pixel_row` is the row in the fragment's file of cached pixels, -1 when they are not cached."""
+
+_CANONICAL_ORDER = ("id", "subset", "label", "content", "file", "row")
+
+
+def examine(
+    table: pa.Table,
+    config: DataConfig,
+    fragment_key: int,
+    image_size: int,
+    resize: Literal["crop", "squash"],
+    seed: int,
+    cache_fraction: float,
+) -> tuple[pa.Table, NDArray[np.uint8]]:
+    """Examine the rows of one fragment: their catalogue, and the pixels to cache, uint8 [n, size, size, 3].
+
+    `table` comes from `read_fragment`. A row that cannot be used keeps its file and row, is not ok, and says why
+    in a few words. With `verify: none` no image is looked at and no pixels are cached. Of the usable samples, a
+    share of `cache_fraction` is cached, chosen by the hash of the identity.
+    """
+    pixels = np.empty((table.num_rows, image_size, image_size, 3), dtype=np.uint8)
+    found: list[dict[str, object]] = []
+    num_cached = 0
+    for row in _iterate(table):
+        sample = _describe(row, config, fragment_key)
+        found.append(sample)
+        try:
+            _require_fields(sample, row)
+            rgb = _decode(row["image"]) if config.verify == "decode" else None
+            identity = _require_identity(sample)
+            sample["split"] = _split(identity, row, config, seed)
+        except DataError as error:
+            sample.update(ok=False, reason=str(error))
+            continue
+        if rgb is not None and stable_fraction(identity, seed) < cache_fraction:
+            pixels[num_cached] = resize_image(rgb, image_size, resize)
+            sample["pixel_row"] = num_cached
+            num_cached += 1
+    return pa.Table.from_pylist(found, schema=CATALOGUE_SCHEMA), pixels[:num_cached]
+
+
+def _iterate(table: pa.Table) -> Iterator[dict[str, Any]]:
+    # Small batches: turning the whole table into Python objects would copy every image at once.
+    for batch in table.to_batches(max_chunksize=64):
+        yield from batch.to_pylist()
+
+
+def _describe(row: dict[str, Any], config: DataConfig, fragment_key: int) -> dict[str, object]:
+    """Give the catalogue row of a sample as far as the sample says it itself."""
+    image = row["image"] if config.verify == "decode" else None
+    content = image_digest(image) if image else ""
+    return {
+        # Image files bring their path as identity; rows without a column of identities are what their bytes are.
+        "id": row["id"] or ("" if config.id is not None else content),
+        "subset": (row["subset"] or "").strip(),
+        "label": (row["label"] or "").strip(),
+        "split": "",
+        "file": row["file"],
+        "row": row["row"],
+        "ok": True,
+        "reason": "",
+        "content": content,
+        "fragment": fragment_key,
+        "pixel_row": -1,
+    }
+
+
+def _require_fields(sample: dict[str, object], row: dict[str, Any]) -> None:
+    if row["error"]:
+        raise DataError(row["error"])
+    for name in ("label", "subset"):
+        if not sample[name]:
+            raise DataError(f"the {name} is missing")
+
+
+def _require_identity(sample: dict[str, object]) -> str:
+    if not sample["id"]:
+        raise DataError("the id is missing")
+    return str(sample["id"])
+
+
+def _decode(image: bytes | None) -> NDArray[np.uint8]:
+    if not image:
+        raise DataError("the image is missing")
+    return decode_image(image)
+
+
+def _split(identity: str, row: dict[str, Any], config: DataConfig, seed: int) -> SplitName:
+    if row["split"]:
+        return parse_split(row["split"])
+    if config.split.column is not None:
+        raise DataError("the split is missing")
+    return assign_split(split_key(identity, row["together"]), config.split.fractions, seed)
+
+
+def assemble(parts: Sequence[pa.Table]) -> pa.Table:
+    """Put the catalogues of all fragments together, in the same order however the samples were sharded."""
+    tables = [part.select(CATALOGUE_SCHEMA.names).cast(CATALOGUE_SCHEMA) for part in parts]
+    table = pa.concat_tables([CATALOGUE_SCHEMA.empty_table(), *tables])
+    return table.sort_by([(column, "ascending") for column in _CANONICAL_ORDER]).combine_chunks()
+
+
+def data_fingerprint(table: pa.Table) -> str:
+    """Digest the identity, subset, label, split and content of every usable row of an assembled table.
+
+    Where the rows lie does not matter: the same samples in other files have the same fingerprint.
+    """
+    usable = table.filter(table.column("ok"))
+    return storage.digest_bytes(
+        chunk for name in ("id", "subset", "label", "split", "content") for chunk in _column_bytes(usable.column(name))
+    )
+
+
+def _column_bytes(column: pa.ChunkedArray) -> Iterator[bytes]:
+    # The lengths keep neighbouring texts apart: without them "a", "bc" and "ab", "c" would be the same.
+    yield np.asarray(pc.binary_length(column), dtype=np.int64).tobytes()
+    yield "".join(column.to_pylist()).encode("utf-8", "surrogatepass")
+
+
+class CatalogueSummary(TypedDict):
+    """Name the counts of `records.Catalogue`."""
+
+    num_images: int
+    num_quarantined: int
+    num_cached: int
+    quarantine_reasons: dict[str, int]
+    labels: list[str]
+    subsets: list[SubsetCount]
+
+
+def summarise(table: pa.Table) -> CatalogueSummary:
+    """Count the rows of an assembled table; rows that name no subset are in the totals alone."""
+    usable = table.filter(table.column("ok"))
+    quarantined = table.filter(pc.invert(table.column("ok")))
+    return CatalogueSummary(
+        num_images=usable.num_rows,
+        num_quarantined=quarantined.num_rows,
+        num_cached=int(np.count_nonzero(np.asarray(usable.column("pixel_row")) >= 0)),
+        quarantine_reasons={reason: count for (reason,), count in _count(quarantined, "reason").items()},
+        labels=sorted(pc.unique(usable.column("label")).to_pylist()),
+        subsets=_count_subsets(usable, quarantined),
+    )
+
+
+def _count_subsets(usable: pa.Table, quarantined: pa.Table) -> list[SubsetCount]:
+    good = _count(usable, "subset", "split")
+    bad = _count(quarantined, "subset")
+    names = sorted({subset for subset, _ in good} | {subset for (subset,) in bad if subset})
+    return [
+        SubsetCount(
+            subset=name,
+            train=good.get((name, "train"), 0),
+            val=good.get((name, "val"), 0),
+            test=good.get((name, "test"), 0),
+            quarantined=bad.get((name,), 0),
+        )
+        for name in names
+    ]
+
+
+def _count(table: pa.Table, *columns: str) -> dict[tuple[str, ...], int]:
+    counted = table.group_by(list(columns), use_threads=False).aggregate([([], "count_all")])
+    keys = zip(*(counted.column(name).to_pylist() for name in columns), strict=True)
+    return dict(sorted(zip(keys, counted.column("count_all").to_pylist(), strict=True)))
+
+
+class SampleTable:
+    """Ask an assembled table for samples, by their positions in it."""
+
+    def __init__(self, table: pa.Table) -> None:
+        """Wrap a table of CATALOGUE_SCHEMA, as `assemble` gives it."""
+        self.table = table
+
+    def where(self, subsets: Sequence[str] | None = None, split: str | None = None) -> NDArray[np.int64]:
+        """Give the positions of the usable samples of these subsets and this split, ascending; None takes all."""
+        chosen = self.table.column("ok")
+        if subsets is not None:
+            names = pa.array(subsets, pa.string())
+            chosen = pc.and_(chosen, pc.is_in(self.table.column("subset"), value_set=names))
+        if split is not None:
+            chosen = pc.and_(chosen, pc.equal(self.table.column("split"), split))
+        return np.flatnonzero(np.asarray(chosen)).astype(np.int64)
+
+    def class_indices(self, positions: NDArray[np.int64], classes: Sequence[str]) -> NDArray[np.int64]:
+        """Give the place of each sample's label in `classes`. Raises DataError for a label that is not there."""
+        labels = self.table.column("label").take(pa.array(positions))
+        indices = pc.index_in(labels, value_set=pa.array(classes, pa.string()))
+        if indices.null_count:
+            unknown = sorted(set(labels.to_pylist()) - set(classes))
+            raise DataError("every label must be one of the classes", value=", ".join(unknown[:5]))
+        return np.asarray(indices, dtype=np.int64)

@@ -1,0 +1,1 @@
+"""Measures diversity: mergeable statistics, entropies, the Vendi score, and grouping by them."""

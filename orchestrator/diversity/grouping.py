@@ -1,0 +1,157 @@
+"""Groups of subsets whose samples are alike in diversity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.cluster import KMeans
+
+from orchestrator.config import DiversityMeasure, GroupingConfig
+from orchestrator.errors import ConfigError, RecordError
+from orchestrator.records import Group, Groups, Profile, SubsetProfile
+
+GROUPING_VERSION = 1
+
+_UNDECIDED = -1
+
+Values = NDArray[np.float64]
+Levels = NDArray[np.int64]
+
+
+def group_subsets(profile: Profile, config: GroupingConfig, measures: Sequence[DiversityMeasure]) -> Groups:
+    """Put every subset into one group, in ascending order of diversity.
+
+    `thresholds` cut the first measure, a subset on a border going up. `quantiles` make groups of as equal
+    numbers of subsets as ties allow, ties staying together, by the measure, or by the mean of several that
+    are standardised. `kmeans` clusters the standardised measures; its clusters are ordered by their mean. Groups
+    that nothing falls into are not formed: there are fewer than asked for when there are fewer distinct values.
+
+    Subsets below `config.min_images` have no part in forming groups; each joins the group of the subset nearest
+    to it in the standardised measures (with `thresholds`, its own interval's group where there is one) and
+    is named in `small_subsets`. Raises RecordError when the profile has no subsets or lacks a measure, and
+    ConfigError when every subset is below `config.min_images`.
+    """
+    subsets = sorted(profile.subsets, key=lambda subset: subset.subset)
+    values = _values_of(subsets, measures)
+    large = np.array([subset.num_images >= config.min_images for subset in subsets])
+    if not large.any():
+        raise ConfigError(
+            f"grouping.min_images must leave at least one of {len(subsets)} subsets",
+            value=config.min_images,
+            remedy=f"Lower it to {max(subset.num_images for subset in subsets)} or less.",
+        )
+    points = _standardized(values, large)
+    levels = _levels(values, points, large, config)
+    levels = _join_nearest(levels, points, large)
+    formed = np.unique(levels)
+    return Groups(
+        groups=[
+            _group(name, np.flatnonzero(levels == level).tolist(), subsets, values, large)
+            for name, level in zip(group_names(len(formed)), formed, strict=True)
+        ],
+        method=config.method,
+        measures=list(measures),
+    )
+
+
+def group_names(num_groups: int) -> list[str]:
+    """Name groups in ascending order of diversity: low, medium and high for three, g0, g1, ... otherwise."""
+    if num_groups == 3:
+        return ["low", "medium", "high"]
+    return [f"g{index}" for index in range(num_groups)]
+
+
+def _values_of(subsets: Sequence[SubsetProfile], measures: Sequence[DiversityMeasure]) -> Values:
+    """Give the measures [subsets, measures] as they stand in the profile."""
+    if not subsets:
+        raise RecordError(
+            "a profile must hold at least one subset",
+            remedy="Check that data.split leaves images for training, or set diversity.split to all.",
+        )
+    return np.array([[_value_of(subset, measure) for measure in measures] for subset in subsets])
+
+
+def _value_of(subset: SubsetProfile, measure: DiversityMeasure) -> float:
+    value: float | None = getattr(subset, measure)
+    if value is None:
+        raise RecordError(
+            f"the profile must hold {measure} of subset {subset.subset}",
+            remedy=f"Add {measure} to diversity.measures.",
+        )
+    return value
+
+
+def _standardized(values: Values, large: NDArray[np.bool_]) -> Values:
+    """Shift and scale every measure to mean 0 and standard deviation 1 over the large subsets."""
+    deviations = values[large].std(axis=0)
+    points: Values = (values - values[large].mean(axis=0)) / np.where(deviations > 0, deviations, 1.0)
+    return points
+
+
+def _levels(values: Values, points: Values, large: NDArray[np.bool_], config: GroupingConfig) -> Levels:
+    """Give every subset its level of diversity, ascending, or leave a small one undecided."""
+    if config.method == "thresholds":
+        return np.searchsorted(config.thresholds, values[:, 0], side="right").astype(np.int64)
+    levels = np.full(len(values), _UNDECIDED, dtype=np.int64)
+    if config.method == "quantiles":
+        scores = values[:, 0] if values.shape[1] == 1 else points.mean(axis=1)
+        levels[large] = _quantile_levels(scores[large], config.num_groups)
+    else:
+        levels[large] = _cluster_levels(points[large], config.num_groups)
+    return levels
+
+
+def _quantile_levels(scores: Values, num_groups: int) -> Levels:
+    """Cut the sorted scores as near to equal numbers as ties allow, into at most `num_groups` parts."""
+    distinct, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    num_parts = min(num_groups, len(distinct))
+    borders = [0]
+    for part in range(1, num_parts):
+        # Every part holds at least one distinct score: so many are left to the parts before and after.
+        first, last = borders[-1] + 1, len(distinct) - (num_parts - part)
+        off_target = np.abs(ends[first - 1 : last] * num_parts - len(scores) * part)
+        borders.append(first + int(off_target.argmin()))
+    of_distinct = np.searchsorted(borders, np.arange(len(distinct)), side="right") - 1
+    levels: Levels = of_distinct[place].astype(np.int64)
+    return levels
+
+
+def _cluster_levels(points: Values, num_groups: int) -> Levels:
+    """Cluster points [subsets, measures] and number the clusters by the mean of their members."""
+    num_clusters = min(num_groups, len(np.unique(points, axis=0)))
+    clusters = np.asarray(KMeans(num_clusters, n_init=10, random_state=0).fit_predict(points))
+    found = np.unique(clusters)
+    means = [points[clusters == cluster].mean() for cluster in found]
+    ranks = np.argsort(np.argsort(means, kind="stable"), kind="stable")
+    levels: Levels = ranks[np.searchsorted(found, clusters)].astype(np.int64)
+    return levels
+
+
+def _join_nearest(levels: Levels, points: Values, large: NDArray[np.bool_]) -> Levels:
+    """Give every subset whose level has no large subset the level of the large subset nearest to it."""
+    joined = levels.copy()
+    hosts = np.flatnonzero(large)
+    for guest in np.flatnonzero(~np.isin(levels, levels[large])):
+        distances = np.linalg.norm(points[hosts] - points[guest], axis=1)
+        joined[guest] = levels[hosts[distances.argmin()]]
+    return joined
+
+
+def _group(
+    name: str,
+    members: Sequence[int],
+    subsets: Sequence[SubsetProfile],
+    values: Values,
+    large: NDArray[np.bool_],
+) -> Group:
+    scores = values[members, 0]
+    return Group(
+        name=name,
+        subsets=[subsets[index].subset for index in members],
+        num_images=sum(subsets[index].num_images for index in members),
+        score_range=(float(scores.min()), float(scores.max())),
+        small_subsets=[subsets[index].subset for index in members if not large[index]],
+    )

@@ -1,0 +1,1 @@
+"""Judges predictions: mergeable metrics, intervals and paired comparisons."""

@@ -1,0 +1,133 @@
+"""The table of a model's predictions on test images, beside what its baselines got right."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Sized
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from orchestrator.errors import DataError, RecordError
+from orchestrator.evaluation.metrics import predict_classes
+
+_COLUMNS = ("id", "subset", "label", "predicted", "probabilities")
+_BASELINE_PREFIX = "correct_"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Predictions:
+    """Hold the predictions on n test images over K classes.
+
+    `ids` and `subsets` have n entries, `truth` [n] int64 are indices into the classes, `probabilities`
+    [n, K] float32. `baselines` maps a baseline's name to booleans [n]: which images it got right. Raises DataError
+    when the lengths differ.
+    """
+
+    ids: Sequence[str]
+    subsets: Sequence[str]
+    truth: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+    baselines: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse columns of unequal length."""
+        columns: dict[str, Sized] = {
+            "ids": self.ids,
+            "subsets": self.subsets,
+            "truth": self.truth,
+            "probabilities": self.probabilities,
+            **{f"baseline {name}": correct for name, correct in self.baselines.items()},
+        }
+        lengths = {name: len(column) for name, column in columns.items()}
+        if len(set(lengths.values())) > 1:
+            raise DataError("predictions must have one entry for each image in every column", value=lengths)
+
+    def __len__(self) -> int:
+        """Count the images."""
+        return len(self.ids)
+
+    @property
+    def predicted(self) -> NDArray[np.int64]:
+        """Give the index [n] of the most probable class, the first of equals."""
+        return predict_classes(self.probabilities)
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        """Tell for every image [n] whether its class is the most probable one."""
+        found: NDArray[np.bool_] = self.predicted == self.truth
+        return found
+
+    def for_subset(self, name: str) -> Self:
+        """Select the images of one subset, in order; none for a subset that does not occur."""
+        rows = np.flatnonzero(np.asarray(self.subsets, dtype=object) == name)
+        return replace(
+            self,
+            ids=[self.ids[row] for row in rows.tolist()],
+            subsets=[name] * len(rows),
+            truth=self.truth[rows],
+            probabilities=self.probabilities[rows],
+            baselines={baseline: correct[rows] for baseline, correct in self.baselines.items()},
+        )
+
+    def with_baselines(self, correct: Mapping[str, Sequence[bool] | NDArray[np.bool_]]) -> Self:
+        """Add baselines: by name, which of these images [n], in this order, each got right. Raises DataError."""
+        added = {name: np.asarray(column, dtype=bool) for name, column in correct.items()}
+        return replace(self, baselines={**self.baselines, **added})
+
+    def to_table(self) -> pa.Table:
+        """Make a table with a row for each image.
+
+        Columns: id, subset (strings), label and predicted (int64, indices into the classes), probabilities (a
+        list of K float32 for each image) and a boolean `correct_<baseline>` for each baseline.
+        """
+        probabilities = pa.array(np.ascontiguousarray(self.probabilities, dtype=np.float32).ravel())
+        table = pa.table(
+            {
+                "id": pa.array(self.ids, type=pa.string()),
+                "subset": pa.array(self.subsets, type=pa.string()),
+                "label": pa.array(self.truth, type=pa.int64()),
+                "predicted": pa.array(self.predicted, type=pa.int64()),
+                "probabilities": pa.FixedSizeListArray.from_arrays(probabilities, self.probabilities.shape[1]),
+            }
+        )
+        for name, correct in self.baselines.items():
+            table = table.append_column(_BASELINE_PREFIX + name, pa.array(correct, type=pa.bool_()))
+        return table
+
+    @classmethod
+    def from_table(cls, table: pa.Table) -> Self:
+        """Read what `to_table` made. Raises RecordError for a table of another form."""
+        _check(table)
+        names = [name for name in table.column_names if name.startswith(_BASELINE_PREFIX)]
+        return cls(
+            ids=table.column("id").to_pylist(),
+            subsets=table.column("subset").to_pylist(),
+            truth=np.asarray(table.column("label"), dtype=np.int64),
+            probabilities=_matrix(table.column("probabilities").combine_chunks()),
+            baselines={
+                name.removeprefix(_BASELINE_PREFIX): np.asarray(table.column(name), dtype=bool) for name in names
+            },
+        )
+
+
+def _check(table: pa.Table) -> None:
+    missing = [name for name in _COLUMNS if name not in table.column_names]
+    if missing:
+        raise _damaged(f"no column {', '.join(missing)}")
+    kind = table.schema.field("probabilities").type
+    if not pa.types.is_fixed_size_list(kind):
+        raise _damaged(f"probabilities of type {kind}")
+
+
+def _matrix(lists: pa.FixedSizeListArray) -> NDArray[np.float32]:
+    values: NDArray[np.float32] = np.asarray(lists.flatten(), dtype=np.float32)
+    return values.reshape(len(lists), lists.type.list_size)
+
+
+def _damaged(value: str) -> RecordError:
+    return RecordError(
+        "a table of predictions must be as it was written", value=value, remedy="Run the evaluation again."
+    )

@@ -1,0 +1,76 @@
+"""The state of a training after an epoch, and its file: enough to go on as if nothing had happened."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from orchestrator import storage
+from orchestrator.errors import TrainingError
+from orchestrator.records import EpochMetrics, Hyperparameters
+
+_FILE = "state.pt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingState:
+    """Hold a training after `epoch`: tensors on the CPU, of the suffix alone, as its state dict names them.
+
+    `optimizer` is the optimizer's state dict, `best_suffix` the suffix after `best_epoch`, `seconds` the time
+    spent so far. Generators have no state: the order of an epoch depends on the seed and its number.
+    """
+
+    epoch: int
+    hyperparameters: Hyperparameters
+    suffix: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    best_epoch: int
+    best_suffix: dict[str, Tensor]
+    history: tuple[EpochMetrics, ...]
+    seconds: float
+
+
+def save_state(state: TrainingState, directory: Path) -> None:
+    """Write a state into a directory, whole or not at all."""
+    content = {
+        "epoch": state.epoch,
+        "hyperparameters": state.hyperparameters.model_dump(),
+        "suffix": state.suffix,
+        "optimizer": state.optimizer,
+        "best_epoch": state.best_epoch,
+        "best_suffix": state.best_suffix,
+        "history": [metrics.model_dump() for metrics in state.history],
+        "seconds": state.seconds,
+    }
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    storage.write_bytes(str(directory / _FILE), buffer.getvalue())
+
+
+def load_state(directory: Path) -> TrainingState:
+    """Read a state without running any code from it. Raises StorageError or TrainingError when it is damaged."""
+    path = str(directory / _FILE)
+    try:
+        content = torch.load(io.BytesIO(storage.read_bytes(path)), map_location="cpu", weights_only=True)
+        return TrainingState(
+            epoch=content["epoch"],
+            hyperparameters=Hyperparameters.model_validate(content["hyperparameters"]),
+            suffix=content["suffix"],
+            optimizer=content["optimizer"],
+            best_epoch=content["best_epoch"],
+            best_suffix=content["best_suffix"],
+            history=tuple(EpochMetrics.model_validate(metrics) for metrics in content["history"]),
+            seconds=content["seconds"],
+        )
+    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, ValueError) as error:
+        raise TrainingError(
+            "a checkpoint must hold the state of a training",
+            value=path,
+            remedy="It is damaged or of another kind: remove it to train from the start.",
+        ) from error

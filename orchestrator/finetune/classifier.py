@@ -1,0 +1,95 @@
+"""A backbone with a classification head, and what can be asked of it: probabilities and features."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from orchestrator.finetune.backbones import Backbone
+from orchestrator.finetune.randomness import seeded
+from orchestrator.records import BackboneSpec
+
+EVALUATION_BATCH = 64
+
+
+class Classifier(nn.Module):
+    """Classify images [n, 3, S, S] into logits [n, K]."""
+
+    def __init__(self, backbone: Backbone, head: nn.Linear) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Turn normalised images [n, 3, S, S] into logits [n, K]."""
+        logits: Tensor = self.head(self.backbone(images))
+        return logits
+
+    def prefix(self, depth: int) -> nn.Sequential:
+        """Give the first `depth` stages, sharing their tensors."""
+        return nn.Sequential(*self.backbone.stages[:depth])
+
+    def suffix(self, depth: int) -> nn.Sequential:
+        """Give the stages from `depth` on and the head, sharing their tensors."""
+        return nn.Sequential(*self.backbone.stages[depth:], self.head)
+
+
+def new_classifier(backbone: Backbone, num_classes: int, *, seed: int) -> Classifier:
+    """Put a head, randomly initialised from the seed, on a copy of a backbone."""
+    with seeded(seed):
+        head = nn.Linear(backbone.feature_dim, num_classes)
+    return Classifier(copy.deepcopy(backbone), head)
+
+
+def preprocess(pixels: NDArray[np.uint8] | Tensor, spec: BackboneSpec, device: str) -> Tensor:
+    """Turn uint8 pixels [n, S, S, 3] into normalised float32 images [n, 3, S, S] on a device.
+
+    In memory they stay channels last, which convolutions are fastest on.
+    """
+    raw = pixels if isinstance(pixels, Tensor) else torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
+    scaled = raw.to(device).float() / 255
+    mean = torch.tensor(spec.mean, device=device)
+    std = torch.tensor(spec.std, device=device)
+    return ((scaled - mean) / std).permute(0, 3, 1, 2)
+
+
+def predict_probabilities(
+    classifier: Classifier,
+    spec: BackboneSpec,
+    pixels: NDArray[np.uint8],
+    *,
+    device: str,
+    batch_size: int = EVALUATION_BATCH,
+) -> NDArray[np.float32]:
+    """Give the class probabilities float32 [n, K] of pixels [n, S, S, 3]; puts the classifier into eval mode."""
+    batches = _outputs(classifier, spec, pixels, device=device, batch_size=batch_size)
+    found = [logits.softmax(dim=1).cpu().numpy() for logits in batches]
+    return np.concatenate([np.zeros((0, classifier.head.out_features), dtype=np.float32), *found])
+
+
+def extract_features(
+    backbone: Backbone,
+    spec: BackboneSpec,
+    pixels: NDArray[np.uint8],
+    *,
+    device: str,
+    batch_size: int = EVALUATION_BATCH,
+) -> NDArray[np.float32]:
+    """Give the feature vectors float32 [n, d] of pixels [n, S, S, 3]; puts the backbone into eval mode."""
+    batches = _outputs(backbone, spec, pixels, device=device, batch_size=batch_size)
+    found = [features.cpu().numpy() for features in batches]
+    return np.concatenate([np.zeros((0, backbone.feature_dim), dtype=np.float32), *found])
+
+
+def _outputs(
+    module: nn.Module, spec: BackboneSpec, pixels: NDArray[np.uint8], *, device: str, batch_size: int
+) -> Iterator[Tensor]:
+    module.to(device).eval()
+    for start in range(0, len(pixels), batch_size):
+        with torch.no_grad():
+            yield module(preprocess(pixels[start : start + batch_size], spec, device)).float()

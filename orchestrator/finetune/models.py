@@ -1,0 +1,72 @@
+"""Saves and loads trained models and backbones as safetensors with a readable card."""
+
+from __future__ import annotations
+
+import safetensors.torch
+from torch import nn
+
+from orchestrator import storage
+from orchestrator.errors import WeightsError
+from orchestrator.finetune.backbones import Backbone, create_backbone
+from orchestrator.finetune.classifier import Classifier
+from orchestrator.finetune.randomness import seeded
+from orchestrator.finetune.weights import load_exactly, parse_safetensors
+from orchestrator.records import ModelCard
+
+_WEIGHTS = "model.safetensors"
+_CARD = "model.json"
+
+
+def save_model(uri: str, classifier: Classifier, card: ModelCard) -> ModelCard:
+    """Write `model.safetensors`, then `model.json`, below `uri`, and give the card with the weights' digest."""
+    content = _serialize(classifier)
+    complete = card.model_copy(update={"weights_digest": storage.digest_bytes([content])})
+    storage.write_bytes(storage.join(uri, _WEIGHTS), content)
+    storage.write_bytes(storage.join(uri, _CARD), complete.to_json().encode())
+    return complete
+
+
+def load_card(uri: str) -> ModelCard:
+    """Read the card of a saved model. Raises StorageError or RecordError when it is missing or damaged."""
+    source = storage.join(uri, _CARD)
+    return ModelCard.from_json(storage.read_bytes(source), source=source)
+
+
+def load_model(uri: str) -> tuple[Classifier, ModelCard]:
+    """Rebuild a saved model on the CPU, in eval mode.
+
+    Raises WeightsError when its weights are not those that its card was written for.
+    """
+    card = load_card(uri)
+    source = storage.join(uri, _WEIGHTS)
+    content = storage.read_bytes(source)
+    digest = storage.digest_bytes([content])
+    if digest != card.weights_digest:
+        raise WeightsError(
+            f"{_WEIGHTS} must have the digest {card.weights_digest} of its card",
+            value=digest,
+            remedy=f"{source} is damaged or of another model: copy both files again.",
+        )
+    classifier = _untrained(card)
+    load_exactly(
+        classifier, parse_safetensors(content, source), source=source, remedy=f"Copy {_CARD} and {_WEIGHTS} together."
+    )
+    return classifier.eval(), card
+
+
+def save_backbone(uri: str, backbone: Backbone) -> None:
+    """Write the weights of a backbone to one file, which `load_pretrained` reads; name it `.safetensors`."""
+    storage.write_bytes(uri, _serialize(backbone))
+
+
+def _serialize(module: nn.Module) -> bytes:
+    return safetensors.torch.save(
+        {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    )
+
+
+def _untrained(card: ModelCard) -> Classifier:
+    spec = card.backbone
+    with seeded(0):
+        backbone = create_backbone(spec.name, spec.kwargs, spec.image_size)
+        return Classifier(backbone, nn.Linear(backbone.feature_dim, len(card.classes)))

@@ -1,0 +1,94 @@
+"""Turns samples or a stream into the training steps of one epoch, the same number of them on every rank."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from orchestrator.errors import TrainingError
+from orchestrator.finetune.batches import plan_batches, share
+from orchestrator.finetune.contracts import BatchStream, TrainingSettings
+from orchestrator.finetune.distributed import rank, sum_over_ranks, world_size
+from orchestrator.finetune.prefix import Prefix, SuffixInputs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """Hold this rank's part of one global batch.
+
+    `count` is the number of its samples that count; a rank without samples takes part with a blank image, so
+    that gradients can be averaged. `scale` turns the sum of its losses into what, averaged over the ranks, is
+    the mean loss of the global batch.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    count: int
+    scale: float
+
+
+def steps_of_samples(
+    inputs: SuffixInputs,
+    labels: NDArray[np.int64],
+    prefix: Prefix,
+    *,
+    batch_size: int,
+    epoch: int,
+) -> Iterator[Step]:
+    """Give the steps of an epoch over samples, in the order of (seed, epoch)."""
+    size = world_size()
+    for batch in plan_batches(len(labels), batch_size, prefix.settings.seed, epoch, size):
+        mine = share(batch, rank(), size)
+        if len(mine):
+            yield _step(inputs.take(mine), labels[mine], len(batch), prefix.settings)
+        else:
+            yield _blank_step(prefix)
+
+
+def steps_of_stream(stream: BatchStream, prefix: Prefix, *, epoch: int) -> Iterator[Step]:
+    """Give the steps of an epoch over a stream, until every rank has run out.
+
+    Raises TrainingError on every rank when the ranks together did not get every sample once.
+    """
+    batches = (batch for batch in stream.epoch(epoch) if len(batch[1]))
+    seen = 0
+    while True:
+        batch = next(batches, None)
+        count = torch.tensor(0 if batch is None else len(batch[1]), device=prefix.settings.device)
+        total = int(sum_over_ranks(count))
+        if total == 0:
+            break
+        seen += total
+        if batch is None:
+            yield _blank_step(prefix)
+        else:
+            yield _step(prefix(batch[0]), batch[1], total, prefix.settings)
+    if seen != stream.num_samples:
+        raise TrainingError(
+            f"an epoch must bring each of {stream.num_samples} samples once",
+            value=seen,
+            remedy="Check the stream of training data.",
+        )
+
+
+def _step(inputs: Tensor, labels: NDArray[np.int64], global_count: int, settings: TrainingSettings) -> Step:
+    return Step(
+        inputs=inputs,
+        labels=torch.tensor(labels, device=settings.device),
+        count=len(labels),
+        scale=world_size() / global_count,
+    )
+
+
+def _blank_step(prefix: Prefix) -> Step:
+    return Step(
+        inputs=prefix.blank(),
+        labels=torch.zeros(1, dtype=torch.int64, device=prefix.settings.device),
+        count=0,
+        scale=0.0,
+    )

@@ -1,0 +1,316 @@
+"""The order of the stages and how each resumes: the only place that knows them all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import TypeVar
+
+from orchestrator import fingerprints, storage
+from orchestrator.cluster.ingest import (
+    CATALOGUE_VERSION,
+    IngestPlan,
+    make_catalogue,
+    pixel_reader,
+    read_samples,
+)
+from orchestrator.cluster.pretraining import BACKBONE_VERSION, prepare_backbone
+from orchestrator.cluster.profiling import PROFILE_VERSION, ProfilePlan, make_profile
+from orchestrator.cluster.resources import observe_cluster
+from orchestrator.cluster.workers import Workbench
+from orchestrator.config import DataConfig, ExperimentConfig
+from orchestrator.data.catalogue import SampleTable
+from orchestrator.data.reader import PixelReader
+from orchestrator.data.sources import listing_digest
+from orchestrator.demo import resolve_demo
+from orchestrator.diversity.grouping import GROUPING_VERSION, group_subsets
+from orchestrator.errors import ConfigError
+from orchestrator.evaluation.comparisons import pool
+from orchestrator.experiment_file import dump_experiment, is_weights_path
+from orchestrator.records import (
+    Catalogue,
+    Costs,
+    Groups,
+    PretrainedBackbone,
+    Profile,
+    Record,
+    Report,
+    StageCost,
+)
+from orchestrator.reporting.html import render_html
+from orchestrator.runs import RunDirectory
+from orchestrator.stages.context import GroupContext
+from orchestrator.stages.evaluate import evaluate, read_evaluations, read_predictions
+from orchestrator.stages.search import read_searches, search
+from orchestrator.stages.train import read_models, train
+
+STAGES = ("pretrain", "catalogue", "profile", "group", "search", "train", "evaluate", "report")
+
+Say = Callable[[str], None]
+RecordType = TypeVar("RecordType", bound=Record)
+
+
+class Pipeline:
+    """Run stages of one experiment on the connected cluster, each resuming from what the run directory holds."""
+
+    def __init__(self, config: ExperimentConfig, *, say: Say) -> None:
+        """Prepare the run; `say` receives a line of plain words for everything that happens."""
+        self.config = config
+        self.run_directory = RunDirectory.of(config)
+        self._say = say
+
+    def run(self, stages: Sequence[str] = STAGES) -> None:
+        """Run stages in their order, skipping what is up to date.
+
+        Raises RunLockedError when another run is live here, RecordError when a stage that was not asked for has to
+        run first, and whatever error a stage ends with.
+        """
+        unknown = [stage for stage in stages if stage not in STAGES]
+        if unknown:
+            raise ConfigError("stages must be known", value=unknown[0], remedy=f"Known: {', '.join(STAGES)}.")
+        steps: dict[str, Callable[[], int]] = {
+            "pretrain": self._pretrain,
+            "catalogue": self._catalogue,
+            "profile": self._profile,
+            "group": self._group,
+            "search": lambda: search(self._groups_context),
+            "train": lambda: train(self._groups_context),
+            "evaluate": lambda: evaluate(self._groups_context),
+            "report": self._report,
+        }
+        with self.run_directory.owned():
+            storage.write_bytes(self.run_directory.path("config.yaml"), dump_experiment(self.config).encode())
+            for stage in STAGES:
+                if stage in stages:
+                    self._timed(stage, steps[stage])
+
+    def report(self) -> Report:
+        """Read the report of a finished run."""
+        content = storage.read_bytes(self.run_directory.path("report.json"))
+        return Report.from_json(content, source="report.json")
+
+    def profiled(self) -> Profile:
+        """Give the profile, when it is up to date."""
+        return self._profile_record
+
+    def grouped(self) -> tuple[Groups, Profile]:
+        """Give the groups and the profile they stand on, when they are up to date."""
+        return self._groups_record, self._profile_record
+
+    def _timed(self, stage: str, step: Callable[[], int]) -> None:
+        """Run a stage and keep its cost; a step says how many units it did, 0 when all was up to date."""
+        started = time.perf_counter()
+        done = step()
+        if not done:
+            self._say(f"{stage}: up to date, skipped")
+            return
+        seconds = time.perf_counter() - started
+        self._say(f"{stage}: done in {seconds:.1f} s")
+        kept = [cost for cost in self._costs().stages if cost.stage != stage]
+        trials = done if stage == "search" else 0
+        costs = [*kept, StageCost(stage=stage, seconds=seconds, trials=trials)]
+        costs.sort(key=lambda cost: STAGES.index(cost.stage))
+        self.run_directory.write("costs.json", Costs(fingerprint="costs", stages=costs))
+
+    def _costs(self) -> Costs:
+        return self.run_directory.find("costs.json", Costs, "costs") or Costs()
+
+    # The inputs of stages: each is found in the run directory, or the stage that makes it must run first.
+
+    @cached_property
+    def _data(self) -> DataConfig:
+        return resolve_demo(self.config.data, self.run_directory.path("demo"))
+
+    @cached_property
+    def _ingest(self) -> IngestPlan:
+        return self._ingest_plan(self._data, "catalogue", needs_subset=True)
+
+    @cached_property
+    def _source(self) -> IngestPlan | None:
+        """The source task's plan; None when the weights come from elsewhere."""
+        if self.config.backbone.weights != "pretrain" or self.config.pretrain is None:
+            return None
+        data = resolve_demo(self.config.pretrain.data, self.run_directory.path("demo"))
+        return self._ingest_plan(data, "pretrain", needs_subset=False)
+
+    def _ingest_plan(self, data: DataConfig, folder: str, *, needs_subset: bool) -> IngestPlan:
+        return IngestPlan(
+            data=data,
+            image_size=self.config.backbone.image_size,
+            resize=self.config.backbone.resize,
+            seed=self.config.seed,
+            run_uri=self.run_directory.uri,
+            folder=folder,
+            needs_subset=needs_subset,
+            stall_timeout_s=self.config.cluster.stall_timeout_s,
+        )
+
+    def _catalogue_fingerprint(self, plan: IngestPlan) -> str:
+        return fingerprints.of_catalogue(
+            self.config, plan.data, listing=listing_digest(plan.data), version=CATALOGUE_VERSION
+        )
+
+    @cached_property
+    def _backbone_fingerprint(self) -> str:
+        weights = self.config.backbone.weights
+        return fingerprints.of_backbone(
+            self.config,
+            weights=storage.digest_bytes([storage.read_bytes(weights)]) if is_weights_path(weights) else weights,
+            source_listing="" if self._source is None else self._catalogue_fingerprint(self._source),
+            version=BACKBONE_VERSION,
+        )
+
+    @cached_property
+    def _catalogue_record(self) -> Catalogue:
+        fingerprint = self._catalogue_fingerprint(self._ingest)
+        return self.run_directory.require("catalogue.json", Catalogue, fingerprint, stage="catalogue")
+
+    @cached_property
+    def _samples(self) -> SampleTable:
+        return read_samples(self.run_directory.uri, self._catalogue_record)
+
+    @cached_property
+    def _reader(self) -> PixelReader:
+        return pixel_reader(self._ingest, self._catalogue_record)
+
+    @cached_property
+    def _backbone_record(self) -> PretrainedBackbone:
+        return self.run_directory.require(
+            "backbone.json", PretrainedBackbone, self._backbone_fingerprint, stage="pretrain"
+        )
+
+    @property
+    def _measures_features(self) -> bool:
+        return "feature_diversity" in self.config.diversity.measures
+
+    @cached_property
+    def _profile_fingerprint(self) -> str:
+        return fingerprints.of_profile(
+            self.config,
+            data=self._catalogue_record.data_fingerprint,
+            backbone=self._backbone_record.digest if self._measures_features else None,
+            version=PROFILE_VERSION,
+        )
+
+    @cached_property
+    def _profile_record(self) -> Profile:
+        return self.run_directory.require("profile.json", Profile, self._profile_fingerprint, stage="profile")
+
+    @cached_property
+    def _groups_fingerprint(self) -> str:
+        return fingerprints.of_groups(self.config, profile=self._profile_record.fingerprint, version=GROUPING_VERSION)
+
+    @cached_property
+    def _groups_record(self) -> Groups:
+        return self.run_directory.require("groups.json", Groups, self._groups_fingerprint, stage="group")
+
+    @cached_property
+    def _groups_context(self) -> GroupContext:
+        return GroupContext(
+            config=self.config,
+            run_directory=self.run_directory,
+            backbone=self._backbone_record,
+            table=self._samples,
+            catalogue=self._catalogue_record,
+            reader=self._reader,
+            groups=self._groups_record,
+            shape=observe_cluster(elastic=self.config.cluster.autoscaling),
+            say=self._say,
+        )
+
+    # The stages: each gives how many units of work it did.
+
+    def _pretrain(self) -> int:
+        fingerprint = self._backbone_fingerprint
+        if self.run_directory.find("backbone.json", PretrainedBackbone, fingerprint):
+            return 0
+        self._say(f"pretrain: {self.config.backbone.name} with weights {self.config.backbone.weights}")
+        source = None if self._source is None else self._make_catalogue(self._source, "pretrain/catalogue.json")
+        record = prepare_backbone(self.config, self.run_directory.uri, source, self._source, fingerprint=fingerprint)
+        self.run_directory.write("backbone.json", record)
+        if record.source_accuracy is not None:
+            self._say(f"pretrain: validation accuracy {record.source_accuracy:.3f} on the source task")
+        return 1
+
+    def _catalogue(self) -> int:
+        fingerprint = self._catalogue_fingerprint(self._ingest)
+        if self.run_directory.find("catalogue.json", Catalogue, fingerprint):
+            return 0
+        record = self._make_catalogue(self._ingest, "catalogue.json")
+        bad = "".join(f"; {count} x {reason}" for reason, count in record.quarantine_reasons.items())
+        self._say(
+            f"catalogue: {record.num_images:,} images, {len(record.labels)} labels, {len(record.subsets)} subsets; "
+            f"{record.num_cached:,} cached as pixels; {record.num_quarantined:,} rows quarantined{bad}"
+        )
+        return 1
+
+    def _make_catalogue(self, plan: IngestPlan, name: str) -> Catalogue:
+        fingerprint = self._catalogue_fingerprint(plan)
+        found = self.run_directory.find(name, Catalogue, fingerprint)
+        if found is not None:
+            return found
+        self._say(f"{plan.folder}: reading {plan.data.uri}")
+        record = make_catalogue(plan, fingerprint=fingerprint)
+        self.run_directory.write(name, record)
+        return record
+
+    def _profile(self) -> int:
+        if self.run_directory.find("profile.json", Profile, self._profile_fingerprint):
+            return 0
+        config = self.config
+        plan = ProfilePlan(
+            measures=config.diversity.measures,
+            split=config.diversity.split,
+            sample_per_subset=config.diversity.sample_per_subset,
+            min_images=config.grouping.min_images,
+            seed=config.seed,
+            num_labels=len(self._catalogue_record.labels),
+            stall_timeout_s=config.cluster.stall_timeout_s,
+        )
+        workbench = None
+        if self._measures_features:
+            workbench = Workbench.of(config, self._backbone_record, self.run_directory.uri)
+        record = make_profile(self._samples, self._reader, workbench, plan, fingerprint=self._profile_fingerprint)
+        self.run_directory.write("profile.json", record)
+        self._say(f"profile: {', '.join(plan.measures)} of {len(record.subsets)} subsets over {record.split}")
+        return 1
+
+    def _group(self) -> int:
+        if self.run_directory.find("groups.json", Groups, self._groups_fingerprint):
+            return 0
+        groups = group_subsets(self._profile_record, self.config.grouping, self.config.grouping_measures)
+        record = groups.model_copy(update={"fingerprint": self._groups_fingerprint})
+        self.run_directory.write("groups.json", record)
+        for group in record.groups:
+            low, high = group.score_range
+            self._say(
+                f"group {group.name}: {len(group.subsets)} subsets, {group.num_images:,} images, "
+                f"{record.measures[0]} {low:.3f} to {high:.3f}"
+            )
+        return 1
+
+    def _report(self) -> int:
+        context = self._groups_context
+        evaluations = read_evaluations(context)
+        report = Report(
+            fingerprint=storage.digest("report", [record.fingerprint for record in evaluations]),
+            name=self.config.name,
+            catalogue=self._catalogue_record,
+            profile=self._profile_record,
+            groups=self._groups_record,
+            searches=read_searches(context),
+            recipes=context.recipes(),
+            models=read_models(context),
+            evaluations=evaluations,
+            comparisons=pool(
+                [read_predictions(context, evaluation) for evaluation in evaluations],
+                bootstrap_samples=self.config.evaluate.bootstrap_samples,
+                seed=self.config.seed,
+            ),
+            costs=self._costs().stages,
+        )
+        page = render_html(report)
+        storage.write_bytes(self.run_directory.path("report.html"), page.encode())
+        self.run_directory.write("report.json", report)
+        return 1

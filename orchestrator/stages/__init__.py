@@ -1,0 +1,1 @@
+"""Runs the stages that work group by group, each resuming where it stopped."""

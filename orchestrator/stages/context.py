@@ -1,0 +1,147 @@
+"""What the stages of the groups start from: records, samples, and the fingerprints of their own records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from orchestrator import fingerprints, storage
+from orchestrator.cluster.resources import ClusterShape, uses_gpu
+from orchestrator.cluster.tuning import SEARCH_VERSION
+from orchestrator.cluster.workers import GroupSamples, Workbench
+from orchestrator.config import ExperimentConfig
+from orchestrator.data.catalogue import SampleTable, data_fingerprint
+from orchestrator.data.reader import PixelReader
+from orchestrator.data.samples import CachedSamples
+from orchestrator.diversity.entropy import shannon_entropy
+from orchestrator.errors import DataError
+from orchestrator.records import Catalogue, Group, Groups, Hyperparameters, PretrainedBackbone, Recipe, Record
+from orchestrator.runs import RunDirectory
+from orchestrator.search.rules import fixed_rule
+
+RecordType = TypeVar("RecordType", bound=Record)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GroupContext:
+    """Hold what every stage of the groups needs; `say` receives lines of plain words."""
+
+    config: ExperimentConfig
+    run_directory: RunDirectory
+    backbone: PretrainedBackbone
+    table: SampleTable
+    catalogue: Catalogue
+    reader: PixelReader
+    groups: Groups
+    shape: ClusterShape
+    say: Callable[[str], None]
+
+    @property
+    def use_gpu(self) -> bool:
+        """Tell whether training uses GPUs."""
+        return uses_gpu(self.config.train, self.shape)
+
+    @property
+    def workbench(self) -> Workbench:
+        """Give what every fine-tuning of this run shares."""
+        return Workbench.of(self.config, self.backbone, self.run_directory.uri)
+
+    def group(self, name: str) -> Group:
+        """Give a group by its name."""
+        return next(group for group in self.groups.groups if group.name == name)
+
+    # Records, one folder a group.
+
+    def path(self, group: str, *parts: str) -> str:
+        """Give the path of a file of one group."""
+        return self.run_directory.path("groups", group, *parts)
+
+    def find(self, group: str, name: str, kind: type[RecordType], fingerprint: str) -> RecordType | None:
+        """Give a group's record when it is up to date."""
+        return self.run_directory.find(f"groups/{group}/{name}", kind, fingerprint)
+
+    def require(self, group: str, name: str, kind: type[RecordType], fingerprint: str, *, stage: str) -> RecordType:
+        """Give a group's record. Raises RecordError naming the stage to run first."""
+        return self.run_directory.require(f"groups/{group}/{name}", kind, fingerprint, stage=stage)
+
+    def write(self, group: str, name: str, record: Record) -> None:
+        """Write a group's record."""
+        self.run_directory.write(f"groups/{group}/{name}", record)
+
+    def recipes(self) -> list[Recipe]:
+        """Give the recipe of every group. Raises RecordError when the search has to run first."""
+        return [
+            self.require(group.name, "recipe.json", Recipe, self.search_fingerprint(group), stage="search")
+            for group in self.groups.groups
+        ]
+
+    # Samples.
+
+    def rows(self, group: Group, split: str) -> pa.Table:
+        """Give the catalogue rows of a group's split."""
+        return self.table.table.take(pa.array(self._positions(group, split)))
+
+    def samples(self, group: Group) -> GroupSamples:
+        """Give a group's cached training and validation samples. Raises DataError when one of them is empty."""
+        classes = self.classes(group)
+        train, validation = (self._cached(group, split, classes) for split in ("train", "val"))
+        for split, samples in (("train", train), ("val", validation)):
+            if len(samples) == 0:
+                raise DataError(
+                    f"every group must have samples for {split}",
+                    value=f"none in group {group.name}",
+                    remedy="Raise data.split.fractions, set data.verify to decode, or use fewer groups.",
+                )
+        return GroupSamples(group=group.name, classes=classes, train=train, validation=validation)
+
+    def classes(self, group: Group) -> tuple[str, ...]:
+        """Give the union of the classes of a group's subsets, sorted."""
+        rows = self.table.table.take(pa.array(self._positions(group, None)))
+        return tuple(sorted(set(rows.column("label").to_pylist())))
+
+    def training_entropy(self, group: Group) -> float:
+        """Give the label entropy of a group's training split in nats."""
+        labels = self.rows(group, "train").column("label").combine_chunks()
+        return float(shannon_entropy(np.asarray(labels.value_counts().field("counts"))))
+
+    def fixed_rule(self, group: Group) -> Hyperparameters:
+        """Give the fixed rule's recipe for a group, as it stands."""
+        entropy = self.training_entropy(group)
+        return fixed_rule(entropy, num_stages=self.backbone.num_stages, search=self.config.search)
+
+    def _positions(self, group: Group, split: str | None) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        return self.table.where(subsets=group.subsets, split=split)
+
+    def _cached(self, group: Group, split: str, classes: tuple[str, ...]) -> CachedSamples:
+        return CachedSamples.of(self.table, self._positions(group, split), self.reader.pixels_uri, classes)
+
+    # Fingerprints.
+
+    def data_fingerprint(self, group: Group) -> str:
+        """Digest the samples of a group alone: another group's new data leaves it as it is."""
+        return _digest_rows(self, tuple(group.subsets))
+
+    def study_fingerprint(self, group: Group) -> str:
+        """Fingerprint what makes a group's trials comparable."""
+        return fingerprints.of_study(
+            self.config,
+            group=group.name,
+            data=self.data_fingerprint(group),
+            backbone=self.backbone,
+            version=SEARCH_VERSION,
+        )
+
+    def search_fingerprint(self, group: Group) -> str:
+        """Fingerprint a group's finished search."""
+        return fingerprints.of_search(self.config, study=self.study_fingerprint(group), version=SEARCH_VERSION)
+
+
+@lru_cache(maxsize=256)
+def _digest_rows(context: GroupContext, subsets: tuple[str, ...]) -> str:
+    positions = context.table.where(subsets=list(subsets))
+    return storage.digest(sorted(subsets), data_fingerprint(context.table.table.take(pa.array(positions))))

@@ -1,0 +1,97 @@
+"""The training stage: the winner of each group as a model of its own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from orchestrator import fingerprints
+from orchestrator.cluster.resources import worker_resources
+from orchestrator.cluster.training import TRAIN_VERSION, TrainingJob, TrainingPlan, train_groups
+from orchestrator.data.reader import blocks_of
+from orchestrator.records import ModelCard, Recipe
+from orchestrator.stages.context import GroupContext
+
+_MODEL = "model/model.json"
+_STREAM_BLOCK_ROWS = 256
+
+
+def train(context: GroupContext) -> int:
+    """Train the winner of every group whose model is not up to date; give the number of models."""
+    pending = [
+        recipe
+        for recipe in context.recipes()
+        if context.find(recipe.group, _MODEL, ModelCard, model_fingerprint(context, recipe)) is None
+    ]
+    if not pending:
+        return 0
+    jobs = [_job(context, recipe) for recipe in pending]
+    samples = {job.group: context.samples(context.group(job.group)) for job in jobs}
+    for card in train_groups(jobs, samples, context.workbench, _plan(context, jobs), context.shape):
+        best = card.history[card.best_epoch - 1]
+        context.say(
+            f"train {card.group}: epoch {card.best_epoch} of {len(card.history)} kept, validation accuracy "
+            f"{best.val_accuracy:.3f}, {card.num_workers} worker(s), {card.seconds:.1f} s"
+        )
+    return len(jobs)
+
+
+def read_models(context: GroupContext) -> list[ModelCard]:
+    """Give the cards of the trained models. Raises RecordError when they have to be trained first."""
+    return [
+        context.require(recipe.group, _MODEL, ModelCard, model_fingerprint(context, recipe), stage="train")
+        for recipe in context.recipes()
+    ]
+
+
+def model_fingerprint(context: GroupContext, recipe: Recipe) -> str:
+    """Fingerprint a group's model."""
+    return fingerprints.of_model(
+        context.config,
+        hyperparameters=recipe.hyperparameters,
+        data=context.data_fingerprint(context.group(recipe.group)),
+        backbone=context.backbone,
+        version=TRAIN_VERSION,
+    )
+
+
+def _job(context: GroupContext, recipe: Recipe) -> TrainingJob:
+    group = context.group(recipe.group)
+    fingerprint = model_fingerprint(context, recipe)
+    return TrainingJob(
+        group=group.name,
+        subsets=tuple(group.subsets),
+        hyperparameters=recipe.hyperparameters,
+        fingerprint=fingerprint,
+        data_fingerprint=context.data_fingerprint(group),
+        run_name=f"{group.name}-{fingerprint}",
+        model_uri=context.path(group.name, "model"),
+        storage_uri=context.run_directory.path("ray_train"),
+        stream=_stream(context.rows(group, "train")),
+        reader=context.reader,
+    )
+
+
+def _stream(rows: pa.Table) -> tuple[pa.Table, ...] | None:
+    """Give the training samples as blocks to stream when some of them are not cached."""
+    if (np.asarray(rows.column("pixel_row")) >= 0).all():
+        return None
+    return tuple(blocks_of(rows, _STREAM_BLOCK_ROWS))
+
+
+def _plan(context: GroupContext, jobs: list[TrainingJob]) -> TrainingPlan:
+    config = context.config.train
+    return TrainingPlan(
+        num_workers=config.num_workers,
+        resources_per_worker=worker_resources(
+            config,
+            context.shape,
+            use_gpu=context.use_gpu,
+            streaming=any(job.stream is not None for job in jobs),
+            num_groups=len(jobs),
+        ),
+        use_gpu=context.use_gpu,
+        max_failures=config.max_failures,
+        num_to_keep=config.num_to_keep,
+        stall_timeout_s=context.config.cluster.stall_timeout_s,
+    )

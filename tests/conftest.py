@@ -1,0 +1,47 @@
+"""Fixtures that many rooms' tests share: one Ray cluster for the session, and tiny experiments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from builders import write_parquet_shards
+from ray.cluster_utils import Cluster
+from tiny_experiments import SUBSETS, experiment_dict
+
+from orchestrator.cluster.session import set_environment
+from orchestrator.config import ExperimentConfig
+from orchestrator.experiment_file import validate_experiment
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[Cluster]:
+    """Two raylets of two CPUs on this machine: what needs two nodes finds them, and start-up is paid once."""
+    set_environment()
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    cluster.add_node(num_cpus=2)
+    cluster.wait_for_nodes()
+    ray.init(address=cluster.address, logging_level="warning", log_to_driver=False)
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four subsets in three Parquet shards, with two rows that cannot be decoded."""
+    return write_parquet_shards(tmp_path_factory.mktemp("tiny") / "data", subsets=SUBSETS, num_shards=3, bad_rows=2)
+
+
+@pytest.fixture
+def tiny_experiment(tiny_data: Path, tmp_path: Path) -> Callable[..., ExperimentConfig]:
+    """Make a tiny experiment in a fresh run directory, with sections changed at will."""
+
+    def make(**sections: Any) -> ExperimentConfig:
+        sections.setdefault("data", {"max_bad_fraction": 0.05})
+        return validate_experiment(experiment_dict(tiny_data, tmp_path / "runs", **sections))
+
+    return make

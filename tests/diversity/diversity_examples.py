@@ -1,0 +1,62 @@
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.diversity.statistics import PartialProfile
+from orchestrator.records import Profile, SubsetProfile
+
+
+def brute_force_vendi(features: NDArray[np.floating]) -> float:
+    """Follow the definition: the eigenvalues of all N x N cosine similarities divided by N."""
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    eigenvalues = np.linalg.eigvals(unit @ unit.T / len(unit)).real
+    return math.exp(-sum(value * math.log(value) for value in eigenvalues if value > 1e-14))
+
+
+def identities(num_images: int, prefix: str = "image") -> list[str]:
+    return [f"{prefix}-{index}" for index in range(num_images)]
+
+
+def random_partials(
+    num_partials: int, seed: int = 0, images_each: int = 7, dimensions: int = 5
+) -> list[PartialProfile]:
+    """Make partial profiles of the subsets a, b and c with every statistic."""
+    rng = np.random.default_rng(seed)
+    partials = []
+    for key in range(num_partials):
+        partial = PartialProfile(key=key)
+        for subset in rng.permutation(["a", "b", "c"])[: rng.integers(1, 4)]:
+            count = int(rng.integers(1, images_each + 1))
+            partial.add_labels(subset, rng.choice(["cat", "dog", "fox"], size=count).tolist())
+            partial.add_histograms(subset, rng.integers(0, 50, size=(count, 256)))
+            features = rng.normal(size=(count, dimensions)).astype(np.float32)
+            partial.add_features(subset, features, identities(count, f"{subset}-{key}"))
+        partials.append(partial)
+    return partials
+
+
+def a_profile(
+    label_entropies: Sequence[float],
+    *,
+    sizes: Sequence[int] | None = None,
+    pixel_entropies: Sequence[float] | None = None,
+) -> Profile:
+    """Make a profile of the subsets s00, s01, ... with these measures."""
+    subsets = []
+    for index, entropy in enumerate(label_entropies):
+        num_images = 100 if sizes is None else sizes[index]
+        subsets.append(
+            SubsetProfile(
+                subset=f"s{index:02d}",
+                num_images=num_images,
+                num_classes=1,
+                label_counts={"cat": num_images},
+                label_entropy=entropy,
+                normalized_label_entropy=0.0,
+                effective_classes=1.0,
+                pixel_entropy=None if pixel_entropies is None else pixel_entropies[index],
+            )
+        )
+    return Profile(subsets=subsets, split="train")

@@ -1,0 +1,99 @@
+import itertools
+
+import numpy as np
+import pytest
+from diversity_examples import brute_force_vendi
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.diversity.vendi import rarefied_vendi, similarity_matrix, unit_directions, vendi_score
+from orchestrator.errors import DataError
+
+
+def score_of(features: np.ndarray) -> float:
+    return vendi_score(similarity_matrix(unit_directions(features)))
+
+
+@given(st.integers(1, 20), st.integers(1, 20), st.integers(0, 2**32 - 1))
+def test_the_score_agrees_with_its_definition(num_images: int, dimensions: int, seed: int) -> None:
+    features = np.random.default_rng(seed).normal(size=(num_images, dimensions))
+    assert score_of(features) == pytest.approx(brute_force_vendi(features), rel=1e-9)
+
+
+@pytest.mark.parametrize("num_images", [1, 3, 50])
+def test_identical_features_score_one(num_images: int) -> None:
+    features = np.tile(np.random.default_rng(0).normal(size=8), (num_images, 1))
+    assert score_of(features) == pytest.approx(1.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("num_images", [1, 3, 50])
+def test_orthogonal_features_score_their_number(num_images: int) -> None:
+    rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(50, 50)))[0]
+    assert score_of(rotation[:num_images]) == pytest.approx(num_images, rel=1e-9)
+
+
+def test_two_kinds_of_images_in_unequal_shares_score_by_hand() -> None:
+    features = np.array([[1.0, 0.0]] * 3 + [[0.0, 1.0]])
+    assert score_of(features) == pytest.approx(np.exp(0.5623351446188083), abs=1e-12)
+
+
+def test_lengths_do_not_matter_even_where_squares_would_overflow_or_vanish() -> None:
+    features = np.random.default_rng(0).normal(size=(6, 4))
+    lengths = np.array([[1e-200], [1e200], [1.0], [7.0], [1e-3], [1e3]])
+    assert score_of(features * lengths) == pytest.approx(score_of(features), rel=1e-12)
+
+
+def test_zero_vectors_equal_each_other_and_nothing_else() -> None:
+    assert score_of(np.zeros((4, 3))) == pytest.approx(1.0)
+    assert score_of(np.array([[0.0, 0.0], [0.0, 0.0], [0.0, 5.0], [0.0, 1.0]])) == pytest.approx(2.0)
+
+
+def test_directions_have_unit_length() -> None:
+    features = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    features[2] = 0
+    directions = unit_directions(features)
+    assert directions.shape == (5, 4) and directions.dtype == np.float64
+    np.testing.assert_allclose(np.linalg.norm(directions, axis=1), 1.0, rtol=1e-12)
+
+
+def test_the_similarity_matrix_is_never_larger_than_images_or_dimensions() -> None:
+    assert similarity_matrix(np.eye(3, 8)).shape == (3, 3)
+    assert similarity_matrix(np.tile(np.eye(3), (5, 1))).shape == (3, 3)
+
+
+def test_rarefaction_estimates_the_mean_over_all_samples() -> None:
+    directions = unit_directions(np.random.default_rng(1).normal(size=(9, 3)))
+    every_sample = [directions[list(chosen)] for chosen in itertools.combinations(range(9), 4)]
+    scores = [brute_force_vendi(sample) for sample in every_sample]
+    spread = np.std(scores) / np.sqrt(500)
+    found = rarefied_vendi(directions, 4, seed=0, repeats=500)
+    assert found == pytest.approx(np.mean(scores), abs=4 * spread)
+
+
+def test_rarefied_scores_of_like_subsets_agree_where_raw_scores_grow_with_size() -> None:
+    features = np.random.default_rng(2).normal(size=(400, 64))
+    small, large = unit_directions(features[:100]), unit_directions(features)
+    assert score_of(features) > 1.2 * score_of(features[:100])
+    assert rarefied_vendi(large, 50, seed=0) == pytest.approx(rarefied_vendi(small, 50, seed=0), rel=0.02)
+
+
+@pytest.mark.parametrize("num_images", [4, 10])
+def test_few_images_take_all_they_have(num_images: int) -> None:
+    features = np.random.default_rng(3).normal(size=(4, 6))
+    assert rarefied_vendi(unit_directions(features), num_images, seed=0) == score_of(features)
+
+
+def test_rarefied_identical_features_score_one_and_orthogonal_ones_the_sample_size() -> None:
+    assert rarefied_vendi(unit_directions(np.ones((30, 3))), 10, seed=0) == pytest.approx(1.0, abs=1e-9)
+    assert rarefied_vendi(unit_directions(np.eye(30)), 10, seed=0) == pytest.approx(10.0, rel=1e-9)
+
+
+def test_rarefaction_depends_on_its_seed_alone() -> None:
+    directions = unit_directions(np.random.default_rng(4).normal(size=(20, 5)))
+    assert rarefied_vendi(directions, 6, seed=1) == rarefied_vendi(directions, 6, seed=1)
+    assert rarefied_vendi(directions, 6, seed=1) != rarefied_vendi(directions, 6, seed=2)
+
+
+def test_no_images_have_no_score() -> None:
+    with pytest.raises(DataError, match="at least one image"):
+        similarity_matrix(np.zeros((0, 3)))

@@ -1,0 +1,236 @@
+"""Two real ranks over gloo run every scenario once; the tests compare what each rank found with one process."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
+from finetune_examples import (
+    LABELS,
+    ListStream,
+    a_spec,
+    some_hyperparameters,
+    some_samples,
+    some_settings,
+)
+from torch import Tensor
+
+from orchestrator.errors import DivergedError, TrainingError
+from orchestrator.finetune.classifier import new_classifier
+from orchestrator.finetune.distributed import rows_of_rank
+from orchestrator.finetune.loop import BatchStream, EpochEnd, Samples, fine_tune
+from orchestrator.finetune.weights import load_pretrained
+from orchestrator.records import EpochMetrics
+
+TIMEOUT_S = 100
+RANK_BATCHES = [[[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10]], [[11, 12]]]
+GLOBAL_BATCHES = [[0, 1, 2, 3, 11, 12], [4, 5, 6, 7], [8, 9, 10]]
+STREAMED = 13
+
+
+@dataclass
+class Outcome:
+    """What one rank, or the only process, found in one scenario."""
+
+    history: list[EpochMetrics]
+    tensors: dict[str, Tensor]
+    callbacks: int
+    error: str = ""
+    taken: int = 0
+
+
+def train(samples: Samples | BatchStream, **changes: object) -> Outcome:
+    backbone, _ = load_pretrained("none", a_spec(), seed=0)
+    classifier = new_classifier(backbone, len(LABELS), seed=0)
+    settings = {key: changes.pop(key) for key in list(changes) if key in some_settings().__dict__}
+    ends: list[EpochEnd] = []
+    outcome = Outcome([], {}, 0)
+    try:
+        result = fine_tune(
+            classifier,
+            a_spec(),
+            samples,
+            some_samples(11, seed=1),
+            some_hyperparameters(**changes),
+            some_settings(**settings),
+            on_epoch=ends.append,
+        )
+        outcome.history = result.history
+    except (DivergedError, TrainingError) as error:
+        outcome.error = f"{type(error).__name__}: {error}"
+    outcome.tensors = classifier.state_dict()
+    outcome.callbacks = len(ends)
+    return outcome
+
+
+def remembered(rank: int) -> Outcome:
+    samples = some_samples(30)
+    outcome = train(samples, freeze_depth=2, epochs=3)
+    outcome.taken = len(samples.taken)
+    return outcome
+
+
+def everything_trained(rank: int) -> Outcome:
+    return train(some_samples(30), freeze_depth=0, epochs=3)
+
+
+def recomputed(rank: int) -> Outcome:
+    return train(some_samples(30), freeze_depth=1, epochs=2, activation_bytes=0, optimizer="sgd", precision="bf16")
+
+
+def a_rank_without_samples(rank: int) -> Outcome:
+    return train(some_samples(1), freeze_depth=1)
+
+
+def unequal_streams(rank: int) -> Outcome:
+    batches = GLOBAL_BATCHES if rank < 0 else RANK_BATCHES[rank]
+    return train(ListStream(some_samples(STREAMED), batches, STREAMED), freeze_depth=1, optimizer="sgd")
+
+
+def an_empty_stream(rank: int) -> Outcome:
+    batches = GLOBAL_BATCHES if rank < 1 else []
+    return train(ListStream(some_samples(STREAMED), batches, STREAMED), freeze_depth=0, optimizer="sgd")
+
+
+def a_stream_that_loses_samples(rank: int) -> Outcome:
+    return train(ListStream(some_samples(STREAMED), RANK_BATCHES[0], STREAMED))
+
+
+def trained_statistics(rank: int) -> Outcome:
+    return train(some_samples(30), freeze_depth=1, batch_norm="train", epochs=3)
+
+
+def trained_statistics_of_unequal_streams(rank: int) -> Outcome:
+    return train(ListStream(some_samples(STREAMED), RANK_BATCHES[max(rank, 0)], STREAMED), batch_norm="train")
+
+
+def diverging(rank: int) -> Outcome:
+    return train(some_samples(30), freeze_depth=0, optimizer="sgd", learning_rate=1e30, epochs=3)
+
+
+def batches_too_small_for_statistics(rank: int) -> Outcome:
+    return train(some_samples(30), batch_size=2, batch_norm="train")
+
+
+EQUAL_TO_ONE_PROCESS = [
+    remembered,
+    everything_trained,
+    recomputed,
+    a_rank_without_samples,
+    unequal_streams,
+    an_empty_stream,
+]
+SCENARIOS: list[Callable[[int], Outcome]] = [
+    *EQUAL_TO_ONE_PROCESS,
+    a_stream_that_loses_samples,
+    trained_statistics,
+    trained_statistics_of_unequal_streams,
+    diverging,
+    batches_too_small_for_statistics,
+]
+
+
+def run_rank(rank: int, directory: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{directory}/meeting",
+        rank=rank,
+        world_size=2,
+        timeout=datetime.timedelta(seconds=TIMEOUT_S / 2),
+    )
+    for scenario in SCENARIOS:
+        outcome = scenario(rank)
+        torch.save(
+            {**outcome.__dict__, "history": [metrics.model_dump() for metrics in outcome.history]},
+            Path(directory) / f"{scenario.__name__}-{rank}.pt",
+        )
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def on_two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Callable[[int], Outcome]], list[Outcome]]:
+    directory = tmp_path_factory.mktemp("ranks")
+    context = torch.multiprocessing.start_processes(
+        run_rank, args=(str(directory),), nprocs=2, join=False, start_method="spawn"
+    )
+    deadline = time.monotonic() + TIMEOUT_S
+    while not context.join(timeout=1):
+        if time.monotonic() > deadline:
+            for process in context.processes:
+                process.kill()
+            pytest.fail(f"two ranks were not done after {TIMEOUT_S} s")
+
+    def outcomes(scenario: Callable[[int], Outcome]) -> list[Outcome]:
+        found = [torch.load(directory / f"{scenario.__name__}-{rank}.pt", weights_only=True) for rank in range(2)]
+        histories = [[EpochMetrics.model_validate(entry) for entry in each.pop("history")] for each in found]
+        return [Outcome(history=history, **each) for history, each in zip(histories, found, strict=True)]
+
+    return outcomes
+
+
+OnTwoRanks = Callable[[Callable[[int], Outcome]], list[Outcome]]
+
+
+@pytest.mark.parametrize("scenario", EQUAL_TO_ONE_PROCESS)
+def test_two_ranks_are_one_process_with_the_same_global_batches(
+    on_two_ranks: OnTwoRanks, scenario: Callable[[int], Outcome]
+) -> None:
+    alone = scenario(-1)
+    tolerance = 1e-2 if scenario is recomputed else 1e-5  # bf16 rounds by the shape of the batch
+    assert len(alone.history) >= 2
+    for outcome in on_two_ranks(scenario):
+        assert outcome.error == ""
+        for one, other in zip(outcome.history, alone.history, strict=True):
+            assert one.train_loss == pytest.approx(other.train_loss, abs=tolerance)
+            assert one.val_loss == pytest.approx(other.val_loss, abs=tolerance)
+        for name, tensor in outcome.tensors.items():
+            torch.testing.assert_close(tensor, alone.tensors[name], atol=tolerance, rtol=1e-3)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_ranks_agree_to_the_bit_and_each_is_called_back(
+    on_two_ranks: OnTwoRanks, scenario: Callable[[int], Outcome]
+) -> None:
+    one, other = on_two_ranks(scenario)
+    assert one.history == other.history
+    assert one.callbacks == other.callbacks == len(one.history)
+    assert one.error == other.error
+    if not one.error:
+        assert all(torch.equal(tensor, other.tensors[name]) for name, tensor in one.tensors.items())
+
+
+def test_a_frozen_prefix_is_run_once_by_the_ranks_together(on_two_ranks: OnTwoRanks) -> None:
+    assert [outcome.taken for outcome in on_two_ranks(remembered)] == [15, 15]
+
+
+def test_trained_statistics_differ_from_the_pretrained_ones(on_two_ranks: OnTwoRanks) -> None:
+    for scenario in (trained_statistics, trained_statistics_of_unequal_streams):
+        for name, tensor in on_two_ranks(scenario)[0].tensors.items():
+            if name.endswith("running_mean"):
+                assert bool(tensor.any()) is not name.startswith("backbone.stages.0.")
+
+
+def test_every_rank_learns_of_a_divergence(on_two_ranks: OnTwoRanks) -> None:
+    assert on_two_ranks(diverging)[1].error.startswith("DivergedError: the loss must stay finite")
+
+
+def test_every_rank_learns_that_samples_were_not_seen_once(on_two_ranks: OnTwoRanks) -> None:
+    assert "each of 13 samples once, got 22" in on_two_ranks(a_stream_that_loses_samples)[0].error
+
+
+def test_batches_too_small_to_train_statistics_are_refused(on_two_ranks: OnTwoRanks) -> None:
+    [error, _] = [outcome.error for outcome in on_two_ranks(batches_too_small_for_statistics)]
+    assert "batch_size must be at least 4 to train BatchNorm on 2 workers, got 2" in error
+
+
+def test_rows_of_one_process_are_all_rows() -> None:
+    assert np.arange(7)[rows_of_rank(7, 0)].tolist() == list(range(7))

@@ -1,0 +1,181 @@
+"""The whole way on two raylets: every stage real, resumed where inputs changed, refused where they do not fit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from tiny_experiments import SUBSETS, experiment_dict
+
+from orchestrator.cli import main
+from orchestrator.config import ExperimentConfig
+from orchestrator.errors import BadFractionError, RecordError, ResourceError
+from orchestrator.experiment_file import validate_experiment
+from orchestrator.pipeline import Pipeline
+from orchestrator.records import Report, Trial
+
+pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(600)]
+
+MakeExperiment = Callable[..., ExperimentConfig]
+
+
+class FinishedRun:
+    """Hold a finished run of the tiny experiment over two raylets."""
+
+    def __init__(self, config: ExperimentConfig, lines: list[str]) -> None:
+        self.config = config
+        self.lines = lines
+        self.directory = Path(config.storage_path) / config.name
+        self.report = Report.from_json((self.directory / "report.json").read_bytes(), source="report.json")
+
+
+@pytest.fixture(scope="module")
+def finished(ray_cluster: object, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    config = validate_experiment(
+        experiment_dict(
+            tiny_data,
+            tmp_path_factory.mktemp("finished"),
+            data={"max_bad_fraction": 0.05},
+            diversity={"measures": ["label_entropy", "pixel_entropy", "feature_diversity"]},
+            # A worker of two CPUs fills one of the two nodes: the second rank has to go to the other.
+            train={"num_workers": 2, "resources_per_worker": {"CPU": 2}, "batch_norm": "train"},
+        )
+    )
+    lines: list[str] = []
+    Pipeline(config, say=lines.append).run()
+    return FinishedRun(config, lines)
+
+
+def test_every_sample_is_in_the_catalogue_or_in_quarantine(finished: FinishedRun) -> None:
+    table = pq.read_table(finished.directory / "catalogue" / "catalogue.parquet")
+    made = sum(sum(labels.values()) for labels in SUBSETS.values())
+    assert table.num_rows == made + 2
+    assert sum(table.column("ok").to_pylist()) == made == finished.report.catalogue.num_images
+    quarantine = pq.read_table(finished.directory / "catalogue" / "quarantine.parquet").to_pylist()
+    assert len(quarantine) == 2 == finished.report.catalogue.num_quarantined
+    assert all(row["file"] and row["reason"] and row["row"] >= 0 for row in quarantine)
+
+
+def test_groups_stand_in_order_of_diversity_and_hold_every_subset_once(finished: FinishedRun) -> None:
+    groups = finished.report.groups.groups
+    entropies = {subset.subset: subset.label_entropy for subset in finished.report.profile.subsets}
+    assert sorted(subset for group in groups for subset in group.subsets) == sorted(SUBSETS)
+    for below, above in zip(groups, groups[1:], strict=False):
+        assert max(entropies[s] for s in below.subsets) < min(entropies[s] for s in above.subsets)
+
+
+def test_every_measure_is_there_for_every_subset(finished: FinishedRun) -> None:
+    for subset in finished.report.profile.subsets:
+        assert 0 < subset.label_entropy <= 1.4
+        assert subset.pixel_entropy is not None and 0 < subset.pixel_entropy <= 5.55
+        assert subset.feature_diversity is not None and subset.feature_diversity >= 1
+
+
+def test_each_search_has_its_trials_and_starts_with_the_fixed_rule(finished: FinishedRun) -> None:
+    for search, recipe in zip(finished.report.searches, finished.report.recipes, strict=True):
+        assert [trial.origin for trial in search.trials].count("fixed_rule") == 1
+        assert search.trials[0].origin == "fixed_rule"
+        assert search.trials[0].hyperparameters.freeze_depth == 6
+        assert len(search.trials) == 2
+        assert all(len(trial.history) == trial.hyperparameters.epochs for trial in search.trials)
+        assert recipe.value == max(trial.value for trial in search.trials if trial.value is not None)
+
+
+def test_trials_of_two_groups_overlap_in_time(finished: FinishedRun) -> None:
+    first, second = (search.trials for search in finished.report.searches)
+    assert any(_overlap(a, b) for a, b in product(first, second))
+
+
+def _overlap(one: Trial, other: Trial) -> bool:
+    return one.started < other.started + other.seconds and other.started < one.started + one.seconds
+
+
+def test_the_ranks_of_a_model_ran_on_different_nodes(finished: FinishedRun) -> None:
+    for card in finished.report.models:
+        assert card.num_workers == 2
+        assert len(set(card.world)) == 2
+
+
+def test_evaluations_have_the_three_baselines_on_the_same_images(finished: FinishedRun) -> None:
+    for evaluation in finished.report.evaluations:
+        assert [baseline.name for baseline in evaluation.baselines] == ["fixed_rule", "head_only", "from_scratch"]
+        assert all(baseline.accuracy is not None for baseline in evaluation.baselines)
+        assert sum(map(sum, evaluation.confusion_matrix)) == evaluation.num_images
+        assert sum(subset.num_images for subset in evaluation.subsets) == evaluation.num_images
+        fixed = evaluation.baselines[0].hyperparameters
+        assert (fixed.learning_rate, fixed.epochs, fixed.freeze_depth) == (1e-5, 50, 6)
+
+
+def test_the_report_is_one_page_that_names_every_group(finished: FinishedRun) -> None:
+    page = (finished.directory / "report.html").read_text()
+    assert all(group.name in page for group in finished.report.groups.groups)
+    assert "http://" not in page.replace("http://www.w3.org", "") and "<script src" not in page
+
+
+def test_the_same_run_again_does_nothing_but_the_report(finished: FinishedRun) -> None:
+    lines: list[str] = []
+    Pipeline(finished.config, say=lines.append).run()
+    skipped = [line.split(":")[0] for line in lines if "up to date, skipped" in line]
+    assert skipped == ["pretrain", "catalogue", "profile", "group", "search", "train", "evaluate"]
+
+
+def test_a_changed_key_runs_again_only_what_depends_on_it(finished: FinishedRun) -> None:
+    evaluate = finished.config.evaluate.model_copy(update={"bootstrap_samples": 300})
+    config = finished.config.model_copy(update={"evaluate": evaluate})
+    lines: list[str] = []
+    Pipeline(config, say=lines.append).run()
+    assert [line for line in lines if line.startswith("train: up to date")]
+    assert not [line for line in lines if "baseline" in line]
+    assert [line for line in lines if line.startswith("evaluate: done")]
+
+
+def test_a_longer_search_keeps_the_trials_it_has(finished: FinishedRun) -> None:
+    search = finished.config.search.model_copy(update={"num_samples": 3})
+    lines: list[str] = []
+    Pipeline(finished.config.model_copy(update={"search": search}), say=lines.append).run(["search"])
+    kept = {trial.trial_id: trial for result in finished.report.searches for trial in result.trials}
+    for group in finished.report.groups.groups:
+        trials = json.loads((finished.directory / "groups" / group.name / "search.json").read_text())["trials"]
+        assert len(trials) == 3
+        assert [Trial.model_validate(trial) for trial in trials[:2]] == [kept[t["trial_id"]] for t in trials[:2]]
+
+
+def test_a_saved_model_predicts_new_images_and_says_which_it_could_not_read(
+    finished: FinishedRun, tiny_data: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "predictions"
+    model = finished.directory / "groups" / finished.report.groups.groups[0].name / "model"
+    assert main(["predict", str(model), str(tiny_data), "--output", str(output)]) == 0
+    rows = pq.read_table(output).to_pylist()
+    assert len(rows) == finished.report.catalogue.num_images + 2
+    good = [row for row in rows if row["error"] is None]
+    assert len(good) == finished.report.catalogue.num_images
+    for row in good:
+        probabilities = {k.removeprefix("probability_"): v for k, v in row.items() if k.startswith("probability_")}
+        assert sum(probabilities.values()) == pytest.approx(1.0, abs=1e-5)
+        assert row["label"] == max(probabilities, key=lambda label: probabilities[label])
+    assert main(["predict", str(model), str(tiny_data), "--output", str(output)]) == 1
+
+
+def test_a_stage_whose_inputs_are_missing_names_the_stage_to_run(tiny_experiment: MakeExperiment) -> None:
+    with pytest.raises(RecordError, match=r"catalogue.json must exist.*orchestrator catalogue"):
+        Pipeline(tiny_experiment(), say=lambda line: None).run(["profile"])
+
+
+def test_more_bad_rows_than_allowed_end_the_run_and_name_the_first(tiny_experiment: MakeExperiment) -> None:
+    config = tiny_experiment(data={"max_bad_fraction": 0.001})
+    with pytest.raises(BadFractionError, match=r"max_bad_fraction = 0.001.*got 2 of .*row"):
+        Pipeline(config, say=lambda line: None).run(["catalogue"])
+
+
+def test_a_run_that_asks_for_more_than_there_is_ends_with_an_error_not_a_hang(
+    tiny_experiment: MakeExperiment,
+) -> None:
+    config = tiny_experiment(search={"resources_per_trial": {"CPU": 64}, "num_samples": 1})
+    pipeline = Pipeline(config, say=lambda line: None)
+    with pytest.raises(ResourceError, match=r"one trial of the search must fit the cluster: wanted 1 x 64 CPU"):
+        pipeline.run(["pretrain", "catalogue", "profile", "group", "search"])
