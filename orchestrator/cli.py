@@ -145,7 +145,8 @@ def _run_stages(experiment: Path, overrides: list[str] | None, stages: Sequence[
     started = time.monotonic()
 
     def say(line: str) -> None:
-        console.print(f"[{time.monotonic() - started:6.1f} s] {line}", markup=False, highlight=False)
+        elapsed = f"[{time.monotonic() - started:6.1f} s]"
+        console.print(f"{elapsed} {line}", markup=False, highlight=False, soft_wrap=True)
 
     def work() -> None:
         config = load_experiment(experiment, overrides or [])

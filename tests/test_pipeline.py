@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -64,7 +64,7 @@ def test_groups_stand_in_order_of_diversity_and_hold_every_subset_once(finished:
     groups = finished.report.groups.groups
     entropies = {subset.subset: subset.label_entropy for subset in finished.report.profile.subsets}
     assert sorted(subset for group in groups for subset in group.subsets) == sorted(SUBSETS)
-    for below, above in zip(groups, groups[1:], strict=False):
+    for below, above in pairwise(groups):
         assert max(entropies[s] for s in below.subsets) < min(entropies[s] for s in above.subsets)
 
 

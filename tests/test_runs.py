@@ -35,7 +35,7 @@ def test_a_torn_record_counts_as_missing(directory: RunDirectory) -> None:
 
 
 def test_a_missing_and_a_stale_record_name_the_stage_to_run_first(directory: RunDirectory) -> None:
-    with pytest.raises(RecordError, match="must exist before this stage.*Run `orchestrator profile`"):
+    with pytest.raises(RecordError, match=r"must exist before this stage.*Run `orchestrator profile`"):
         directory.require("costs.json", Costs, "abc", stage="profile")
     directory.write("costs.json", RECORD)
     with pytest.raises(RecordError, match="was made from other inputs"):

@@ -33,7 +33,7 @@ def session() -> Iterator[str]:
     started_here = not ray.is_initialized()
     if started_here:
         _connect()
-    _quieten_ray_data()
+    _quieten()
     try:
         yield _describe()
     finally:
@@ -67,11 +67,13 @@ def _describe() -> str:
     return f"{place}: {nodes} node(s), {total.get('CPU', 0):g} CPUs, {total.get('GPU', 0):g} GPUs"
 
 
-def _quieten_ray_data() -> None:
+def _quieten() -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)
+    # Tune looks for the result files that our environment turns off; the studies hold the results.
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from torchvision.models.vision_transformer import interpolate_embeddings
 
 from orchestrator import storage
 from orchestrator.errors import WeightsError
+from orchestrator.experiment_file import is_weights_path
 from orchestrator.finetune.backbones import Backbone, create_backbone, cut_backbone, is_own
 from orchestrator.finetune.families import build_model, family_of, head_of
 from orchestrator.finetune.randomness import seeded
@@ -26,7 +27,6 @@ from orchestrator.records import BackboneSpec
 
 State = dict[str, Tensor]
 
-_FILE_ENDINGS = (".pt", ".pth", ".bin", ".safetensors")
 _OWN_PREFIX = "stages."
 _POSITIONS = "pos_embedding"
 _SHOWN = 3
@@ -139,9 +139,7 @@ def _interpolate(embedding: Tensor, *, num_positions: int) -> Tensor:
 
 
 def _read(weights: str, name: str) -> State:
-    if "://" in weights or "/" in weights or weights.endswith(_FILE_ENDINGS):
-        return _read_file(weights)
-    return _download(weights, name)
+    return _read_file(weights) if is_weights_path(weights) else _download(weights, name)
 
 
 def _read_file(uri: str) -> State:

@@ -68,10 +68,12 @@ def main() -> None:
     arguments = parser.parse_args()
     ours, peer = [], []
     with tempfile.TemporaryDirectory() as scratch, session():
-        subsets = {f"site-{index}": {"circle": arguments.images // 8, "stripe": arguments.images // 8} for index in range(4)}
+        subsets = {
+            f"site-{index}": {"circle": arguments.images // 8, "stripe": arguments.images // 8} for index in range(4)
+        }
         data = write_parquet_shards(Path(scratch) / "data", subsets=subsets, num_shards=16, image_px=128)
         shards = sorted(data.glob("*.parquet"))
-        for repeat in range(arguments.repeats):
+        for _ in range(arguments.repeats):
             ours.append(time_ours(data, Path(tempfile.mkdtemp(dir=scratch))))
             peer.append(time_peer(shards, Path(tempfile.mkdtemp(dir=scratch))))
     ratio = statistics.median(peer) / statistics.median(ours)

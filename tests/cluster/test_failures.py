@@ -26,7 +26,7 @@ def test_a_foreign_error_is_named_with_its_last_line() -> None:
         raise ZeroDivisionError("division by zero")
 
     with (
-        pytest.raises(TrainingError, match="a task must not fail, got .*division by zero"),
+        pytest.raises(TrainingError, match=r"a task must not fail, got .*division by zero"),
         translated("a task"),
     ):
         ray.get(ray.remote(fail).remote())

@@ -29,9 +29,7 @@ def test_slots_count_fractions_exactly() -> None:
 
 
 def test_a_plan_that_is_too_large_names_what_was_wanted_and_what_there_is() -> None:
-    with pytest.raises(
-        ResourceError, match=r"wanted 3 x 2 CPU, got nodes with 2 CPU; 2 CPU\. Lower train"
-    ) as caught:
+    with pytest.raises(ResourceError, match=r"wanted 3 x 2 CPU, got nodes with 2 CPU; 2 CPU\. Lower train") as caught:
         require_fit({"CPU": 2.0}, 3, TWO_NODES, what="3 training workers", remedy="Lower train.num_workers.")
     assert "3 training workers must fit the cluster" in str(caught.value)
 

@@ -18,9 +18,7 @@ def test_a_call_that_can_never_be_scheduled_ends_with_the_wanted_and_free_resour
     unschedulable = ray.remote(num_cpus=64)(lambda: None).remote()
     watchdog = Watchdog("the impossible task", wanted={"CPU": 64}, stall_timeout_s=2.0)
     with (
-        pytest.raises(
-            WaitTimeoutError, match="the impossible task must make progress within 2 s: wanted 64 CPU"
-        ) as e,
+        pytest.raises(WaitTimeoutError, match="the impossible task must make progress within 2 s: wanted 64 CPU") as e,
         watchdog,
     ):
         list(gather([unschedulable], progress=start_progress(), watchdog=watchdog))

@@ -59,15 +59,21 @@ def test_a_damaged_or_foreign_file_is_refused(state: TrainingState, tmp_path: Pa
         load_state(tmp_path)
 
 
-class Attack:
+class MakesDirectory:
+    """Runs code when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+
     def __reduce__(self) -> tuple[object, ...]:
-        return os.putenv, ("ORCHESTRATOR_ATTACKED", "yes")
+        return os.mkdir, (self.path,)
 
 
 def test_a_file_with_code_is_refused(tmp_path: Path) -> None:
-    torch.save({"epoch": Attack()}, tmp_path / "state.pt")
+    torch.save({"epoch": MakesDirectory(tmp_path / "made")}, tmp_path / "state.pt")
     with pytest.raises(TrainingError, match="must hold the state of a training"):
         load_state(tmp_path)
+    assert not (tmp_path / "made").exists()
 
 
 def test_no_file_is_an_error(tmp_path: Path) -> None:

@@ -108,6 +108,10 @@ def trained_statistics(rank: int) -> Outcome:
     return train(some_samples(30), freeze_depth=1, batch_norm="train", epochs=3)
 
 
+def an_epoch_of_statistics(rank: int) -> Outcome:
+    return train(some_samples(32), freeze_depth=1, batch_norm="train", epochs=1, learning_rate=1e-12)
+
+
 def trained_statistics_of_unequal_streams(rank: int) -> Outcome:
     return train(ListStream(some_samples(STREAMED), RANK_BATCHES[max(rank, 0)], STREAMED), batch_norm="train")
 
@@ -132,6 +136,7 @@ SCENARIOS: list[Callable[[int], Outcome]] = [
     *EQUAL_TO_ONE_PROCESS,
     a_stream_that_loses_samples,
     trained_statistics,
+    an_epoch_of_statistics,
     trained_statistics_of_unequal_streams,
     diverging,
     batches_too_small_for_statistics,
@@ -217,6 +222,13 @@ def test_trained_statistics_differ_from_the_pretrained_ones(on_two_ranks: OnTwoR
         for name, tensor in on_two_ranks(scenario)[0].tensors.items():
             if name.endswith("running_mean"):
                 assert bool(tensor.any()) is not name.startswith("backbone.stages.0.")
+
+
+def test_statistics_are_averaged_over_the_ranks(on_two_ranks: OnTwoRanks) -> None:
+    # The first layer that learns sees the same inputs either way, and the mean of equal shares is that of all.
+    name = "backbone.stages.1.1.running_mean"
+    expected = an_epoch_of_statistics(-1).tensors[name]
+    torch.testing.assert_close(on_two_ranks(an_epoch_of_statistics)[0].tensors[name], expected, atol=1e-6, rtol=1e-5)
 
 
 def test_every_rank_learns_of_a_divergence(on_two_ranks: OnTwoRanks) -> None:

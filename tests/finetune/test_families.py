@@ -100,7 +100,7 @@ def test_steps_change_the_suffix_alone(pair: Pair, depth: str) -> None:
     frozen = {"nothing": 0, "one": 1, "all but one": deepest - 1, "everything": deepest}[depth]
     with seeded(1):
         classifier = Classifier(copy.deepcopy(pair.backbone), nn.Linear(pair.backbone.feature_dim, len(LABELS)))
-    before = snapshot(classifier)
+    before = snapshot(classifier.train())
     fine_tune(
         classifier,
         a_spec(pair.name, image_size=IMAGE_SIZE),
@@ -124,7 +124,7 @@ def test_steps_change_the_suffix_alone(pair: Pair, depth: str) -> None:
 
 def test_frozen_statistics_stay_in_every_stage(pair: Pair) -> None:
     classifier = Classifier(copy.deepcopy(pair.backbone), nn.Linear(pair.backbone.feature_dim, len(LABELS)))
-    before = snapshot(classifier)
+    before = snapshot(classifier.train())
     fine_tune(
         classifier,
         a_spec(pair.name, image_size=IMAGE_SIZE),
@@ -144,6 +144,12 @@ def test_every_model_of_the_families_is_supported() -> None:
     families += ("regnet", "vit", "swin")
     assert all(name.startswith(families) for name in list_names())
     assert len(list_names()) == 54
+
+
+def test_a_vit_is_cut_into_equal_groups_of_blocks() -> None:
+    backbone = create_backbone("vit_b_32", {}, 32)
+    blocks = [[type(module).__name__ for module in stage.children()].count("EncoderBlock") for stage in backbone.stages]
+    assert blocks == [3, 3, 3, 3]
 
 
 def test_a_mobilenet_is_cut_where_the_resolution_changes() -> None:

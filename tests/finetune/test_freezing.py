@@ -10,9 +10,10 @@ from orchestrator.finetune.freezing import batch_norm_layers, freeze, set_traini
 
 @pytest.mark.parametrize("depth", [0, 1, 2, 3])
 def test_the_prefix_is_frozen_and_the_suffix_is_not(tiny_classifier: Callable[..., Classifier], depth: int) -> None:
-    classifier = tiny_classifier()
+    classifier = tiny_classifier().train()
     prefix, suffix = freeze(classifier, depth)
     assert len(prefix) == depth
+    assert not any(module.training for module in prefix.modules())
     assert not any(parameter.requires_grad for parameter in prefix.parameters())
     assert all(parameter.requires_grad for parameter in suffix.parameters())
     both = {*map(id, prefix.parameters()), *map(id, suffix.parameters())}

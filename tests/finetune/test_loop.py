@@ -211,9 +211,12 @@ def test_a_stream_that_loses_samples_is_an_error(tiny_classifier: Maker) -> None
         run(tiny_classifier(), train=ListStream(some_samples(10), [[0, 1, 2, 3], [4, 5, 6, 7]], 10))
 
 
-def test_one_sample_alone_trains_though_batch_norm_could_not(tiny_classifier: Maker) -> None:
-    result, _ = run(tiny_classifier(), train=some_samples(1), batch_norm="train")
+def test_one_sample_alone_trains_on_the_statistics_that_are_there(tiny_classifier: Maker) -> None:
+    classifier = tiny_classifier()
+    before = [buffer.clone() for buffer in classifier.buffers()]
+    result, _ = run(classifier, train=some_samples(1), batch_norm="train")
     assert math.isfinite(result.history[-1].train_loss)
+    assert all(torch.equal(one, other) for one, other in zip(classifier.buffers(), before, strict=True))
 
 
 def test_bf16_keeps_the_weights_in_fp32(tiny_classifier: Maker) -> None:

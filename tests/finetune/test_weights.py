@@ -134,14 +134,21 @@ def test_weights_that_do_not_fit_are_named(
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
 
-class Attack:
+class MakesDirectory:
+    """Runs code when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+
     def __reduce__(self) -> tuple[object, ...]:
-        return os.putenv, ("ORCHESTRATOR_ATTACKED", "yes")
+        return os.mkdir, (self.path,)
 
 
 def test_a_pickle_with_code_is_refused(tmp_path: Path) -> None:
+    path = saved({"weight": MakesDirectory(tmp_path / "made")}, tmp_path / "w.pt")
     with pytest.raises(WeightsError, match="tensors alone, no code"):
-        load_pretrained(saved({"weight": Attack()}, tmp_path / "w.pt"), MOBILENET, seed=0)
+        load_pretrained(path, MOBILENET, seed=0)
+    assert not (tmp_path / "made").exists()
 
 
 @pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])

@@ -1,0 +1,79 @@
+"""A changed key changes the fingerprints of what depends on it, and of nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tiny_experiments import experiment_dict
+
+from orchestrator import fingerprints
+from orchestrator.config import ExperimentConfig
+from orchestrator.experiment_file import validate_experiment
+from orchestrator.records import BackboneSpec, Hyperparameters, PretrainedBackbone
+
+BACKBONE = PretrainedBackbone(
+    spec=BackboneSpec(name="x", image_size=32, resize="crop", mean=(0, 0, 0), std=(1, 1, 1)),
+    source="none",
+    weights="backbone/weights.safetensors",
+    digest="abc",
+    num_stages=6,
+    feature_dim=8,
+)
+RECIPE = Hyperparameters(
+    freeze_depth=3, learning_rate=1e-3, epochs=2, batch_size=32, optimizer="adam", weight_decay=0.0
+)
+
+
+def all_of(config: ExperimentConfig) -> dict[str, str]:
+    common = {"data": "data", "backbone": BACKBONE, "version": 1}
+    study = fingerprints.of_study(config, group="low", **common)
+    return {
+        "catalogue": fingerprints.of_catalogue(config, config.data, listing="files", version=1),
+        "backbone": fingerprints.of_backbone(config, weights="w", source_listing="", version=1),
+        "profile": fingerprints.of_profile(config, data="data", backbone=None, version=1),
+        "groups": fingerprints.of_groups(config, profile="p", version=1),
+        "study": study,
+        "search": fingerprints.of_search(config, study=study, version=1),
+        "model": fingerprints.of_model(config, hyperparameters=RECIPE, **common),
+        "baseline": fingerprints.of_baseline(config, name="head_only", hyperparameters=RECIPE, **common),
+        "evaluation": fingerprints.of_evaluation(config, model="m", baselines=[], data="data", version=1),
+    }
+
+
+EVERYTHING = set(all_of(validate_experiment(experiment_dict("/data", "/runs"))))
+
+
+@pytest.mark.parametrize(
+    ("sections", "changed"),
+    [
+        ({}, set()),
+        ({"storage_path": "/elsewhere"}, set()),
+        ({"seed": 5}, EVERYTHING - {"groups"}),
+        ({"data": {"max_bad_fraction": 0.5}}, {"catalogue"}),
+        ({"backbone": {"image_size": 64}}, {"catalogue", "backbone"}),
+        ({"diversity": {"split": "all"}}, {"profile"}),
+        ({"grouping": {"num_groups": 3}}, {"groups"}),
+        ({"search": {"num_samples": 9}}, {"search"}),
+        ({"search": {"max_concurrent_trials": 1}}, set()),
+        ({"search": {"batch_size": 16}}, {"study", "search"}),
+        ({"search": {"metric": "val_loss"}}, {"study", "search", "model", "baseline"}),
+        ({"train": {"num_workers": 2}}, {"model"}),
+        ({"train": {"max_failures": 9}}, set()),
+        ({"train": {"batch_norm": "frozen"}}, {"study", "search", "model", "baseline"}),
+        ({"evaluate": {"bootstrap_samples": 900}}, {"evaluation"}),
+        ({"cluster": {"stall_timeout_s": 5}}, set()),
+    ],
+)
+def test_a_key_changes_what_depends_on_it(sections: dict[str, Any], changed: set[str]) -> None:
+    before = all_of(validate_experiment(experiment_dict("/data", "/runs")))
+    raw = {key: value for key, value in sections.items() if key == "storage_path"}
+    rest = {key: value for key, value in sections.items() if key != "storage_path"}
+    after = all_of(validate_experiment({**experiment_dict("/data", "/runs", **rest), **raw}))
+    assert {name for name in before if before[name] != after[name]} == changed
+
+
+def test_a_new_version_of_a_stage_makes_its_records_stale() -> None:
+    config = validate_experiment(experiment_dict("/data", "/runs"))
+    one, two = (fingerprints.of_groups(config, profile="p", version=version) for version in (1, 2))
+    assert one != two
