@@ -8,13 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 from rich.console import Console
 
 from orchestrator.cluster.inference import predict_with_model
 from orchestrator.cluster.session import interruptible, session
-from orchestrator.errors import OrchestratorError
+from orchestrator.errors import DataError, OrchestratorError
 from orchestrator.experiment_file import load_experiment
 from orchestrator.pipeline import STAGES, Pipeline
 from orchestrator.reporting.tables import groups_table, profile_table, summary_table
@@ -103,6 +102,9 @@ def predict(
     input_uri: Annotated[str, typer.Argument(metavar="INPUT_URI", help="Image files or Parquet shards.")],
     output: Annotated[str, typer.Option(metavar="URI", help="Where the Parquet files of predictions go.")],
     image: Annotated[str, typer.Option(help="The column of the images, where the input is Parquet.")] = "image",
+    use_gpu: Annotated[
+        bool | None, typer.Option("--use-gpu/--no-use-gpu", help="Default: where the cluster has a GPU.")
+    ] = None,
 ) -> None:
     """Predict the class of every image below a path or URI.
 
@@ -118,8 +120,10 @@ def predict(
     def work() -> None:
         with session() as place:
             console.print(f"predict: on {place}")
-            predicted, bad = predict_with_model(model, input_uri, output, image_column=image)
+            predicted, bad = predict_with_model(model, input_uri, output, image_column=image, use_gpu=use_gpu)
         console.print(f"predict: {predicted:,} images to {output}, {bad:,} could not be read")
+        if predicted == 0:
+            raise DataError("an image must be readable to be predicted", value=f"{bad:,} that are not in {input_uri}")
 
     _guarded(work)
 
@@ -128,16 +132,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and give the exit code: 0 only when everything that was asked for was done."""
     if not any(command.name == STAGES[0] for command in app.registered_commands):
         _add_stage_commands()
-    try:
-        with interruptible():
-            # Not standalone, an exit comes back as its code instead of ending the process.
-            code = app(args=None if argv is None else list(argv), standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        return _stopped()
-    return code if isinstance(code, int) else 0
+    with interruptible():
+        try:
+            app(args=None if argv is None else list(argv))
+        except SystemExit as end:
+            return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0
 
 
 def _run_stages(experiment: Path, overrides: list[str] | None, stages: Sequence[str]) -> None:
@@ -178,11 +178,9 @@ def _guarded(work: Callable[[], None]) -> None:
     except OrchestratorError as error:
         Console(stderr=True, soft_wrap=True).print(f"Error: {error}", markup=False, highlight=False)
         raise typer.Exit(1) from None
-
-
-def _stopped() -> int:
-    Console(stderr=True).print("Stopped. What is finished stays; the same command goes on from there.")
-    return INTERRUPTED
+    except KeyboardInterrupt:
+        Console(stderr=True).print("Stopped. What is finished stays; the same command goes on from there.")
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def _console() -> Console:

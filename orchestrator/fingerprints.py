@@ -29,13 +29,16 @@ def of_catalogue(config: ExperimentConfig, data: DataConfig, *, listing: str, ve
 
 def of_backbone(config: ExperimentConfig, *, weights: str, source_listing: str, version: int) -> str:
     """Fingerprint the pretrained backbone: its section, the content of its weights, the source task."""
-    source = None if config.backbone.weights != "pretrain" else _plain(config.pretrain)
-    return digest("backbone", version, _plain(config.backbone), weights, source, source_listing, config.seed)
+    is_trained_here = config.backbone.weights == "pretrain"
+    source = [_plain(config.pretrain), source_listing, config.train.precision] if is_trained_here else None
+    return digest("backbone", version, _plain(config.backbone), weights, source, config.seed)
 
 
-def of_profile(config: ExperimentConfig, *, data: str, backbone: str | None, version: int) -> str:
+def of_profile(config: ExperimentConfig, *, data: str, backbone: PretrainedBackbone | None, version: int) -> str:
     """Fingerprint the profile: the samples, the measures, and the backbone where features are measured."""
-    return digest("profile", version, data, _plain(config.diversity), config.grouping.min_images, backbone, config.seed)
+    features = None if backbone is None else [backbone.digest, _plain(backbone.spec)]
+    min_images = config.grouping.min_images
+    return digest("profile", version, data, _plain(config.diversity), min_images, features, config.seed)
 
 
 def of_groups(config: ExperimentConfig, *, profile: str, version: int) -> str:

@@ -59,6 +59,7 @@ class Pipeline:
         self.config = config
         self.run_directory = RunDirectory.of(config)
         self._say = say
+        self._listings: dict[str, str] = {}
 
     def run(self, stages: Sequence[str] = STAGES) -> None:
         """Run stages in their order, skipping what is up to date.
@@ -132,7 +133,7 @@ class Pipeline:
         if self.config.backbone.weights != "pretrain" or self.config.pretrain is None:
             return None
         data = resolve_demo(self.config.pretrain.data, self.run_directory.path("demo"))
-        return self._ingest_plan(data, "pretrain", needs_subset=False)
+        return self._ingest_plan(data, "pretrain/catalogue", needs_subset=False)
 
     def _ingest_plan(self, data: DataConfig, folder: str, *, needs_subset: bool) -> IngestPlan:
         return IngestPlan(
@@ -147,8 +148,11 @@ class Pipeline:
         )
 
     def _catalogue_fingerprint(self, plan: IngestPlan) -> str:
+        # The input is listed once a run: what arrives meanwhile is for the next one.
+        if plan.folder not in self._listings:
+            self._listings[plan.folder] = listing_digest(plan.data)
         return fingerprints.of_catalogue(
-            self.config, plan.data, listing=listing_digest(plan.data), version=CATALOGUE_VERSION
+            self.config, plan.data, listing=self._listings[plan.folder], version=CATALOGUE_VERSION
         )
 
     @cached_property
@@ -189,7 +193,7 @@ class Pipeline:
         return fingerprints.of_profile(
             self.config,
             data=self._catalogue_record.data_fingerprint,
-            backbone=self._backbone_record.digest if self._measures_features else None,
+            backbone=self._backbone_record if self._measures_features else None,
             version=PROFILE_VERSION,
         )
 
@@ -229,6 +233,7 @@ class Pipeline:
         source = None if self._source is None else self._make_catalogue(self._source, "pretrain/catalogue.json")
         record = prepare_backbone(self.config, self.run_directory.uri, source, self._source, fingerprint=fingerprint)
         self.run_directory.write("backbone.json", record)
+        self.run_directory.prune("backbone", keep=fingerprint)
         if record.source_accuracy is not None:
             self._say(f"pretrain: validation accuracy {record.source_accuracy:.3f} on the source task")
         return 1
@@ -253,6 +258,7 @@ class Pipeline:
         self._say(f"{plan.folder}: reading {plan.data.uri}")
         record = make_catalogue(plan, fingerprint=fingerprint)
         self.run_directory.write(name, record)
+        self.run_directory.prune(plan.folder, keep=fingerprint)
         return record
 
     def _profile(self) -> int:

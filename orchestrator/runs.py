@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import _thread
 import json
 import os
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,13 +18,14 @@ from filelock import FileLock, Timeout
 
 from orchestrator import storage
 from orchestrator.config import ExperimentConfig
-from orchestrator.errors import RecordError, RunLockedError
+from orchestrator.errors import RecordError, RunLockedError, StorageError
 from orchestrator.records import Record
 
 RecordType = TypeVar("RecordType", bound=Record)
 
 HEARTBEAT_S = 15.0
 LEASE_S = 90.0
+SETTLE_S = 1.0
 
 
 class RunDirectory:
@@ -66,6 +69,12 @@ class RunDirectory:
         raise RecordError(
             rule, value=self.path(name), remedy=f"Run `orchestrator {stage}` (or `orchestrator run`) first."
         )
+
+    def prune(self, folder: str, *, keep: str) -> None:
+        """Remove what earlier versions of a stage left in a folder: everything whose name does not hold `keep`."""
+        for name in storage.list_names(self.path(folder)):
+            if keep not in name:
+                storage.delete(self.path(folder, name))
 
     @contextmanager
     def owned(self) -> Iterator[None]:
@@ -116,13 +125,13 @@ class _FileLease:
 class _RemoteLease:
     """Hold a lease by an object that is renewed while the process lives: object stores have no locks.
 
-    Of two processes that start within the same instant, the one whose note was overwritten reads the other's
-    back and gives way.
+    Of two processes that start at the same time, the one whose note was overwritten reads the other's back after a
+    pause and gives way. A run whose lease was taken over while it could not renew it is interrupted.
     """
 
     def __init__(self, uri: str) -> None:
         self._uri = storage.join(uri, "owner.json")
-        self._owner = _owner()
+        self._owner = {**_owner(), "token": uuid.uuid4().hex}
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="run-lease", daemon=True)
 
@@ -132,19 +141,30 @@ class _RemoteLease:
             if time.time() - float(note["heartbeat"]) < LEASE_S:
                 raise _refusal(self._uri, note)
         self._write()
-        note = storage.read_json(self._uri)
-        if (note["host"], note["pid"]) != (self._owner["host"], self._owner["pid"]):
-            raise _refusal(self._uri, note)
+        time.sleep(SETTLE_S)
+        if not self._is_ours():
+            raise _refusal(self._uri, storage.read_json(self._uri))
         self._thread.start()
 
     def release(self) -> None:
         self._stopped.set()
         self._thread.join()
-        storage.delete(self._uri)
+        if self._is_ours():
+            storage.delete(self._uri)
 
     def _renew(self) -> None:
         while not self._stopped.wait(HEARTBEAT_S):
-            self._write()
+            try:
+                if not self._is_ours():
+                    _thread.interrupt_main()
+                    return
+                self._write()
+            except StorageError:
+                # The store may be back with the next heartbeat, long before the lease ends.
+                continue
+
+    def _is_ours(self) -> bool:
+        return storage.exists(self._uri) and storage.read_json(self._uri).get("token") == self._owner["token"]
 
     def _write(self) -> None:
         storage.write_bytes(self._uri, json.dumps({**self._owner, "heartbeat": time.time()}).encode())

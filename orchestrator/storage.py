@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,20 +50,27 @@ def join(uri: str, *parts: str) -> str:
     return "/".join([uri.rstrip("/"), *parts])
 
 
+@contextmanager
+def _naming(uri: str, rule: str) -> Iterator[None]:
+    """Turn a failure of the file system into an error that names the path."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(rule, value=uri, remedy=str(error)) from error
+
+
 def exists(uri: str) -> bool:
-    """Tell whether a file or directory is there."""
+    """Tell whether a file or directory is there. Raises StorageError when it cannot be told."""
     file_system, path = resolve(uri)
-    return bool(file_system.get_file_info(path).type != fs.FileType.NotFound)
+    with _naming(uri, "a path must be reachable"):
+        return bool(file_system.get_file_info(path).type != fs.FileType.NotFound)
 
 
 def read_bytes(uri: str) -> bytes:
     """Read a whole file. Raises StorageError when it is not there or not readable."""
     file_system, path = resolve(uri)
-    try:
-        with file_system.open_input_file(path) as stream:
-            return bytes(stream.read())
-    except OSError as error:
-        raise StorageError("a file must be readable", value=uri, remedy=str(error)) from error
+    with _naming(uri, "a file must be readable"), file_system.open_input_file(path) as stream:
+        return bytes(stream.read())
 
 
 def write_bytes(uri: str, content: bytes) -> None:
@@ -71,14 +79,12 @@ def write_bytes(uri: str, content: bytes) -> None:
     Locally through a temporary file and a rename; an object store puts objects whole. Parents are made.
     """
     file_system, path = resolve(uri)
-    try:
+    with _naming(uri, "a file must be writable"):
         if isinstance(file_system, fs.LocalFileSystem):
             _write_local(Path(path), content)
         else:
             with file_system.open_output_stream(path) as stream:
                 stream.write(content)
-    except OSError as error:
-        raise StorageError("a file must be writable", value=uri, remedy=str(error)) from error
 
 
 def _write_local(path: Path, content: bytes) -> None:
@@ -112,11 +118,12 @@ def read_table(uri: str) -> pa.Table:
 def delete(uri: str) -> None:
     """Remove a file or a directory with all below it; nothing there is no error."""
     file_system, path = resolve(uri)
-    kind = file_system.get_file_info(path).type
-    if kind == fs.FileType.Directory:
-        file_system.delete_dir(path)
-    elif kind == fs.FileType.File:
-        file_system.delete_file(path)
+    with _naming(uri, "a path must be removable"):
+        kind = file_system.get_file_info(path).type
+        if kind == fs.FileType.Directory:
+            file_system.delete_dir(path)
+        elif kind == fs.FileType.File:
+            file_system.delete_file(path)
 
 
 def list_files(uri: str) -> list[fs.FileInfo]:
@@ -125,15 +132,24 @@ def list_files(uri: str) -> list[fs.FileInfo]:
     Hidden files and those below hidden directories are left out, as well as empty markers such as _SUCCESS.
     """
     file_system, path = resolve(uri)
-    info = file_system.get_file_info(path)
-    if info.type == fs.FileType.File:
-        return [info]
-    if info.type == fs.FileType.NotFound:
-        raise StorageError("a path must exist", value=uri, remedy="Check the spelling and the access rights.")
-    selector = fs.FileSelector(path, recursive=True)
-    found = [entry for entry in file_system.get_file_info(selector) if entry.type == fs.FileType.File]
+    with _naming(uri, "a path must be readable"):
+        info = file_system.get_file_info(path)
+        if info.type == fs.FileType.File:
+            return [info]
+        if info.type == fs.FileType.NotFound:
+            raise StorageError("a path must exist", value=uri, remedy="Check the spelling and the access rights.")
+        entries = file_system.get_file_info(fs.FileSelector(path, recursive=True))
+    found = [entry for entry in entries if entry.type == fs.FileType.File]
     shown = [entry for entry in found if not _is_hidden(entry.path[len(path) :])]
     return sorted(shown, key=lambda entry: str(entry.path))
+
+
+def list_names(uri: str) -> list[str]:
+    """List the names directly in a directory, sorted; none when it is not there."""
+    file_system, path = resolve(uri)
+    with _naming(uri, "a path must be readable"):
+        selector = fs.FileSelector(path, recursive=False, allow_not_found=True)
+        return sorted(str(entry.base_name) for entry in file_system.get_file_info(selector))
 
 
 def _is_hidden(path: str) -> bool:

@@ -51,11 +51,11 @@ def finished(ray_cluster: object, tiny_data: Path, tmp_path_factory: pytest.Temp
 
 
 def test_every_sample_is_in_the_catalogue_or_in_quarantine(finished: FinishedRun) -> None:
-    table = pq.read_table(finished.directory / "catalogue" / "catalogue.parquet")
+    table = pq.read_table(finished.directory / finished.report.catalogue.table)
     made = sum(sum(labels.values()) for labels in SUBSETS.values())
     assert table.num_rows == made + 2
     assert sum(table.column("ok").to_pylist()) == made == finished.report.catalogue.num_images
-    quarantine = pq.read_table(finished.directory / "catalogue" / "quarantine.parquet").to_pylist()
+    quarantine = pq.read_table(finished.directory / finished.report.catalogue.quarantine).to_pylist()
     assert len(quarantine) == 2 == finished.report.catalogue.num_quarantined
     assert all(row["file"] and row["reason"] and row["row"] >= 0 for row in quarantine)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -12,12 +13,11 @@ import pyarrow as pa
 import ray
 from numpy.typing import NDArray
 
-from orchestrator.cluster.failures import translated
+from orchestrator.cluster.failures import translate
 from orchestrator.cluster.resources import ClusterShape, require_fit
 from orchestrator.cluster.watchdog import Watchdog, gather, start_progress
 from orchestrator.cluster.workers import GroupSamples, Workbench, use_threads, worker_device
-from orchestrator.data.reader import PixelReader
-from orchestrator.errors import OrchestratorError
+from orchestrator.data.reader import PixelReader, in_catalogue_order
 from orchestrator.finetune.classifier import Classifier, predict_probabilities
 from orchestrator.finetune.loop import EpochEnd, fine_tune
 from orchestrator.records import BaselineResult, Hyperparameters
@@ -68,18 +68,45 @@ def run_baselines(
     require_fit(resources, 1, shape, what="one baseline", remedy="Lower search.resources_per_trial.")
     progress = start_progress()
     shared = {group: ray.put(data) for group, data in samples.items()}
-    task = ray.remote(_run).options(
-        num_cpus=resources.get("CPU", 1.0), num_gpus=resources.get("GPU", 0.0), max_retries=2
+    num_cpus, num_gpus = resources.get("CPU", 1.0), resources.get("GPU", 0.0)
+    # A process that has used a GPU keeps its memory: it ends with its task.
+    decorate = ray.remote(
+        num_cpus=num_cpus,
+        num_gpus=num_gpus,
+        resources={name: amount for name, amount in resources.items() if name not in {"CPU", "GPU", "memory"}},
+        memory=resources.get("memory", 0.0),
+        max_calls=1 if num_gpus else 0,
+        max_retries=2,
     )
+    task: Any = decorate(_run)
     # The longest first, so that none is left to run alone at the end.
     ordered = sorted(jobs, key=lambda job: (job.hyperparameters.freeze_depth, -job.hyperparameters.epochs))
-    references = [task.remote(job, shared[job.group], workbench, reader, dict(resources), progress) for job in ordered]
-    with (
-        translated("a baseline"),
-        Watchdog("the baselines", wanted=resources, stall_timeout_s=stall_timeout_s) as watchdog,
-    ):
-        for _, result in gather(references, progress=progress, watchdog=watchdog):
-            yield BaselineResult.from_json(result, source="a baseline")
+    submissions = [
+        partial(task.remote, job, shared[job.group], workbench, reader, dict(resources), progress) for job in ordered
+    ]
+    with Watchdog("the baselines", wanted=resources, stall_timeout_s=stall_timeout_s) as watchdog:
+        for index, outcome in gather(submissions, progress=progress, watchdog=watchdog):
+            yield _read_outcome(ordered[index], outcome)
+
+
+def _read_outcome(job: BaselineJob, outcome: str | Exception) -> BaselineResult:
+    if isinstance(outcome, Exception):
+        return _result(job, seconds=0.0, correct=None, error=str(translate(outcome, "a baseline")))
+    return BaselineResult.from_json(outcome, source="a baseline")
+
+
+def _result(
+    job: BaselineJob, *, seconds: float, correct: NDArray[np.bool_] | None, error: str | None
+) -> BaselineResult:
+    return BaselineResult(
+        fingerprint=job.fingerprint,
+        group=job.group,
+        name=job.name,
+        hyperparameters=job.hyperparameters,
+        seconds=seconds,
+        correct=None if correct is None else correct.tolist(),
+        error=error,
+    )
 
 
 def _run(
@@ -99,18 +126,10 @@ def _run(
         classifier = _train(job, samples, workbench, device, progress)
         seconds = time.perf_counter() - started
         correct = _test(job, samples, workbench, reader, classifier, device)
-    except (OrchestratorError, RuntimeError) as failure:
+    except Exception as failure:  # whatever ends a control arm is its result
         seconds = time.perf_counter() - started
         error = f"{type(failure).__name__}: {failure}"
-    return BaselineResult(
-        fingerprint=job.fingerprint,
-        group=job.group,
-        name=job.name,
-        hyperparameters=job.hyperparameters,
-        seconds=seconds,
-        correct=None if correct is None else correct.tolist(),
-        error=error,
-    ).to_json()
+    return _result(job, seconds=seconds, correct=correct, error=error).to_json()
 
 
 def _train(job: BaselineJob, samples: GroupSamples, workbench: Workbench, device: str, progress: Any) -> Classifier:
@@ -141,10 +160,10 @@ def _test(
     classifier: Classifier,
     device: str,
 ) -> NDArray[np.bool_]:
-    """Tell for every test sample, in the order of the blocks, whether its class is found."""
+    """Tell for every test sample, in the catalogue's order, whether its class is found."""
     classes = np.asarray(samples.classes)
     found = [np.zeros(0, dtype=np.bool_)]
     for block in job.test:
         probabilities = predict_probabilities(classifier, workbench.backbone.spec, reader.read(block), device=device)
         found.append(classes[probabilities.argmax(axis=1)] == np.asarray(block.column("label").to_pylist()))
-    return np.concatenate(found)
+    return in_catalogue_order(job.test, np.concatenate(found))

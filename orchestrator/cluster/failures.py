@@ -12,23 +12,26 @@ from orchestrator.errors import OrchestratorError, TrainingError
 
 @contextmanager
 def translated(what: str) -> Iterator[None]:
-    """Raise the project's own error that a remote call ended with, or TrainingError naming the foreign one."""
+    """Raise what `translate` makes of an error of Ray's or of a remote call."""
     try:
         yield
-    except OrchestratorError as error:
-        # Ray raises a class made of its own and the cause's; the plain cause prints and pickles as meant.
-        raise _own_cause(error) or error from None
-    except RayTaskError as error:
-        own = _own_cause(error)
-        if own is not None:
-            raise own from None
-        raise TrainingError(f"{what} must not fail", value=_last_line(error), remedy=f"Its trace:\n{error}") from error
-    except RayError as error:
-        raise TrainingError(
-            f"{what} must not lose its worker",
-            value=_last_line(error),
-            remedy="Look for a lack of memory or a lost node.",
-        ) from error
+    except (RayError, OrchestratorError) as error:
+        raise translate(error, what) from None
+
+
+def translate(error: Exception, what: str) -> OrchestratorError:
+    """Give the project's own error that a remote call ended with, or TrainingError naming the foreign one."""
+    # Ray raises a class made of its own and the cause's; the plain cause prints and pickles as meant.
+    own = _own_cause(error)
+    if own is not None:
+        return own
+    if isinstance(error, RayTaskError):
+        return TrainingError(f"{what} must not fail", value=_last_line(error), remedy=f"Its trace:\n{error}")
+    return TrainingError(
+        f"{what} must not lose its worker",
+        value=_last_line(error),
+        remedy="Look for a lack of memory or a lost node.",
+    )
 
 
 def _own_cause(error: BaseException) -> OrchestratorError | None:

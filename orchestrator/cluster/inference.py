@@ -19,7 +19,7 @@ from orchestrator.cluster.watchdog import Watchdog, watched
 from orchestrator.cluster.workers import use_threads, worker_device
 from orchestrator.config import ClusterConfig, DataConfig
 from orchestrator.data.decoding import decode_image, resize_image
-from orchestrator.data.reader import PixelReader
+from orchestrator.data.reader import PixelReader, in_catalogue_order
 from orchestrator.data.sources import Fragment, list_fragments, read_fragment
 from orchestrator.errors import DataError, StorageError
 from orchestrator.evaluation.predictions import Predictions
@@ -51,7 +51,10 @@ class InferencePlan:
 def predict_samples(
     blocks: Sequence[pa.Table], reader: PixelReader, plan: InferencePlan, classes: Sequence[str]
 ) -> Predictions:
-    """Predict catalogue rows, in the order of the blocks; samples come by the cache or from their files."""
+    """Predict numbered catalogue rows and give them in the catalogue's order.
+
+    Samples come from the cache, or from their files.
+    """
     numbered = [block.append_column("block", pa.array([key] * block.num_rows)) for key, block in enumerate(blocks)]
     truth = {label: index for index, label in enumerate(classes)}
     parts: dict[int, NDArray[np.float32]] = {}
@@ -65,17 +68,14 @@ def predict_samples(
         ):
             for row in watched(predicted.iter_rows(), watchdog):
                 parts[int(row["block"])] = row["probabilities"]
-    rows = pa.concat_tables(blocks) if blocks else None
+    empty = np.zeros((0, len(classes)), dtype=np.float32)
+    probabilities = np.concatenate([empty, *(parts[key] for key in sorted(parts))])
+    rows = pa.concat_tables(blocks).sort_by("position").to_pylist() if blocks else []
     return Predictions(
-        ids=[] if rows is None else rows.column("id").to_pylist(),
-        subsets=[] if rows is None else rows.column("subset").to_pylist(),
-        truth=np.array(
-            [] if rows is None else [truth[label] for label in rows.column("label").to_pylist()],
-            dtype=np.int64,
-        ),
-        probabilities=np.concatenate(
-            [np.zeros((0, len(classes)), dtype=np.float32), *(parts[key] for key in sorted(parts))]
-        ),
+        ids=[row["id"] for row in rows],
+        subsets=[row["subset"] for row in rows],
+        truth=np.array([truth[row["label"]] for row in rows], dtype=np.int64),
+        probabilities=in_catalogue_order(blocks, probabilities),
     )
 
 
@@ -105,14 +105,19 @@ def _wanted(plan: InferencePlan) -> dict[str, float]:
     return {"CPU": 1.0, "GPU": 1.0} if plan.use_gpu else {"CPU": 1.0}
 
 
-def predict_with_model(model_uri: str, input_uri: str, output_uri: str, *, image_column: str) -> tuple[int, int]:
-    """Predict with a saved model on the connected cluster; see `predict_images`."""
+def predict_with_model(
+    model_uri: str, input_uri: str, output_uri: str, *, image_column: str, use_gpu: bool | None
+) -> tuple[int, int]:
+    """Predict with a saved model on the connected cluster; see `predict_images`.
+
+    `use_gpu` None is yes when the cluster has a GPU.
+    """
     card = load_card(model_uri)
     shape = observe_cluster(elastic=False)
     plan = InferencePlan(
         model_uri=storage.absolute(model_uri),
         weights_digest=card.weights_digest,
-        use_gpu=shape.total("GPU") > 0,
+        use_gpu=shape.total("GPU") > 0 if use_gpu is None else use_gpu,
         stall_timeout_s=ClusterConfig().stall_timeout_s,
     )
     data = DataConfig(uri=storage.absolute(input_uri), image=image_column, path="{name}")

@@ -26,10 +26,19 @@ from orchestrator.records import Catalogue
 
 CATALOGUE_VERSION = 1
 
+_TABLE = "catalogue.parquet"
+_QUARANTINE = "quarantine.parquet"
+_FRAGMENTS = "fragments.json"
+_PIXELS = "pixels"
+
 
 @dataclass(frozen=True, kw_only=True)
 class IngestPlan:
-    """Say what the pass reads and where its results go; `folder` is below the run directory."""
+    """Say what the pass reads and where its results go.
+
+    `folder` is below the run directory; in it every catalogue has a folder named by its fingerprint, so that a pass
+    that is cut short leaves an older catalogue as it was.
+    """
 
     data: DataConfig
     image_size: int
@@ -54,18 +63,18 @@ def make_catalogue(plan: IngestPlan, *, fingerprint: str) -> Catalogue:
     """
     started = time.perf_counter()
     fragments = list_fragments(plan.data, required=plan.required)
-    pixels = f"{plan.folder}/pixels-{fingerprint}" if plan.data.verify == "decode" else None
-    pixels_uri = storage.join(plan.run_uri, pixels or plan.folder)
-    table = assemble(list(_examined(fragments, plan, pixels_uri)))
+    folder = f"{plan.folder}/{fingerprint}"
+    folder_uri = storage.join(plan.run_uri, folder)
+    table = assemble(list(_examined(fragments, plan, folder_uri)))
     quarantine = table.filter(pc.invert(table.column("ok")))
-    storage.write_table(storage.join(plan.run_uri, plan.folder, "quarantine.parquet"), quarantine)
-    _require_usable(table, quarantine, plan)
-    storage.write_table(storage.join(plan.run_uri, plan.folder, "catalogue.parquet"), table)
+    storage.write_table(storage.join(folder_uri, _QUARANTINE), quarantine)
+    _require_usable(table, quarantine, plan, folder)
+    storage.write_table(storage.join(folder_uri, _TABLE), table)
     return Catalogue(
         fingerprint=fingerprint,
-        table=f"{plan.folder}/catalogue.parquet",
-        quarantine=f"{plan.folder}/quarantine.parquet",
-        pixels=pixels,
+        table=f"{folder}/{_TABLE}",
+        quarantine=f"{folder}/{_QUARANTINE}",
+        pixels=f"{folder}/{_PIXELS}" if plan.data.verify == "decode" else None,
         image_size=plan.image_size,
         data_fingerprint=data_fingerprint(table),
         seconds=time.perf_counter() - started,
@@ -85,12 +94,8 @@ def pixel_reader(plan: IngestPlan, catalogue: Catalogue) -> PixelReader:
         image_size=plan.image_size,
         resize=plan.resize,
         pixels_uri=None if catalogue.pixels is None else storage.join(plan.run_uri, catalogue.pixels),
-        fragments_uri=_fragments_uri(plan),
+        fragments_uri=storage.join(plan.run_uri, plan.folder, catalogue.fingerprint, _FRAGMENTS),
     )
-
-
-def _fragments_uri(plan: IngestPlan) -> str:
-    return storage.join(plan.run_uri, plan.folder, "fragments.json")
 
 
 @dataclass(frozen=True)
@@ -98,13 +103,12 @@ class _Examine:
     """Examine the samples of one fragment in a worker, and put their pixels into the cache."""
 
     plan: IngestPlan
-    fragments_uri: str
-    pixels_uri: str
+    folder_uri: str
     cache_fraction: float
 
     def __call__(self, batch: Any) -> Iterator[pa.Table]:
         for key in batch["fragment"]:
-            yield self._examine(read_fragments(self.fragments_uri)[int(key)])
+            yield self._examine(read_fragments(storage.join(self.folder_uri, _FRAGMENTS))[int(key)])
 
     def _examine(self, fragment: Fragment) -> pa.Table:
         plan = self.plan
@@ -119,16 +123,16 @@ class _Examine:
             self.cache_fraction,
         )
         if len(pixels):
-            write_pixels(self.pixels_uri, fragment.key, pixels)
+            write_pixels(storage.join(self.folder_uri, _PIXELS), fragment.key, pixels)
         return rows
 
 
-def _examined(fragments: list[Fragment], plan: IngestPlan, pixels_uri: str) -> Iterator[pa.Table]:
-    write_fragments(_fragments_uri(plan), fragments)
+def _examined(fragments: list[Fragment], plan: IngestPlan, folder_uri: str) -> Iterator[pa.Table]:
+    write_fragments(storage.join(folder_uri, _FRAGMENTS), fragments)
     fraction = _cache_fraction(sum(fragment.num_rows for fragment in fragments), plan)
     keys = [{"fragment": fragment.key} for fragment in fragments]
     examined = ray.data.from_items(keys, override_num_blocks=len(keys)).map_batches(
-        _Examine(plan, _fragments_uri(plan), pixels_uri, fraction), batch_size=1, num_cpus=1
+        _Examine(plan, folder_uri, fraction), batch_size=1, num_cpus=1
     )
     with (
         translated("the catalogue pass"),
@@ -150,8 +154,9 @@ def _cache_fraction(num_rows: int, plan: IngestPlan) -> float:
 def _require_disk(wanted: int, plan: IngestPlan) -> None:
     if not storage.is_local(plan.run_uri):
         return
-    Path(plan.run_uri).mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(plan.run_uri).free
+    directory = Path(storage.resolve(plan.run_uri)[1])
+    directory.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(directory).free
     if wanted > free:
         raise ResourceError(
             f"the cache of decoded pixels must fit the disk: wanted {wanted / 2**30:.1f} GiB",
@@ -160,7 +165,7 @@ def _require_disk(wanted: int, plan: IngestPlan) -> None:
         )
 
 
-def _require_usable(table: pa.Table, quarantine: pa.Table, plan: IngestPlan) -> None:
+def _require_usable(table: pa.Table, quarantine: pa.Table, plan: IngestPlan, folder: str) -> None:
     if table.num_rows == quarantine.num_rows:
         reasons = quarantine.column("reason").to_pylist()
         raise DataError(
@@ -174,6 +179,6 @@ def _require_usable(table: pa.Table, quarantine: pa.Table, plan: IngestPlan) -> 
         raise BadFractionError(
             f"at most data.max_bad_fraction = {plan.data.max_bad_fraction:g} of the rows may be bad",
             value=f"{quarantine.num_rows} of {table.num_rows} ({share:.2%})",
-            remedy=f"See {plan.folder}/quarantine.parquet in the run directory; the first: "
+            remedy=f"See {folder}/{_QUARANTINE} in the run directory; the first: "
             f"{first['file']} row {first['row']}: {first['reason']}.",
         )

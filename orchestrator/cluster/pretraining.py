@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -18,14 +19,13 @@ from orchestrator.cluster.workers import GroupSamples, Workbench
 from orchestrator.config import ExperimentConfig, PretrainConfig
 from orchestrator.data.catalogue import SampleTable
 from orchestrator.data.samples import CachedSamples
-from orchestrator.errors import DataError
+from orchestrator.errors import DataError, OrchestratorError
 from orchestrator.finetune.backbones import Backbone, create_backbone, resolve_spec
 from orchestrator.finetune.models import load_model, save_backbone
 from orchestrator.finetune.weights import load_pretrained, weights_digest
 from orchestrator.records import BackboneSpec, Catalogue, Hyperparameters, ModelCard, PretrainedBackbone
 
 BACKBONE_VERSION = 1
-_WEIGHTS = "backbone/weights.safetensors"
 _SOURCE_GROUP = "pretrain"
 
 
@@ -50,28 +50,24 @@ def prepare_backbone(
         card = _train_source(config, spec, run_uri, source, fingerprint)
         backbone = load_model(storage.join(run_uri, "pretrain/model"))[0].backbone
         accuracy = card.history[card.best_epoch - 1].val_accuracy
-    save_backbone(storage.join(run_uri, _WEIGHTS), backbone)
-    return _describe(
-        backbone,
-        spec,
-        config.backbone.weights,
-        fingerprint=fingerprint,
-        seconds=time.perf_counter() - started,
-    ).model_copy(update={"source_accuracy": accuracy})
+    weights = f"backbone/{fingerprint}.safetensors"
+    save_backbone(storage.join(run_uri, weights), backbone)
+    found = {
+        "fingerprint": fingerprint,
+        "seconds": time.perf_counter() - started,
+        "source_accuracy": accuracy,
+    }
+    return _describe(backbone, spec, config.backbone.weights, weights).model_copy(update=found)
 
 
-def _describe(
-    backbone: Backbone, spec: BackboneSpec, source: str, *, fingerprint: str = "", seconds: float = 0.0
-) -> PretrainedBackbone:
+def _describe(backbone: Backbone, spec: BackboneSpec, source: str, weights: str) -> PretrainedBackbone:
     return PretrainedBackbone(
-        fingerprint=fingerprint,
         spec=spec,
         source=source,
-        weights=_WEIGHTS,
+        weights=weights,
         digest=weights_digest(backbone),
         num_stages=backbone.num_stages,
         feature_dim=backbone.feature_dim,
-        seconds=seconds,
     )
 
 
@@ -83,7 +79,8 @@ def _train_source(
     use_gpu = uses_gpu(config.train, shape)
     samples = _source_samples(config.pretrain, run_uri, source)
     untrained = create_backbone(spec.name, spec.kwargs, spec.image_size)
-    workbench = Workbench.of(config, _describe(untrained, spec, "none"), run_uri)
+    # How groups are searched is no part of the source task.
+    workbench = replace(Workbench.of(config, _describe(untrained, spec, "none", ""), run_uri), metric="val_accuracy")
     job = TrainingJob(
         group=_SOURCE_GROUP,
         subsets=tuple(count.subset for count in source.subsets),
@@ -101,9 +98,13 @@ def _train_source(
         use_gpu=use_gpu,
         max_failures=config.train.max_failures,
         num_to_keep=config.train.num_to_keep,
+        models_at_once=1,
         stall_timeout_s=config.cluster.stall_timeout_s,
     )
-    return next(iter(train_groups([job], {_SOURCE_GROUP: samples}, workbench, plan, shape)))
+    ((_, outcome),) = train_groups([job], {_SOURCE_GROUP: samples}, workbench, plan, shape)
+    if isinstance(outcome, OrchestratorError):
+        raise outcome
+    return outcome
 
 
 def _hyperparameters(pretrain: PretrainConfig) -> Hyperparameters:

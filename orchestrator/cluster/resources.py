@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import ray
 
 from orchestrator.config import SearchConfig, TrainConfig
-from orchestrator.errors import ResourceError
+from orchestrator.errors import ConfigError, ResourceError
 
 Resources = Mapping[str, float]
 
@@ -32,7 +32,16 @@ def observe_cluster(*, elastic: bool) -> ClusterShape:
 
 
 def uses_gpu(train: TrainConfig, shape: ClusterShape) -> bool:
-    """Resolve `train.use_gpu`: `auto` is yes when the cluster has a GPU."""
+    """Resolve `train.use_gpu`: `auto` is yes when the cluster has a GPU.
+
+    Raises ConfigError for `auto` where nodes that are not there yet would decide.
+    """
+    if shape.elastic and train.use_gpu == "auto" and shape.total("GPU") == 0:
+        raise ConfigError(
+            "train.use_gpu must be true or false where cluster.autoscaling is on and no node has a GPU yet",
+            value="auto",
+            remedy="Set train.use_gpu.",
+        )
     return shape.total("GPU") > 0 if train.use_gpu == "auto" else train.use_gpu
 
 
@@ -47,18 +56,41 @@ def worker_resources(
 ) -> dict[str, float]:
     """Give the resources of one training worker.
 
-    By default one GPU and one CPU, or an equal share of the CPUs among the workers of as many groups as train at
-    the same time. Streaming leaves one whole CPU to the tasks that read: without it they never start and the
-    workers wait for ever.
+    By default one GPU and one CPU, or as many whole CPUs as every worker of as many groups as can train at the
+    same time gets on the nodes there are. Streaming leaves one whole CPU to the tasks that read: without it they
+    never start and the workers wait for ever.
     """
     if use_gpu:
         default: dict[str, float] = {"CPU": 1.0, "GPU": 1.0}
     else:
-        free = shape.total("CPU") - (1.0 if streaming else 0.0)
-        at_once = max(1, min(num_groups, int(free // train.num_workers)))
-        share = free / (train.num_workers * at_once)
-        default = {"CPU": float(int(share)) if share >= 1 else 0.5}
+        default = {"CPU": _cpu_share(train.num_workers, shape, streaming=streaming, num_groups=num_groups)}
     return {**default, **(train.resources_per_worker or {})}
+
+
+def _cpu_share(num_workers: int, shape: ClusterShape, *, streaming: bool, num_groups: int) -> float:
+    free = shape.total("CPU") - (1.0 if streaming else 0.0)
+    for at_once in range(num_groups, 0, -1):
+        workers = num_workers * at_once
+        for share in range(int(free // workers), 0, -1):
+            if slots({"CPU": share}, shape) >= workers:
+                return float(share)
+    return 0.5
+
+
+def models_at_once(
+    bundle: Resources, num_workers: int, shape: ClusterShape, *, streaming: bool, num_models: int
+) -> int:
+    """Count how many models train at the same time: with streaming, one CPU stays free for reading.
+
+    At least one, whether it fits or not: `require_fit` refuses what does not. An elastic cluster takes all.
+    """
+    if shape.elastic:
+        return num_models
+    fitting = slots(bundle, shape) // num_workers
+    if streaming and bundle.get("CPU", 0.0) > 0:
+        free = shape.total("CPU") - 1.0
+        fitting = min(fitting, int(free / (bundle["CPU"] * num_workers) + 1e-9))
+    return max(1, min(num_models, fitting))
 
 
 def slots(bundle: Resources, shape: ClusterShape) -> int:

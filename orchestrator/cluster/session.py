@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 import ray
+from ray.exceptions import RayError
 
 from orchestrator.errors import ResourceError
 
@@ -51,7 +52,7 @@ def _connect() -> None:
     address = os.environ.get("RAY_ADDRESS")
     try:
         ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (ConnectionError, ValueError, RuntimeError, RayError) as error:
         raise ResourceError(
             "the Ray cluster must be reachable",
             value=address or "a local start",
@@ -81,6 +82,8 @@ def interruptible() -> Iterator[None]:
     """Treat SIGTERM (`ray job stop`) like Ctrl-C: KeyboardInterrupt in the main thread, once."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
+        # A second one must not interrupt the clean-up after the first.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, interrupt)

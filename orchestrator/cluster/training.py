@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +24,16 @@ from ray.train import (
     ScalingConfig,
     UserCallback,
 )
-from ray.train.torch import TorchTrainer
+from ray.train.torch import TorchTrainer, get_device
 
 from orchestrator import storage
-from orchestrator.cluster.failures import translated
+from orchestrator.cluster.failures import translate
 from orchestrator.cluster.resources import ClusterShape, require_fit
 from orchestrator.cluster.session import set_environment
-from orchestrator.cluster.watchdog import Watchdog, gather, start_progress
-from orchestrator.cluster.workers import GroupSamples, Workbench, use_threads, worker_device
+from orchestrator.cluster.watchdog import Watchdog, beside_driver, gather, start_progress
+from orchestrator.cluster.workers import GroupSamples, Workbench, use_threads
 from orchestrator.data.reader import PixelReader
+from orchestrator.errors import OrchestratorError, ResourceError
 from orchestrator.finetune.checkpoints import load_state, save_state
 from orchestrator.finetune.loop import EpochEnd, FineTuneResult, fine_tune
 from orchestrator.finetune.models import save_model
@@ -72,6 +74,7 @@ class TrainingPlan:
     use_gpu: bool
     max_failures: int
     num_to_keep: int
+    models_at_once: int
     stall_timeout_s: float
 
 
@@ -81,11 +84,11 @@ def train_groups(
     workbench: Workbench,
     plan: TrainingPlan,
     shape: ClusterShape,
-) -> Iterator[ModelCard]:
-    """Train one model a job, as many at a time as fit, and give each model's card when it is finished.
+) -> Iterator[tuple[TrainingJob, ModelCard | OrchestratorError]]:
+    """Train one model a job, as many at a time as fit, and give each model's card, or its error, when it ends.
 
     Raises ResourceError when the workers of one model do not fit the cluster together, WaitTimeoutError when no
-    rank makes progress, TrainingError when a run failed more than `max_failures` times.
+    rank makes progress.
     """
     require_fit(
         plan.resources_per_worker,
@@ -94,18 +97,35 @@ def train_groups(
         what=f"{plan.num_workers} training workers",
         remedy="Lower train.num_workers or train.resources_per_worker.",
     )
+    if any(job.stream is not None for job in jobs):
+        _require_reading_cpu(plan, shape)
     wanted = {name: amount * plan.num_workers for name, amount in plan.resources_per_worker.items()}
     progress = start_progress()
-    references = [_train.remote(job, ray.put(samples[job.group]), workbench, plan, progress) for job in jobs]
-    with (
-        translated("a training run"),
-        Watchdog("training", wanted=wanted, stall_timeout_s=plan.stall_timeout_s) as watchdog,
-    ):
-        for _, card in gather(references, progress=progress, watchdog=watchdog):
-            yield ModelCard.from_json(card, source="the trained model")
+    # Ray Train's controller goes where its caller is: beside the driver no other node's loss can end the run.
+    task = ray.remote(_train).options(num_cpus=0, max_retries=0, scheduling_strategy=beside_driver())
+    submissions = [partial(task.remote, job, samples[job.group], workbench, plan, progress) for job in jobs]
+    with Watchdog("training", wanted=wanted, stall_timeout_s=plan.stall_timeout_s) as watchdog:
+        finished = gather(submissions, progress=progress, watchdog=watchdog, limit=plan.models_at_once)
+        for index, outcome in finished:
+            yield jobs[index], _read_outcome(outcome)
 
 
-@ray.remote(num_cpus=0, max_retries=0)
+def _require_reading_cpu(plan: TrainingPlan, shape: ClusterShape) -> None:
+    taken = plan.resources_per_worker.get("CPU", 0.0) * plan.num_workers
+    if not shape.elastic and shape.total("CPU") - taken < 1.0:
+        raise ResourceError(
+            "streaming must leave one CPU to the tasks that read",
+            value=f"{shape.total('CPU'):g} CPUs and workers that take {taken:g}",
+            remedy="Lower train.resources_per_worker, or raise data.max_cache_bytes so that nothing is streamed.",
+        )
+
+
+def _read_outcome(outcome: str | Exception) -> ModelCard | OrchestratorError:
+    if isinstance(outcome, Exception):
+        return translate(outcome, "a training run")
+    return ModelCard.from_json(outcome, source="the trained model")
+
+
 def _train(job: TrainingJob, samples: GroupSamples, workbench: Workbench, plan: TrainingPlan, progress: Any) -> str:
     set_environment()
     file_system, path = storage.resolve(job.storage_uri)
@@ -152,7 +172,7 @@ def train_worker(loop_config: dict[str, Any]) -> Any:
         samples.train if job.stream is None else _ShardStream(job, context.get_world_size()),
         samples.validation,
         job.hyperparameters,
-        workbench.settings(worker_device(plan.use_gpu), from_scratch=job.from_scratch),
+        workbench.settings(str(get_device()), from_scratch=job.from_scratch),
         on_epoch=lambda end: _report(end, rank),
         resume=None if checkpoint is None else _restore(checkpoint),
     )

@@ -15,7 +15,6 @@ from ray.tune.search import Searcher
 from orchestrator.cluster.resources import ClusterShape, require_fit, slots
 from orchestrator.cluster.watchdog import Watchdog
 from orchestrator.cluster.workers import GroupSamples, Workbench, use_threads, worker_device
-from orchestrator.errors import OrchestratorError
 from orchestrator.finetune.loop import EpochEnd, fine_tune
 from orchestrator.records import Hyperparameters, Trial
 from orchestrator.search.scheduling import GroupProgress, next_group
@@ -45,11 +44,12 @@ def search_groups(
     shape: ClusterShape,
     *,
     on_trial: OnTrial,
-) -> None:
+) -> int:
     """Run the trials that the studies still want; each ends as a record in its study.
 
-    Trials of different groups run at the same time where the cluster has room. Raises ResourceError when not even
-    one fits, WaitTimeoutError when no trial makes progress.
+    Trials of different groups run at the same time where the cluster has room. Gives the number of trials that the
+    time budget cut off: they stay running in their studies, and run again when a study is reconciled. Raises
+    ResourceError when not even one trial fits, WaitTimeoutError when none makes progress.
     """
     require_fit(
         plan.resources_per_trial,
@@ -63,7 +63,7 @@ def search_groups(
     with tempfile.TemporaryDirectory(prefix="orchestrator-tune-") as scratch, watchdog:
         tuner = tune.Tuner(
             _trainable(samples, workbench, plan),
-            tune_config=_tune_config(searcher, plan, shape),
+            tune_config=_tune_config(searcher, studies, plan, shape),
             run_config=tune.RunConfig(
                 name="search",
                 storage_path=scratch,
@@ -72,7 +72,7 @@ def search_groups(
             ),
         )
         tuner.fit()
-        searcher.close()
+    return searcher.cut_off
 
 
 def _trainable(samples: Mapping[str, GroupSamples], workbench: Workbench, plan: TuningPlan) -> Any:
@@ -86,16 +86,20 @@ def _trainable(samples: Mapping[str, GroupSamples], workbench: Workbench, plan: 
     return tune.with_resources(bound, plan.resources_per_trial)
 
 
-def _tune_config(searcher: Searcher, plan: TuningPlan, shape: ClusterShape) -> tune.TuneConfig:
+def _tune_config(
+    searcher: Searcher, studies: Mapping[str, GroupStudy], plan: TuningPlan, shape: ClusterShape
+) -> tune.TuneConfig:
+    limit = plan.max_concurrent_trials
     room = max(1, slots(plan.resources_per_trial, shape))
+    if shape.elastic:
+        room = sum(study.progress().num_samples for study in studies.values())
     # Tune asks for one trial at a time unless it may hold several that wait for their actors.
-    ray_limit = plan.max_concurrent_trials
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(min(room, ray_limit or room))
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(min(room, limit or room))
     return tune.TuneConfig(
         search_alg=searcher,
         num_samples=-1,
         reuse_actors=True,
-        max_concurrent_trials=ray_limit if ray_limit is not None and ray_limit < room else None,
+        max_concurrent_trials=limit if limit is not None and limit < room else None,
         time_budget_s=plan.time_budget_s,
     )
 
@@ -133,7 +137,7 @@ def run_trial(
             workbench.settings(worker_device(use_gpu)),
             on_epoch=on_epoch,
         )
-    except (OrchestratorError, RuntimeError) as failure:
+    except Exception as failure:  # whatever ends a trial is its result; the actor lives on
         error = f"{type(failure).__name__}: {failure}"
     pick = min if workbench.metric == "val_loss" else max
     values = [getattr(metrics, workbench.metric) for metrics in history]
@@ -164,7 +168,7 @@ class _GroupSearcher(_NeverRestored, Searcher):
         super().__init__(metric=None, mode=None)
         self._studies = studies
         self._deadline = None if time_budget_s is None else time.monotonic() + time_budget_s
-        self._time_budget_s = time_budget_s
+        self.cut_off = 0
         self._on_trial = on_trial
         self._running: dict[str, tuple[str, int, Trial]] = {}
 
@@ -194,8 +198,13 @@ class _GroupSearcher(_NeverRestored, Searcher):
         group, number, placeholder = self._running.pop(trial_id)
         if result is not None and _OUTCOME in result:
             trial = Trial.model_validate_json(result[_OUTCOME])
+        elif error:
+            reason = "Tune lost the trial: its worker process may have died for lack of memory"
+            seconds = time.time() - placeholder.started
+            trial = placeholder.model_copy(update={"error": reason, "seconds": seconds})
         else:
-            trial = self._unfinished(placeholder, error=error)
+            self.cut_off += 1
+            return
         self._studies[group].record(number, trial)
         self._on_trial(group, trial)
 
@@ -204,19 +213,6 @@ class _GroupSearcher(_NeverRestored, Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Restore nothing: a search continues from its studies."""
-
-    def close(self) -> None:
-        """Record the trials that Tune ended without a word, as it does when the time budget is spent."""
-        for trial_id in list(self._running):
-            self.on_trial_complete(trial_id)
-
-    def _unfinished(self, placeholder: Trial, *, error: bool) -> Trial:
-        reason = (
-            "the worker process died: look for a lack of memory"
-            if error
-            else f"stopped: search.time_budget_s of {self._time_budget_s} s was spent"
-        )
-        return placeholder.model_copy(update={"error": reason, "seconds": time.time() - placeholder.started})
 
     def _progress(self, name: str) -> GroupProgress:
         return self._studies[name].progress()

@@ -5,24 +5,30 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from types import TracebackType
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
 import ray
+from ray.exceptions import GetTimeoutError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.cluster.resources import show
-from orchestrator.errors import WaitTimeoutError
+from orchestrator.errors import OrchestratorError, WaitTimeoutError
 
 T = TypeVar("T")
 POLL_S = 0.5
 
 
+class _StalledError(Exception):
+    """Interrupt a blocking call; an Exception, so that Ray's own clean-up runs on the way out."""
+
+
 class Watchdog:
     """Interrupt the main thread when nothing has called `beat` for `stall_timeout_s`.
 
-    Used as a context around a blocking call of Ray's in the main thread. The interruption arrives there as
-    KeyboardInterrupt and leaves the context as WaitTimeoutError; a user's own Ctrl-C stays what it is.
+    Used as a context around a blocking call of Ray's in the main thread, which leaves it as WaitTimeoutError.
+    The interruption is SIGUSR1: Ctrl-C and its SIGINT stay the user's, and work where SIGINT is ignored.
     """
 
     def __init__(self, what: str, *, wanted: Mapping[str, float], stall_timeout_s: float) -> None:
@@ -31,8 +37,7 @@ class Watchdog:
         self._limit = stall_timeout_s
         self._last_beat = time.monotonic()
         self._finished = threading.Event()
-        self._barked = threading.Event()
-        self._report = ""
+        self._stalled_with: str | None = None
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
     def beat(self) -> None:
@@ -40,7 +45,7 @@ class Watchdog:
         self._last_beat = time.monotonic()
 
     def __enter__(self) -> Watchdog:
-        self._handler = signal.getsignal(signal.SIGINT)
+        self._handler = signal.signal(signal.SIGUSR1, self._interrupt)
         self._last_beat = time.monotonic()
         self._thread.start()
         return self
@@ -49,32 +54,27 @@ class Watchdog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._finished.set()
-        try:
-            self._thread.join()
-        except KeyboardInterrupt:
-            # The interruption may arrive just after the call that it was meant for.
-            if not self._barked.is_set():
-                raise
-        # Ray Train puts its own handler in place for a run and leaves it there.
-        signal.signal(signal.SIGINT, self._handler)
-        if self._barked.is_set():
-            raise self.error() from error
+        self._thread.join()
+        signal.signal(signal.SIGUSR1, self._handler)
+        if self._stalled_with is not None and not isinstance(error, KeyboardInterrupt):
+            raise WaitTimeoutError(
+                f"{self._what} must make progress within {self._limit:g} s: wanted {show(self._wanted)}",
+                value=f"free now {self._stalled_with}",
+                remedy="Free resources, ask for less, or raise cluster.stall_timeout_s.",
+            ) from error
 
-    def error(self) -> WaitTimeoutError:
-        """Give the error that says what was waited for, what it wanted and what is free."""
-        return WaitTimeoutError(
-            f"{self._what} must make progress within {self._limit:g} s: wanted {show(self._wanted)}",
-            value=f"free now {self._report or _free()}",
-            remedy="Free resources, ask for less, or raise cluster.stall_timeout_s.",
-        )
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        # One that arrives when the block has ended has nothing left to interrupt.
+        if not self._finished.is_set():
+            raise _StalledError
 
     def _watch(self) -> None:
         while not self._finished.wait(min(POLL_S, self._limit / 4)):
             if time.monotonic() - self._last_beat > self._limit:
-                self._report = _free()
-                self._barked.set()
-                signal.pthread_kill(_main_thread(), signal.SIGINT)
-                return
+                self._stalled_with = show(ray.available_resources())
+                signal.pthread_kill(_main_thread(), signal.SIGUSR1)
+                # Again after a while: a loop that goes on after exceptions may have swallowed the first.
+                self._last_beat = time.monotonic()
 
 
 def watched(results: Iterable[T], watchdog: Watchdog) -> Iterator[T]:
@@ -99,32 +99,58 @@ class _Progress:
 
 def start_progress() -> Any:
     """Start an actor that counts the steps that remote work tells it, for a driver that cannot see them."""
-    return ray.remote(num_cpus=0)(_Progress).remote()
+    return ray.remote(num_cpus=0)(_Progress).options(scheduling_strategy=beside_driver()).remote()
 
 
-def gather(references: list[ray.ObjectRef[T]], *, progress: Any, watchdog: Watchdog) -> Iterator[tuple[int, T]]:
-    """Give (index, result) of remote calls as they finish; steps told to `progress` count as progress.
+def beside_driver() -> NodeAffinitySchedulingStrategy:
+    """Keep work that coordinates on the driver's node: another node may be lost while the run goes on."""
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
-    An interruption cancels what still runs. Errors of a call are raised as they are.
+
+def gather(
+    submissions: Sequence[Callable[[], ray.ObjectRef[T]]],
+    *,
+    progress: Any,
+    watchdog: Watchdog,
+    limit: int | None = None,
+) -> Iterator[tuple[int, T | Exception]]:
+    """Submit remote calls, at most `limit` at a time, and give (index, result or error) as they finish.
+
+    Steps told to `progress` count as progress. An interruption cancels what still runs.
     """
-    waiting = {reference: index for index, reference in enumerate(references)}
+    queue = list(enumerate(submissions))
+    waiting: dict[ray.ObjectRef[T], int] = {}
     seen = 0
     try:
-        while waiting:
+        while queue or waiting:
+            while queue and (limit is None or len(waiting) < limit):
+                index, submit = queue.pop(0)
+                waiting[submit()] = index
             ready, _ = ray.wait(list(waiting), num_returns=1, timeout=POLL_S)
-            steps = ray.get(progress.steps.remote(), timeout=60)
+            steps = _steps(progress, seen)
             if ready or steps != seen:
                 seen = steps
                 watchdog.beat()
             for reference in ready:
-                yield waiting.pop(reference), ray.get(reference)
+                yield waiting.pop(reference), _result(reference)
     finally:
         for reference in waiting:
             ray.cancel(reference, force=False)
 
 
-def _free() -> str:
-    return show(ray.available_resources())
+def _result(reference: ray.ObjectRef[T]) -> T | Exception:
+    try:
+        return ray.get(reference)
+    except (RayError, OrchestratorError) as error:
+        return error
+
+
+def _steps(progress: Any, seen: int) -> int:
+    try:
+        return int(ray.get(progress.steps.remote(), timeout=10))
+    except GetTimeoutError:
+        # A busy machine answers late; that is no progress, and no failure.
+        return seen
 
 
 def _main_thread() -> int:

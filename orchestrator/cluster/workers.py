@@ -11,6 +11,7 @@ import torch
 from orchestrator import storage
 from orchestrator.config import ExperimentConfig
 from orchestrator.data.samples import CachedSamples
+from orchestrator.errors import WeightsError
 from orchestrator.finetune.backbones import Backbone, create_backbone
 from orchestrator.finetune.classifier import Classifier, new_classifier
 from orchestrator.finetune.loop import TrainingSettings
@@ -84,8 +85,13 @@ class Workbench:
 
 @lru_cache(maxsize=2)
 def _pretrained(weights_uri: str, digest: str, spec_json: str) -> Backbone:
-    # The digest is part of the key: a file rewritten under the same name is another backbone.
-    backbone, _ = load_pretrained(weights_uri, BackboneSpec.model_validate_json(spec_json), seed=0)
+    backbone, found = load_pretrained(weights_uri, BackboneSpec.model_validate_json(spec_json), seed=0)
+    if found != digest:
+        raise WeightsError(
+            f"the backbone of the run must have the digest {digest}",
+            value=f"{found} in {weights_uri}",
+            remedy="Remove backbone.json from the run directory to make it anew.",
+        )
     return backbone
 
 
@@ -97,7 +103,7 @@ def resolve_precision(precision: Literal["fp32", "bf16", "auto"], device: str) -
 
 
 def worker_device(use_gpu: bool) -> str:
-    """Give the device of this worker: Ray shows a worker its own GPUs alone, numbered from 0."""
+    """Give the device of a task or trial: Ray shows it its own GPUs alone, numbered from 0."""
     return "cuda:0" if use_gpu else "cpu"
 
 

@@ -18,9 +18,13 @@ _CARD = "model.json"
 
 
 def save_model(uri: str, classifier: Classifier, card: ModelCard) -> ModelCard:
-    """Write `model.safetensors`, then `model.json`, below `uri`, and give the card with the weights' digest."""
+    """Write `model.safetensors`, then `model.json`, below `uri`, and give the card with the weights' digest.
+
+    An older card goes first: it must not stand beside weights that are not its own when this is cut short.
+    """
     content = _serialize(classifier)
     complete = card.model_copy(update={"weights_digest": storage.digest_bytes([content])})
+    storage.delete(storage.join(uri, _CARD))
     storage.write_bytes(storage.join(uri, _WEIGHTS), content)
     storage.write_bytes(storage.join(uri, _CARD), complete.to_json().encode())
     return complete

@@ -143,5 +143,7 @@ class GroupContext:
 
 @lru_cache(maxsize=256)
 def _digest_rows(context: GroupContext, subsets: tuple[str, ...]) -> str:
-    positions = context.table.where(subsets=list(subsets))
-    return storage.digest(sorted(subsets), data_fingerprint(context.table.table.take(pa.array(positions))))
+    rows = context.table.table.take(pa.array(context.table.where(subsets=list(subsets))))
+    # Trials learn from the cached samples: another choice of them makes other trials.
+    cached = np.asarray(rows.column("pixel_row")) >= 0
+    return storage.digest(sorted(subsets), data_fingerprint(rows), storage.digest_bytes([cached.tobytes()]))

@@ -8,7 +8,7 @@ from orchestrator import fingerprints, storage
 from orchestrator.cluster.baselines import BASELINE_VERSION, BaselineJob, control_arms, run_baselines
 from orchestrator.cluster.inference import InferencePlan, predict_samples
 from orchestrator.cluster.resources import trial_resources
-from orchestrator.data.reader import blocks_of
+from orchestrator.data.reader import blocks_of, number_rows
 from orchestrator.evaluation.judging import EVALUATION_VERSION, judge
 from orchestrator.evaluation.predictions import Predictions
 from orchestrator.records import BaselineResult, Evaluation, Group, ModelCard
@@ -32,6 +32,7 @@ def evaluate(context: GroupContext) -> int:
     for card in pending:
         record = _test(context, card)
         context.write(card.group, _EVALUATION, record)
+        context.run_directory.prune(f"groups/{card.group}/predictions", keep=record.fingerprint)
         accuracy = "no accuracy" if record.accuracy is None else f"accuracy {record.accuracy:.3f}"
         context.say(f"evaluate {card.group}: {accuracy} on {record.num_images:,} test images")
     return len(pending)
@@ -119,7 +120,9 @@ def _test(context: GroupContext, card: ModelCard) -> Evaluation:
     predictions = predict_samples(blocks, context.reader, plan, card.classes).with_baselines(
         {result.name: result.correct for result in results if result.correct is not None}
     )
-    name = f"groups/{card.group}/predictions.parquet"
+    fingerprint = _fingerprint(context, card)
+    # The name carries the fingerprint: an evaluation that is cut short must not put its table beside an older record.
+    name = f"groups/{card.group}/predictions/{fingerprint}.parquet"
     storage.write_table(context.run_directory.path(name), predictions.to_table())
     return judge(
         card.group,
@@ -130,9 +133,9 @@ def _test(context: GroupContext, card: ModelCard) -> Evaluation:
         seed=context.config.seed,
         predictions_path=name,
         seconds=card.seconds,
-        fingerprint=_fingerprint(context, card),
+        fingerprint=fingerprint,
     )
 
 
 def _test_blocks(context: GroupContext, group: Group) -> list[pa.Table]:
-    return blocks_of(context.rows(group, "test"), _BLOCK_ROWS)
+    return blocks_of(number_rows(context.rows(group, "test")), _BLOCK_ROWS)

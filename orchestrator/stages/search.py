@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from orchestrator.cluster.resources import trial_resources
 from orchestrator.cluster.tuning import TuningPlan, search_groups
-from orchestrator.errors import SearchError
+from orchestrator.errors import SearchError, StorageError
 from orchestrator.records import Group, Hyperparameters, Recipe, SearchResult, Trial
 from orchestrator.search.space import SearchSpace
 from orchestrator.search.studies import GroupStudy
@@ -87,7 +89,9 @@ def _run(
             f"search {group}: trial {trial.trial_id} {result} in {trial.seconds:.1f} s "
             f"({describe(trial.hyperparameters)})"
         )
-        journals[group].keep()
+        # A copy that fails now is made again with the next trial, and at the end without fail.
+        with suppress(StorageError):
+            journals[group].keep()
 
     plan = TuningPlan(
         resources_per_trial=trial_resources(config, use_gpu=context.use_gpu),
@@ -97,7 +101,12 @@ def _run(
         stall_timeout_s=context.config.cluster.stall_timeout_s,
     )
     samples = {group.name: context.samples(group) for group in groups}
-    search_groups(studies, samples, context.workbench, plan, context.shape, on_trial=on_trial)
+    cut_off = search_groups(studies, samples, context.workbench, plan, context.shape, on_trial=on_trial)
+    if cut_off:
+        context.say(
+            f"search: search.time_budget_s of {config.time_budget_s:g} s is spent, {cut_off} trial(s) were cut off; "
+            "a search with a larger budget runs them again"
+        )
 
 
 def _finish(context: GroupContext, group: Group, study: GroupStudy) -> SearchError | None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from orchestrator import fingerprints
-from orchestrator.cluster.resources import worker_resources
+from orchestrator import fingerprints, storage
+from orchestrator.cluster.resources import models_at_once, worker_resources
 from orchestrator.cluster.training import TRAIN_VERSION, TrainingJob, TrainingPlan, train_groups
 from orchestrator.data.reader import blocks_of
+from orchestrator.errors import OrchestratorError
 from orchestrator.records import ModelCard, Recipe
 from orchestrator.stages.context import GroupContext
 
@@ -17,7 +18,10 @@ _STREAM_BLOCK_ROWS = 256
 
 
 def train(context: GroupContext) -> int:
-    """Train the winner of every group whose model is not up to date; give the number of models."""
+    """Train the winner of every group whose model is not up to date; give the number of models.
+
+    Every group's training has ended, and the finished models are kept, before one's error is raised.
+    """
     pending = [
         recipe
         for recipe in context.recipes()
@@ -27,12 +31,21 @@ def train(context: GroupContext) -> int:
         return 0
     jobs = [_job(context, recipe) for recipe in pending]
     samples = {job.group: context.samples(context.group(job.group)) for job in jobs}
-    for card in train_groups(jobs, samples, context.workbench, _plan(context, jobs), context.shape):
+    errors: list[OrchestratorError] = []
+    for job, card in train_groups(jobs, samples, context.workbench, _plan(context, jobs), context.shape):
+        if isinstance(card, OrchestratorError):
+            context.say(f"train {job.group}: {card}")
+            errors.append(card)
+            continue
+        # The model is written: what is left of the training would only fill the disk.
+        storage.delete(storage.join(job.storage_uri, job.run_name))
         best = card.history[card.best_epoch - 1]
         context.say(
             f"train {card.group}: epoch {card.best_epoch} of {len(card.history)} kept, validation accuracy "
             f"{best.val_accuracy:.3f}, {card.num_workers} worker(s), {card.seconds:.1f} s"
         )
+    if errors:
+        raise errors[0]
     return len(jobs)
 
 
@@ -81,14 +94,15 @@ def _stream(rows: pa.Table) -> tuple[pa.Table, ...] | None:
 
 def _plan(context: GroupContext, jobs: list[TrainingJob]) -> TrainingPlan:
     config = context.config.train
+    streaming = any(job.stream is not None for job in jobs)
+    resources = worker_resources(
+        config, context.shape, use_gpu=context.use_gpu, streaming=streaming, num_groups=len(jobs)
+    )
     return TrainingPlan(
         num_workers=config.num_workers,
-        resources_per_worker=worker_resources(
-            config,
-            context.shape,
-            use_gpu=context.use_gpu,
-            streaming=any(job.stream is not None for job in jobs),
-            num_groups=len(jobs),
+        resources_per_worker=resources,
+        models_at_once=models_at_once(
+            resources, config.num_workers, context.shape, streaming=streaming, num_models=len(jobs)
         ),
         use_gpu=context.use_gpu,
         max_failures=config.max_failures,

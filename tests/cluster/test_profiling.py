@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from builders import write_parquet_shards
@@ -99,7 +100,10 @@ def test_a_sample_takes_that_many_of_each_subset_and_is_part_of_a_larger_one(tin
 
 
 def test_data_without_a_usable_sample_says_why(tmp_path: Path) -> None:
-    data = write_parquet_shards(tmp_path / "data", subsets={"empty": {}}, num_shards=1, bad_rows=3)
+    data = write_parquet_shards(tmp_path / "data", subsets={"broken": {"x": 3}}, num_shards=1)
+    for path in data.glob("*.parquet"):
+        table = pq.read_table(path).drop_columns(["image"])
+        pq.write_table(table.append_column("image", pa.array([b"no image"] * table.num_rows)), path)
     with pytest.raises(DataError, match="at least one usable sample, got 3 bad rows"):
         ingest(data, tmp_path / "run")
 

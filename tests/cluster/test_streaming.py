@@ -37,7 +37,7 @@ def test_a_run_streams_what_the_cache_does_not_hold(tiny_experiment: Callable[..
     report = Report.from_json((directory / "report.json").read_bytes(), source="report.json")
     assert 0.25 * made < report.catalogue.num_cached < 0.75 * made
     assert report.catalogue.num_images == made
-    table = SampleTable(pq.read_table(directory / "catalogue" / "catalogue.parquet"))
+    table = SampleTable(pq.read_table(directory / report.catalogue.table))
     assert report.evaluations[0].num_images == len(table.where(split="test"))
     assert [len(card.history) for card in report.models] == [2]
 
