@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from orchestrator.cluster.inference import predict_with_model
-from orchestrator.cluster.session import interruptible, session
+from orchestrator.cluster.session import session
 from orchestrator.errors import DataError, OrchestratorError
 from orchestrator.experiment_file import load_experiment
 from orchestrator.pipeline import STAGES, Pipeline
@@ -132,11 +132,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and give the exit code: 0 only when everything that was asked for was done."""
     if not any(command.name == STAGES[0] for command in app.registered_commands):
         _add_stage_commands()
-    with interruptible():
-        try:
-            app(args=None if argv is None else list(argv))
-        except SystemExit as end:
-            return end.code if isinstance(end.code, int) else int(end.code is not None)
+    try:
+        app(args=None if argv is None else list(argv))
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0
 
 

@@ -302,12 +302,13 @@ class EvaluateConfig(Section):
 
 
 class ClusterConfig(Section):
-    """Bound the waits on Ray: a stage that shows no progress for `stall_timeout_s` ends with an error.
+    """Bound the waits on Ray: a stage in which nothing ends for `stall_timeout_s` is ended with an error.
 
+    What counts is a block of samples, an epoch or a trial: the limit must be longer than the longest epoch.
     `autoscaling` says that nodes may join when work waits: then a plan that does not fit yet is no error.
     """
 
-    stall_timeout_s: PositiveFloat = 900.0
+    stall_timeout_s: PositiveFloat = 1800.0
     autoscaling: bool = False
 
 

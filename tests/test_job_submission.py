@@ -101,7 +101,7 @@ def test_a_stopped_run_ends_soon_and_says_that_it_can_go_on(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, "PYTHONUNBUFFERED": "1", "RAY_ADDRESS": "local"},
     )
     assert process.stdout is not None
     lines = []

@@ -102,7 +102,7 @@ def test_a_run_on_s3_passes_and_resumes_there(s3_environment: dict[str, str], ti
 def _run(experiment: Path, home: Path, environment: dict[str, str]) -> str:
     finished = subprocess.run(
         [sys.executable, "-m", "orchestrator", "run", str(experiment)],
-        env={**os.environ, **environment, "XDG_CACHE_HOME": str(home / "cache")},
+        env={**os.environ, **environment, "XDG_CACHE_HOME": str(home / "cache"), "RAY_ADDRESS": "local"},
         capture_output=True,
         text=True,
         timeout=280,

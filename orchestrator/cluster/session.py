@@ -21,6 +21,7 @@ _ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # an interruption ends the stage; Tune would go on to the next one
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # Tune's newer output prints a table however quiet it is told to be
 }
 
 
@@ -36,7 +37,9 @@ def session() -> Iterator[str]:
         _connect()
     _quieten()
     try:
-        yield _describe()
+        # After the connection: Ray's core puts its own handler in place, which ends the process at once.
+        with _interruptible():
+            yield _describe()
     finally:
         if started_here:
             ray.shutdown()
@@ -78,7 +81,7 @@ def _quieten() -> None:
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
+def _interruptible() -> Iterator[None]:
     """Treat SIGTERM (`ray job stop`) like Ctrl-C: KeyboardInterrupt in the main thread, once."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:

@@ -168,9 +168,13 @@ class _GroupSearcher(_NeverRestored, Searcher):
         super().__init__(metric=None, mode=None)
         self._studies = studies
         self._deadline = None if time_budget_s is None else time.monotonic() + time_budget_s
-        self.cut_off = 0
         self._on_trial = on_trial
         self._running: dict[str, tuple[str, int, Trial]] = {}
+
+    @property
+    def cut_off(self) -> int:
+        """Count the trials that Tune has ended without an outcome, as it does when the time budget is spent."""
+        return len(self._running)
 
     def suggest(self, trial_id: str) -> Any:
         progress = [self._progress(name) for name in self._studies]
@@ -193,18 +197,16 @@ class _GroupSearcher(_NeverRestored, Searcher):
         return {"group": group, "trial_id": name, "hyperparameters": hyperparameters.model_dump()}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        if trial_id not in self._running:
+        has_outcome = result is not None and _OUTCOME in result
+        if trial_id not in self._running or not (has_outcome or error):
             return
         group, number, placeholder = self._running.pop(trial_id)
-        if result is not None and _OUTCOME in result:
+        if result is not None and has_outcome:
             trial = Trial.model_validate_json(result[_OUTCOME])
-        elif error:
+        else:
             reason = "Tune lost the trial: its worker process may have died for lack of memory"
             seconds = time.time() - placeholder.started
             trial = placeholder.model_copy(update={"error": reason, "seconds": seconds})
-        else:
-            self.cut_off += 1
-            return
         self._studies[group].record(number, trial)
         self._on_trial(group, trial)
 

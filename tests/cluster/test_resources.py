@@ -6,6 +6,7 @@ import pytest
 
 from orchestrator.cluster.resources import (
     ClusterShape,
+    models_at_once,
     require_fit,
     slots,
     trial_resources,
@@ -13,7 +14,7 @@ from orchestrator.cluster.resources import (
     worker_resources,
 )
 from orchestrator.config import SearchConfig, TrainConfig
-from orchestrator.errors import ResourceError
+from orchestrator.errors import ConfigError, ResourceError
 
 TWO_NODES = ClusterShape(nodes=({"CPU": 2.0}, {"CPU": 2.0}))
 GPU_NODES = ClusterShape(nodes=({"CPU": 8.0}, {"CPU": 8.0, "GPU": 2.0}))
@@ -55,7 +56,7 @@ def test_trial_resources_default_to_one_device_and_yield_to_the_experiment() -> 
 
 @pytest.mark.parametrize(
     ("num_workers", "num_groups", "streaming", "cpus"),
-    [(1, 1, False, 4.0), (1, 3, False, 1.0), (2, 1, False, 2.0), (2, 1, True, 1.0), (4, 1, True, 0.5)],
+    [(1, 1, False, 2.0), (1, 3, False, 1.0), (2, 1, False, 2.0), (2, 1, True, 1.0), (4, 1, True, 0.5)],
 )
 def test_workers_share_the_cpus_and_streaming_leaves_one_for_reading(
     num_workers: int, num_groups: int, streaming: bool, cpus: float
@@ -65,3 +66,17 @@ def test_workers_share_the_cpus_and_streaming_leaves_one_for_reading(
     assert shares == {"CPU": cpus}
     reserved = cpus * num_workers + (1.0 if streaming else 0.0)
     assert reserved <= TWO_NODES.total("CPU")
+    assert slots(shares, TWO_NODES) >= num_workers
+
+
+@pytest.mark.parametrize(("streaming", "expected"), [(False, 2), (True, 1)])
+def test_models_that_stream_leave_a_cpu_free_however_many_wait(streaming: bool, expected: int) -> None:
+    at_once = models_at_once({"CPU": 1.0}, 2, TWO_NODES, streaming=streaming, num_models=5)
+    assert at_once == expected
+
+
+def test_auto_cannot_be_told_from_nodes_that_are_not_there_yet() -> None:
+    empty = ClusterShape(nodes=({"CPU": 4.0},), elastic=True)
+    with pytest.raises(ConfigError, match=r"Set train\.use_gpu"):
+        uses_gpu(TrainConfig(), empty)
+    assert uses_gpu(TrainConfig(use_gpu=True), empty) is True
