@@ -69,9 +69,10 @@ def fine_tune(
 ) -> FineTuneResult:
     """Train the stages that are not frozen, and the head, with cross-entropy at a constant rate.
 
-    On return the classifier holds the weights of the best epoch (of equals the earliest), in eval mode and on
-    the settings' device. Under torch.distributed every rank calls this with the same arguments (of a stream, its
-    own share): a global batch of `batch_size` is divided over the ranks, and every sample counts once an epoch.
+    On return the classifier holds the weights of the best epoch (of equal accuracies the one of least loss), in
+    eval mode and on the settings' device. Under torch.distributed every rank calls this with the same arguments (of
+    a stream, its own share): a global batch of `batch_size` is divided over the ranks, and every sample counts once
+    an epoch.
     `on_epoch` is called on every rank. A resumed training gives what an uninterrupted one gives.
 
     Raises BackboneError for a freeze depth beyond the backbone, DivergedError for a loss that is not finite,
@@ -263,7 +264,8 @@ def _require_same_training(state: TrainingState, hyperparameters: Hyperparameter
 def _is_better(new: EpochMetrics, best: EpochMetrics, metric: Metric) -> bool:
     if metric == "val_loss":
         return new.val_loss < best.val_loss
-    return new.val_accuracy > best.val_accuracy
+    # Few validation images give many equal accuracies, of which the loss tells the better.
+    return (new.val_accuracy, -new.val_loss) > (best.val_accuracy, -best.val_loss)
 
 
 def _copy(value: Any, device: str) -> Any:
