@@ -24,6 +24,7 @@ pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(600)]
 PIXEL_BYTES = 32 * 32 * 3
 
 
+@pytest.mark.slow
 def test_a_run_streams_what_the_cache_does_not_hold(tiny_experiment: Callable[..., ExperimentConfig]) -> None:
     made = sum(sum(labels.values()) for labels in SUBSETS.values())
     config = tiny_experiment(

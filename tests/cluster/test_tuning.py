@@ -51,10 +51,11 @@ def test_a_search_without_a_usable_trial_fails_after_recording_them_all(
     assert [len(result.trials) for result in searches(config)] == [2, 2]
 
 
+@pytest.mark.slow
 def test_a_spent_time_budget_ends_the_search_and_says_so(tiny_experiment: Callable[..., ExperimentConfig]) -> None:
     space = {"freeze_depth": [0], "learning_rate": [1e-3], "epochs": [1, 4000]}
     config = tiny_experiment(
-        search={"num_samples": 50, "space": space, "time_budget_s": 15}, grouping={"num_groups": 1}
+        search={"num_samples": 50, "space": space, "time_budget_s": 45}, grouping={"num_groups": 1}
     )
     lines: list[str] = []
     Pipeline(config, say=lines.append).run(UP_TO_SEARCH)
@@ -64,6 +65,7 @@ def test_a_spent_time_budget_ends_the_search_and_says_so(tiny_experiment: Callab
     assert any("trial(s) were cut off" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_a_killed_search_keeps_its_finished_trials_and_runs_those_in_flight_again(
     tiny_data: Path, tmp_path: Path
 ) -> None:

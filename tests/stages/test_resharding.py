@@ -15,6 +15,7 @@ from orchestrator.records import Report
 pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(400)]
 
 
+@pytest.mark.slow
 def test_baselines_of_an_earlier_run_stay_paired_with_their_images_after_resharding(
     tiny_data: Path, tmp_path: Path, tiny_experiment: Callable[..., ExperimentConfig]
 ) -> None:
