@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from test_object_store import free_port
 from tiny_experiments import experiment_dict
 
 from orchestrator.records import Report
@@ -21,11 +21,17 @@ ROOT = Path(__file__).parents[1]
 RAY = str(Path(sys.executable).parent / "ray")
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 @pytest.fixture(scope="module")
 def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Start a head node with token authentication; give the environment of a shell that may submit to it."""
     home = tmp_path_factory.mktemp("home")
-    dashboard = free_port()
+    dashboard, agent = free_port(), free_port()
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
         "HOME": str(home),
@@ -38,7 +44,11 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     temporary = f"/tmp/ray-{dashboard}"
     start = [RAY, "start", "--head", "--block", "--num-cpus=2", f"--port={free_port()}", f"--temp-dir={temporary}"]
     raylet = subprocess.Popen(
-        [*start, f"--dashboard-port={dashboard}"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        # Jobs go through the node's agent, and its default port belongs to the session's cluster.
+        [*start, f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
         yield {**environment, "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
