@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import TypeVar
 
 from orchestrator import fingerprints, storage
 from orchestrator.cluster.ingest import (
@@ -34,7 +33,6 @@ from orchestrator.records import (
     Groups,
     PretrainedBackbone,
     Profile,
-    Record,
     Report,
     StageCost,
 )
@@ -48,7 +46,6 @@ from orchestrator.stages.train import read_models, train
 STAGES = ("pretrain", "catalogue", "profile", "group", "search", "train", "evaluate", "report")
 
 Say = Callable[[str], None]
-RecordType = TypeVar("RecordType", bound=Record)
 
 
 class Pipeline:
@@ -120,24 +117,19 @@ class Pipeline:
     # The inputs of stages: each is found in the run directory, or the stage that makes it must run first.
 
     @cached_property
-    def _data(self) -> DataConfig:
-        return resolve_demo(self.config.data, self.run_directory.path("demo"))
-
-    @cached_property
     def _ingest(self) -> IngestPlan:
-        return self._ingest_plan(self._data, "catalogue", needs_subset=True)
+        return self._ingest_plan(self.config.data, "catalogue", needs_subset=True)
 
     @cached_property
     def _source(self) -> IngestPlan | None:
         """The source task's plan; None when the weights come from elsewhere."""
         if self.config.backbone.weights != "pretrain" or self.config.pretrain is None:
             return None
-        data = resolve_demo(self.config.pretrain.data, self.run_directory.path("demo"))
-        return self._ingest_plan(data, "pretrain/catalogue", needs_subset=False)
+        return self._ingest_plan(self.config.pretrain.data, "pretrain/catalogue", needs_subset=False)
 
     def _ingest_plan(self, data: DataConfig, folder: str, *, needs_subset: bool) -> IngestPlan:
         return IngestPlan(
-            data=data,
+            data=resolve_demo(data, self.run_directory.path("demo")),
             image_size=self.config.backbone.image_size,
             resize=self.config.backbone.resize,
             seed=self.config.seed,
@@ -216,7 +208,6 @@ class Pipeline:
             run_directory=self.run_directory,
             backbone=self._backbone_record,
             table=self._samples,
-            catalogue=self._catalogue_record,
             reader=self._reader,
             groups=self._groups_record,
             shape=observe_cluster(elastic=self.config.cluster.autoscaling),
@@ -230,8 +221,10 @@ class Pipeline:
         if self.run_directory.find("backbone.json", PretrainedBackbone, fingerprint):
             return 0
         self._say(f"pretrain: {self.config.backbone.name} with weights {self.config.backbone.weights}")
-        source = None if self._source is None else self._make_catalogue(self._source, "pretrain/catalogue.json")
-        record = prepare_backbone(self.config, self.run_directory.uri, source, self._source, fingerprint=fingerprint)
+        source = None
+        if self._source is not None:
+            source = self._find_catalogue(self._source) or self._make_catalogue(self._source)
+        record = prepare_backbone(self.config, self.run_directory.uri, source, fingerprint=fingerprint)
         self.run_directory.write("backbone.json", record)
         self.run_directory.prune("backbone", keep=fingerprint)
         if record.source_accuracy is not None:
@@ -239,10 +232,9 @@ class Pipeline:
         return 1
 
     def _catalogue(self) -> int:
-        fingerprint = self._catalogue_fingerprint(self._ingest)
-        if self.run_directory.find("catalogue.json", Catalogue, fingerprint):
+        if self._find_catalogue(self._ingest):
             return 0
-        record = self._make_catalogue(self._ingest, "catalogue.json")
+        record = self._make_catalogue(self._ingest)
         bad = "".join(f"; {count} x {reason}" for reason, count in record.quarantine_reasons.items())
         self._say(
             f"catalogue: {record.num_images:,} images, {len(record.labels)} labels, {len(record.subsets)} subsets; "
@@ -250,14 +242,14 @@ class Pipeline:
         )
         return 1
 
-    def _make_catalogue(self, plan: IngestPlan, name: str) -> Catalogue:
+    def _find_catalogue(self, plan: IngestPlan) -> Catalogue | None:
+        return self.run_directory.find(f"{plan.folder}.json", Catalogue, self._catalogue_fingerprint(plan))
+
+    def _make_catalogue(self, plan: IngestPlan) -> Catalogue:
         fingerprint = self._catalogue_fingerprint(plan)
-        found = self.run_directory.find(name, Catalogue, fingerprint)
-        if found is not None:
-            return found
         self._say(f"{plan.folder}: reading {plan.data.uri}")
         record = make_catalogue(plan, fingerprint=fingerprint)
-        self.run_directory.write(name, record)
+        self.run_directory.write(f"{plan.folder}.json", record)
         self.run_directory.prune(plan.folder, keep=fingerprint)
         return record
 

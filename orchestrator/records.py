@@ -262,18 +262,11 @@ class BaselineResult(Record):
     error: str | None = None
 
 
-class Evaluation(Record):
+class Evaluation(Record, Scores):
     """Hold the test results of one group. Rows of the confusion matrix are true classes."""
 
     group: str
-    num_images: int
     classes: list[str]
-    accuracy: float | None
-    accuracy_interval: tuple[float, float] | None
-    macro_f1: float | None
-    macro_auc: float | None
-    cross_entropy: float | None
-    confusion_matrix: list[list[int]]
     subsets: list[SubsetScores]
     baselines: list[Baseline]
     predictions: str

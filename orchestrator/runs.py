@@ -37,8 +37,7 @@ class RunDirectory:
     @classmethod
     def of(cls, config: ExperimentConfig) -> RunDirectory:
         """Give the run directory of an experiment."""
-        path = config.storage_path
-        return cls(storage.join(path if "://" in path else str(Path(path).expanduser()), config.name))
+        return cls(storage.join(storage.absolute(config.storage_path), config.name))
 
     def path(self, *parts: str) -> str:
         """Give the path or URI of a file of the run."""
@@ -79,9 +78,7 @@ class RunDirectory:
     @contextmanager
     def owned(self) -> Iterator[None]:
         """Own the run directory while the block runs. Raises RunLockedError naming a live owner."""
-        lease = (
-            _FileLease(Path(self.uri.removeprefix("file://"))) if storage.is_local(self.uri) else _RemoteLease(self.uri)
-        )
+        lease = _FileLease(storage.local_path(self.uri)) if storage.is_local(self.uri) else _RemoteLease(self.uri)
         lease.acquire()
         try:
             yield

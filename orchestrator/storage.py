@@ -40,6 +40,11 @@ def is_local(uri: str) -> bool:
     return "://" not in uri or uri.startswith("file://")
 
 
+def local_path(uri: str) -> Path:
+    """Give the path of a local path or file:// URI; see `is_local`."""
+    return Path(resolve(uri)[1])
+
+
 def absolute(uri: str) -> str:
     """Make a local path absolute, as other processes need it; a URI stays as it is."""
     return uri if "://" in uri else str(Path(uri).expanduser().absolute())

@@ -17,7 +17,7 @@ from orchestrator.cluster.failures import translate
 from orchestrator.cluster.resources import ClusterShape, require_fit
 from orchestrator.cluster.watchdog import Watchdog, gather, start_progress
 from orchestrator.cluster.workers import GroupSamples, Workbench, use_threads, worker_device
-from orchestrator.data.reader import PixelReader, in_catalogue_order
+from orchestrator.data.reader import PixelReader
 from orchestrator.finetune.classifier import Classifier, predict_probabilities
 from orchestrator.finetune.loop import EpochEnd, fine_tune
 from orchestrator.records import BaselineResult, Hyperparameters
@@ -28,12 +28,11 @@ BaselineName = Literal["fixed_rule", "head_only", "from_scratch"]
 
 @dataclass(frozen=True, kw_only=True)
 class BaselineJob:
-    """Hold one control arm to train and the blocks of test samples to judge it by."""
+    """Hold one control arm to train."""
 
     group: str
     name: BaselineName
     hyperparameters: Hyperparameters
-    test: tuple[pa.Table, ...]
     fingerprint: str
 
 
@@ -55,6 +54,7 @@ def control_arms(
 def run_baselines(
     jobs: Sequence[BaselineJob],
     samples: Mapping[str, GroupSamples],
+    tests: Mapping[str, Sequence[pa.Table]],
     workbench: Workbench,
     reader: PixelReader,
     resources: Mapping[str, float],
@@ -62,12 +62,15 @@ def run_baselines(
     *,
     stall_timeout_s: float,
 ) -> Iterator[BaselineResult]:
-    """Train and test the control arms, as many at a time as fit; one that fails is a result with its error."""
+    """Train and test the control arms, as many at a time as fit; one that fails is a result with its error.
+
+    `samples` and `tests` go by group; the latter are numbered catalogue rows, in blocks of one fragment each.
+    """
     if not jobs:
         return
     require_fit(resources, 1, shape, what="one baseline", remedy="Lower search.resources_per_trial.")
     progress = start_progress()
-    shared = {group: ray.put(data) for group, data in samples.items()}
+    shared = {group: (ray.put(samples[group]), ray.put(list(tests[group]))) for group in samples}
     num_cpus, num_gpus = resources.get("CPU", 1.0), resources.get("GPU", 0.0)
     # A process that has used a GPU keeps its memory: it ends with its task.
     decorate = ray.remote(
@@ -82,7 +85,7 @@ def run_baselines(
     # The longest first, so that none is left to run alone at the end.
     ordered = sorted(jobs, key=lambda job: (job.hyperparameters.freeze_depth, -job.hyperparameters.epochs))
     submissions = [
-        partial(task.remote, job, shared[job.group], workbench, reader, dict(resources), progress) for job in ordered
+        partial(task.remote, job, *shared[job.group], workbench, reader, dict(resources), progress) for job in ordered
     ]
     with Watchdog("the baselines", wanted=resources, stall_timeout_s=stall_timeout_s) as watchdog:
         for index, outcome in gather(submissions, progress=progress, watchdog=watchdog):
@@ -112,6 +115,7 @@ def _result(
 def _run(
     job: BaselineJob,
     samples: GroupSamples,
+    test: list[pa.Table],
     workbench: Workbench,
     reader: PixelReader,
     resources: dict[str, float],
@@ -125,7 +129,7 @@ def _run(
     try:
         classifier = _train(job, samples, workbench, device, progress)
         seconds = time.perf_counter() - started
-        correct = _test(job, samples, workbench, reader, classifier, device)
+        correct = _test(test, samples.classes, workbench, reader, classifier, device)
     except Exception as failure:  # whatever ends a control arm is its result
         seconds = time.perf_counter() - started
         error = f"{type(failure).__name__}: {failure}"
@@ -134,12 +138,11 @@ def _run(
 
 def _train(job: BaselineJob, samples: GroupSamples, workbench: Workbench, device: str, progress: Any) -> Classifier:
     from_scratch = job.name == "from_scratch"
-    num_classes = len(samples.classes)
 
     def on_epoch(end: EpochEnd) -> None:
         progress.step.remote()
 
-    classifier = workbench.random_classifier(num_classes) if from_scratch else workbench.classifier(num_classes)
+    classifier = workbench.classifier(len(samples.classes), from_scratch=from_scratch)
     fine_tune(
         classifier,
         workbench.backbone.spec,
@@ -153,17 +156,18 @@ def _train(job: BaselineJob, samples: GroupSamples, workbench: Workbench, device
 
 
 def _test(
-    job: BaselineJob,
-    samples: GroupSamples,
+    blocks: list[pa.Table],
+    classes: Sequence[str],
     workbench: Workbench,
     reader: PixelReader,
     classifier: Classifier,
     device: str,
 ) -> NDArray[np.bool_]:
     """Tell for every test sample, in the catalogue's order, whether its class is found."""
-    classes = np.asarray(samples.classes)
-    found = [np.zeros(0, dtype=np.bool_)]
-    for block in job.test:
+    names = np.asarray(classes)
+    correct = np.zeros(sum(block.num_rows for block in blocks), dtype=np.bool_)
+    for block in blocks:
         probabilities = predict_probabilities(classifier, workbench.backbone.spec, reader.read(block), device=device)
-        found.append(classes[probabilities.argmax(axis=1)] == np.asarray(block.column("label").to_pylist()))
-    return in_catalogue_order(job.test, np.concatenate(found))
+        found = names[probabilities.argmax(axis=1)] == np.asarray(block.column("label").to_pylist())
+        correct[np.asarray(block.column("position"))] = found
+    return correct

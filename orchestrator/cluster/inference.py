@@ -19,7 +19,7 @@ from orchestrator.cluster.watchdog import Watchdog, watched
 from orchestrator.cluster.workers import use_threads, worker_device
 from orchestrator.config import ClusterConfig, DataConfig
 from orchestrator.data.decoding import decode_image, resize_image
-from orchestrator.data.reader import PixelReader, in_catalogue_order
+from orchestrator.data.reader import PixelReader
 from orchestrator.data.sources import Fragment, list_fragments, read_fragment
 from orchestrator.errors import DataError, StorageError
 from orchestrator.evaluation.predictions import Predictions
@@ -55,11 +55,10 @@ def predict_samples(
 
     Samples come from the cache, or from their files.
     """
-    numbered = [block.append_column("block", pa.array([key] * block.num_rows)) for key, block in enumerate(blocks)]
     truth = {label: index for index, label in enumerate(classes)}
-    parts: dict[int, NDArray[np.float32]] = {}
-    if numbered:
-        predicted = ray.data.from_arrow(numbered).map_batches(
+    probabilities = np.zeros((sum(block.num_rows for block in blocks), len(classes)), dtype=np.float32)
+    if blocks:
+        predicted = ray.data.from_arrow(list(blocks)).map_batches(
             _Predict(reader, plan), batch_size=None, batch_format="pyarrow", num_cpus=1, num_gpus=plan.num_gpus
         )
         with (
@@ -67,15 +66,13 @@ def predict_samples(
             Watchdog("the test pass", wanted=_wanted(plan), stall_timeout_s=plan.stall_timeout_s) as watchdog,
         ):
             for row in watched(predicted.iter_rows(), watchdog):
-                parts[int(row["block"])] = row["probabilities"]
-    empty = np.zeros((0, len(classes)), dtype=np.float32)
-    probabilities = np.concatenate([empty, *(parts[key] for key in sorted(parts))])
+                probabilities[row["position"]] = row["probabilities"]
     rows = pa.concat_tables(blocks).sort_by("position").to_pylist() if blocks else []
     return Predictions(
         ids=[row["id"] for row in rows],
         subsets=[row["subset"] for row in rows],
         truth=np.array([truth[row["label"]] for row in rows], dtype=np.int64),
-        probabilities=in_catalogue_order(blocks, probabilities),
+        probabilities=probabilities,
     )
 
 
@@ -92,7 +89,7 @@ class _Predict:
         probabilities = predict_probabilities(
             classifier, card.backbone, self.reader.read(block), device=self.plan.device
         )
-        return {"block": [block.column("block")[0].as_py()], "probabilities": [probabilities]}
+        return {"position": [np.asarray(block.column("position"))], "probabilities": [probabilities]}
 
 
 @lru_cache(maxsize=2)

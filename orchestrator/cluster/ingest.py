@@ -6,7 +6,6 @@ import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -154,7 +153,7 @@ def _cache_fraction(num_rows: int, plan: IngestPlan) -> float:
 def _require_disk(wanted: int, plan: IngestPlan) -> None:
     if not storage.is_local(plan.run_uri):
         return
-    directory = Path(storage.resolve(plan.run_uri)[1])
+    directory = storage.local_path(plan.run_uri)
     directory.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(directory).free
     if wanted > free:

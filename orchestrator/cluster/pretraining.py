@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from pyarrow import compute as pc
 
 from orchestrator import storage
-from orchestrator.cluster.ingest import IngestPlan, read_samples
-from orchestrator.cluster.resources import observe_cluster, uses_gpu, worker_resources
+from orchestrator.cluster.ingest import read_samples
+from orchestrator.cluster.resources import observe_cluster
 from orchestrator.cluster.training import TrainingJob, TrainingPlan, train_groups
 from orchestrator.cluster.workers import GroupSamples, Workbench
 from orchestrator.config import ExperimentConfig, PretrainConfig
@@ -33,7 +33,6 @@ def prepare_backbone(
     config: ExperimentConfig,
     run_uri: str,
     source: Catalogue | None,
-    source_plan: IngestPlan | None,
     *,
     fingerprint: str,
 ) -> PretrainedBackbone:
@@ -44,7 +43,7 @@ def prepare_backbone(
     started = time.perf_counter()
     spec = resolve_spec(config.backbone)
     accuracy: float | None = None
-    if source is None or source_plan is None:
+    if source is None:
         backbone, _ = load_pretrained(config.backbone.weights, spec, seed=config.seed)
     else:
         card = _train_source(config, spec, run_uri, source, fingerprint)
@@ -76,7 +75,6 @@ def _train_source(
 ) -> ModelCard:
     assert config.pretrain is not None
     shape = observe_cluster(elastic=config.cluster.autoscaling)
-    use_gpu = uses_gpu(config.train, shape)
     samples = _source_samples(config.pretrain, run_uri, source)
     untrained = create_backbone(spec.name, spec.kwargs, spec.image_size)
     # How groups are searched is no part of the source task.
@@ -92,15 +90,7 @@ def _train_source(
         storage_uri=storage.join(run_uri, "ray_train"),
         from_scratch=True,
     )
-    plan = TrainingPlan(
-        num_workers=config.train.num_workers,
-        resources_per_worker=worker_resources(config.train, shape, use_gpu=use_gpu, streaming=False, num_groups=1),
-        use_gpu=use_gpu,
-        max_failures=config.train.max_failures,
-        num_to_keep=config.train.num_to_keep,
-        models_at_once=1,
-        stall_timeout_s=config.cluster.stall_timeout_s,
-    )
+    plan = TrainingPlan.of(config, [job], shape)
     ((_, outcome),) = train_groups([job], {_SOURCE_GROUP: samples}, workbench, plan, shape)
     if isinstance(outcome, OrchestratorError):
         raise outcome

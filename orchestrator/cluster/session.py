@@ -19,8 +19,8 @@ _ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # much of a short training run is waiting for this poll
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # a trial's history is in its study; three more copies cost time
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # an interruption ends the stage; Tune would go on to the next one
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",  # the study is the record: Tune's is not read
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # tasks without a GPU see the devices; torch is told not to use them
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's newer output prints a table however quiet it is told to be
 }
 

@@ -28,10 +28,11 @@ from ray.train.torch import TorchTrainer, get_device
 
 from orchestrator import storage
 from orchestrator.cluster.failures import translate
-from orchestrator.cluster.resources import ClusterShape, require_fit
+from orchestrator.cluster.resources import ClusterShape, models_at_once, require_fit, uses_gpu, worker_resources
 from orchestrator.cluster.session import set_environment
 from orchestrator.cluster.watchdog import Watchdog, beside_driver, gather, start_progress
 from orchestrator.cluster.workers import GroupSamples, Workbench, use_threads
+from orchestrator.config import ExperimentConfig
 from orchestrator.data.reader import PixelReader
 from orchestrator.errors import OrchestratorError, ResourceError
 from orchestrator.finetune.checkpoints import load_state, save_state
@@ -77,6 +78,25 @@ class TrainingPlan:
     models_at_once: int
     stall_timeout_s: float
 
+    @classmethod
+    def of(cls, config: ExperimentConfig, jobs: Sequence[TrainingJob], shape: ClusterShape) -> TrainingPlan:
+        """Share the cluster among the workers of as many of the jobs' models as fit at the same time."""
+        train = config.train
+        use_gpu = uses_gpu(train, shape)
+        streaming = any(job.stream is not None for job in jobs)
+        resources = worker_resources(train, shape, use_gpu=use_gpu, streaming=streaming, num_groups=len(jobs))
+        return cls(
+            num_workers=train.num_workers,
+            resources_per_worker=resources,
+            models_at_once=models_at_once(
+                resources, train.num_workers, shape, streaming=streaming, num_models=len(jobs)
+            ),
+            use_gpu=use_gpu,
+            max_failures=train.max_failures,
+            num_to_keep=train.num_to_keep,
+            stall_timeout_s=config.cluster.stall_timeout_s,
+        )
+
 
 def train_groups(
     jobs: Sequence[TrainingJob],
@@ -107,7 +127,7 @@ def train_groups(
     with Watchdog("training", wanted=wanted, stall_timeout_s=plan.stall_timeout_s) as watchdog:
         finished = gather(submissions, progress=progress, watchdog=watchdog, limit=plan.models_at_once)
         for index, outcome in finished:
-            yield jobs[index], _read_outcome(outcome)
+            yield jobs[index], _finish(jobs[index], outcome)
 
 
 def _require_reading_cpu(plan: TrainingPlan, shape: ClusterShape) -> None:
@@ -120,9 +140,11 @@ def _require_reading_cpu(plan: TrainingPlan, shape: ClusterShape) -> None:
         )
 
 
-def _read_outcome(outcome: str | Exception) -> ModelCard | OrchestratorError:
+def _finish(job: TrainingJob, outcome: str | Exception) -> ModelCard | OrchestratorError:
     if isinstance(outcome, Exception):
         return translate(outcome, "a training run")
+    # The model is written: what is left of the training would only fill the disk.
+    storage.delete(storage.join(job.storage_uri, job.run_name))
     return ModelCard.from_json(outcome, source="the trained model")
 
 
@@ -163,8 +185,7 @@ def train_worker(loop_config: dict[str, Any]) -> Any:
     use_threads(plan.resources_per_worker.get("CPU", 1.0))
     context = ray.train.get_context()
     rank = context.get_world_rank()
-    num_classes = len(samples.classes)
-    classifier = workbench.random_classifier(num_classes) if job.from_scratch else workbench.classifier(num_classes)
+    classifier = workbench.classifier(len(samples.classes), from_scratch=job.from_scratch)
     checkpoint = ray.train.get_checkpoint()
     result = fine_tune(
         classifier,

@@ -65,22 +65,20 @@ class Workbench:
             metric=self.metric,
         )
 
-    def classifier(self, num_classes: int) -> Classifier:
-        """Give a classifier with the pretrained backbone and a new head."""
-        backbone = _pretrained(self.weights_uri, self.backbone.digest, self.backbone.spec.model_dump_json())
-        return new_classifier(backbone, num_classes, seed=self.seed)
-
-    def random_classifier(self, num_classes: int) -> Classifier:
-        """Give a classifier of the same architecture with nothing pretrained."""
-        spec = self.backbone.spec
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            backbone = create_backbone(spec.name, spec.kwargs, spec.image_size)
+    def classifier(self, num_classes: int, *, from_scratch: bool = False) -> Classifier:
+        """Give a classifier with a new head on the pretrained backbone, or on one with nothing pretrained."""
+        backbone = self._random() if from_scratch else self.pretrained()
         return new_classifier(backbone, num_classes, seed=self.seed)
 
     def pretrained(self) -> Backbone:
         """Give the pretrained backbone, loaded once for each process: do not change it."""
         return _pretrained(self.weights_uri, self.backbone.digest, self.backbone.spec.model_dump_json())
+
+    def _random(self) -> Backbone:
+        spec = self.backbone.spec
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            return create_backbone(spec.name, spec.kwargs, spec.image_size)
 
 
 @lru_cache(maxsize=2)

@@ -91,7 +91,7 @@ def _shard_uri(uri: str, key: int) -> str:
 def _local_shard(uri: str, key: int) -> Path:
     """Give the path of a fragment's pixels on this machine, fetching them when they are elsewhere."""
     if storage.is_local(uri):
-        return Path(storage.resolve(_shard_uri(uri, key))[1])
+        return storage.local_path(_shard_uri(uri, key))
     return _fetched_shard(uri, key, storage.scratch_directory("pixels") / storage.digest(uri))
 
 

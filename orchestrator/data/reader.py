@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -89,16 +88,11 @@ class PixelReader:
 
 
 def number_rows(rows: pa.Table) -> pa.Table:
-    """Add the column position: the place of each row in the catalogue's order, which no resharding changes."""
+    """Add the column position: the place of each row in the catalogue's order, which no resharding changes.
+
+    What is found out block by block is put back by it.
+    """
     return rows.append_column("position", pa.array(np.arange(rows.num_rows)))
-
-
-def in_catalogue_order(blocks: Sequence[pa.Table], values: NDArray[Any]) -> NDArray[Any]:
-    """Put values [n, ...], one for each row of numbered blocks in turn, back into the catalogue's order."""
-    ordered = np.empty_like(values)
-    for start, block in zip(np.cumsum([0, *(block.num_rows for block in blocks)]), blocks, strict=False):
-        ordered[np.asarray(block.column("position"))] = values[start : start + block.num_rows]
-    return ordered
 
 
 def blocks_of(rows: pa.Table, max_rows: int) -> list[pa.Table]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
@@ -20,7 +19,7 @@ from orchestrator.data.reader import PixelReader
 from orchestrator.data.samples import CachedSamples
 from orchestrator.diversity.entropy import shannon_entropy
 from orchestrator.errors import DataError
-from orchestrator.records import Catalogue, Group, Groups, Hyperparameters, PretrainedBackbone, Recipe, Record
+from orchestrator.records import Group, Groups, Hyperparameters, PretrainedBackbone, Recipe, Record
 from orchestrator.runs import RunDirectory
 from orchestrator.search.rules import fixed_rule
 
@@ -35,11 +34,11 @@ class GroupContext:
     run_directory: RunDirectory
     backbone: PretrainedBackbone
     table: SampleTable
-    catalogue: Catalogue
     reader: PixelReader
     groups: Groups
     shape: ClusterShape
     say: Callable[[str], None]
+    _digests: dict[str, str] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def use_gpu(self) -> bool:
@@ -124,7 +123,12 @@ class GroupContext:
 
     def data_fingerprint(self, group: Group) -> str:
         """Digest the samples of a group alone: another group's new data leaves it as it is."""
-        return _digest_rows(self, tuple(group.subsets))
+        if group.name not in self._digests:
+            rows = self.table.table.take(pa.array(self._positions(group, None)))
+            # Trials learn from the cached samples: another choice of them makes other trials.
+            cached = storage.digest_bytes([(np.asarray(rows.column("pixel_row")) >= 0).tobytes()])
+            self._digests[group.name] = storage.digest(sorted(group.subsets), data_fingerprint(rows), cached)
+        return self._digests[group.name]
 
     def study_fingerprint(self, group: Group) -> str:
         """Fingerprint what makes a group's trials comparable."""
@@ -139,11 +143,3 @@ class GroupContext:
     def search_fingerprint(self, group: Group) -> str:
         """Fingerprint a group's finished search."""
         return fingerprints.of_search(self.config, study=self.study_fingerprint(group), version=SEARCH_VERSION)
-
-
-@lru_cache(maxsize=256)
-def _digest_rows(context: GroupContext, subsets: tuple[str, ...]) -> str:
-    rows = context.table.table.take(pa.array(context.table.where(subsets=list(subsets))))
-    # Trials learn from the cached samples: another choice of them makes other trials.
-    cached = np.asarray(rows.column("pixel_row")) >= 0
-    return storage.digest(sorted(subsets), data_fingerprint(rows), storage.digest_bytes([cached.tobytes()]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 from orchestrator import storage
 
@@ -23,7 +22,7 @@ class StudyJournal:
         self._is_local = storage.is_local(uri)
         self._kept_at = time.monotonic()
         if self._is_local:
-            self.path = Path(uri.removeprefix("file://"))
+            self.path = storage.local_path(uri)
             return
         self.path = storage.scratch_directory("studies") / f"{storage.digest(uri)}.log"
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from orchestrator import fingerprints, storage
-from orchestrator.cluster.resources import models_at_once, worker_resources
+from orchestrator import fingerprints
 from orchestrator.cluster.training import TRAIN_VERSION, TrainingJob, TrainingPlan, train_groups
 from orchestrator.data.reader import blocks_of
 from orchestrator.errors import OrchestratorError
@@ -32,13 +31,12 @@ def train(context: GroupContext) -> int:
     jobs = [_job(context, recipe) for recipe in pending]
     samples = {job.group: context.samples(context.group(job.group)) for job in jobs}
     errors: list[OrchestratorError] = []
-    for job, card in train_groups(jobs, samples, context.workbench, _plan(context, jobs), context.shape):
+    plan = TrainingPlan.of(context.config, jobs, context.shape)
+    for job, card in train_groups(jobs, samples, context.workbench, plan, context.shape):
         if isinstance(card, OrchestratorError):
             context.say(f"train {job.group}: {card}")
             errors.append(card)
             continue
-        # The model is written: what is left of the training would only fill the disk.
-        storage.delete(storage.join(job.storage_uri, job.run_name))
         best = card.history[card.best_epoch - 1]
         context.say(
             f"train {card.group}: epoch {card.best_epoch} of {len(card.history)} kept, validation accuracy "
@@ -90,22 +88,3 @@ def _stream(rows: pa.Table) -> tuple[pa.Table, ...] | None:
     if (np.asarray(rows.column("pixel_row")) >= 0).all():
         return None
     return tuple(blocks_of(rows, _STREAM_BLOCK_ROWS))
-
-
-def _plan(context: GroupContext, jobs: list[TrainingJob]) -> TrainingPlan:
-    config = context.config.train
-    streaming = any(job.stream is not None for job in jobs)
-    resources = worker_resources(
-        config, context.shape, use_gpu=context.use_gpu, streaming=streaming, num_groups=len(jobs)
-    )
-    return TrainingPlan(
-        num_workers=config.num_workers,
-        resources_per_worker=resources,
-        models_at_once=models_at_once(
-            resources, config.num_workers, context.shape, streaming=streaming, num_models=len(jobs)
-        ),
-        use_gpu=context.use_gpu,
-        max_failures=config.max_failures,
-        num_to_keep=config.num_to_keep,
-        stall_timeout_s=context.config.cluster.stall_timeout_s,
-    )

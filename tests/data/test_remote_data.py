@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from builders import write_image_folder, write_parquet_shards
-from pyarrow import fs
 
 from orchestrator import storage
 from orchestrator.config import DataConfig
@@ -20,26 +19,6 @@ MakeCatalogue = Callable[..., pa.Table]
 SUBSETS = {"north": {"cat": 6, "dog": 4}}
 
 
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    server = pytest.importorskip("moto.server", reason="moto[server] plays the object store").ThreadedMotoServer(
-        "127.0.0.1", port=0, verbose=False
-    )
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture
-def bucket(endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    settings = {"AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
-    for name, value in {**settings, "AWS_DEFAULT_REGION": "us-east-1", "XDG_CACHE_HOME": str(tmp_path)}.items():
-        monkeypatch.setenv(name, value)
-    fs.S3FileSystem(endpoint_override=endpoint, allow_bucket_creation=True).create_dir("bucket")
-    return "s3://bucket"
-
-
 def upload(directory: Path, uri: str) -> str:
     for path in directory.rglob("*.*"):
         storage.write_bytes(storage.join(uri, str(path.relative_to(directory))), path.read_bytes())
@@ -48,17 +27,23 @@ def upload(directory: Path, uri: str) -> str:
 
 @pytest.mark.parametrize("format", ["parquet", "images"])
 def test_an_object_store_gives_the_same_catalogue_and_pixels_as_a_disk(
-    tmp_path: Path, bucket: str, parquet_config: MakeConfig, make_catalogue: MakeCatalogue, format: str
+    tmp_path: Path,
+    s3_bucket: str,
+    parquet_config: MakeConfig,
+    make_catalogue: MakeCatalogue,
+    monkeypatch: pytest.MonkeyPatch,
+    format: str,
 ) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     if format == "parquet":
         local = parquet_config(write_parquet_shards(tmp_path / "data", subsets=SUBSETS))
     else:
         local = DataConfig(uri=str(write_image_folder(tmp_path / "data", subsets=SUBSETS)))
-    remote = local.model_copy(update={"uri": upload(tmp_path / "data", f"{bucket}/{format}/data")})
+    remote = local.model_copy(update={"uri": upload(tmp_path / "data", f"{s3_bucket}/{format}/data")})
     assert listing_digest(remote) == listing_digest(remote)
     tables = {
         str(tmp_path / "pixels"): make_catalogue(local, tmp_path / "pixels"),
-        f"{bucket}/{format}/pixels": make_catalogue(remote, f"{bucket}/{format}/pixels"),
+        f"{s3_bucket}/{format}/pixels": make_catalogue(remote, f"{s3_bucket}/{format}/pixels"),
     }
     first, second = tables.values()
     assert first.equals(second)
