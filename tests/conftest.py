@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from tiny_experiments import SUBSETS, experiment_dict
 from orchestrator.cluster.session import set_environment
 from orchestrator.config import ExperimentConfig
 from orchestrator.experiment_file import validate_experiment
+from orchestrator.pipeline import Pipeline
 
 
 @pytest.fixture(scope="session")
@@ -69,3 +71,24 @@ def tiny_experiment(tiny_data: Path, tmp_path: Path) -> Callable[..., Experiment
         return validate_experiment(experiment_dict(tiny_data, tmp_path / "runs", **sections))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tiny_profile(ray_cluster: Cluster, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The storage path of a tiny run that was stopped after its profile."""
+    storage_path = tmp_path_factory.mktemp("profiled") / "runs"
+    config = validate_experiment(experiment_dict(tiny_data, storage_path, data={"max_bad_fraction": 0.05}))
+    Pipeline(config, say=lambda line: None).run(["pretrain", "catalogue", "profile"])
+    return storage_path
+
+
+@pytest.fixture
+def profiled_experiment(
+    tiny_profile: Path, tiny_experiment: Callable[..., ExperimentConfig], tmp_path: Path
+) -> Callable[..., ExperimentConfig]:
+    """Make a tiny experiment whose run directory holds the stages up to the profile: tests of later ones start there.
+
+    Sections that those stages depend on make them run again.
+    """
+    shutil.copytree(tiny_profile, tmp_path / "runs")
+    return tiny_experiment

@@ -173,9 +173,9 @@ def test_more_bad_rows_than_allowed_end_the_run_and_name_the_first(tiny_experime
 
 
 def test_a_run_that_asks_for_more_than_there_is_ends_with_an_error_not_a_hang(
-    tiny_experiment: MakeExperiment,
+    profiled_experiment: MakeExperiment,
 ) -> None:
-    config = tiny_experiment(search={"resources_per_trial": {"CPU": 64}, "num_samples": 1})
+    config = profiled_experiment(search={"resources_per_trial": {"CPU": 64}, "num_samples": 1})
     pipeline = Pipeline(config, say=lambda line: None)
     with pytest.raises(ResourceError, match=r"one trial of the search must fit the cluster: wanted 1 x 64 CPU"):
-        pipeline.run(["pretrain", "catalogue", "profile", "group", "search"])
+        pipeline.run(["group", "search"])

@@ -29,10 +29,12 @@ def searches(config: ExperimentConfig) -> list[SearchResult]:
 
 
 def test_a_diverging_trial_is_a_recorded_result_and_the_others_go_on(
-    tiny_experiment: Callable[..., ExperimentConfig],
+    profiled_experiment: Callable[..., ExperimentConfig],
 ) -> None:
     space = {"freeze_depth": [0], "learning_rate": [1e-3, 1e30], "epochs": [2]}
-    config = tiny_experiment(search={"num_samples": 4, "space": space, "optimizer": "sgd"}, grouping={"num_groups": 1})
+    config = profiled_experiment(
+        search={"num_samples": 4, "space": space, "optimizer": "sgd"}, grouping={"num_groups": 1}
+    )
     Pipeline(config, say=lambda line: None).run(UP_TO_SEARCH)
     (result,) = searches(config)
     failed = [trial for trial in result.trials if trial.status == "failed"]
@@ -42,19 +44,19 @@ def test_a_diverging_trial_is_a_recorded_result_and_the_others_go_on(
 
 
 def test_a_search_without_a_usable_trial_fails_after_recording_them_all(
-    tiny_experiment: Callable[..., ExperimentConfig],
+    profiled_experiment: Callable[..., ExperimentConfig],
 ) -> None:
     space = {"freeze_depth": [0], "learning_rate": [1e30], "epochs": [1]}
-    config = tiny_experiment(search={"num_samples": 2, "space": space, "optimizer": "sgd"})
+    config = profiled_experiment(search={"num_samples": 2, "space": space, "optimizer": "sgd"})
     with pytest.raises(SearchError, match="DivergedError"):
         Pipeline(config, say=lambda line: None).run(UP_TO_SEARCH)
     assert [len(result.trials) for result in searches(config)] == [2, 2]
 
 
 @pytest.mark.slow
-def test_a_spent_time_budget_ends_the_search_and_says_so(tiny_experiment: Callable[..., ExperimentConfig]) -> None:
+def test_a_spent_time_budget_ends_the_search_and_says_so(profiled_experiment: Callable[..., ExperimentConfig]) -> None:
     space = {"freeze_depth": [0], "learning_rate": [1e-3], "epochs": [1, 4000]}
-    config = tiny_experiment(
+    config = profiled_experiment(
         search={"num_samples": 50, "space": space, "time_budget_s": 45}, grouping={"num_groups": 1}
     )
     lines: list[str] = []

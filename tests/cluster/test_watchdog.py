@@ -43,15 +43,21 @@ def test_beats_keep_a_slow_but_living_block_going() -> None:
 
 def test_steps_told_by_remote_work_count_as_progress() -> None:
     @ray.remote(num_cpus=0.1)
-    def slow(progress: Any) -> str:
-        for _ in range(8):
-            time.sleep(0.5)
-            progress.step.remote()
-        return "done"
+    class Worker:
+        def start(self) -> None:
+            pass
 
-    progress = start_progress()
-    with Watchdog("slow remote work", wanted={"CPU": 0.1}, stall_timeout_s=2.5) as watchdog:
-        results = list(gather([lambda: slow.remote(progress)], progress=progress, watchdog=watchdog))
+        def work(self, progress: Any) -> str:
+            for _ in range(12):
+                time.sleep(0.5)
+                progress.step.remote()
+            return "done"
+
+    progress, worker = start_progress(), Worker.remote()
+    # What is timed is the work: a process may take seconds to start.
+    ray.get([worker.start.remote(), progress.steps.remote()])
+    with Watchdog("slow remote work", wanted={"CPU": 0.1}, stall_timeout_s=4.0) as watchdog:
+        results = list(gather([lambda: worker.work.remote(progress)], progress=progress, watchdog=watchdog))
     assert results == [(0, "done")]
 
 
