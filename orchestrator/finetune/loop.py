@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,12 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from orchestrator.errors import DivergedError, TrainingError
+from orchestrator.errors import TrainingError
 from orchestrator.finetune.batches import share
 from orchestrator.finetune.checkpoints import TrainingState
 from orchestrator.finetune.classifier import EVALUATION_BATCH, Classifier
-from orchestrator.finetune.contracts import BatchStream, Metric, Samples, TrainingSettings
+from orchestrator.finetune.contracts import BatchStream, Samples, TrainingSettings
 from orchestrator.finetune.distributed import average_batch_norm, distribute, rank, sum_over_ranks, world_size
+from orchestrator.finetune.epochs import is_better, require_finite
 from orchestrator.finetune.freezing import batch_norm_layers, freeze, set_training_mode
 from orchestrator.finetune.optimizers import create_optimizer
 from orchestrator.finetune.prefix import Prefix, autocast, suffix_inputs
@@ -127,10 +127,11 @@ class _Training:
             average_batch_norm(self._suffix)
         val_loss, val_accuracy = self._validate()
         metrics = EpochMetrics(epoch=epoch, train_loss=train_loss, val_loss=val_loss, val_accuracy=val_accuracy)
-        _require_finite(metrics)
+        # Sums over all ranks: every rank comes to the same verdict, and none waits for another.
+        require_finite(metrics)
         self.epoch = epoch
         self._history.append(metrics)
-        if self._best_epoch == 0 or _is_better(metrics, self._history[self._best_epoch - 1], self._settings.metric):
+        if self._best_epoch == 0 or is_better(metrics, self._history[self._best_epoch - 1], self._settings.metric):
             self._best_epoch = epoch
             self._best_suffix = _copy(self._suffix.state_dict(), self._settings.device)
         return metrics
@@ -235,16 +236,6 @@ def _require_trainable(
         )
 
 
-def _require_finite(metrics: EpochMetrics) -> None:
-    # Sums over all ranks: every rank comes to the same verdict, and none waits for another.
-    if not (math.isfinite(metrics.train_loss) and math.isfinite(metrics.val_loss)):
-        raise DivergedError(
-            "the loss must stay finite",
-            value=f"{metrics.train_loss} in training and {metrics.val_loss} in validation at epoch {metrics.epoch}",
-            remedy="Lower the learning rate.",
-        )
-
-
 def _require_same_training(state: TrainingState, hyperparameters: Hyperparameters, suffix: nn.Module) -> None:
     # The rate is constant, so a training may be made longer.
     if state.hyperparameters.model_copy(update={"epochs": hyperparameters.epochs}) != hyperparameters:
@@ -259,13 +250,6 @@ def _require_same_training(state: TrainingState, hyperparameters: Hyperparameter
             "a checkpoint must come from the same backbone and classes",
             remedy="Remove the checkpoint to train from the start.",
         )
-
-
-def _is_better(new: EpochMetrics, best: EpochMetrics, metric: Metric) -> bool:
-    if metric == "val_loss":
-        return new.val_loss < best.val_loss
-    # Few validation images give many equal accuracies, of which the loss tells the better.
-    return (new.val_accuracy, -new.val_loss) > (best.val_accuracy, -best.val_loss)
 
 
 def _copy(value: Any, device: str) -> Any:
