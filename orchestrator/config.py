@@ -247,15 +247,79 @@ def _lowest(dimension: Range | list[int] | list[float]) -> float:
     return dimension.low if isinstance(dimension, Range) else min(dimension)
 
 
+class AugmentConfig(Section):
+    """Say how training samples are varied; validation and test samples never are.
+
+    With `views: K` every sample has K fixed variants, of which epoch e shows number (e - 1) modulo K: the first is
+    the image itself, and what the frozen stages give for each can be kept. With `views: 0` every epoch draws afresh,
+    and only pixels are kept. `flip` mirrors every other view, `crop` shifts by at most this share of the image,
+    `colour` changes brightness, contrast and saturation by at most this factor.
+    """
+
+    views: Annotated[int, Field(ge=0, le=64)] = 1
+    flip: bool = False
+    crop: Annotated[float, Field(ge=0.0, le=0.5)] = 0.0
+    colour: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+
+    @model_validator(mode="after")
+    def _views_differ(self) -> Self:
+        varies = self.flip or self.crop > 0 or self.colour > 0
+        if self.views > 1 and not varies:
+            raise ValueError(f"views must be 1 when nothing varies, got {self.views}: set flip, crop or colour")
+        if self.views == 1 and varies:
+            raise ValueError("views must be 0 or at least 2 with flip, crop or colour, got 1: raise views")
+        return self
+
+
+class CacheConfig(Section):
+    """Say how the outputs of frozen stages are kept, which all trials share.
+
+    `activations: auto` keeps those of a freeze depth where a measured cost rule says that it pays. `uri` is a
+    directory that several runs may share, by default `cache` below `storage_path`; beyond `max_bytes` what was used
+    longest ago goes. A `dtype` of half the size is taken only for depths where the model's outputs change by no more
+    than `tolerance`, relative to their spread.
+    """
+
+    activations: Literal["auto", "always", "never"] = "auto"
+    uri: str | None = None
+    max_bytes: PositiveInt = 20 * 2**30
+    dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
+    tolerance: PositiveFloat = 0.01
+
+
+class BudgetConfig(Section):
+    """Bound the searches of all groups together, races included; None is no bound.
+
+    `trials` defaults to `search.num_samples` for each group. `time_budget_s` counts the seconds in which the search
+    runs, over resumes and without the time in between; `gpu_hours` the GPUs that trials hold.
+    """
+
+    trials: PositiveInt | None = None
+    time_budget_s: PositiveFloat | None = None
+    gpu_hours: PositiveFloat | None = None
+
+
 class SearchConfig(Section):
     """Bound and shape the search of every group.
 
-    `num_samples` counts trials of one group, the fixed rule included. `time_budget_s` bounds the whole
-    search. `resources_per_trial` is in Ray's words, for example {CPU: 2, GPU: 0.5}.
+    `num_samples` counts trials of one group, the fixed rule included; groups that stagnate leave theirs to others.
+    `heads` head-only trials run at once. `resources_per_trial` is in Ray's words, for example {CPU: 2, GPU: 0.5};
+    with `num_workers_per_trial` above 1 it is what each worker of a trial takes. `storage` is the address of an
+    Optuna storage that keeps the studies, by default a journal in the run directory; `study_name` begins their
+    names, by default the experiment's. `warm_start` begins with the recipes of the most alike finished searches in
+    `library`, by default `library` below `storage_path`, which receives this search's.
     """
 
     num_samples: PositiveInt = 20
-    time_budget_s: PositiveFloat | None = None
+    budget: BudgetConfig = BudgetConfig()
+    sampler: Literal["tpe", "gp", "random", "cmaes"] = "tpe"
+    storage: str | None = None
+    study_name: str | None = None
+    early_stopping: bool = True
+    heads: PositiveInt = 8
+    warm_start: bool = True
+    library: str | None = None
+    num_workers_per_trial: PositiveInt = 1
     metric: Literal["val_accuracy", "val_loss"] = "val_accuracy"
     mode: Literal["max", "min"] | None = None
     max_concurrent_trials: PositiveInt | None = None
@@ -323,6 +387,8 @@ class ExperimentConfig(Section):
     pretrain: PretrainConfig | None = None
     diversity: DiversityConfig = DiversityConfig()
     grouping: GroupingConfig = GroupingConfig()
+    augment: AugmentConfig = AugmentConfig()
+    cache: CacheConfig = CacheConfig()
     search: SearchConfig = SearchConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()

@@ -139,18 +139,27 @@ class EpochMetrics(Value):
     val_accuracy: float
 
 
+TrialOrigin = Literal["fixed_rule", "warm_start", "shared", "promoted", "sampler"]
+
+
 class Trial(Value):
-    """Record one finished trial, failed ones included; `value` is its best metric over the epochs."""
+    """Record one finished trial, failed ones included; `value` is its best metric over the epochs.
+
+    A `stopped` trial was behind others at the same part of its schedule. `origin` says where its configuration came
+    from: the fixed rule, the recipes of other searches, the list that all groups share, another group's find, or the
+    group's sampler. `inputs` says what the suffix was fed from.
+    """
 
     trial_id: str
     hyperparameters: Hyperparameters
-    status: Literal["complete", "failed"]
+    status: Literal["complete", "stopped", "failed"]
     value: float | None
     history: list[EpochMetrics]
     seconds: float
     error: str | None = None
-    origin: Literal["fixed_rule", "sampler"] = "sampler"
+    origin: TrialOrigin = "sampler"
     started: float = 0.0
+    inputs: Literal["activations", "memory", "pixels"] = "pixels"
 
 
 class SearchResult(Record):
@@ -163,13 +172,23 @@ class SearchResult(Record):
 
 
 class Recipe(Record):
-    """Hold the hyperparameters that a search picked for a group."""
+    """Hold the hyperparameters that a search picked for a group.
+
+    `origin` says whether they are the group's own, those that are best over all groups, or the fixed rule's, and
+    `reason` why. `value` is the trial's score, which was picked for being high; `score` the mean over `runs` fresh
+    re-splits with its `standard_error`, None where there was no budget for a race.
+    """
 
     group: str
     trial_id: str
     metric: str
     value: float
     hyperparameters: Hyperparameters
+    origin: Literal["group", "pooled", "fixed_rule"] = "group"
+    reason: str = ""
+    score: float | None = None
+    standard_error: float | None = None
+    runs: int = 0
 
 
 class BackboneSpec(Value):
