@@ -162,6 +162,27 @@ class Trial(Value):
     inputs: Literal["activations", "memory", "pixels"] = "pixels"
 
 
+class RaceRun(Value):
+    """Record one run of a finalist on a fresh re-split of its group's training and validation samples.
+
+    `value` is None before the run has ended, and for one that failed.
+    """
+
+    group: str
+    recipe: str
+    hyperparameters: Hyperparameters
+    resplit: int
+    predicted_s: float = 0.0
+    value: float | None = None
+    seconds: float = 0.0
+    error: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Name the run."""
+        return f"{self.group}-race-{self.recipe}-{self.resplit}"
+
+
 class SearchResult(Record):
     """Hold every trial of one group's search."""
 
@@ -169,6 +190,7 @@ class SearchResult(Record):
     metric: str
     mode: Literal["max", "min"]
     trials: list[Trial]
+    race: list[RaceRun] = []
 
 
 class Recipe(Record):

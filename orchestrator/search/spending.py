@@ -12,14 +12,16 @@ RACE_SHARE = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class Spending:
-    """Bound a search: trials of all groups together, and seconds of search, each with its race; None is no bound.
+    """Bound a search: trials of all groups together, seconds of search, and seconds of work of all its trials.
 
+    Each bound holds for the search with its races; None is no bound.
     `floor` trials of each group come before any is stopped for stagnating. A group stagnates when its last
     `patience` finished trials brought nothing better by more than `tolerance`.
     """
 
     num_trials: int
     seconds: float | None = None
+    work_seconds: float | None = None
     floor: int = 8
     patience: int = 6
     tolerance: float = 0.0
@@ -38,6 +40,11 @@ class Spending:
     def search_seconds(self) -> float:
         """Give the seconds that the search itself may take."""
         return math.inf if self.seconds is None else self.seconds * (1 - RACE_SHARE)
+
+    @property
+    def search_work_seconds(self) -> float:
+        """Give the seconds of work that the trials of the search itself may take together."""
+        return math.inf if self.work_seconds is None else self.work_seconds * (1 - RACE_SHARE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,17 +85,18 @@ class Move:
     seconds: float
 
 
-def next_move(groups: Sequence[GroupState], spending: Spending, *, elapsed_s: float, workers: int) -> Move | None:
+def next_move(groups: Sequence[GroupState], spending: Spending, *, elapsed_s: float) -> Move | None:
     """Choose the next trial; None when the budget does not hold another one.
 
     First every group's list, the cheapest trial first, so that groups are compared on the same recipes early. Then
     every group up to the floor, and then those that do not stagnate: always the one that has cost least so far.
     When all stagnate, all go on. `elapsed_s` is search time used, resumes included and downtime not; a trial is only
-    started when its predicted seconds fit into what `workers` trials at a time have left.
+    started when its predicted seconds fit into what is left.
     """
     if sum(group.started for group in groups) >= spending.search_trials:
         return None
-    room = spending.search_seconds - elapsed_s
+    work_left = spending.search_work_seconds - sum(group.seconds for group in groups)
+    room = min(spending.search_seconds - elapsed_s, work_left)
     listed = [group for group in groups if group.queue and group.queue[0] <= room]
     if listed:
         cheapest = min(listed, key=lambda group: (group.queue[0], group.started, group.seconds))

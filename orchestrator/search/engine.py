@@ -1,0 +1,319 @@
+"""Runs the searches of all groups as one state machine: what to try next, when to stop it, what came of it.
+
+Nothing here waits or trains. The caller asks for assignments, tells epochs and outcomes, and keeps time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from orchestrator.records import EpochMetrics, Hyperparameters, RaceRun, Trial
+from orchestrator.search.finals import Finals
+from orchestrator.search.promise import most_promising
+from orchestrator.search.space import SearchSpace
+from orchestrator.search.spending import GroupState, Spending, next_move
+from orchestrator.search.stopping import StoppingRule, best_at
+from orchestrator.search.studies import GroupStudy
+
+Predict = Callable[[str, Hyperparameters], float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """Hold one trial of an assignment: its number in the group's study, None in a race."""
+
+    name: str
+    number: int | None
+    hyperparameters: Hyperparameters
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """Hold what one worker does next: a trial, several heads at once, or a finalist's run on a re-split.
+
+    `seen` has, for heads, what trials of the group had reached at each rung: they are stopped where they train.
+    """
+
+    kind: Literal["trial", "heads", "race"]
+    group: str
+    members: tuple[Member, ...]
+    seconds: float
+    race: RaceRun | None = None
+    seen: Mapping[float, tuple[float, ...]] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Name the assignment by its first member."""
+        return self.members[0].name
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSettings:
+    """Say how a search is run: its budget, when trials stop, how many heads go together, and in what sense it scores.
+
+    `sign` is 1 where a greater metric is better, else -1.
+    """
+
+    spending: Spending
+    stopping: StoppingRule | None
+    heads: int
+    num_stages: int
+    metric: Literal["val_accuracy", "val_loss"]
+    seed: int
+    workers: int = 1
+
+    @property
+    def sign(self) -> float:
+        """Give the factor that makes greater scores better."""
+        return -1.0 if self.metric == "val_loss" else 1.0
+
+
+class SearchEngine:
+    """Hand out assignments over the groups' studies until the budget is spent and the finalists have raced."""
+
+    def __init__(
+        self,
+        studies: Mapping[str, GroupStudy],
+        space: SearchSpace,
+        settings: EngineSettings,
+        predict: Predict,
+        finals: Callable[[Mapping[str, list[Trial]]], Finals],
+        *,
+        race_runs: Sequence[RaceRun] = (),
+        elapsed_s: float = 0.0,
+    ) -> None:
+        """Continue from what the studies, earlier `race_runs` and `elapsed_s` seconds of search have left."""
+        self._studies = studies
+        self._space = space
+        self._settings = settings
+        self._predict = predict
+        self._make_finals = finals
+        self._finals: Finals | None = None
+        self._race_runs = list(race_runs)
+        self._elapsed_s = elapsed_s
+        self._running: dict[str, Assignment] = {}
+        self._epochs: dict[str, list[EpochMetrics]] = {}
+
+    @property
+    def running(self) -> list[Assignment]:
+        """List the assignments that were handed out and have not ended."""
+        return list(self._running.values())
+
+    @property
+    def race_runs(self) -> list[RaceRun]:
+        """List the finished runs of races."""
+        return list(self._race_runs)
+
+    def next(self, *, elapsed_s: float) -> Assignment | Literal["wait"] | None:
+        """Give the next assignment; "wait" when it depends on one that runs, None when there is nothing more to do."""
+        self._elapsed_s = elapsed_s
+        assignment: Assignment | Literal["wait"] | None = self._next_trial() if self._finals is None else None
+        if assignment is None:
+            # The finalists are known when the last trial has ended.
+            trials_run = any(running.race is None for running in self._running.values())
+            assignment = "wait" if trials_run else self._next_race()
+        if isinstance(assignment, Assignment):
+            self._running[assignment.name] = assignment
+        return assignment
+
+    def report(self, name: str, metrics: EpochMetrics) -> bool:
+        """Take an epoch of a single trial; tell whether it is to be stopped."""
+        assignment = self._running.get(name)
+        if assignment is None or assignment.kind != "trial":
+            return False
+        values = self._epochs.setdefault(name, [])
+        values.append(metrics)
+        rule = self._settings.stopping
+        rung = None if rule is None else rule.rung_passed(metrics.epoch, assignment.members[0].hyperparameters.epochs)
+        if rule is None or rung is None:
+            return False
+        return rule.stops(self._scores(values), self._seen(assignment.group, rung, without=name))
+
+    def epochs_of(self, name: str) -> list[EpochMetrics]:
+        """Give the epochs that a running trial has reported."""
+        return list(self._epochs.get(name, []))
+
+    def finish(self, name: str, outcomes: Sequence[Trial]) -> Assignment | None:
+        """Take what came of an assignment, a trial a member; gives the assignment, None for an unknown one."""
+        assignment = self._running.pop(name, None)
+        if assignment is None:
+            return None
+        self._epochs.pop(name, None)
+        if assignment.race is not None:
+            (outcome,) = outcomes
+            self._race_runs.append(
+                assignment.race.model_copy(
+                    update={"value": outcome.value, "seconds": outcome.seconds, "error": outcome.error}
+                )
+            )
+            return assignment
+        for member, outcome in zip(assignment.members, outcomes, strict=True):
+            assert member.number is not None
+            before = self._best(assignment.group)
+            self._studies[assignment.group].record(member.number, outcome)
+            self._promote(assignment.group, member, before)
+        return assignment
+
+    def finals(self) -> Finals:
+        """Give the finals as far as they have been run."""
+        finals = self._finals or self._make_finals({name: study.trials() for name, study in self._studies.items()})
+        return finals.with_runs(self._race_runs)
+
+    # Trials.
+
+    def _next_trial(self) -> Assignment | None:
+        states = [self._state(name) for name in self._studies]
+        settings = self._settings
+        move = next_move(states, settings.spending, elapsed_s=self._elapsed_s)
+        if move is None:
+            return None
+        study = self._studies[move.group]
+        if move.origin == "listed":
+            return self._assign(move.group, self._ask_listed(study, self._room(states)))
+        return self._assign(move.group, self._ask_sampled(study, self._room(states), move.seconds))
+
+    def _ask_listed(self, study: GroupStudy, room: int) -> list[tuple[int, Hyperparameters]]:
+        """Start the next listed trial, with the heads that are listed right behind it if it is one."""
+        asked: list[tuple[int, Hyperparameters]] = []
+        while (queued := study.queued()) and (not asked or self._is_head(queued[0])):
+            found = study.ask("listed")
+            if found is None:
+                break
+            asked.append(found)
+            if not self._is_head(found[1]) or len(asked) >= min(room, self._settings.heads):
+                break
+        return asked
+
+    def _ask_sampled(self, study: GroupStudy, room: int, seconds: float) -> list[tuple[int, Hyperparameters]]:
+        first = study.ask("sampler", lambda drawn: self._pick(study, drawn, seconds))
+        if first is None or not self._is_head(first[1]):
+            return [] if first is None else [first]
+        # More heads cost next to no time, but they count: an eighth of what the group may still try.
+        more = min(self._settings.heads - 1, room // (8 * max(1, len(self._studies))))
+        return [first, *study.ask_many(more, {"freeze_depth": self._settings.num_stages})] if more > 0 else [first]
+
+    def _pick(self, study: GroupStudy, drawn: list[Hyperparameters], seconds: float) -> int:
+        trials = [trial for trial in study.trials() if trial.value is not None]
+        predicted = [self._predict(study.group, recipe) for recipe in drawn]
+        affordable = [index for index, cost in enumerate(predicted) if cost <= seconds] or [
+            min(range(len(drawn)), key=predicted.__getitem__)
+        ]
+        chosen = most_promising(
+            [drawn[index] for index in affordable],
+            [predicted[index] for index in affordable],
+            [trial.hyperparameters for trial in trials],
+            [self._settings.sign * trial.value for trial in trials if trial.value is not None],
+            space=self._space,
+            budget_left=self._budget_left(),
+            seed=self._settings.seed,
+        )
+        return affordable[chosen]
+
+    def _assign(self, group: str, asked: list[tuple[int, Hyperparameters]]) -> Assignment | None:
+        if not asked:
+            return None
+        members = tuple(
+            Member(name=f"{group}-{number}", number=number, hyperparameters=recipe) for number, recipe in asked
+        )
+        is_heads = all(self._is_head(recipe) for _, recipe in asked)
+        rule = self._settings.stopping
+        return Assignment(
+            kind="heads" if is_heads else "trial",
+            group=group,
+            members=members,
+            seconds=max(self._predict(group, recipe) for _, recipe in asked),
+            seen={} if rule is None or not is_heads else {rung: self._seen(group, rung) for rung in rule.rungs},
+        )
+
+    def _promote(self, group: str, member: Member, before: float | None) -> None:
+        """Give the other groups a recipe that beat everything in its own: a find for one is often one for all."""
+        outcome = next(trial for trial in self._studies[group].trials() if trial.trial_id == member.name)
+        if outcome.status != "complete" or outcome.value is None or outcome.origin != "sampler":
+            return
+        if before is not None and self._settings.sign * outcome.value <= before:
+            return
+        for other, study in self._studies.items():
+            if other != group and not study.queued():
+                study.enqueue(member.hyperparameters, "promoted")
+
+    # What is known.
+
+    def _state(self, name: str) -> GroupState:
+        study = self._studies[name]
+        running = [
+            member
+            for assignment in self._running.values()
+            if assignment.group == name and assignment.race is None
+            for member in assignment.members
+        ]
+        trials = study.trials()
+        return GroupState(
+            group=name,
+            queue=[self._predict(name, recipe) for recipe in study.queued()],
+            running=len(running),
+            values=[None if trial.value is None else self._settings.sign * trial.value for trial in trials],
+            seconds=sum(trial.seconds for trial in trials)
+            + sum(
+                assignment.seconds
+                for assignment in self._running.values()
+                if assignment.group == name and assignment.race is None
+            ),
+        )
+
+    def _room(self, states: Sequence[GroupState]) -> int:
+        """Count the trials that may still start."""
+        return self._settings.spending.search_trials - sum(state.started for state in states)
+
+    def _budget_left(self) -> float:
+        """Give the share of the budget that is left: of trials, or of seconds where those are nearer to their end."""
+        spending = self._settings.spending
+        started = sum(self._state(name).started for name in self._studies)
+        trials = 1 - started / max(1, spending.search_trials)
+        seconds = 1 - self._elapsed_s / spending.search_seconds
+        return min(1.0, max(0.0, min(trials, seconds)))
+
+    def _is_head(self, recipe: Hyperparameters) -> bool:
+        return recipe.freeze_depth == self._settings.num_stages and self._settings.heads > 1
+
+    def _best(self, group: str) -> float | None:
+        values = [trial.value for trial in self._studies[group].trials() if trial.value is not None]
+        return max((self._settings.sign * value for value in values), default=None)
+
+    def _scores(self, epochs: Sequence[EpochMetrics]) -> list[float]:
+        return [self._settings.sign * float(getattr(metrics, self._settings.metric)) for metrics in epochs]
+
+    def _seen(self, group: str, rung: float, *, without: str | None = None) -> tuple[float, ...]:
+        """Give what the group's trials, running ones too, had reached at a rung."""
+        ended = [(trial.history, trial.hyperparameters.epochs) for trial in self._studies[group].trials()]
+        running = [
+            (epochs, self._running[name].members[0].hyperparameters.epochs)
+            for name, epochs in self._epochs.items()
+            if name != without and self._running[name].group == group
+        ]
+        found = (best_at(self._scores(history), rung, epochs) for history, epochs in [*ended, *running])
+        return tuple(value for value in found if value is not None)
+
+    # Races.
+
+    def _next_race(self) -> Assignment | Literal["wait"] | None:
+        if self._finals is None:
+            self._finals = self._make_finals({name: study.trials() for name, study in self._studies.items()})
+        running = [assignment.race for assignment in self._running.values() if assignment.race is not None]
+        run = self._finals.with_runs(self._race_runs).next_run(
+            running,
+            max_runs=self._settings.spending.race_trials,
+            seconds=self._race_seconds(),
+        )
+        if run is None:
+            return "wait" if running else None
+        member = Member(name=run.name, number=None, hyperparameters=run.hyperparameters)
+        return Assignment(kind="race", group=run.group, members=(member,), seconds=run.predicted_s, race=run)
+
+    def _race_seconds(self) -> float:
+        """Give the seconds of work that the races may take: a quarter of the trials', so a fifth of all."""
+        spent = sum(trial.seconds for study in self._studies.values() for trial in study.trials())
+        limit = self._settings.spending.seconds
+        left = float("inf") if limit is None else max(0.0, limit - self._elapsed_s) * self._settings.workers
+        return min(spent / 4, left)

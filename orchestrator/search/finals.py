@@ -1,0 +1,256 @@
+"""Chooses every group's recipe: pools the groups' scores, races the finalists, and says which won and why."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from orchestrator.errors import SearchError
+from orchestrator.records import Hyperparameters, RaceRun, Recipe, Trial
+from orchestrator.search.pooling import Matrix, PooledScores, pool_scores
+from orchestrator.search.racing import INTERVAL, Finalist, Race, Role, decide
+from orchestrator.storage import digest
+
+# Half of the binomial variance of an accuracy is common to all recipes judged on the same images; a repeated
+# training differs by about 0.7 points on top.
+_OWN_SHARE = 0.5
+_RUN_DEVIATION = 0.007
+_OWN_FINALISTS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupFacts:
+    """Hold what the choice needs to know of a group: its samples, and the fixed rule as it was tried."""
+
+    num_train: int
+    num_validation: int
+    fixed_rule: Hyperparameters
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Finals:
+    """Hold the finished trials of every group and the races of their finalists so far."""
+
+    trials: Mapping[str, Sequence[Trial]]
+    facts: Mapping[str, GroupFacts]
+    metric: Literal["val_accuracy", "val_loss"]
+    predict: Callable[[str, Hyperparameters], float]
+    runs: Sequence[RaceRun] = ()
+
+    @property
+    def sign(self) -> float:
+        """Give the factor that makes greater scores better."""
+        return -1.0 if self.metric == "val_loss" else 1.0
+
+    def with_runs(self, runs: Sequence[RaceRun]) -> Finals:
+        """Give the same finals with these finished runs; of groups without a usable trial there are none."""
+        finals = replace(self, runs=tuple(runs))
+        # What the trials say does not change while finalists race: it is worked out once.
+        finals.__dict__.update({name: self.__dict__[name] for name in ("_table", "finalists") if name in self.__dict__})
+        return finals
+
+    def next_run(self, running: Sequence[RaceRun], *, max_runs: int, seconds: float) -> RaceRun | None:
+        """Give the next run of a race; None when all wait for runs, are over, or the rest does not hold a round.
+
+        The group with the fewest rounds goes first. A round starts only when all of it fits into `max_runs` runs
+        and `seconds` of work, those that were run counted.
+        """
+        taken = {(run.group, run.recipe, run.resplit) for run in [*self.runs, *running]}
+        runs_left = max_runs - len(self.runs) - len(running)
+        seconds_left = seconds - sum(run.seconds for run in self.runs) - sum(run.predicted_s for run in running)
+        races = {group: self.race(group) for group in self.finalists}
+        for group in sorted(races, key=lambda name: races[name].rounds):
+            planned = races[group].next_runs()
+            missing = [entry for entry in planned if (group, entry[0].key, entry[1]) not in taken]
+            started = len(missing) < len(races[group].survivors)
+            cost = sum(finalist.seconds for finalist, _ in missing)
+            if missing and (started or (len(missing) <= runs_left and cost <= seconds_left)):
+                return self._run(group, *missing[0])
+        return None
+
+    def race(self, group: str) -> Race:
+        """Give the state of a group's race."""
+        facts = self.facts[group]
+        best = max((score for _, score in self._own(group)), default=0.0)
+        return Race(
+            finalists=self.finalists[group],
+            scores={
+                (run.recipe, run.resplit): None if run.value is None else self.sign * run.value
+                for run in self.runs
+                if run.group == group
+            },
+            noise=math.sqrt(2 * _noise_variance(best, facts.num_validation, self.metric)),
+            overlap=facts.num_validation / max(1, facts.num_train),
+        )
+
+    def recipe(self, group: str) -> Recipe:
+        """Choose a group's recipe. Raises SearchError listing the errors when none of its trials is usable."""
+        if group not in self.finalists:
+            raise _nothing_usable(group, self.trials[group])
+        verdict = decide(self.race(group), incumbent=self._incumbent(group))
+        if verdict is None:
+            key, reason = self._unraced(group)
+            role = next(finalist.role for finalist in self.finalists[group] if finalist.key == key)
+            score = error = None
+            runs = 0
+        else:
+            key, role, reason = verdict.finalist.key, verdict.finalist.role, verdict.reason
+            score, error, runs = self.sign * verdict.score, verdict.standard_error, verdict.runs
+        hyperparameters = self._recipes[key]
+        source = self._trial_of(group, hyperparameters)
+        return Recipe(
+            group=group,
+            trial_id=source.trial_id,
+            metric=self.metric,
+            value=source.value if source.value is not None else math.nan,
+            hyperparameters=hyperparameters,
+            origin=role,
+            reason=reason,
+            score=score,
+            standard_error=error,
+            runs=runs,
+        )
+
+    @cached_property
+    def finalists(self) -> dict[str, list[Finalist]]:
+        """Give the finalists of every group that has a usable trial: the pooled best, its own, and the fixed rule.
+
+        The fixed rule stays out where its trial was hopeless.
+        """
+        return {group: self._finalists(group) for group in self.trials if self._own(group)}
+
+    def _finalists(self, group: str) -> list[Finalist]:
+        incumbent = self._incumbent(group)
+        fixed = key_of(self.facts[group].fixed_rule)
+        own = sorted(self._own(group), key=lambda entry: entry[1], reverse=True)
+        names: dict[str, Role] = {incumbent: "pooled" if len(self.trials) > 1 else "group"}
+        for key, _ in own[: _OWN_FINALISTS + 1]:
+            if len(names) <= _OWN_FINALISTS - (len(self.trials) > 1):
+                names.setdefault(key, "group")
+        scores = dict(own)
+        spread = 4 * math.sqrt(2 * _noise_variance(own[0][1], self.facts[group].num_validation, self.metric))
+        if fixed in scores and scores[fixed] > own[0][1] - spread:
+            names[fixed] = "fixed_rule"
+        return [
+            Finalist(key=key, role=role, seconds=self.predict(group, self._recipes[key])) for key, role in names.items()
+        ]
+
+    def _incumbent(self, group: str) -> str:
+        """Name the recipe that is best over all groups; a group alone has its own best."""
+        pooled, table = self._table, self._keys
+        if len(self.trials) > 1 and np.isfinite(pooled.recipe_scores).any():
+            tried = np.isfinite(pooled.shrunk).sum(axis=0)
+            widely = tried >= max(2, math.ceil(len(self.trials) / 2))
+            # Few observations are easily lucky ones: a standard error is taken off.
+            sure = pooled.recipe_scores - np.sqrt(pooled.recipe_variances)
+            if widely.any():
+                return table[int(np.argmax(np.where(widely, np.nan_to_num(sure, nan=-np.inf), -np.inf)))]
+        return max(self._own(group), key=lambda entry: entry[1])[0]
+
+    def _unraced(self, group: str) -> tuple[str, str]:
+        """Choose without a race: the incumbent, unless the group's own best is better beyond the interval."""
+        incumbent = self._incumbent(group)
+        if len(self.trials) == 1:
+            return incumbent, "the best trial; the budget held no race"
+        own = dict(self._own(group))
+        best = max(own, key=lambda key: own[key])
+        noise = math.sqrt(2 * _noise_variance(own[best], self.facts[group].num_validation, self.metric))
+        level = self._pooled_score(group, incumbent)
+        if best != incumbent and own[best] - own.get(incumbent, level) > INTERVAL * noise:
+            return best, "its trial beat the pooled recipe beyond the interval; the budget held no race"
+        return incumbent, "best over all groups; the budget held no race"
+
+    def _pooled_score(self, group: str, key: str) -> float:
+        row, column = list(self.trials).index(group), self._keys.index(key)
+        effect = self._table.recipe_scores[column] - self._table.group_levels.mean()
+        return float(self._table.group_levels[row] + effect)
+
+    def _own(self, group: str) -> list[tuple[str, float]]:
+        """List a group's usable recipes with their scores, shrunk towards what the groups share."""
+        row = list(self.trials).index(group)
+        return [
+            (key, float(score))
+            for key, score in zip(self._keys, self._table.shrunk[row], strict=True)
+            if math.isfinite(score)
+        ]
+
+    @cached_property
+    def _table(self) -> PooledScores:
+        groups, keys = list(self.trials), self._keys
+        scores = np.full((len(groups), len(keys)), np.nan)
+        for row, group in enumerate(groups):
+            for trial in self.trials[group]:
+                if trial.status == "complete" and trial.value is not None:
+                    scores[row, keys.index(key_of(trial.hyperparameters))] = self.sign * trial.value
+        return pool_scores(scores, self._variances(scores))
+
+    def _variances(self, scores: Matrix) -> Matrix:
+        variances = np.ones_like(scores)
+        for row, facts in enumerate(self.facts[group] for group in self.trials):
+            for column, score in enumerate(scores[row]):
+                if math.isfinite(score):
+                    variances[row, column] = _noise_variance(score, facts.num_validation, self.metric)
+        return variances
+
+    @cached_property
+    def _recipes(self) -> dict[str, Hyperparameters]:
+        return {key_of(trial.hyperparameters): trial.hyperparameters for trial in self._usable()}
+
+    @property
+    def _keys(self) -> list[str]:
+        return list(self._recipes)
+
+    def _usable(self) -> list[Trial]:
+        return [
+            trial
+            for trials in self.trials.values()
+            for trial in trials
+            if trial.status == "complete" and trial.value is not None
+        ]
+
+    def _trial_of(self, group: str, hyperparameters: Hyperparameters) -> Trial:
+        """Find the trial of a recipe: the group's own, else another group's."""
+        own = {trial.trial_id for trial in self.trials[group]}
+        found = [trial for trial in self._usable() if trial.hyperparameters == hyperparameters]
+        return min(found, key=lambda trial: trial.trial_id not in own)
+
+    def _run(self, group: str, finalist: Finalist, resplit: int) -> RaceRun:
+        return RaceRun(
+            group=group,
+            recipe=finalist.key,
+            hyperparameters=self._recipes[finalist.key],
+            resplit=resplit,
+            predicted_s=finalist.seconds,
+        )
+
+
+def key_of(hyperparameters: Hyperparameters) -> str:
+    """Name a recipe by what is in it."""
+    return digest(hyperparameters.model_dump(mode="json"))[:12]
+
+
+def _noise_variance(score: float, num_validation: int, metric: str) -> float:
+    """Give the variance of one validation score that another recipe's score on the same images does not share."""
+    if metric == "val_loss":
+        # Of the order of what single losses vary by around their mean.
+        return _OWN_SHARE * score**2 / max(1, num_validation)
+    accuracy = min(max(score, 0.02), 0.98)
+    return _OWN_SHARE * accuracy * (1 - accuracy) / max(1, num_validation) + _RUN_DEVIATION**2
+
+
+def _nothing_usable(group: str, trials: Sequence[Trial]) -> SearchError:
+    counts: dict[str, int] = {}
+    for trial in trials:
+        text = trial.error or "no value"
+        counts[text] = counts.get(text, 0) + 1
+    errors = "; ".join(f"{text} ({count}x)" for text, count in counts.items()) or "none"
+    return SearchError(
+        f"the search of group {group} needs at least one completed trial",
+        value=f"{len(trials)} trials, errors: {errors}",
+        remedy="Mend the cause of these errors, give search.space values that can be trained, or raise search.budget.",
+    )
