@@ -307,6 +307,7 @@ class Pipeline:
                 seed=self.config.seed,
             ),
             costs=self._costs().stages,
+            search_costs=read_costs(context),
         )
         page = render_html(report)
         storage.write_bytes(self.run_directory.path("report.html"), page.encode())

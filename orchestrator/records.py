@@ -193,6 +193,37 @@ class SearchResult(Record):
     race: list[RaceRun] = []
 
 
+class DepthCost(Value):
+    """Say where trials of one freeze depth took their inputs from, and what an epoch cost.
+
+    Seconds are of one worker and one epoch over the samples of all groups: as predicted from a probe with and without
+    kept activations, and as measured over the search's trials, None where none ran. `saving_s` is what keeping was
+    predicted to save over the search, its build deducted; negative where it would not have paid.
+    """
+
+    depth: int
+    source: Literal["activations", "pixels", "images"]
+    predicted_epoch_s: float
+    predicted_uncached_epoch_s: float
+    measured_epoch_s: float | None = None
+    num_epochs: int = 0
+    stored_bytes: int = 0
+    saving_s: float = 0.0
+
+
+class SearchCosts(Record):
+    """Hold what a search knew of costs, and what it measured.
+
+    `computed` and `reused` count entries of the activation cache, `build_seconds` is the pass that filled it.
+    """
+
+    depths: list[DepthCost] = []
+    computed: int = 0
+    reused: int = 0
+    build_seconds: float = 0.0
+    probe_seconds: float = 0.0
+
+
 class Recipe(Record):
     """Hold the hyperparameters that a search picked for a group.
 
@@ -352,3 +383,4 @@ class Report(Record):
     evaluations: list[Evaluation]
     comparisons: list[PooledComparison]
     costs: list[StageCost]
+    search_costs: SearchCosts | None = None

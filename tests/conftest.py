@@ -19,7 +19,6 @@ from tiny_experiments import SUBSETS, experiment_dict
 from orchestrator.cluster.session import set_environment
 from orchestrator.config import ExperimentConfig
 from orchestrator.experiment_file import validate_experiment
-from orchestrator.pipeline import Pipeline
 
 
 @pytest.fixture(scope="session")
@@ -76,6 +75,8 @@ def tiny_experiment(tiny_data: Path, tmp_path: Path) -> Callable[..., Experiment
 @pytest.fixture(scope="session")
 def tiny_profile(ray_cluster: Cluster, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The storage path of a tiny run that was stopped after its profile."""
+    from orchestrator.pipeline import Pipeline
+
     storage_path = tmp_path_factory.mktemp("profiled") / "runs"
     config = validate_experiment(experiment_dict(tiny_data, storage_path, data={"max_bad_fraction": 0.05}))
     Pipeline(config, say=lambda line: None).run(["pretrain", "catalogue", "profile"])

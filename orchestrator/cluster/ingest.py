@@ -23,7 +23,7 @@ from orchestrator.data.sources import Field, Fragment, list_fragments, read_frag
 from orchestrator.errors import BadFractionError, DataError, ResourceError
 from orchestrator.records import Catalogue
 
-CATALOGUE_VERSION = 1
+CATALOGUE_VERSION = 2
 
 _TABLE = "catalogue.parquet"
 _QUARANTINE = "quarantine.parquet"

@@ -1,4 +1,4 @@
-"""Runs the searches of all groups in one Tuner: reused trial actors, a study for each group."""
+"""Runs a search engine's assignments in one Tuner over all groups, on reused trial actors."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from ray import tune
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from orchestrator.cluster.resources import ClusterShape, require_fit, slots
+from orchestrator.cluster.trials import OUTCOMES, TRIALS, outcome, run_assignment
 from orchestrator.cluster.watchdog import Watchdog
-from orchestrator.cluster.workers import GroupSamples, Workbench, use_threads, worker_device
-from orchestrator.finetune.loop import EpochEnd, fine_tune
-from orchestrator.records import Hyperparameters, Trial
-from orchestrator.search.scheduling import GroupProgress, next_group
-from orchestrator.search.studies import GroupStudy
+from orchestrator.cluster.workers import GroupSamples, Workbench
+from orchestrator.records import EpochMetrics, Trial
+from orchestrator.search.engine import Assignment, SearchEngine
+from orchestrator.search.stopping import StoppingRule
 
-SEARCH_VERSION = 1
-_OUTCOME = "outcome"
-OnTrial = Callable[[str, Trial], None]
+SEARCH_VERSION = 2
+OnFinished = Callable[[Assignment, list[Trial]], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,24 +32,30 @@ class TuningPlan:
     resources_per_trial: dict[str, float]
     max_concurrent_trials: int | None
     use_gpu: bool
-    time_budget_s: float | None
     stall_timeout_s: float
+    metric: str
+    stopping: StoppingRule | None
+    num_trials: int
+
+    def workers(self, shape: ClusterShape) -> int:
+        """Count the trials that run at the same time."""
+        room = self.num_trials if shape.elastic else max(1, slots(self.resources_per_trial, shape))
+        return max(1, min(room, self.num_trials, self.max_concurrent_trials or room))
 
 
-def search_groups(
-    studies: Mapping[str, GroupStudy],
+def run_search(
+    engine: SearchEngine,
     samples: Mapping[str, GroupSamples],
     workbench: Workbench,
     plan: TuningPlan,
     shape: ClusterShape,
     *,
-    on_trial: OnTrial,
-) -> int:
-    """Run the trials that the studies still want; each ends as a record in its study.
+    clock: Callable[[], float],
+    on_finished: OnFinished,
+) -> None:
+    """Run the engine's assignments until it has no more; `clock` gives the seconds of search so far.
 
-    Trials of different groups run at the same time where the cluster has room. Gives the number of trials that the
-    time budget cut off: they stay running in their studies, and run again when a study is reconciled. Raises
-    ResourceError when not even one trial fits, WaitTimeoutError when none makes progress.
+    Raises ResourceError when not even one trial fits, WaitTimeoutError when none makes progress.
     """
     require_fit(
         plan.resources_per_trial,
@@ -58,100 +64,39 @@ def search_groups(
         what="one trial of the search",
         remedy="Lower search.resources_per_trial.",
     )
-    searcher = _GroupSearcher(studies, time_budget_s=plan.time_budget_s, on_trial=on_trial)
     watchdog = Watchdog("the search", wanted=plan.resources_per_trial, stall_timeout_s=plan.stall_timeout_s)
+    searcher = _EngineSearcher(engine, plan.metric, clock=clock, on_finished=on_finished)
     with tempfile.TemporaryDirectory(prefix="orchestrator-tune-") as scratch, watchdog:
         tuner = tune.Tuner(
             _trainable(samples, workbench, plan),
-            tune_config=_tune_config(searcher, studies, plan, shape),
-            run_config=tune.RunConfig(
-                name="search",
-                storage_path=scratch,
-                verbose=0,
-                callbacks=[_Beat(watchdog)],
-            ),
+            tune_config=_tune_config(searcher, _EngineScheduler(engine), plan.workers(shape)),
+            run_config=tune.RunConfig(name="search", storage_path=scratch, verbose=0, callbacks=[_Beat(watchdog)]),
         )
         tuner.fit()
-    return searcher.cut_off
 
 
 def _trainable(samples: Mapping[str, GroupSamples], workbench: Workbench, plan: TuningPlan) -> Any:
     bound = tune.with_parameters(
-        run_trial,
+        run_assignment,
         samples=dict(samples),
         workbench=workbench,
+        stopping=plan.stopping,
         use_gpu=plan.use_gpu,
         num_cpus=plan.resources_per_trial.get("CPU", 1.0),
     )
     return tune.with_resources(bound, plan.resources_per_trial)
 
 
-def _tune_config(
-    searcher: Searcher, studies: Mapping[str, GroupStudy], plan: TuningPlan, shape: ClusterShape
-) -> tune.TuneConfig:
-    limit = plan.max_concurrent_trials
-    room = max(1, slots(plan.resources_per_trial, shape))
-    if shape.elastic:
-        room = sum(study.progress().num_samples for study in studies.values())
+def _tune_config(searcher: Searcher, scheduler: TrialScheduler, workers: int) -> tune.TuneConfig:
     # Tune asks for one trial at a time unless it may hold several that wait for their actors.
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(min(room, limit or room))
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(workers)
     return tune.TuneConfig(
         search_alg=searcher,
+        scheduler=scheduler,
         num_samples=-1,
         reuse_actors=True,
-        max_concurrent_trials=limit if limit is not None and limit < room else None,
-        time_budget_s=plan.time_budget_s,
+        max_concurrent_trials=workers,
     )
-
-
-def run_trial(
-    config: dict[str, Any],
-    *,
-    samples: dict[str, GroupSamples],
-    workbench: Workbench,
-    use_gpu: bool,
-    num_cpus: float,
-) -> None:
-    """Fine-tune one configuration in this actor and report every epoch, then the outcome.
-
-    An error of the training is an outcome too: the actor lives on and takes the next trial.
-    """
-    use_threads(num_cpus)
-    data = samples[config["group"]]
-    hyperparameters = Hyperparameters.model_validate(config["hyperparameters"])
-    started, clock = time.time(), time.perf_counter()
-    history = []
-
-    def on_epoch(end: EpochEnd) -> None:
-        history.append(end.metrics)
-        tune.report(end.metrics.model_dump())
-
-    error: str | None = None
-    try:
-        fine_tune(
-            workbench.classifier(len(data.classes)),
-            workbench.backbone.spec,
-            data.train,
-            data.validation,
-            hyperparameters,
-            workbench.settings(worker_device(use_gpu)),
-            on_epoch=on_epoch,
-        )
-    except Exception as failure:  # whatever ends a trial is its result; the actor lives on
-        error = f"{type(failure).__name__}: {failure}"
-    pick = min if workbench.metric == "val_loss" else max
-    values = [getattr(metrics, workbench.metric) for metrics in history]
-    trial = Trial(
-        trial_id=config["trial_id"],
-        hyperparameters=hyperparameters,
-        status="complete" if error is None else "failed",
-        value=pick(values) if error is None else None,
-        history=history,
-        seconds=time.perf_counter() - clock,
-        error=error,
-        started=started,
-    )
-    tune.report({_OUTCOME: trial.model_dump_json()})
 
 
 class _NeverRestored:
@@ -161,54 +106,38 @@ class _NeverRestored:
         return {}
 
 
-class _GroupSearcher(_NeverRestored, Searcher):
-    """Hand out trials of several studies, and tell each study how its trials ended."""
+class _EngineSearcher(_NeverRestored, Searcher):
+    """Hand out the engine's assignments, and tell it how they ended."""
 
-    def __init__(self, studies: Mapping[str, GroupStudy], *, time_budget_s: float | None, on_trial: OnTrial) -> None:
+    def __init__(
+        self, engine: SearchEngine, metric: str, *, clock: Callable[[], float], on_finished: OnFinished
+    ) -> None:
         super().__init__(metric=None, mode=None)
-        self._studies = studies
-        self._deadline = None if time_budget_s is None else time.monotonic() + time_budget_s
-        self._on_trial = on_trial
-        self._running: dict[str, tuple[str, int, Trial]] = {}
-
-    @property
-    def cut_off(self) -> int:
-        """Count the trials that Tune has ended without an outcome, as it does when the time budget is spent."""
-        return len(self._running)
+        self._engine = engine
+        self._metric_name = metric
+        self._clock = clock
+        self._on_finished = on_finished
+        self._running: dict[str, tuple[Assignment, float]] = {}
 
     def suggest(self, trial_id: str) -> Any:
-        progress = [self._progress(name) for name in self._studies]
-        group = next_group(progress, now=time.monotonic(), deadline=self._deadline)
-        asked = None if group is None else self._studies[group].ask()
-        if group is None or asked is None:
+        assignment = self._engine.next(elapsed_s=self._clock())
+        if assignment is None:
             return Searcher.FINISHED
-        number, hyperparameters = asked
-        name = f"{group}-{number}"
-        placeholder = Trial(
-            trial_id=name,
-            hyperparameters=hyperparameters,
-            status="failed",
-            value=None,
-            history=[],
-            seconds=0.0,
-            started=time.time(),
-        )
-        self._running[trial_id] = (group, number, placeholder)
-        return {"group": group, "trial_id": name, "hyperparameters": hyperparameters.model_dump()}
+        if assignment == "wait":
+            return None
+        self._running[trial_id] = (assignment, time.time())
+        return {"assignment": assignment}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        has_outcome = result is not None and _OUTCOME in result
-        if trial_id not in self._running or not (has_outcome or error):
+        if trial_id not in self._running:
             return
-        group, number, placeholder = self._running.pop(trial_id)
-        if result is not None and has_outcome:
-            trial = Trial.model_validate_json(result[_OUTCOME])
+        assignment, started = self._running.pop(trial_id)
+        if result is not None and OUTCOMES in result:
+            outcomes = TRIALS.validate_json(result[OUTCOMES])
         else:
-            reason = "Tune lost the trial: its worker process may have died for lack of memory"
-            seconds = time.time() - placeholder.started
-            trial = placeholder.model_copy(update={"error": reason, "seconds": seconds})
-        self._studies[group].record(number, trial)
-        self._on_trial(group, trial)
+            outcomes = self._cut_short(assignment, started, lost=error)
+        self._engine.finish(assignment.name, outcomes)
+        self._on_finished(assignment, outcomes)
 
     def save(self, checkpoint_path: str) -> None:
         """Keep nothing: the studies are on disk already."""
@@ -216,8 +145,38 @@ class _GroupSearcher(_NeverRestored, Searcher):
     def restore(self, checkpoint_path: str) -> None:
         """Restore nothing: a search continues from its studies."""
 
-    def _progress(self, name: str) -> GroupProgress:
-        return self._studies[name].progress()
+    def _cut_short(self, assignment: Assignment, started: float, *, lost: bool) -> list[Trial]:
+        """Record trials that ended without an outcome: stopped by the scheduler, or lost with their process."""
+        history = self._engine.epochs_of(assignment.name)
+        reason = "Tune lost the trial: its worker process may have died for lack of memory"
+        return [
+            outcome(
+                member.name,
+                member.hyperparameters,
+                history,
+                metric=self._metric_name,
+                seconds=time.time() - started,
+                started=started,
+                error=reason if lost or not history else None,
+                stopped=True,
+            )
+            for member in assignment.members
+        ]
+
+
+class _EngineScheduler(_NeverRestored, FIFOScheduler):
+    """Stop the trials that the engine gives up on."""
+
+    def __init__(self, engine: SearchEngine) -> None:
+        super().__init__()
+        self._engine = engine
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        if "val_loss" not in result:
+            return str(TrialScheduler.CONTINUE)
+        metrics = EpochMetrics.model_validate({name: result[name] for name in EpochMetrics.model_fields})
+        stops = self._engine.report(trial.config["assignment"].name, metrics)
+        return str(TrialScheduler.STOP if stops else TrialScheduler.CONTINUE)
 
 
 class _Beat(_NeverRestored, tune.Callback):

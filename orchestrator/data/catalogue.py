@@ -28,12 +28,13 @@ CATALOGUE_SCHEMA = pa.schema(
         ("ok", pa.bool_()),
         ("reason", pa.string()),
         ("content", pa.string()),
+        ("together", pa.string()),
         ("fragment", pa.int32()),
         ("pixel_row", pa.int32()),
     ]
 )
 """A row for each sample. Texts are empty, never null, where there is nothing to say; `content` is the digest of
-the image's bytes; `pixel_row` is the row in the fragment's file of cached pixels, -1 when they are not cached."""
+the image's bytes; `together` what the sample must stay on one side of every split with; `pixel_row` is the row in the fragment's file of cached pixels, -1 when they are not cached."""
 
 _CANONICAL_ORDER = ("id", "subset", "label", "content", "file", "row")
 
@@ -95,6 +96,7 @@ def _describe(row: dict[str, Any], config: DataConfig, fragment_key: int) -> dic
         "ok": True,
         "reason": "",
         "content": content,
+        "together": row["together"] or "",
         "fragment": fragment_key,
         "pixel_row": -1,
     }

@@ -51,7 +51,7 @@ def _never(head: int, history: Sequence[EpochMetrics]) -> bool:
 
 def train_heads(
     head: nn.Linear,
-    train: Features,
+    train: Sequence[Features],
     validation: Features,
     runs: Sequence[Hyperparameters],
     settings: TrainingSettings,
@@ -63,7 +63,7 @@ def train_heads(
     What comes out is what `fine_tune` gives for each run alone with every stage frozen, up to rounding: the batches
     are the same, and no head sees another. Heads of one batch size and optimizer share their products. After each
     epoch `should_stop` is asked with the index into `runs` and the history so far; a head that stops or diverges
-    leaves the stack.
+    leaves the stack. `train` has the training samples in each of their views, of which epochs take turns.
     """
     together: dict[tuple[int, OptimizerName], list[int]] = defaultdict(list)
     for index, run in enumerate(runs):
@@ -77,14 +77,14 @@ def train_heads(
 
 def _train_stack(
     stack: _Stack,
-    train: Features,
+    train: Sequence[Features],
     validation: Features,
     batch_size: int,
     settings: TrainingSettings,
     should_stop: ShouldStop,
 ) -> dict[int, HeadResult]:
-    inputs, judged = _with_ones(train.rows), _with_ones(validation.rows)
-    labels = torch.from_numpy(train.labels).to(inputs.device)
+    views, judged = [_with_ones(view.rows) for view in train], _with_ones(validation.rows)
+    labels = torch.from_numpy(train[0].labels).to(judged.device)
     epochs = {member: run.epochs for member, run in stack.runs}
     progress: dict[int, _Progress] = {member: _Progress() for member in epochs}
     results: dict[int, HeadResult] = {}
@@ -92,6 +92,7 @@ def _train_stack(
     while stack.runs:
         epoch += 1
         started = time.perf_counter()
+        inputs = views[(epoch - 1) % len(views)]
         losses = torch.zeros(len(stack.runs), dtype=torch.float64, device=inputs.device)
         for batch in plan_batches(len(labels), batch_size, settings.seed, epoch):
             positions = torch.from_numpy(batch).to(inputs.device)

@@ -5,10 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from orchestrator.records import Baseline, Evaluation, PooledComparison, Recipe, Report, SearchResult
+from orchestrator.records import (
+    Baseline,
+    Evaluation,
+    PooledComparison,
+    Recipe,
+    Report,
+    SearchCosts,
+    SearchResult,
+)
 from orchestrator.reporting.wording import (
     counted,
+    duration,
     enumerated,
+    metric_value,
     percent,
     percent_interval,
     points,
@@ -68,6 +78,56 @@ def group_finding(search: SearchResult | None, recipe: Recipe | None, evaluation
         return f"The best recipe is {found}; there are no test results for it."
     reached = f"{percent(evaluation.accuracy)} test accuracy {percent_interval(evaluation.accuracy_interval)}"
     return f"With {found} the model reaches {reached}; {_compared(evaluation.baselines)}."
+
+
+def choice_finding(recipe: Recipe) -> str:
+    """State whose recipe a group got, why, and its score on fresh re-splits."""
+    whose = {
+        "group": "The recipe is the group's own",
+        "pooled": "The recipe is the one that is best over all groups",
+        "fixed_rule": "The recipe is the fixed rule's",
+    }[recipe.origin]
+    reason = f": {recipe.reason}" if recipe.reason else ""
+    if recipe.score is None or recipe.standard_error is None:
+        return f"{whose}{reason}."
+    return (
+        f"{whose}{reason}. On {counted(recipe.runs, 'fresh re-split')} of training and validation it scored "
+        f"{metric_value(recipe.score, recipe.metric)} (standard error {metric_value(recipe.standard_error, recipe.metric)})."
+    )
+
+
+def warm_start_finding(search: SearchResult) -> str:
+    """State what recipes of earlier searches brought; nothing where there were none."""
+    warm = [trial for trial in search.trials if trial.origin == "warm_start" and trial.value is not None]
+    if not warm:
+        return ""
+    pick = min if search.mode == "min" else max
+    known = [trial.value for trial in search.trials if trial.value is not None]
+    best, best_warm = pick(known), pick(trial.value for trial in warm if trial.value is not None)
+    seconds = sum(trial.seconds for trial in warm)
+    return (
+        f"{counted(len(warm), 'recipe')} of earlier searches reached {metric_value(best_warm, search.metric)} in "
+        f"{duration(seconds)} of trial time; the best trial of all reached {metric_value(best, search.metric)}."
+    )
+
+
+def saving_finding(costs: SearchCosts) -> str:
+    """State what keeping activations was predicted and measured to save over the epochs that were run."""
+    kept = [depth for depth in costs.depths if depth.source == "activations"]
+    if not kept:
+        return "No activations were kept: at no freeze depth did the measured costs promise a saving."
+    ran = [(depth, depth.measured_epoch_s) for depth in kept if depth.measured_epoch_s is not None]
+    depths = enumerated([str(depth.depth) for depth in kept])
+    built = f"Activations were kept for freeze depth {depths}, built in {duration(costs.build_seconds)}"
+    if not ran:
+        return f"{built}; no trial used them."
+    spent = sum(depth.num_epochs * measured for depth, measured in ran)
+    without = sum(depth.num_epochs * depth.predicted_uncached_epoch_s for depth, _ in ran)
+    predicted = sum(depth.num_epochs * depth.predicted_epoch_s for depth, _ in ran)
+    return (
+        f"{built}. Their trials took {duration(spent)} ({duration(predicted)} predicted) in place of "
+        f"{duration(without)} predicted without."
+    )
 
 
 def pooled_finding(comparison: PooledComparison) -> str:

@@ -21,7 +21,15 @@ from orchestrator.records import (
 )
 from orchestrator.reporting import wording
 from orchestrator.reporting.figures import Plot, group_color
-from orchestrator.reporting.findings import frequent_mistakes, group_finding, headline, verdict
+from orchestrator.reporting.findings import (
+    choice_finding,
+    frequent_mistakes,
+    group_finding,
+    headline,
+    saving_finding,
+    verdict,
+    warm_start_finding,
+)
 from orchestrator.reporting.group_plots import confusion_plot, effects_plot, history_plot, learning_curve
 from orchestrator.reporting.plots import diversity_plot, gains_plot
 
@@ -41,6 +49,8 @@ class GroupSection:
     color: str
     profiles: list[SubsetProfile]
     finding: str
+    choice: str
+    warm_start: str
     search: SearchResult | None
     recipe: Recipe | None
     model: ModelCard | None
@@ -69,6 +79,7 @@ def render_html(report: Report) -> str:
         .render(
             report=report,
             headline=headline(report),
+            saving=saving_finding(report.search_costs) if report.search_costs else "",
             sections=sections,
             diversity=diversity_plot(report.profile, report.groups) if sections else None,
             gains=gains_plot(report.groups, report.evaluations, report.comparisons),
@@ -94,6 +105,8 @@ def _section(report: Report, position: int, group: Group) -> GroupSection:
         color=color,
         profiles=_profiles(report.profile.subsets, group),
         finding=group_finding(search, recipe, evaluation),
+        choice=choice_finding(recipe) if recipe else "",
+        warm_start=warm_start_finding(search) if search else "",
         search=search,
         recipe=recipe,
         model=model,
@@ -150,5 +163,7 @@ def _environment() -> jinja2.Environment:
         baseline_titles=wording.BASELINE_TITLES,
         measure_titles=wording.MEASURE_TITLES,
         metric_titles=wording.METRIC_TITLES,
+        origin_titles=wording.ORIGIN_TITLES,
+        input_titles=wording.INPUT_TITLES,
     )
     return environment

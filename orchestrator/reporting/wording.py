@@ -15,6 +15,18 @@ MEASURE_TITLES = {
     "feature_diversity": "Feature diversity (Vendi)",
 }
 METRIC_TITLES = {"val_accuracy": "validation accuracy", "val_loss": "validation loss"}
+ORIGIN_TITLES = {
+    "fixed_rule": "fixed rule, clipped",
+    "warm_start": "from an earlier search",
+    "shared": "shared by all groups",
+    "promoted": "another group's find",
+    "sampler": "",
+}
+INPUT_TITLES = {
+    "activations": "kept activations",
+    "pixels": "decoded pixels",
+    "images": "encoded images",
+}
 BASELINE_TITLES = {
     "fixed_rule": "fixed rule",
     "head_only": "head only",

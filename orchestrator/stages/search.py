@@ -1,18 +1,34 @@
-"""The search stage: a study for each group, all in one Tuner, and a recipe from each."""
+"""The search stage: the groups' studies under one engine, and a recipe for each group."""
 
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import dataclass
 
 from orchestrator.cluster.resources import trial_resources
-from orchestrator.cluster.tuning import TuningPlan, search_groups
+from orchestrator.cluster.trials import describe_outcome
+from orchestrator.cluster.tuning import TuningPlan, run_search
+from orchestrator.cluster.workers import GroupSamples
 from orchestrator.errors import SearchError, StorageError
 from orchestrator.records import Group, Hyperparameters, Recipe, SearchResult, Trial
+from orchestrator.search.engine import Assignment, EngineSettings, SearchEngine
+from orchestrator.search.finals import Finals, GroupFacts
+from orchestrator.search.library import LibraryEntry
+from orchestrator.search.shared_list import shared_list
 from orchestrator.search.space import SearchSpace
+from orchestrator.search.spending import Spending
+from orchestrator.search.stopping import StoppingRule
 from orchestrator.search.studies import GroupStudy
-from orchestrator.search.winner import choose_recipe
 from orchestrator.stages.context import GroupContext
-from orchestrator.stages.journal import StudyJournal
+from orchestrator.stages.journals import Journal
+from orchestrator.stages.ledger import SearchLedger
+from orchestrator.stages.library import add_entries, warm_starts
+from orchestrator.stages.shared_inputs import SharedInputs, prepare_inputs
+
+_LEDGER = "search/ledger.jsonl"
+# Trials that all groups try, as a share of what each may try: half of them heads, which cost next to nothing.
+_SHARED_SHARE = 0.5
+_MOST_SHARED = 8
 
 
 def search(context: GroupContext) -> int:
@@ -23,19 +39,20 @@ def search(context: GroupContext) -> int:
     pending = [group for group in context.groups.groups if _find(context, group) is None]
     if not pending:
         return 0
-    journals = {group.name: StudyJournal(context.path(group.name, "study.log")) for group in pending}
-    studies = {group.name: _open_study(context, group, journals[group.name]) for group in pending}
-    before = sum(len(study.trials()) for study in studies.values())
+    samples = {group.name: context.samples(group) for group in pending}
+    inputs = prepare_inputs(context, samples)
+    run = _SearchRun.open(context, pending, inputs)
+    before = run.num_trials
     try:
-        _run(context, pending, studies, journals)
+        run.execute()
     finally:
-        for journal in journals.values():
-            journal.keep(at_once=True)
-    errors = [error for group in pending if (error := _finish(context, group, studies[group.name]))]
+        run.keep()
+    errors = [error for group in pending if (error := _finish(context, run, group))]
+    inputs.write_costs(context, run.trials())
     if errors:
         raise errors[0]
     # A search that was killed after its last trial has nothing left to run, and still has done its work here.
-    return max(1, sum(len(study.trials()) for study in studies.values()) - before)
+    return max(1, run.num_trials - before)
 
 
 def read_searches(context: GroupContext) -> list[SearchResult]:
@@ -58,13 +75,149 @@ def _find(context: GroupContext, group: Group) -> Recipe | None:
     return context.find(group.name, "recipe.json", Recipe, context.search_fingerprint(group))
 
 
-def _open_study(context: GroupContext, group: Group, journal: StudyJournal) -> GroupStudy:
+@dataclass(kw_only=True)
+class _SearchRun:
+    """Hold what one execution of the stage works with."""
+
+    context: GroupContext
+    samples: dict[str, GroupSamples]
+    studies: dict[str, GroupStudy]
+    journals: list[Journal]
+    ledger: SearchLedger
+    engine: SearchEngine
+    plan: TuningPlan
+
+    @classmethod
+    def open(cls, context: GroupContext, groups: list[Group], inputs: SharedInputs) -> _SearchRun:
+        """Open the studies and the ledger where an earlier execution has left them."""
+        search = context.config.search
+        space = SearchSpace.from_config(search, context.backbone.num_stages)
+        settings = _settings(context, groups, inputs)
+        journals = {group.name: Journal(context.path(group.name, "study.log")) for group in groups}
+        studies = {
+            group.name: _open_study(context, group, journals[group.name], space, settings, inputs) for group in groups
+        }
+        ledger_journal = Journal(context.run_directory.path(_LEDGER))
+        ledger = SearchLedger(ledger_journal, {group.name: context.study_fingerprint(group) for group in groups})
+        facts = {
+            group.name: GroupFacts(
+                num_train=len(inputs.samples[group.name].train),
+                num_validation=len(inputs.samples[group.name].validation),
+                fixed_rule=space.clip(context.fixed_rule(group)),
+            )
+            for group in groups
+        }
+        engine = SearchEngine(
+            studies,
+            space,
+            settings,
+            inputs.predict,
+            lambda trials: Finals(trials=trials, facts=facts, metric=search.metric, predict=inputs.predict),
+            race_runs=ledger.race_runs,
+            elapsed_s=ledger.elapsed_s(),
+        )
+        return cls(
+            context=context,
+            samples=inputs.samples,
+            studies=studies,
+            journals=[*journals.values(), ledger_journal],
+            ledger=ledger,
+            engine=engine,
+            plan=_tuning_plan(context, settings),
+        )
+
+    @property
+    def num_trials(self) -> int:
+        """Count the finished trials."""
+        return sum(len(study.trials()) for study in self.studies.values())
+
+    def trials(self) -> dict[str, list[Trial]]:
+        """Give every group's finished trials."""
+        return {name: study.trials() for name, study in self.studies.items()}
+
+    def execute(self) -> None:
+        """Run what the engine asks for, and say what came of it."""
+        run_search(
+            self.engine,
+            self.samples,
+            self.context.workbench,
+            self.plan,
+            self.context.shape,
+            clock=self.ledger.elapsed_s,
+            on_finished=self._record,
+        )
+        started = sum(study.progress() for study in self.studies.values())
+        wanted = self.engine.settings.spending.search_trials
+        if started < wanted:
+            self.context.say(
+                f"search: the budget of time was spent after {started} of {wanted} trials; "
+                "a search with a larger search.budget goes on from here"
+            )
+
+    def keep(self) -> None:
+        """Copy the journals to the run directory."""
+        for journal in self.journals:
+            journal.keep(at_once=True)
+
+    def _record(self, assignment: Assignment, outcomes: list[Trial]) -> None:
+        race = self.engine.race_runs[-1] if assignment.race is not None else None
+        self.ledger.append(assignment.group, assignment.kind, outcomes, race)
+        for line in describe_outcome(assignment, outcomes, self.context.config.search.metric):
+            self.context.say(f"search {assignment.group}: {line}")
+        # A copy that fails now is made again with the next trial, and at the end without fail.
+        with suppress(StorageError):
+            for journal in self.journals:
+                journal.keep()
+
+
+def _settings(context: GroupContext, groups: list[Group], inputs: SharedInputs) -> EngineSettings:
+    search = context.config.search
+    share = len(groups) / len(context.groups.groups)
+    budget = search.budget
+    gpus = trial_resources(search, use_gpu=context.use_gpu).get("GPU", 0.0)
+    spending = Spending(
+        num_trials=round(budget.trials * share) if budget.trials is not None else search.num_samples * len(groups),
+        seconds=budget.time_budget_s,
+        work_seconds=None if budget.gpu_hours is None or gpus == 0 else 3600 * budget.gpu_hours / gpus,
+        tolerance=0.0,
+    )
+    return EngineSettings(
+        spending=spending,
+        stopping=StoppingRule(margin=0.01) if search.early_stopping else None,
+        heads=search.heads if inputs.heads_fit else 1,
+        num_stages=context.backbone.num_stages,
+        metric=search.metric,
+        seed=context.config.seed,
+    )
+
+
+def _tuning_plan(context: GroupContext, settings: EngineSettings) -> TuningPlan:
+    search = context.config.search
+    return TuningPlan(
+        resources_per_trial=trial_resources(search, use_gpu=context.use_gpu),
+        max_concurrent_trials=search.max_concurrent_trials,
+        use_gpu=context.use_gpu,
+        stall_timeout_s=context.config.cluster.stall_timeout_s,
+        metric=search.metric,
+        stopping=settings.stopping,
+        num_trials=settings.spending.num_trials,
+    )
+
+
+def _open_study(
+    context: GroupContext,
+    group: Group,
+    journal: Journal,
+    space: SearchSpace,
+    settings: EngineSettings,
+    inputs: SharedInputs,
+) -> GroupStudy:
     config = context.config
     study = GroupStudy.open(
         journal.path,
         group=group.name,
-        name=f"{config.name}-{group.name}-{context.study_fingerprint(group)}",
-        space=SearchSpace.from_config(config.search, context.backbone.num_stages),
+        name=f"{config.search.study_name or config.name}-{group.name}-{context.study_fingerprint(group)}",
+        space=space,
         search=config.search,
         seed=config.seed,
         first=context.fixed_rule(group),
@@ -72,59 +225,51 @@ def _open_study(context: GroupContext, group: Group, journal: StudyJournal) -> G
     again = study.reconcile()
     if again:
         context.say(f"search {group.name}: {again} interrupted trial(s) will run again")
+    for entry in warm_starts(context, group):
+        study.enqueue(space.clip(entry.recipe), "warm_start")
+    listed = _shared(context, space, settings)
+    for recipe in sorted(listed, key=lambda recipe: inputs.predict(group.name, recipe)):
+        study.enqueue(recipe, "shared")
     return study
 
 
-def _run(
-    context: GroupContext,
-    groups: list[Group],
-    studies: dict[str, GroupStudy],
-    journals: dict[str, StudyJournal],
-) -> None:
-    config = context.config.search
-
-    def on_trial(group: str, trial: Trial) -> None:
-        result = trial.error if trial.value is None else f"{config.metric} {trial.value:.3f}"
-        context.say(
-            f"search {group}: trial {trial.trial_id} {result} in {trial.seconds:.1f} s "
-            f"({describe(trial.hyperparameters)})"
-        )
-        # A copy that fails now is made again with the next trial, and at the end without fail.
-        with suppress(StorageError):
-            journals[group].keep()
-
-    plan = TuningPlan(
-        resources_per_trial=trial_resources(config, use_gpu=context.use_gpu),
-        max_concurrent_trials=config.max_concurrent_trials,
-        use_gpu=context.use_gpu,
-        time_budget_s=config.time_budget_s,
-        stall_timeout_s=context.config.cluster.stall_timeout_s,
+def _shared(context: GroupContext, space: SearchSpace, settings: EngineSettings) -> list[Hyperparameters]:
+    """Give the recipes that every group tries."""
+    each = settings.spending.search_trials // max(1, len(context.groups.groups))
+    count = min(2 * _MOST_SHARED, int(each * _SHARED_SHARE))
+    heads = min(count // 2, settings.heads) if settings.heads > 1 else 0
+    return shared_list(
+        space,
+        num_stages=settings.num_stages,
+        heads=heads,
+        others=count - heads,
+        seed=settings.seed,
     )
-    samples = {group.name: context.samples(group) for group in groups}
-    cut_off = search_groups(studies, samples, context.workbench, plan, context.shape, on_trial=on_trial)
-    if cut_off:
-        context.say(
-            f"search: search.time_budget_s of {config.time_budget_s:g} s is spent, {cut_off} trial(s) were cut off; "
-            "a search with a larger budget runs them again"
-        )
 
 
-def _finish(context: GroupContext, group: Group, study: GroupStudy) -> SearchError | None:
+def _finish(context: GroupContext, run: _SearchRun, group: Group) -> SearchError | None:
     fingerprint = context.search_fingerprint(group)
     config = context.config.search
+    finals = run.engine.finals()
     result = SearchResult(
         fingerprint=fingerprint,
         group=group.name,
         metric=config.metric,
         mode=config.direction,
-        trials=study.trials(),
+        trials=run.studies[group.name].trials(),
+        race=[race for race in finals.runs if race.group == group.name],
     )
     context.write(group.name, "search.json", result)
     try:
-        recipe = choose_recipe(result).model_copy(update={"fingerprint": fingerprint})
+        recipe = finals.recipe(group.name).model_copy(update={"fingerprint": fingerprint})
     except SearchError as error:
         context.say(f"search {group.name}: {error}")
         return error
     context.write(group.name, "recipe.json", recipe)
-    context.say(f"search {group.name}: best {config.metric} {recipe.value:.3f} ({describe(recipe.hyperparameters)})")
+    add_entries(context, [LibraryEntry.of_search(context.config.name, result, recipe)])
+    source = {"group": "its own recipe", "pooled": "the pooled recipe", "fixed_rule": "the fixed rule"}[recipe.origin]
+    context.say(
+        f"search {group.name}: {source}, {config.metric} {recipe.value:.3f} ({describe(recipe.hyperparameters)}): "
+        f"{recipe.reason}"
+    )
     return None

@@ -24,13 +24,11 @@ def features(classifier: Classifier, samples: ArraySamples) -> Features:
     return Features(rows=torch.from_numpy(rows), labels=samples.labels)
 
 
-def train_together(
-    make: Maker, runs: Sequence[Hyperparameters], *, train: ArraySamples | None = None, **options: object
-) -> list[HeadResult]:
+def train_together(make: Maker, runs: Sequence[Hyperparameters], **options: object) -> list[HeadResult]:
     classifier = make()
-    sources = [features(classifier, samples) for samples in (train or some_samples(45), some_samples(20, seed=1))]
+    sources = [features(classifier, samples) for samples in (some_samples(45), some_samples(20, seed=1))]
     stop = {key: options.pop(key) for key in ("should_stop",) if key in options}
-    return train_heads(classifier.head, *sources, runs, some_settings(**options), **stop)
+    return train_heads(classifier.head, sources[:1], sources[1], runs, some_settings(**options), **stop)
 
 
 def train_alone(make: Maker, run: Hyperparameters) -> list[EpochMetrics]:
@@ -96,7 +94,7 @@ def test_heads_start_from_the_given_head_and_leave_it_as_it_was(tiny_classifier:
     classifier = tiny_classifier()
     before = {name: tensor.clone() for name, tensor in classifier.head.state_dict().items()}
     source = features(classifier, some_samples(len(LABELS) * 5))
-    train_heads(classifier.head, source, source, [a_head()], some_settings())
+    train_heads(classifier.head, [source], source, [a_head()], some_settings())
     assert all(torch.equal(tensor, before[name]) for name, tensor in classifier.head.state_dict().items())
 
 
@@ -104,3 +102,16 @@ def test_the_seconds_of_heads_sum_to_the_wall_time(tiny_classifier: Maker) -> No
     results = train_together(tiny_classifier, [a_head() for _ in range(4)])
     assert all(result.seconds == pytest.approx(results[0].seconds) for result in results)
     assert all(0 < result.seconds < 10 for result in results)
+
+
+def test_epochs_take_turns_at_the_views(tiny_classifier: Maker) -> None:
+    classifier = tiny_classifier()
+    first, other = (features(classifier, some_samples(24, seed=seed)) for seed in (0, 5))
+    runs = [a_head(epochs=3)]
+
+    def losses(*views: Features) -> list[float]:
+        (result,) = train_heads(classifier.head, views, first, runs, some_settings())
+        return [metrics.train_loss for metrics in result.history]
+
+    one, both = losses(first), losses(first, other)
+    assert both[0] == one[0] and both[1] != one[1]

@@ -1,4 +1,4 @@
-"""Keeps a study's journal on this machine's disk, and a copy of it in the run directory."""
+"""Keeps files that grow by lines on this machine's disk, and copies of them in the run directory."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from orchestrator import storage
 _KEEP_EVERY_S = 10.0
 
 
-class StudyJournal:
-    """Name the journal file of a study: in a local run directory itself, else a working copy of an object.
+class Journal:
+    """Name a file that is appended to: in a local run directory itself, else a working copy of an object.
 
-    Optuna appends to the file; an object store has no appending, so the whole copy is written again, at most
-    every ten seconds and at the end.
+    An object store has no appending, so the whole copy is written again, at most every ten seconds and at the end.
     """
 
     def __init__(self, uri: str) -> None:
@@ -24,7 +23,7 @@ class StudyJournal:
         if self._is_local:
             self.path = storage.local_path(uri)
             return
-        self.path = storage.scratch_directory("studies") / f"{storage.digest(uri)}.log"
+        self.path = storage.scratch_directory("journals") / f"{storage.digest(uri)}.log"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # The run directory is the truth: a working copy of an earlier run of this machine may be behind it.
         self.path.unlink(missing_ok=True)

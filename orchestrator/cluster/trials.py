@@ -1,0 +1,185 @@
+"""What a reused trial actor does with an assignment: one trial, several heads at once, or a finalist's run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from pydantic import TypeAdapter
+from ray import tune
+
+from orchestrator.cluster.workers import GroupSamples, Workbench, use_threads, worker_device
+from orchestrator.finetune.heads import train_heads
+from orchestrator.finetune.loop import EpochEnd, fine_tune
+from orchestrator.records import EpochMetrics, Hyperparameters, Trial
+from orchestrator.search.engine import Assignment
+from orchestrator.search.stopping import StoppingRule, best_at
+
+OUTCOMES = "outcomes"
+TRIALS = TypeAdapter(list[Trial])
+OnEpoch = Callable[[EpochMetrics], None]
+
+
+def run_assignment(
+    config: dict[str, Any],
+    *,
+    samples: Mapping[str, GroupSamples],
+    workbench: Workbench,
+    stopping: StoppingRule | None,
+    use_gpu: bool,
+    num_cpus: float,
+) -> None:
+    """Do one assignment in this actor: report every epoch of a single trial, and at the end what came of all.
+
+    An error of the training is an outcome too: the actor lives on and takes the next assignment.
+    """
+    use_threads(num_cpus)
+    assignment: Assignment = config["assignment"]
+    data, device = samples[assignment.group], worker_device(use_gpu)
+    if assignment.kind == "heads":
+        outcomes = run_heads(assignment, data, workbench, stopping, device)
+    else:
+        outcomes = [run_trial(assignment, data, workbench, device, on_epoch=_report)]
+    tune.report({OUTCOMES: TRIALS.dump_json(outcomes).decode()})
+
+
+def _report(metrics: EpochMetrics) -> None:
+    tune.report(metrics.model_dump())
+
+
+def run_trial(
+    assignment: Assignment, data: GroupSamples, workbench: Workbench, device: str, *, on_epoch: OnEpoch
+) -> Trial:
+    """Fine-tune one configuration, on a re-split in a race, and give what came of it."""
+    (member,) = assignment.members
+    started, clock = time.time(), time.perf_counter()
+    history: list[EpochMetrics] = []
+
+    def keep(end: EpochEnd) -> None:
+        history.append(end.metrics)
+        if assignment.race is None:
+            on_epoch(end.metrics)
+
+    inputs, error = "pixels", None
+    try:
+        if assignment.race is not None:
+            data = data.resplit(assignment.race.resplit, seed=workbench.seed)
+        result = fine_tune(
+            workbench.classifier(len(data.classes)),
+            workbench.backbone.spec,
+            data.train,
+            data.validation,
+            member.hyperparameters,
+            workbench.settings(device),
+            on_epoch=keep,
+            activations=data.activations.get(member.hyperparameters.freeze_depth),
+        )
+        inputs = result.inputs
+    except Exception as failure:  # whatever ends a trial is its result; the actor lives on
+        error = f"{type(failure).__name__}: {failure}"
+    return outcome(
+        member.name,
+        member.hyperparameters,
+        history,
+        metric=workbench.metric,
+        seconds=time.perf_counter() - clock,
+        started=started,
+        inputs=inputs,
+        error=error,
+    )
+
+
+def run_heads(
+    assignment: Assignment, data: GroupSamples, workbench: Workbench, stopping: StoppingRule | None, device: str
+) -> list[Trial]:
+    """Train all heads of an assignment in one stack, and give what came of each."""
+    started, clock = time.time(), time.perf_counter()
+    recipes = [member.hyperparameters for member in assignment.members]
+    names = [member.name for member in assignment.members]
+    try:
+        classifier = workbench.classifier(len(data.classes))
+        settings = workbench.settings(device)
+        train, validation, inputs = data.features(classifier, workbench.backbone.spec, settings)
+        waited = (time.perf_counter() - clock) / len(recipes)
+        stop = _Stopper(stopping, assignment.seen, recipes, workbench.metric)
+        results = train_heads(classifier.head, train, validation, recipes, settings, should_stop=stop)
+    except Exception as failure:  # whatever ends the heads is the result of each
+        share = (time.perf_counter() - clock) / len(recipes)
+        error = f"{type(failure).__name__}: {failure}"
+        return [
+            outcome(name, recipe, [], metric=workbench.metric, seconds=share, started=started, error=error)
+            for name, recipe in zip(names, recipes, strict=True)
+        ]
+    return [
+        outcome(
+            name,
+            recipe,
+            result.history,
+            metric=workbench.metric,
+            seconds=result.seconds + waited,
+            started=started,
+            inputs=inputs,
+            error=result.error,
+            stopped=result.stopped,
+        )
+        for name, recipe, result in zip(names, recipes, results, strict=True)
+    ]
+
+
+def outcome(
+    name: str,
+    hyperparameters: Hyperparameters,
+    history: Sequence[EpochMetrics],
+    *,
+    metric: str,
+    seconds: float,
+    started: float,
+    inputs: Any = "pixels",
+    error: str | None = None,
+    stopped: bool = False,
+) -> Trial:
+    """Make the record of a trial: its value is that of its best epoch, or none when it failed."""
+    values = [float(getattr(metrics, metric)) for metrics in history]
+    best = (min if metric == "val_loss" else max)(values, default=None)
+    return Trial(
+        trial_id=name,
+        hyperparameters=hyperparameters,
+        status="failed" if error is not None else "stopped" if stopped else "complete",
+        value=None if error is not None else best,
+        history=list(history),
+        seconds=seconds,
+        error=error,
+        started=started,
+        inputs=inputs,
+    )
+
+
+class _Stopper:
+    """Stop heads by the group's rule: what other trials had reached at a rung, and what this stack's heads do."""
+
+    def __init__(
+        self,
+        rule: StoppingRule | None,
+        seen: Mapping[float, Sequence[float]],
+        recipes: Sequence[Hyperparameters],
+        metric: str,
+    ) -> None:
+        self._rule = rule
+        self._seen = {rung: list(values) for rung, values in seen.items()}
+        self._recipes = recipes
+        self._metric = metric
+        self._sign = -1.0 if metric == "val_loss" else 1.0
+
+    def __call__(self, head: int, history: Sequence[EpochMetrics]) -> bool:
+        epochs = self._recipes[head].epochs
+        rung = None if self._rule is None else self._rule.rung_passed(len(history), epochs)
+        if self._rule is None or rung is None:
+            return False
+        scores = [self._sign * float(getattr(metrics, self._metric)) for metrics in history]
+        others = self._seen.setdefault(rung, [])
+        stops = self._rule.stops(scores, others)
+        reached = best_at(scores, rung, epochs)
+        if reached is not None:
+            others.append(reached)
+        return stops

@@ -1,0 +1,76 @@
+"""The cost rule keeps what pays and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from orchestrator.search.costs import DepthPlan, Figures, Workload, plan_cache
+
+# Three stages: the first is dear and leaves much, the last leaves little.
+FIGURES = Figures(
+    decode_s=5e-4,
+    read_pixels_s=2e-5,
+    forward_s=[1e-3, 5e-4, 5e-4],
+    train_s=[6e-3, 3e-3, 1.5e-3, 1e-5],
+    validate_s=[2e-3, 1e-3, 5e-4, 5e-6],
+    activation_bytes=[0, 400_000, 50_000, 5_000],
+    read_bytes_per_s=2e9,
+    write_bytes_per_s=5e8,
+)
+WORK = Workload(num_train=1000, num_validation=200, views=1, epochs={0: 50, 1: 50, 2: 50, 3: 50})
+
+
+def kept(plans: list[DepthPlan]) -> list[int]:
+    return [plan.depth for plan in plans if plan.source == "activations"]
+
+
+def test_depths_whose_activations_pay_are_kept() -> None:
+    assert kept(plan_cache(FIGURES, WORK, max_bytes=10**12)) == [1, 2, 3]
+
+
+def test_without_frozen_stages_there_is_nothing_to_keep() -> None:
+    assert plan_cache(FIGURES, WORK, max_bytes=10**12)[0].source == "pixels"
+
+
+def test_a_depth_that_no_trial_uses_is_not_kept() -> None:
+    work = replace(WORK, epochs={3: 50})
+    assert kept(plan_cache(FIGURES, work, max_bytes=10**12)) == [3]
+
+
+def test_large_activations_on_a_slow_disk_are_not_kept() -> None:
+    slow = replace(FIGURES, read_bytes_per_s=2e8)
+    plans = plan_cache(slow, WORK, max_bytes=10**12)
+    assert kept(plans) == [2, 3]
+    assert plans[1].epoch_s == plans[1].uncached_epoch_s and plans[1].saving_s <= 0
+
+
+def test_a_cache_for_one_epoch_does_not_pay() -> None:
+    assert kept(plan_cache(FIGURES, replace(WORK, epochs={1: 1, 2: 1, 3: 1}), max_bytes=10**12)) == []
+
+
+def test_in_little_room_what_saves_most_a_byte_stays() -> None:
+    room = WORK.num_rows * (FIGURES.activation_bytes[2] + FIGURES.activation_bytes[3])
+    assert kept(plan_cache(FIGURES, WORK, max_bytes=room)) == [2, 3]
+    assert kept(plan_cache(FIGURES, WORK, max_bytes=WORK.num_rows * FIGURES.activation_bytes[3])) == [3]
+
+
+def test_augmentation_drawn_afresh_stops_the_cache_at_the_pixels() -> None:
+    plans = plan_cache(FIGURES, replace(WORK, views=0), max_bytes=10**12)
+    assert {plan.source for plan in plans} == {"pixels"}
+    streamed = plan_cache(FIGURES, replace(WORK, views=0, pixels_are_cached=False), max_bytes=10**12)
+    assert {plan.source for plan in streamed} == {"images"}
+
+
+def test_every_view_is_stored_and_built() -> None:
+    one, many = (plan_cache(FIGURES, replace(WORK, views=views), max_bytes=10**12)[3] for views in (1, 4))
+    assert many.stored_bytes == (4 * 1000 + 200) * 5_000 == pytest.approx(3.5 * one.stored_bytes, rel=0.01)
+    assert many.build_s > 3 * one.build_s and many.epoch_s == one.epoch_s
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_no_plan_is_slower_than_without(depth: int) -> None:
+    for rate in (1e6, 1e8, 1e10):
+        plan = plan_cache(replace(FIGURES, read_bytes_per_s=rate), WORK, max_bytes=10**12)[depth]
+        assert plan.epoch_s <= plan.uncached_epoch_s
