@@ -138,7 +138,10 @@ def decide(race: Race, *, incumbent: str) -> Verdict | None:
     cheaper = [
         finalist
         for finalist in [*rivals, by_key[incumbent]]
-        if finalist.seconds < chosen.seconds and _within_one_error(race, chosen.key, finalist.key)
+        # A recipe of the group's own has to win, not to be cheap.
+        if (finalist.role != "group" or chosen.role == "group")
+        and finalist.seconds < chosen.seconds
+        and _within_one_error(race, chosen.key, finalist.key)
     ]
     if cheaper:
         better, chosen = chosen, min(cheaper, key=lambda finalist: finalist.seconds)

@@ -100,12 +100,15 @@ class Simulation:
             num_train=5 * self.num_validation, num_validation=self.num_validation, fixed_rule=self.draw()
         )
         finals = Finals(
-            trials=named, facts=dict.fromkeys(GROUPS, facts), metric="val_accuracy", predict=lambda group, recipe: 1.0
+            trials=named,
+            facts=dict.fromkeys(GROUPS, facts),
+            metric="val_accuracy",
+            predict=lambda group, recipe: float(7 - recipe.freeze_depth),
         )
         runs: list[RaceRun] = []
         while (run := finals.next_run([], max_runs=race_runs, seconds=math.inf)) is not None:
             value = self.observe(GROUPS.index(run.group), run.hyperparameters, fresh=False)
-            runs.append(run.model_copy(update={"value": value, "seconds": 1.0}))
+            runs.append(run.model_copy(update={"value": value, "seconds": run.predicted_s}))
             finals = finals.with_runs(runs)
         return finals
 
