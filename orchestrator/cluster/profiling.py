@@ -1,9 +1,12 @@
-"""Measures every subset in parallel with Ray Data: a partial profile for each block, merged in block order."""
+"""Measures every subset in parallel with Ray Data: a partial profile for each block, merged in block order.
+
+What opening a block's images gave is kept: the next profile opens only those of blocks that are new or have changed.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,25 +14,34 @@ import pyarrow as pa
 import ray
 from numpy.typing import NDArray
 
+from orchestrator import storage
 from orchestrator.cluster.failures import translated
 from orchestrator.cluster.watchdog import Watchdog, watched
 from orchestrator.cluster.workers import Workbench, use_threads
 from orchestrator.data.catalogue import SampleTable
 from orchestrator.data.decoding import luminance_histogram
 from orchestrator.data.identity import stable_fraction
+from orchestrator.data.manifests import Manifest
 from orchestrator.data.reader import PixelReader, blocks_of
+from orchestrator.diversity.entropy import histogram_entropy
 from orchestrator.diversity.profiling import finish
-from orchestrator.diversity.statistics import PartialProfile
+from orchestrator.diversity.statistics import ImageMeasures, PartialProfile
+from orchestrator.errors import StorageError
 from orchestrator.finetune.classifier import extract_features
 from orchestrator.records import Profile
 
 PROFILE_VERSION = 1
+MEASURES_VERSION = 1
 _MAX_ROWS = 512
+_IMAGE_MEASURES = ("pixel_entropy", "feature_diversity")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProfilePlan:
-    """Say what is measured; `workbench` is needed for feature diversity alone."""
+    """Say what is measured.
+
+    `partials_uri` is a directory that is this profile's alone, for what it measures of images; None keeps nothing.
+    """
 
     measures: Sequence[str]
     split: str
@@ -38,6 +50,7 @@ class ProfilePlan:
     seed: int
     num_labels: int
     stall_timeout_s: float
+    partials_uri: str | None = None
 
 
 def make_profile(
@@ -48,7 +61,10 @@ def make_profile(
     *,
     fingerprint: str,
 ) -> Profile:
-    """Measure the diversity of every subset; images are opened only for measures that need them."""
+    """Measure the diversity of every subset; images are opened only for measures that need them.
+
+    `workbench` is needed for feature diversity alone. Of what earlier profiles kept, only what this one used stays.
+    """
     started = time.perf_counter()
     positions = samples.where(split=None if plan.split == "all" else plan.split)
     rows = samples.table.take(pa.array(sampled(samples.table, positions, plan)))
@@ -56,9 +72,8 @@ def make_profile(
         block.append_column("key", pa.array([key] * block.num_rows))
         for key, block in enumerate(blocks_of(rows, _MAX_ROWS))
     ]
-    measured = ray.data.from_arrow(blocks).map_batches(
-        _Measure(tuple(plan.measures), reader, workbench), batch_size=None, batch_format="pyarrow", num_cpus=1
-    )
+    measure = _Measure(tuple(plan.measures), reader, workbench, plan.partials_uri)
+    measured = ray.data.from_arrow(blocks).map_batches(measure, batch_size=None, batch_format="pyarrow", num_cpus=1)
     with (
         translated("the diversity pass"),
         Watchdog("the diversity pass", wanted={"CPU": 1}, stall_timeout_s=plan.stall_timeout_s) as watchdog,
@@ -71,6 +86,8 @@ def make_profile(
             min_images=plan.min_images,
             seed=plan.seed,
         )
+    if plan.partials_uri is not None:
+        _forget(plan.partials_uri, keep={measure.name_of(block) for block in blocks})
     return profile.model_copy(update={"fingerprint": fingerprint, "seconds": time.perf_counter() - started})
 
 
@@ -95,25 +112,73 @@ class _Measure:
     measures: tuple[str, ...]
     reader: PixelReader
     workbench: Workbench | None
+    partials_uri: str | None
 
     def __call__(self, block: pa.Table) -> dict[str, list[PartialProfile]]:
         use_threads(1)
-        partial = PartialProfile(key=block.column("key")[0].as_py())
-        contents = self.reader.read_contents(block) if "pixel_entropy" in self.measures else None
-        features = self._features(block) if "feature_diversity" in self.measures else None
-        subsets = np.asarray(block.column("subset").to_pylist())
-        for subset in np.unique(subsets):
-            members = np.flatnonzero(subsets == subset)
-            rows = block.take(pa.array(members))
-            partial.add_labels(str(subset), rows.column("label").to_pylist())
-            if contents is not None:
-                histograms = np.stack([luminance_histogram(contents[index]) for index in members])
-                partial.add_histograms(str(subset), histograms)
-            if features is not None:
-                partial.add_features(str(subset), features[members], rows.column("id").to_pylist())
-        return {"partial": [partial]}
+        subsets, labels, ids = (block.column(name).to_pylist() for name in ("subset", "label", "id"))
+        key = block.column("key")[0].as_py()
+        images = self._find_or_measure(block)
+        return {"partial": [PartialProfile.of_block(key=key, subsets=subsets, labels=labels, ids=ids, images=images)]}
+
+    def name_of(self, block: pa.Table) -> str | None:
+        """Name what is measured of a block's images by all that it depends on; None where no image is opened."""
+        contents = block.column("content").to_pylist()
+        measures = sorted(set(self.measures) & set(_IMAGE_MEASURES))
+        if not measures or not all(contents):
+            return None
+        features: object = None
+        if "feature_diversity" in measures and self.workbench is not None:
+            backbone = self.workbench.backbone
+            features = [backbone.digest, backbone.spec.model_dump(), self.reader.image_size, self.reader.resize]
+        return storage.digest(MEASURES_VERSION, contents, measures, features)
+
+    def _find_or_measure(self, block: pa.Table) -> ImageMeasures:
+        name = None if self.partials_uri is None else self.name_of(block)
+        if self.partials_uri is None or name is None:
+            return self._measure(block)
+        found = _find(self.partials_uri, name)
+        if found is None:
+            found = self._measure(block)
+            _keep(self.partials_uri, name, found)
+        return found
+
+    def _measure(self, block: pa.Table) -> ImageMeasures:
+        return ImageMeasures(
+            pixel_entropies=self._pixel_entropies(block) if "pixel_entropy" in self.measures else None,
+            features=self._features(block) if "feature_diversity" in self.measures else None,
+        )
+
+    def _pixel_entropies(self, block: pa.Table) -> NDArray[np.float64]:
+        contents = self.reader.read_contents(block)
+        return histogram_entropy(np.stack([luminance_histogram(content) for content in contents]))
 
     def _features(self, block: pa.Table) -> NDArray[np.float32]:
         assert self.workbench is not None
         backbone = self.workbench.pretrained()
         return extract_features(backbone, self.workbench.backbone.spec, self.reader.read(block), device="cpu")
+
+
+def _find(uri: str, name: str) -> ImageMeasures | None:
+    """Give what was kept under a name; None when it is missing or damaged."""
+    try:
+        manifest = Manifest.parse(storage.read_bytes(storage.join(uri, f"{name}.json")))
+        content = storage.read_bytes(storage.join(uri, f"{name}.npz"))
+    except StorageError:
+        return None
+    if manifest is None or not manifest.describes(content):
+        return None
+    return ImageMeasures.from_bytes(content)
+
+
+def _keep(uri: str, name: str, images: ImageMeasures) -> None:
+    content = images.to_bytes()
+    storage.write_bytes(storage.join(uri, f"{name}.npz"), content)
+    storage.write_bytes(storage.join(uri, f"{name}.json"), Manifest.of(content).to_json())
+
+
+def _forget(uri: str, keep: Collection[str | None]) -> None:
+    """Remove what was kept under other names."""
+    for file in storage.list_names(uri):
+        if file.partition(".")[0] not in keep:
+            storage.delete(storage.join(uri, file))

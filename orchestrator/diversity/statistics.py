@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +43,31 @@ class SubsetStatistics:
         self.features.merge(other.features)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ImageMeasures:
+    """Hold what was measured of the n images of a block by opening them; None where it was not asked for.
+
+    `pixel_entropies` are float64 [n] in nats, `features` float32 [n, d]. Neither depends on labels, subsets or
+    identities: those may change without an image being opened again.
+    """
+
+    pixel_entropies: NDArray[np.float64] | None = None
+    features: NDArray[np.float32] | None = None
+
+    def to_bytes(self) -> bytes:
+        """Write the arrays as .npz, without pickle."""
+        arrays = {"pixel_entropies": self.pixel_entropies, "features": self.features}
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, **{name: array for name, array in arrays.items() if array is not None})
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> ImageMeasures:
+        """Read what `to_bytes` wrote."""
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            return cls(pixel_entropies=arrays.get("pixel_entropies"), features=arrays.get("features"))
+
+
 class PartialProfile:
     """Hold what one task measured, per subset; `key` is its place among the tasks, from 0."""
 
@@ -49,15 +76,35 @@ class PartialProfile:
         self.key = key
         self.subsets: dict[str, SubsetStatistics] = {}
 
+    @classmethod
+    def of_block(
+        cls, *, key: int, subsets: Sequence[str], labels: Sequence[str], ids: Sequence[str], images: ImageMeasures
+    ) -> PartialProfile:
+        """Sum up a block of images, each with its subset, label and identity, and what opening them gave."""
+        partial = cls(key=key)
+        subset_of = np.asarray(subsets)
+        for subset in sorted(set(subsets)):
+            members = np.flatnonzero(subset_of == subset).tolist()
+            partial.add_labels(subset, [labels[index] for index in members])
+            if images.pixel_entropies is not None:
+                partial.add_pixel_entropies(subset, images.pixel_entropies[members])
+            if images.features is not None:
+                partial.add_features(subset, images.features[members], [ids[index] for index in members])
+        return partial
+
     def add_labels(self, subset: str, labels: Sequence[str]) -> None:
         """Count the labels of images, one for each image."""
         self._of(subset).label_counts.update(labels)
 
     def add_histograms(self, subset: str, histograms: NDArray[np.int64]) -> None:
         """Add luminance histograms [n, 256] of images."""
+        self.add_pixel_entropies(subset, histogram_entropy(histograms))
+
+    def add_pixel_entropies(self, subset: str, entropies: NDArray[np.float64]) -> None:
+        """Add the histogram entropies [n] in nats of images."""
         statistics = self._of(subset)
-        statistics.num_histograms += len(histograms)
-        statistics.pixel_entropy_sum += math.fsum(histogram_entropy(histograms))
+        statistics.num_histograms += len(entropies)
+        statistics.pixel_entropy_sum += math.fsum(entropies)
 
     def add_features(self, subset: str, features: NDArray[np.floating], ids: Sequence[str]) -> None:
         """Add features [n, d] of images with their identities, which decide what a random sample holds.

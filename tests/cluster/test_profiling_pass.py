@@ -9,17 +9,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from builders import write_parquet_shards
+from builders import ROW_SCHEMA, build_rows, write_parquet_shards
 from PIL import Image
 from scipy.stats import entropy
 from tiny_experiments import SUBSETS
 
 from orchestrator.cluster.ingest import IngestPlan, make_catalogue, pixel_reader, read_samples
 from orchestrator.cluster.profiling import ProfilePlan, make_profile, sampled
+from orchestrator.cluster.workers import Workbench
 from orchestrator.config import DataConfig
 from orchestrator.data.catalogue import SampleTable
 from orchestrator.data.reader import PixelReader
 from orchestrator.errors import ConfigError, DataError
+from orchestrator.finetune.weights import load_pretrained
+from orchestrator.records import BackboneSpec, PretrainedBackbone
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -36,8 +39,11 @@ def ingest(data: Path, run: Path, **data_options: object) -> tuple[SampleTable, 
     return read_samples(str(run), catalogue), pixel_reader(plan, catalogue)
 
 
-def plan(*measures: str, split: str = "all", sample_per_subset: int | None = None) -> ProfilePlan:
+def plan(
+    *measures: str, split: str = "all", sample_per_subset: int | None = None, partials_uri: str | None = None
+) -> ProfilePlan:
     return ProfilePlan(
+        partials_uri=partials_uri,
         measures=measures,
         split=split,
         sample_per_subset=sample_per_subset,
@@ -111,3 +117,106 @@ def test_data_without_a_usable_sample_says_why(tmp_path: Path) -> None:
 def test_a_missing_subset_column_is_named_with_the_columns_there_are(tiny_data: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"data.subset must name a column .* got nothing.*label"):
         ingest(tiny_data, tmp_path, subset=None)
+
+
+def a_workbench(mean: float = 0.5) -> Workbench:
+    spec = BackboneSpec(
+        name="mobilenet_v2",
+        kwargs={"width_mult": 0.25},
+        image_size=16,
+        resize="crop",
+        mean=(mean, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+    )
+    backbone, digest = load_pretrained("none", spec, seed=0)
+    record = PretrainedBackbone(
+        spec=spec,
+        source="none",
+        weights="none",
+        digest=digest,
+        num_stages=backbone.num_stages,
+        feature_dim=backbone.feature_dim,
+    )
+    return Workbench(
+        backbone=record, weights_uri="none", seed=0, batch_norm="frozen", precision="fp32", metric="val_accuracy"
+    )
+
+
+ALL_MEASURES = ("label_entropy", "pixel_entropy", "feature_diversity")
+
+
+def kept_files(partials: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in partials.iterdir()}
+
+
+def add_shard(data: Path, name: str, count: int) -> None:
+    rows = build_rows(subsets={"even": {"circle": count, "stripe": count}}, seed=7)
+    pq.write_table(
+        pa.Table.from_pylist([{**row, "id": f"{name}/{row['id']}"} for row in rows], ROW_SCHEMA), data / name
+    )
+
+
+def test_kept_measures_give_the_same_bits_and_open_no_image(tmp_path: Path) -> None:
+    data = write_parquet_shards(tmp_path / "data", subsets=SUBSETS, num_shards=3)
+    samples, reader = ingest(data, tmp_path / "run")
+    kept = plan(*ALL_MEASURES, partials_uri=str(tmp_path / "partials"))
+    plain = make_profile(samples, reader, a_workbench(), plan(*ALL_MEASURES), fingerprint="p")
+    first = make_profile(samples, reader, a_workbench(), kept, fingerprint="p")
+    for path in [*data.glob("*.parquet"), *(tmp_path / "run").rglob("*.npy")]:
+        path.unlink()
+    second = make_profile(samples, reader, a_workbench(), kept, fingerprint="p")
+    assert plain.subsets == first.subsets == second.subsets
+
+
+def test_a_new_shard_alone_is_measured(tmp_path: Path) -> None:
+    data = write_parquet_shards(tmp_path / "data", subsets=SUBSETS, num_shards=4)
+    kept = plan(*ALL_MEASURES, partials_uri=str(tmp_path / "partials"))
+    make_profile(*ingest(data, tmp_path / "run"), a_workbench(), kept, fingerprint="p")
+    before = kept_files(tmp_path / "partials")
+    # Listed before all others, so that every old shard has another number than before.
+    add_shard(data, "extra.parquet", 8)
+    samples, reader = ingest(data, tmp_path / "run2")
+    grown = make_profile(samples, reader, a_workbench(), kept, fingerprint="p")
+    after = kept_files(tmp_path / "partials")
+    assert len(before) == 2 * 4
+    assert len(after) == 2 * 5
+    assert before.items() <= after.items()
+    assert grown.subsets == make_profile(samples, reader, a_workbench(), plan(*ALL_MEASURES), fingerprint="p").subsets
+
+
+def test_another_label_opens_no_image_and_other_preprocessing_opens_all(tmp_path: Path) -> None:
+    data = write_parquet_shards(tmp_path / "data", subsets=SUBSETS, num_shards=2)
+    samples, reader = ingest(data, tmp_path / "run")
+    kept = plan(*ALL_MEASURES, partials_uri=str(tmp_path / "partials"))
+    make_profile(samples, reader, a_workbench(), kept, fingerprint="p")
+    before = kept_files(tmp_path / "partials")
+    labels = samples.table.column("label").to_pylist()
+    place = samples.table.column_names.index("label")
+    relabelled = SampleTable(samples.table.set_column(place, "label", pa.array(["other", *labels[1:]])))
+    profile = make_profile(relabelled, reader, a_workbench(), kept, fingerprint="p")
+    assert sum(subset.label_counts.get("other", 0) for subset in profile.subsets) == 1
+    assert kept_files(tmp_path / "partials") == before
+    make_profile(samples, reader, a_workbench(mean=0.4), kept, fingerprint="p")
+    after = kept_files(tmp_path / "partials")
+    assert len(after) == len(before)
+    assert after.keys().isdisjoint(before)
+
+
+def test_damaged_measures_are_made_anew(tmp_path: Path) -> None:
+    data = write_parquet_shards(tmp_path / "data", subsets=SUBSETS, num_shards=2)
+    samples, reader = ingest(data, tmp_path / "run")
+    kept = plan(*ALL_MEASURES, partials_uri=str(tmp_path / "partials"))
+    first = make_profile(samples, reader, a_workbench(), kept, fingerprint="p")
+    damaged, whole = sorted((tmp_path / "partials").glob("*.npz"))
+    content, mended = bytearray(damaged.read_bytes()), whole.stat().st_mtime_ns
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    assert make_profile(samples, reader, a_workbench(), kept, fingerprint="p").subsets == first.subsets
+    assert damaged.read_bytes() != bytes(content)
+    assert whole.stat().st_mtime_ns == mended
+
+
+def test_label_measures_keep_nothing(tiny_data: Path, tmp_path: Path) -> None:
+    samples, reader = ingest(tiny_data, tmp_path / "run")
+    make_profile(samples, reader, None, plan("label_entropy", partials_uri=str(tmp_path / "partials")), fingerprint="p")
+    assert not (tmp_path / "partials").exists()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.diversity.entropy import histogram_entropy
-from orchestrator.diversity.statistics import PartialProfile, SubsetStatistics, merge_partials
+from orchestrator.diversity.statistics import ImageMeasures, PartialProfile, SubsetStatistics, merge_partials
 from orchestrator.errors import DataError
 
 
@@ -103,3 +103,35 @@ def test_partial_profiles_survive_pickling() -> None:
 def test_a_key_that_comes_twice_is_refused(keys: list[int]) -> None:
     with pytest.raises(DataError, match="distinct keys from 0"):
         merge_partials([PartialProfile(key=key) for key in keys])
+
+
+def a_block(**changes: object) -> ImageMeasures:
+    rng = np.random.default_rng(0)
+    base = {"pixel_entropies": rng.random(6), "features": rng.random((6, 4)).astype(np.float32)}
+    return ImageMeasures(**{**base, **changes})
+
+
+@pytest.mark.parametrize("absent", [(), ("features",), ("pixel_entropies",), ("features", "pixel_entropies")])
+def test_measures_of_images_survive_writing_bit_by_bit(absent: tuple[str, ...]) -> None:
+    images = a_block(**dict.fromkeys(absent))
+    copy = ImageMeasures.from_bytes(images.to_bytes())
+    for name in ("pixel_entropies", "features"):
+        before, after = getattr(images, name), getattr(copy, name)
+        assert (before is None) == (after is None) == (name in absent)
+        if before is not None:
+            assert (after.dtype, after.tobytes()) == (before.dtype, before.tobytes())
+
+
+def test_a_block_sums_up_like_its_subsets_one_by_one() -> None:
+    images, ids = a_block(), identities(6)
+    subsets, labels = ["b", "a", "b", "b", "a", "a"], ["cat", "dog", "cat", "fox", "dog", "dog"]
+    block = PartialProfile.of_block(key=3, subsets=subsets, labels=labels, ids=ids, images=images)
+    expected = PartialProfile(key=3)
+    for subset, members in (("a", [1, 4, 5]), ("b", [0, 2, 3])):
+        expected.add_labels(subset, [labels[i] for i in members])
+        expected.add_pixel_entropies(subset, images.pixel_entropies[members])
+        expected.add_features(subset, images.features[members], [ids[i] for i in members])
+    assert block.key == 3
+    assert list(block.subsets) == ["a", "b"]
+    for subset, statistics in expected.subsets.items():
+        assert bits_of(block.subsets[subset]) == bits_of(statistics)
