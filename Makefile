@@ -6,7 +6,7 @@ IS_NEW_ENOUGH := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11
 PYTHON ?= $(firstword $(shell for candidate in python3 python3.13 python3.12 python3.11; do \
 	$$candidate -c '$(IS_NEW_ENOUGH)' 2>/dev/null && echo $$candidate; done) python3)
 
-.PHONY: install demo test lint bench clean
+.PHONY: install demo test lint bench bench-search clean
 
 install: $(VENV)/.installed
 
@@ -42,6 +42,13 @@ bench: install
 		[ -e "$$script" ] || { echo "There is nothing to measure in tests/benchmarks."; break; }; \
 		echo "$$script"; $(BIN)/python "$$script" || exit 1; \
 	done
+
+# Needs data and weights that are not part of the project: make bench-search DATA=directory WEIGHTS=file.pt,
+# and, say, ARGS='--only batched_heads --repeats 1' for a part of it.
+bench-search: install
+	@[ -n "$(DATA)" ] && [ -n "$(WEIGHTS)" ] || { \
+		echo "Name the PACS shards and the weights: make bench-search DATA=directory WEIGHTS=file.pt" >&2; exit 1; }
+	@$(BIN)/python tests/benchmarks/search/bench_search.py "$(DATA)" "$(WEIGHTS)" $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -264,6 +264,7 @@ class Pipeline:
             min_images=config.grouping.min_images,
             seed=config.seed,
             num_labels=len(self._catalogue_record.labels),
+            partials_uri=self.run_directory.path("profile", "partials"),
             stall_timeout_s=config.cluster.stall_timeout_s,
         )
         workbench = None

@@ -34,7 +34,8 @@ CATALOGUE_SCHEMA = pa.schema(
     ]
 )
 """A row for each sample. Texts are empty, never null, where there is nothing to say; `content` is the digest of
-the image's bytes; `together` what the sample must stay on one side of every split with; `pixel_row` is the row in the fragment's file of cached pixels, -1 when they are not cached."""
+the image's bytes; `together` what a sample must stay on one side of every split with; `pixel_row` is the row in the
+fragment's file of cached pixels, -1 when they are not cached."""
 
 _CANONICAL_ORDER = ("id", "subset", "label", "content", "file", "row")
 

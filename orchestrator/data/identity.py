@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
 
 from orchestrator.config import SplitFractions, SplitName
 from orchestrator.errors import DataError
@@ -31,6 +35,12 @@ def stable_fraction(key: str, seed: int) -> float:
     hashed = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8, salt=salt).digest()
     # A double holds 53 bits: more of them would round the highest hashes up to 1.
     return (int.from_bytes(hashed, "little") >> 11) / 2**53
+
+
+def sample_keys(identities: Sequence[str]) -> NDArray[np.uint64]:
+    """Hash identities to keys [n], the same on every machine: what is drawn for a sample is drawn from its key."""
+    digests = (hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest() for name in identities)
+    return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)
 
 
 def split_key(identity: str, together: str | None) -> str:

@@ -10,14 +10,19 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from orchestrator.data.catalogue import SampleTable
+from orchestrator.data.identity import sample_keys
 from orchestrator.data.pixels import PixelCache
 
 
 @dataclass(frozen=True, eq=False)
 class CachedSamples:
-    """Hold the class indices of samples, int64 [n], beside their cached pixels; small and picklable."""
+    """Hold the class indices int64 [n] and the keys uint64 [n] of samples, beside their cached pixels.
+
+    Small and picklable.
+    """
 
     labels: NDArray[np.int64]
+    keys: NDArray[np.uint64]
     pixels: PixelCache
 
     @classmethod
@@ -34,8 +39,27 @@ class CachedSamples:
         shards = np.asarray(samples.table.column("fragment").take(pa.array(cached)), dtype=np.int32)
         return cls(
             labels=samples.class_indices(cached, classes),
+            keys=sample_keys(samples.table.column("id").take(pa.array(cached)).to_pylist()),
             pixels=PixelCache.open(pixels_uri or "", shards, pixel_rows[is_cached]),
         )
+
+    @classmethod
+    def joined(cls, *parts: CachedSamples) -> CachedSamples:
+        """Put samples of one cache one after the other."""
+        return cls(
+            labels=np.concatenate([part.labels for part in parts]),
+            keys=np.concatenate([part.keys for part in parts]),
+            pixels=PixelCache.open(
+                parts[0].pixels.uri,
+                np.concatenate([part.pixels.shards for part in parts]),
+                np.concatenate([part.pixels.rows for part in parts]),
+            ),
+        )
+
+    def select(self, positions: NDArray[np.int64]) -> CachedSamples:
+        """Give the samples at `positions`, in that order."""
+        pixels = PixelCache.open(self.pixels.uri, self.pixels.shards[positions], self.pixels.rows[positions])
+        return CachedSamples(labels=self.labels[positions], keys=self.keys[positions], pixels=pixels)
 
     def __len__(self) -> int:
         return len(self.labels)

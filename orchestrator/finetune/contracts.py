@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+
+from orchestrator.config import AugmentConfig
 
 Metric = Literal["val_accuracy", "val_loss"]
 BatchNormMode = Literal["frozen", "train"]
 Precision = Literal["fp32", "bf16"]
+StoredType = Literal["fp32", "bf16", "fp16"]
+NO_AUGMENTATION = AugmentConfig()
+Inputs = Literal["activations", "memory", "pixels"]
 
 
 class Samples(Protocol):
@@ -20,6 +27,11 @@ class Samples(Protocol):
     @property
     def labels(self) -> NDArray[np.int64]:
         """Give the class index of every sample."""
+        ...
+
+    @property
+    def keys(self) -> NDArray[np.uint64]:
+        """Give a number for every sample that stays with it: its variants are drawn from it."""
         ...
 
     def __len__(self) -> int:
@@ -35,7 +47,8 @@ class Samples(Protocol):
 class BatchStream(Protocol):
     """Give this rank's share of an epoch batch by batch, for data that is too large to be held.
 
-    Ranks may have unequal numbers of batches, and a rank none at all.
+    Ranks may have unequal numbers of batches, and a rank none at all. Its samples have no keys: variants are drawn
+    from the seed, the epoch, the rank and the running number, so that a resume with other ranks draws others.
     """
 
     @property
@@ -54,7 +67,7 @@ class TrainingSettings:
 
     `batch_norm: frozen` keeps the statistics of every BatchNorm layer, `train` updates those of the suffix.
     `metric` chooses the epoch that is kept. `activation_bytes` bounds the outputs of the frozen stages that are
-    held on the device.
+    held on the device. `augment` varies training samples.
     """
 
     seed: int
@@ -63,3 +76,55 @@ class TrainingSettings:
     device: str
     metric: Metric
     activation_bytes: int = 2 * 2**30
+    augment: AugmentConfig = NO_AUGMENTATION
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Say how one sample's output lies in memory: its shape, and whether channels come last.
+
+    A suffix that got another layout than the prefix gave would run slower and round differently.
+    """
+
+    shape: tuple[int, ...]
+    channels_last: bool
+
+    @classmethod
+    def of(cls, outputs: Tensor) -> Layout:
+        """Read the layout off a batch of outputs."""
+        channels_last = (
+            outputs.dim() == 4
+            and not outputs.is_contiguous()
+            and outputs.is_contiguous(memory_format=torch.channels_last)
+        )
+        return cls(shape=tuple(outputs.shape[1:]), channels_last=channels_last)
+
+    def pack(self, outputs: Tensor) -> Tensor:
+        """Turn outputs [n, ...] into rows [n, d]."""
+        return (outputs.permute(0, 2, 3, 1) if self.channels_last else outputs).flatten(1)
+
+    def unpack(self, rows: Tensor) -> Tensor:
+        """Turn rows [n, d] into outputs [n, ...]."""
+        if not self.channels_last:
+            return rows.reshape(-1, *self.shape)
+        channels, height, width = self.shape
+        return rows.reshape(-1, height, width, channels).permute(0, 3, 1, 2)
+
+
+class StoredRows(Protocol):
+    """Give the stored outputs of the frozen stages, by position and draw."""
+
+    def take(self, positions: NDArray[np.int64], draw: int) -> NDArray[Any]:
+        """Give rows [n, d] as they are stored: float32, float16, or the bits of bfloat16 as uint16."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Activations:
+    """Hold the stored outputs of the first `depth` stages for the training and the validation samples."""
+
+    depth: int
+    layout: Layout
+    dtype: StoredType
+    train: StoredRows
+    validation: StoredRows

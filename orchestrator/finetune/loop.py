@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from orchestrator.errors import TrainingError
+from orchestrator.errors import DataError, StorageError, TrainingError
 from orchestrator.finetune.batches import share
 from orchestrator.finetune.checkpoints import TrainingState
 from orchestrator.finetune.classifier import EVALUATION_BATCH, Classifier
-from orchestrator.finetune.contracts import BatchStream, Samples, TrainingSettings
+from orchestrator.finetune.contracts import Activations, BatchStream, Inputs, Samples, TrainingSettings
 from orchestrator.finetune.distributed import average_batch_norm, distribute, rank, sum_over_ranks, world_size
 from orchestrator.finetune.epochs import is_better, require_finite
 from orchestrator.finetune.freezing import batch_norm_layers, freeze, set_training_mode
 from orchestrator.finetune.optimizers import create_optimizer
-from orchestrator.finetune.prefix import Prefix, autocast, suffix_inputs
+from orchestrator.finetune.prefix import Prefix, SuffixSources, autocast, suffix_inputs
 from orchestrator.finetune.randomness import seeded
 from orchestrator.finetune.steps import Step, steps_of_samples, steps_of_stream
 from orchestrator.records import BackboneSpec, EpochMetrics, Hyperparameters
@@ -45,11 +45,16 @@ class EpochEnd:
 
 @dataclass(frozen=True, kw_only=True)
 class FineTuneResult:
-    """Say how a training went: every epoch, the best one (counted from 1), and wall seconds, all runs together."""
+    """Say how a training went: every epoch, the best one (counted from 1), and wall seconds, all runs together.
+
+    `inputs` says what the suffix was fed from; `note` why stored activations were not used though they were given.
+    """
 
     history: list[EpochMetrics]
     best_epoch: int
     seconds: float
+    inputs: Inputs
+    note: str | None = None
 
 
 def _ignore(end: EpochEnd) -> None:
@@ -66,6 +71,7 @@ def fine_tune(
     *,
     on_epoch: Callable[[EpochEnd], None] = _ignore,
     resume: TrainingState | None = None,
+    activations: Activations | None = None,
 ) -> FineTuneResult:
     """Train the stages that are not frozen, and the head, with cross-entropy at a constant rate.
 
@@ -75,10 +81,13 @@ def fine_tune(
     an epoch.
     `on_epoch` is called on every rank. A resumed training gives what an uninterrupted one gives.
 
+    With stored `activations` of the freeze depth neither pixels nor frozen stages are touched; where they cannot be
+    read, the training computes them itself and says so in its result.
+
     Raises BackboneError for a freeze depth beyond the backbone, DivergedError for a loss that is not finite,
     TrainingError for samples, batches or a checkpoint that cannot be trained with.
     """
-    training = _Training(classifier, spec, train, validation, hyperparameters, settings)
+    training = _Training(classifier, spec, train, validation, hyperparameters, settings, activations)
     if resume is not None:
         training.restore(resume)
     while training.epoch < hyperparameters.epochs:
@@ -98,6 +107,7 @@ class _Training:
         validation: Samples,
         hyperparameters: Hyperparameters,
         settings: TrainingSettings,
+        activations: Activations | None,
     ) -> None:
         self._started = time.perf_counter()
         self._settings = settings
@@ -108,14 +118,23 @@ class _Training:
         self._prefix = Prefix(stages=stages, spec=spec, settings=settings)
         self._train = train
         self._validation = validation
-        sources = [validation] if isinstance(train, BatchStream) else [validation, train]
-        self._validation_inputs, *self._train_inputs = suffix_inputs(self._prefix, sources)
+        self._sources, self._note = self._open_sources(activations)
         self._model = distribute(self._suffix)
         self._optimizer = create_optimizer(self._suffix.parameters(), hyperparameters)
         self.epoch = 0
         self._history: list[EpochMetrics] = []
         self._best_epoch = 0
         self._best_suffix: dict[str, Tensor] = {}
+
+    def _open_sources(self, activations: Activations | None) -> tuple[SuffixSources, str | None]:
+        train = None if isinstance(self._train, BatchStream) else self._train
+        try:
+            return suffix_inputs(self._prefix, train, self._validation, activations), None
+        except (DataError, StorageError, OSError) as error:
+            if activations is None:
+                raise
+            note = f"stored activations could not be read: {error}"
+            return suffix_inputs(self._prefix, train, self._validation, None), note
 
     def run_epoch(self) -> EpochMetrics:
         """Train and validate one epoch, and remember its weights if it is the best so far."""
@@ -166,7 +185,11 @@ class _Training:
         self._suffix.load_state_dict(self._best_suffix)
         self._classifier.eval()
         return FineTuneResult(
-            history=self._history, best_epoch=self._best_epoch, seconds=time.perf_counter() - self._started
+            history=self._history,
+            best_epoch=self._best_epoch,
+            seconds=time.perf_counter() - self._started,
+            inputs=self._sources.name,
+            note=self._note,
         )
 
     def _train_epoch(self, epoch: int) -> float:
@@ -182,8 +205,9 @@ class _Training:
     def _steps(self, epoch: int) -> Iterator[Step]:
         if isinstance(self._train, BatchStream):
             return steps_of_stream(self._train, self._prefix, epoch=epoch)
+        assert self._sources.train is not None
         return steps_of_samples(
-            self._train_inputs[0],
+            self._sources.train,
             self._train.labels,
             self._prefix,
             batch_size=self._hyperparameters.batch_size,
@@ -216,7 +240,7 @@ class _Training:
         """Give the sum of the losses and the number of right answers."""
         labels = torch.from_numpy(self._validation.labels[positions]).to(self._settings.device)
         with torch.no_grad(), autocast(self._settings):
-            logits = self._suffix(self._validation_inputs.take(positions)).float()
+            logits = self._suffix(self._sources.validation.take(positions, 0)).float()
         loss = cross_entropy(logits, labels, reduction="sum")
         return torch.stack([loss.double(), (logits.argmax(dim=1) == labels).sum().double()])
 

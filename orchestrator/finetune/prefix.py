@@ -1,10 +1,10 @@
-"""Runs the frozen stages, and remembers what they give where that fits into memory."""
+"""Runs the frozen stages, and remembers what they give where that fits into memory or is stored already."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -12,9 +12,22 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from orchestrator.finetune.classifier import EVALUATION_BATCH, preprocess
-from orchestrator.finetune.contracts import Samples, TrainingSettings
+from orchestrator.finetune.contracts import (
+    Activations,
+    Inputs,
+    Layout,
+    Samples,
+    StoredRows,
+    StoredType,
+    TrainingSettings,
+)
 from orchestrator.finetune.distributed import gather_rows, rank, rows_of_rank
+from orchestrator.finetune.views import varies, vary
 from orchestrator.records import BackboneSpec
+
+__all__ = ["Layout", "Prefix", "SuffixInputs", "autocast", "layouts", "prefix_rows", "suffix_inputs"]
+
+_TORCH_TYPES: Mapping[StoredType, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,87 +52,215 @@ class Prefix:
 class SuffixInputs(Protocol):
     """Give what the suffix takes for samples, by position."""
 
-    def take(self, positions: NDArray[np.int64]) -> Tensor:
-        """Give the inputs of these samples, in this order, on the device."""
+    def take(self, positions: NDArray[np.int64], draw: int) -> Tensor:
+        """Give the inputs of these samples, in this order, as they are in a draw, on the device."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Computed:
-    """Run the prefix whenever samples are taken."""
+    """Run the prefix whenever samples are taken; `is_varied` says that draws differ."""
 
     samples: Samples
     prefix: Prefix
+    is_varied: bool
 
-    def take(self, positions: NDArray[np.int64]) -> Tensor:
-        """Give the inputs of these samples, in this order, on the device."""
-        return self.prefix(self.samples.take(positions))
+    def take(self, positions: NDArray[np.int64], draw: int) -> Tensor:
+        """Give the inputs of these samples, in this order, as they are in a draw, on the device."""
+        return self.prefix(self.pixels(positions, draw))
+
+    def pixels(self, positions: NDArray[np.int64], draw: int) -> NDArray[np.uint8]:
+        """Give the pixels of these samples as they are in a draw."""
+        settings = self.prefix.settings
+        pixels = self.samples.take(positions)
+        keys = self.samples.keys[positions]
+        return vary(pixels, keys, draw, settings.augment, settings.seed) if self.is_varied else pixels
 
 
 @dataclass(frozen=True, kw_only=True)
 class Remembered:
-    """Hold the prefix's outputs of all samples as rows in the order they have in memory."""
+    """Hold the prefix's outputs of all samples as rows in the order they have in memory, a tensor for each view."""
 
-    rows: Tensor
+    views: Sequence[Tensor]
     layout: Layout
 
-    def take(self, positions: NDArray[np.int64]) -> Tensor:
-        """Give the inputs of these samples, in this order, on the device."""
-        return self.layout.unpack(self.rows[torch.from_numpy(positions).to(self.rows.device)])
+    def take(self, positions: NDArray[np.int64], draw: int) -> Tensor:
+        """Give the inputs of these samples, in this order, as they are in a draw, on the device."""
+        rows = self.views[draw % len(self.views)]
+        return self.layout.unpack(rows[torch.from_numpy(positions).to(rows.device)])
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
-    """Say how one sample's output lies in memory: its shape, and whether channels come last.
+class Stored:
+    """Read the prefix's outputs from where they are stored, in the type that the prefix would give."""
 
-    A suffix that got another layout than the prefix gave would run slower and round differently.
+    rows: StoredRows
+    layout: Layout
+    stored: StoredType
+    given: torch.dtype
+    device: str
+
+    def take(self, positions: NDArray[np.int64], draw: int) -> Tensor:
+        """Give the inputs of these samples, in this order, as they are in a draw, on the device."""
+        rows = from_stored(self.rows.take(positions, draw), self.stored)
+        if self.device.startswith("cuda"):
+            rows = rows.pin_memory().to(self.device, non_blocking=True)
+        return self.layout.unpack(rows.to(self.given))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuffixSources:
+    """Hold what the suffix is fed from: training samples, unless they are a stream, and validation samples."""
+
+    train: SuffixInputs | None
+    validation: SuffixInputs
+    name: Inputs
+
+
+def suffix_inputs(
+    prefix: Prefix, train: Samples | None, validation: Samples, activations: Activations | None
+) -> SuffixSources:
+    """Take stored activations where there are some; else run the prefix once if its outputs fit into memory.
+
+    What is remembered is bounded by `activation_bytes`; the rest is computed whenever it is needed. Without frozen
+    stages nothing is remembered: the outputs would be the images. Nor are training samples that every epoch draws
+    afresh. Stored activations of another depth are left alone. Raises what reading a first stored row raises.
     """
-
-    shape: tuple[int, ...]
-    channels_last: bool
-
-    @classmethod
-    def of(cls, outputs: Tensor) -> Layout:
-        """Read the layout off a batch of outputs."""
-        channels_last = (
-            outputs.dim() == 4
-            and not outputs.is_contiguous()
-            and outputs.is_contiguous(memory_format=torch.channels_last)
-        )
-        return cls(shape=tuple(outputs.shape[1:]), channels_last=channels_last)
-
-    def pack(self, outputs: Tensor) -> Tensor:
-        """Turn outputs [n, ...] into rows [n, d]."""
-        return (outputs.permute(0, 2, 3, 1) if self.channels_last else outputs).flatten(1)
-
-    def unpack(self, rows: Tensor) -> Tensor:
-        """Turn rows [n, d] into outputs [n, ...]."""
-        if not self.channels_last:
-            return rows.reshape(-1, *self.shape)
-        channels, height, width = self.shape
-        return rows.reshape(-1, height, width, channels).permute(0, 3, 1, 2)
-
-
-def suffix_inputs(prefix: Prefix, sources: Sequence[Samples]) -> list[SuffixInputs]:
-    """Run the prefix over all samples once if the outputs fit into `activation_bytes`, else whenever needed.
-
-    Without frozen stages nothing is remembered: the outputs would be the images.
-    """
+    settings = prefix.settings
+    if activations is not None and train is not None and activations.depth == len(prefix.stages):
+        return _stored(prefix, train, validation, activations)
     example = prefix.blank()
-    bytes_needed = sum(map(len, sources)) * example.numel() * example.element_size()
-    if not len(prefix.stages) or bytes_needed > prefix.settings.activation_bytes:
-        return [Computed(samples=samples, prefix=prefix) for samples in sources]
-    return [_remember(prefix, samples, example) for samples in sources]
+    is_varied = varies(settings.augment)
+    views = settings.augment.views if is_varied else 1
+    row_bytes = example.numel() * example.element_size()
+    fixed = [Computed(samples=validation, prefix=prefix, is_varied=False)]
+    varied = [] if train is None else [Computed(samples=train, prefix=prefix, is_varied=is_varied)]
+    rows_needed = len(validation) + sum(len(source.samples) * max(1, views) for source in varied)
+    if not len(prefix.stages) or rows_needed * row_bytes > settings.activation_bytes:
+        return SuffixSources(train=varied[0] if varied else None, validation=fixed[0], name="pixels")
+    kept = _remember(fixed[0], 1, example)
+    if not varied:
+        return SuffixSources(train=None, validation=kept, name="memory")
+    if views == 0:
+        return SuffixSources(train=varied[0], validation=kept, name="pixels")
+    return SuffixSources(train=_remember(varied[0], views, example), validation=kept, name="memory")
 
 
-def _remember(prefix: Prefix, samples: Samples, example: Tensor) -> Remembered:
+def _stored(prefix: Prefix, train: Samples, validation: Samples, activations: Activations) -> SuffixSources:
+    # Not every stage gives bfloat16 under autocast.
+    given, settings = prefix.blank().dtype, prefix.settings
+
+    def source(rows: StoredRows) -> Stored:
+        return Stored(
+            rows=rows, layout=activations.layout, stored=activations.dtype, given=given, device=settings.device
+        )
+
+    sources = SuffixSources(
+        train=source(activations.train), validation=source(activations.validation), name="activations"
+    )
+    # A store that cannot be read says so here, before the training begins.
+    for samples, inputs in ((train, sources.train), (validation, sources.validation)):
+        if len(samples) and inputs is not None:
+            inputs.take(np.zeros(1, dtype=np.int64), 0)
+    return sources
+
+
+def _remember(source: Computed, views: int, example: Tensor) -> Remembered:
     layout = Layout.of(example)
-    rows = torch.empty(len(samples), example[0].numel(), dtype=example.dtype, device=example.device)
-    mine = np.arange(len(samples), dtype=np.int64)[rows_of_rank(len(samples), rank())]
+    return Remembered(views=[_remember_view(source, view, layout, example) for view in range(views)], layout=layout)
+
+
+def _remember_view(source: Computed, view: int, layout: Layout, example: Tensor) -> Tensor:
+    count = len(source.samples)
+    rows = torch.empty(count, example[0].numel(), dtype=example.dtype, device=example.device)
+    mine = np.arange(count, dtype=np.int64)[rows_of_rank(count, rank())]
     for start in range(0, len(mine), EVALUATION_BATCH):
         positions = mine[start : start + EVALUATION_BATCH]
-        rows[positions[0] : positions[-1] + 1] = layout.pack(prefix(samples.take(positions)))
-    return Remembered(rows=gather_rows(rows), layout=layout)
+        rows[positions[0] : positions[-1] + 1] = layout.pack(source.take(positions, view))
+    return gather_rows(rows)
+
+
+def layouts(
+    stages: nn.Sequential, spec: BackboneSpec, settings: TrainingSettings, depths: Sequence[int]
+) -> dict[int, Layout]:
+    """Give the layout of the outputs after each of these numbers of stages."""
+    blank = np.zeros((1, spec.image_size, spec.image_size, 3), dtype=np.uint8)
+    return {depth: Layout.of(outputs) for depth, outputs in _outputs(stages, blank, depths, spec, settings).items()}
+
+
+def prefix_rows(
+    stages: nn.Sequential,
+    pixels: NDArray[np.uint8],
+    depths: Sequence[int],
+    spec: BackboneSpec,
+    settings: TrainingSettings,
+    dtypes: Mapping[int, StoredType],
+) -> dict[int, NDArray[Any]]:
+    """Run pixels [n, S, S, 3] through the stages once, and give the rows [n, d] after each wanted number of them.
+
+    The deepest pass yields the shallower outputs. Rows have the type they are stored in, bfloat16 as bits.
+    """
+    found: dict[int, list[NDArray[Any]]] = {depth: [] for depth in depths}
+    for start in range(0, len(pixels), EVALUATION_BATCH):
+        batch = pixels[start : start + EVALUATION_BATCH]
+        for depth, outputs in _outputs(stages, batch, depths, spec, settings).items():
+            found[depth].append(to_stored(Layout.of(outputs).pack(outputs), dtypes[depth]))
+    return {depth: np.concatenate(parts) for depth, parts in found.items()}
+
+
+def _outputs(
+    stages: nn.Sequential,
+    pixels: NDArray[np.uint8],
+    depths: Sequence[int],
+    spec: BackboneSpec,
+    settings: TrainingSettings,
+) -> dict[int, Tensor]:
+    stages.eval()
+    found: dict[int, Tensor] = {}
+    with torch.no_grad(), autocast(settings):
+        outputs = preprocess(pixels, spec, settings.device)
+        for depth, stage in enumerate(stages, start=1):
+            outputs = stage(outputs)
+            if depth in depths:
+                found[depth] = outputs
+            if depth == max(depths):
+                break
+    return found
+
+
+def to_stored(rows: Tensor, dtype: StoredType) -> NDArray[Any]:
+    """Turn rows on any device into an array of the type they are stored in."""
+    narrowed = rows.to(_TORCH_TYPES[dtype]).cpu()
+    array: NDArray[Any] = narrowed.view(torch.int16).numpy().view(np.uint16) if dtype == "bf16" else narrowed.numpy()
+    return array
+
+
+def from_stored(rows: NDArray[Any], dtype: StoredType) -> Tensor:
+    """Turn stored rows into a tensor of the type they were stored in."""
+    if dtype == "bf16":
+        return torch.from_numpy(rows.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(rows)
+
+
+def round_trip_error(
+    stages: nn.Sequential,
+    suffix: nn.Module,
+    pixels: NDArray[np.uint8],
+    spec: BackboneSpec,
+    settings: TrainingSettings,
+    dtype: StoredType,
+) -> float:
+    """Measure what storing the stages' outputs in a type changes in the suffix's, relative to their spread.
+
+    The largest absolute change over the standard deviation of the outputs; 0 where the stages give that type anyway.
+    """
+    prefix = Prefix(stages=stages, spec=spec, settings=settings)
+    outputs = prefix(pixels)
+    restored = from_stored(to_stored(outputs.flatten(1), dtype), dtype).to(outputs.device, outputs.dtype)
+    with torch.no_grad(), autocast(settings):
+        exact = suffix.eval()(outputs).float()
+        changed = suffix(restored.view_as(outputs)).float()
+    return float((exact - changed).abs().max() / exact.std().clamp_min(1e-12))
 
 
 def autocast(settings: TrainingSettings) -> torch.autocast:

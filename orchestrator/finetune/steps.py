@@ -15,6 +15,7 @@ from orchestrator.finetune.batches import plan_batches, share
 from orchestrator.finetune.contracts import BatchStream, TrainingSettings
 from orchestrator.finetune.distributed import rank, sum_over_ranks, world_size
 from orchestrator.finetune.prefix import Prefix, SuffixInputs
+from orchestrator.finetune.views import draw_of, vary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +41,13 @@ def steps_of_samples(
     batch_size: int,
     epoch: int,
 ) -> Iterator[Step]:
-    """Give the steps of an epoch over samples, in the order of (seed, epoch)."""
+    """Give the steps of an epoch over samples, in the order of (seed, epoch) and varied as the epoch's draw says."""
+    draw = draw_of(epoch, prefix.settings.augment)
     size = world_size()
     for batch in plan_batches(len(labels), batch_size, prefix.settings.seed, epoch, size):
         mine = share(batch, rank(), size)
         if len(mine):
-            yield _step(inputs.take(mine), labels[mine], len(batch), prefix.settings)
+            yield _step(inputs.take(mine, draw), labels[mine], len(batch), prefix.settings)
         else:
             yield _blank_step(prefix)
 
@@ -56,7 +58,7 @@ def steps_of_stream(stream: BatchStream, prefix: Prefix, *, epoch: int) -> Itera
     Raises TrainingError on every rank when the ranks together did not get every sample once.
     """
     batches = (batch for batch in stream.epoch(epoch) if len(batch[1]))
-    seen = 0
+    seen = taken = 0
     while True:
         batch = next(batches, None)
         count = torch.tensor(0 if batch is None else len(batch[1]), device=prefix.settings.device)
@@ -67,13 +69,22 @@ def steps_of_stream(stream: BatchStream, prefix: Prefix, *, epoch: int) -> Itera
         if batch is None:
             yield _blank_step(prefix)
         else:
-            yield _step(prefix(batch[0]), batch[1], total, prefix.settings)
+            yield _step(prefix(_varied(batch[0], taken, epoch, prefix.settings)), batch[1], total, prefix.settings)
+            taken += len(batch[1])
     if seen != stream.num_samples:
         raise TrainingError(
             f"an epoch must bring each of {stream.num_samples} samples once",
             value=seen,
             remedy="Check the stream of training data.",
         )
+
+
+def _varied(pixels: NDArray[np.uint8], taken: int, epoch: int, settings: TrainingSettings) -> NDArray[np.uint8]:
+    """Vary a batch of a stream: its samples are known by their running number in this rank's epoch alone."""
+    numbers = np.arange(taken, taken + len(pixels), dtype=np.uint64) + np.uint64(rank() << 40)
+    # Without a key that stays with a sample there are no fixed views: every epoch draws afresh.
+    afresh = settings.augment.model_copy(update={"views": 0})
+    return vary(pixels, numbers, epoch, afresh, settings.seed)
 
 
 def _step(inputs: Tensor, labels: NDArray[np.int64], global_count: int, settings: TrainingSettings) -> Step:

@@ -54,6 +54,10 @@ class ArraySamples:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def keys(self) -> NDArray[np.uint64]:
+        return np.arange(len(self.labels), dtype=np.uint64)
+
     def take(self, positions: NDArray[np.int64]) -> NDArray[np.uint8]:
         self.taken += positions.tolist()
         return self.pixels[positions]
