@@ -9,8 +9,8 @@ from orchestrator.records import Hyperparameters, PretrainedBackbone
 from orchestrator.storage import digest
 
 # What these settings change is where and how fast a stage runs, not what it finds.
-_SEARCH_OPERATION = {"max_concurrent_trials", "resources_per_trial"}
-_SEARCH_LENGTH = {"num_samples", "time_budget_s"}
+_SEARCH_OPERATION = {"max_concurrent_trials", "resources_per_trial", "storage", "study_name", "heads"}
+_SEARCH_LENGTH = {"num_samples", "budget"}
 _TRAIN_OPERATION = {"use_gpu", "resources_per_worker", "max_failures", "num_to_keep"}
 
 
@@ -54,7 +54,7 @@ def of_study(config: ExperimentConfig, *, group: str, data: str, backbone: Pretr
 
 def of_search(config: ExperimentConfig, *, study: str, version: int) -> str:
     """Fingerprint a group's search: its study and how long it may last."""
-    return digest("search", version, study, config.search.num_samples, config.search.time_budget_s)
+    return digest("search", version, study, config.search.num_samples, _plain(config.search.budget))
 
 
 def of_model(
@@ -97,6 +97,7 @@ def _training_inputs(config: ExperimentConfig, data: str, backbone: PretrainedBa
         backbone.digest,
         _plain(backbone.spec),
         config.train.batch_norm,
+        _plain(config.augment),
         config.train.precision,
         config.seed,
     ]

@@ -41,6 +41,7 @@ from orchestrator.runs import RunDirectory
 from orchestrator.stages.context import GroupContext
 from orchestrator.stages.evaluate import evaluate, read_evaluations, read_predictions
 from orchestrator.stages.search import read_searches, search
+from orchestrator.stages.shared_inputs import read_costs
 from orchestrator.stages.train import read_models, train
 
 STAGES = ("pretrain", "catalogue", "profile", "group", "search", "train", "evaluate", "report")
@@ -209,6 +210,7 @@ class Pipeline:
             backbone=self._backbone_record,
             table=self._samples,
             reader=self._reader,
+            profile=self._profile_record,
             groups=self._groups_record,
             shape=observe_cluster(elastic=self.config.cluster.autoscaling),
             say=self._say,

@@ -193,6 +193,25 @@ class SearchResult(Record):
     race: list[RaceRun] = []
 
 
+class CostFigures(Value):
+    """Hold what a probe measured on one worker: seconds and bytes for one sample.
+
+    `forward_s` has an entry for each stage: a frozen forward pass. `train_s` and `validate_s` have one for each
+    freeze depth from 0 to the number of stages: a training step of the suffix, and its forward pass.
+    `activation_bytes` likewise: what a sample's activations take at that depth in memory; depth 0 has none. Rates are
+    in bytes a second. `decode_s` is decoding an encoded image; `read_pixels_s` taking a decoded one from the cache.
+    """
+
+    decode_s: float
+    read_pixels_s: float
+    forward_s: tuple[float, ...]
+    train_s: tuple[float, ...]
+    validate_s: tuple[float, ...]
+    activation_bytes: tuple[int, ...]
+    read_bytes_per_s: float
+    write_bytes_per_s: float
+
+
 class DepthCost(Value):
     """Say where trials of one freeze depth took their inputs from, and what an epoch cost.
 

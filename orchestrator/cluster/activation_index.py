@@ -5,16 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.data.activations import ActivationStore, StoredActivations
 from orchestrator.errors import DataError
-from orchestrator.finetune.prefix import Layout
-
-StoredType = Literal["fp32", "bf16", "fp16"]
+from orchestrator.finetune.contracts import Layout, StoredType
 
 # NumPy has no bfloat16: its bits are kept as integers.
 NUMPY_TYPES: Mapping[StoredType, str] = {"fp32": "float32", "bf16": "uint16", "fp16": "float16"}

@@ -15,7 +15,7 @@ import ray
 from numpy.typing import NDArray
 from torch import nn
 
-from orchestrator.cluster.activation_index import NOT_STORED, NUMPY_TYPES, UNCACHED, ActivationIndex, StoredType
+from orchestrator.cluster.activation_index import NOT_STORED, NUMPY_TYPES, UNCACHED, ActivationIndex
 from orchestrator.cluster.failures import translated
 from orchestrator.cluster.watchdog import Watchdog, watched
 from orchestrator.cluster.workers import Workbench, resolve_precision, use_threads, worker_device
@@ -26,7 +26,8 @@ from orchestrator.data.catalogue import SampleTable
 from orchestrator.data.identity import sample_keys
 from orchestrator.data.reader import PixelReader
 from orchestrator.errors import ConfigError
-from orchestrator.finetune.prefix import Layout, layouts, prefix_rows
+from orchestrator.finetune.contracts import Layout, StoredType
+from orchestrator.finetune.prefix import layouts, prefix_rows
 from orchestrator.finetune.views import vary
 
 __all__ = ["ActivationIndex", "ActivationPlan", "StoredType", "build_activations"]

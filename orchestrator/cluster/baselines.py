@@ -14,9 +14,10 @@ import ray
 from numpy.typing import NDArray
 
 from orchestrator.cluster.failures import translate
+from orchestrator.cluster.group_samples import GroupSamples
 from orchestrator.cluster.resources import ClusterShape, require_fit
 from orchestrator.cluster.watchdog import Watchdog, gather, start_progress
-from orchestrator.cluster.workers import GroupSamples, Workbench, use_threads, worker_device
+from orchestrator.cluster.workers import Workbench, use_threads, worker_device
 from orchestrator.data.reader import PixelReader
 from orchestrator.finetune.classifier import Classifier, predict_probabilities
 from orchestrator.finetune.loop import EpochEnd, fine_tune

@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from orchestrator.data.activations import StoredActivations
 from orchestrator.data.samples import CachedSamples
 from orchestrator.finetune.classifier import Classifier
-from orchestrator.finetune.contracts import Activations, StoredType, TrainingSettings
+from orchestrator.finetune.contracts import Activations, Inputs, Layout, StoredType, TrainingSettings
+from orchestrator.finetune.freezing import freeze
 from orchestrator.finetune.heads import Features
-from orchestrator.finetune.prefix import Layout
+from orchestrator.finetune.prefix import Prefix, open_sources
 from orchestrator.records import BackboneSpec
 from orchestrator.search.resplits import resplit
 
@@ -74,20 +74,21 @@ class GroupSamples:
 
     def features(
         self, classifier: Classifier, spec: BackboneSpec, settings: TrainingSettings
-    ) -> tuple[list[Features], Features, str]:
+    ) -> tuple[list[Features], Features, Inputs]:
         """Give the pooled features of training samples, a set for each view, and of validation samples.
 
         The third value says whether they were kept activations or are computed from pixels here.
         """
         depth = classifier.backbone.num_stages
-        source = inputs_of(classifier, spec, self.train, self.validation, settings, self.activations(depth))
-        views = max(1, settings.augment.views)
+        prefix = Prefix(stages=freeze(classifier, depth)[0], spec=spec, settings=settings)
+        sources, _ = open_sources(prefix, self.train, self.validation, self.activations(depth))
+        assert sources.train is not None
         train = [
-            Features(rows=source.train.take(_all(self.train), view).float(), labels=self.train.labels)
-            for view in range(views)
+            Features(rows=sources.train.take(_all(self.train), view), labels=self.train.labels)
+            for view in range(max(1, settings.augment.views))
         ]
-        rows = source.validation.take(_all(self.validation), 0).float()
-        return train, Features(rows=rows, labels=self.validation.labels), source.name
+        validation = Features(rows=sources.validation.take(_all(self.validation), 0), labels=self.validation.labels)
+        return train, validation, sources.name
 
 
 def _all(samples: CachedSamples) -> NDArray[np.int64]:

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from pyarrow import compute as pc
 
 from orchestrator import storage
+from orchestrator.cluster.group_samples import GroupSamples
 from orchestrator.cluster.ingest import read_samples
 from orchestrator.cluster.resources import observe_cluster
 from orchestrator.cluster.training import TrainingJob, TrainingPlan, train_groups
-from orchestrator.cluster.workers import GroupSamples, Workbench
+from orchestrator.cluster.workers import Workbench
 from orchestrator.config import ExperimentConfig, PretrainConfig
 from orchestrator.data.catalogue import SampleTable
 from orchestrator.data.samples import CachedSamples

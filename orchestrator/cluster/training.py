@@ -28,10 +28,11 @@ from ray.train.torch import TorchTrainer, get_device
 
 from orchestrator import storage
 from orchestrator.cluster.failures import translate
+from orchestrator.cluster.group_samples import GroupSamples
 from orchestrator.cluster.resources import ClusterShape, models_at_once, require_fit, uses_gpu, worker_resources
 from orchestrator.cluster.session import set_environment
 from orchestrator.cluster.watchdog import Watchdog, beside_driver, gather, start_progress
-from orchestrator.cluster.workers import GroupSamples, Workbench, use_threads
+from orchestrator.cluster.workers import Workbench, use_threads
 from orchestrator.config import ExperimentConfig
 from orchestrator.data.reader import PixelReader
 from orchestrator.errors import OrchestratorError, ResourceError

@@ -9,7 +9,9 @@ from typing import Any
 from pydantic import TypeAdapter
 from ray import tune
 
-from orchestrator.cluster.workers import GroupSamples, Workbench, use_threads, worker_device
+from orchestrator.cluster.group_samples import GroupSamples
+from orchestrator.cluster.workers import Workbench, use_threads, worker_device
+from orchestrator.finetune.contracts import Inputs
 from orchestrator.finetune.heads import train_heads
 from orchestrator.finetune.loop import EpochEnd, fine_tune
 from orchestrator.records import EpochMetrics, Hyperparameters, Trial
@@ -61,7 +63,8 @@ def run_trial(
         if assignment.race is None:
             on_epoch(end.metrics)
 
-    inputs, error = "pixels", None
+    inputs: Inputs = "pixels"
+    error: str | None = None
     try:
         if assignment.race is not None:
             data = data.resplit(assignment.race.resplit, seed=workbench.seed)
@@ -73,7 +76,7 @@ def run_trial(
             member.hyperparameters,
             workbench.settings(device),
             on_epoch=keep,
-            activations=data.activations.get(member.hyperparameters.freeze_depth),
+            activations=data.activations(member.hyperparameters.freeze_depth),
         )
         inputs = result.inputs
     except Exception as failure:  # whatever ends a trial is its result; the actor lives on
@@ -135,7 +138,7 @@ def outcome(
     metric: str,
     seconds: float,
     started: float,
-    inputs: Any = "pixels",
+    inputs: Inputs = "pixels",
     error: str | None = None,
     stopped: bool = False,
 ) -> Trial:
@@ -153,6 +156,17 @@ def outcome(
         started=started,
         inputs=inputs,
     )
+
+
+def describe_outcome(assignment: Assignment, outcomes: Sequence[Trial], metric: str) -> list[str]:
+    """Say what came of an assignment in a line for each trial."""
+    what = "finalist" if assignment.race is not None else "trial"
+    lines = []
+    for trial in outcomes:
+        ended = "stopped at " if trial.status == "stopped" else ""
+        result = trial.error if trial.value is None else f"{ended}{metric} {trial.value:.3f}"
+        lines.append(f"{what} {trial.trial_id} {result} in {trial.seconds:.1f} s")
+    return lines
 
 
 class _Stopper:

@@ -13,10 +13,11 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from orchestrator.cluster.group_samples import GroupSamples
 from orchestrator.cluster.resources import ClusterShape, require_fit, slots
 from orchestrator.cluster.trials import OUTCOMES, TRIALS, outcome, run_assignment
 from orchestrator.cluster.watchdog import Watchdog
-from orchestrator.cluster.workers import GroupSamples, Workbench
+from orchestrator.cluster.workers import Workbench
 from orchestrator.records import EpochMetrics, Trial
 from orchestrator.search.engine import Assignment, SearchEngine
 from orchestrator.search.stopping import StoppingRule
@@ -69,7 +70,7 @@ def run_search(
     with tempfile.TemporaryDirectory(prefix="orchestrator-tune-") as scratch, watchdog:
         tuner = tune.Tuner(
             _trainable(samples, workbench, plan),
-            tune_config=_tune_config(searcher, _EngineScheduler(engine), plan.workers(shape)),
+            tune_config=_tune_config(searcher, _EngineScheduler(engine, clock), plan.workers(shape)),
             run_config=tune.RunConfig(name="search", storage_path=scratch, verbose=0, callbacks=[_Beat(watchdog)]),
         )
         tuner.fit()
@@ -167,15 +168,16 @@ class _EngineSearcher(_NeverRestored, Searcher):
 class _EngineScheduler(_NeverRestored, FIFOScheduler):
     """Stop the trials that the engine gives up on."""
 
-    def __init__(self, engine: SearchEngine) -> None:
+    def __init__(self, engine: SearchEngine, clock: Callable[[], float]) -> None:
         super().__init__()
         self._engine = engine
+        self._clock = clock
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         if "val_loss" not in result:
             return str(TrialScheduler.CONTINUE)
         metrics = EpochMetrics.model_validate({name: result[name] for name in EpochMetrics.model_fields})
-        stops = self._engine.report(trial.config["assignment"].name, metrics)
+        stops = self._engine.report(trial.config["assignment"].name, metrics, elapsed_s=self._clock())
         return str(TrialScheduler.STOP if stops else TrialScheduler.CONTINUE)
 
 

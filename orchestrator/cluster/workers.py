@@ -1,4 +1,4 @@
-"""Holds what a worker process of any stage needs to fine-tune: the group's samples, the backbone, the settings."""
+"""Holds what a worker process of any stage needs to fine-tune: where the backbone is, and the settings."""
 
 from __future__ import annotations
 
@@ -9,24 +9,13 @@ from typing import Literal
 import torch
 
 from orchestrator import storage
-from orchestrator.config import ExperimentConfig
-from orchestrator.data.samples import CachedSamples
+from orchestrator.config import AugmentConfig, ExperimentConfig
 from orchestrator.errors import WeightsError
 from orchestrator.finetune.backbones import Backbone, create_backbone
 from orchestrator.finetune.classifier import Classifier, new_classifier
 from orchestrator.finetune.loop import TrainingSettings
 from orchestrator.finetune.weights import load_pretrained
 from orchestrator.records import BackboneSpec, PretrainedBackbone
-
-
-@dataclass(frozen=True, kw_only=True)
-class GroupSamples:
-    """Hold one group's label space and its cached training and validation samples."""
-
-    group: str
-    classes: tuple[str, ...]
-    train: CachedSamples
-    validation: CachedSamples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +28,7 @@ class Workbench:
     batch_norm: Literal["frozen", "train"]
     precision: Literal["fp32", "bf16", "auto"]
     metric: Literal["val_accuracy", "val_loss"]
+    augment: AugmentConfig
 
     @classmethod
     def of(cls, config: ExperimentConfig, backbone: PretrainedBackbone, run_uri: str) -> Workbench:
@@ -50,6 +40,7 @@ class Workbench:
             batch_norm=config.train.batch_norm,
             precision=config.train.precision,
             metric=config.search.metric,
+            augment=config.augment,
         )
 
     def settings(self, device: str, *, from_scratch: bool = False) -> TrainingSettings:
@@ -63,6 +54,7 @@ class Workbench:
             precision=resolve_precision(self.precision, device),
             device=device,
             metric=self.metric,
+            augment=self.augment,
         )
 
     def classifier(self, num_classes: int, *, from_scratch: bool = False) -> Classifier:

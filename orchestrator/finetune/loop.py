@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from orchestrator.errors import DataError, StorageError, TrainingError
+from orchestrator.errors import TrainingError
 from orchestrator.finetune.batches import share
 from orchestrator.finetune.checkpoints import TrainingState
 from orchestrator.finetune.classifier import EVALUATION_BATCH, Classifier
@@ -22,7 +22,7 @@ from orchestrator.finetune.distributed import average_batch_norm, distribute, ra
 from orchestrator.finetune.epochs import is_better, require_finite
 from orchestrator.finetune.freezing import batch_norm_layers, freeze, set_training_mode
 from orchestrator.finetune.optimizers import create_optimizer
-from orchestrator.finetune.prefix import Prefix, SuffixSources, autocast, suffix_inputs
+from orchestrator.finetune.prefix import Prefix, autocast, open_sources
 from orchestrator.finetune.randomness import seeded
 from orchestrator.finetune.steps import Step, steps_of_samples, steps_of_stream
 from orchestrator.records import BackboneSpec, EpochMetrics, Hyperparameters
@@ -118,23 +118,14 @@ class _Training:
         self._prefix = Prefix(stages=stages, spec=spec, settings=settings)
         self._train = train
         self._validation = validation
-        self._sources, self._note = self._open_sources(activations)
+        samples = None if isinstance(train, BatchStream) else train
+        self._sources, self._note = open_sources(self._prefix, samples, validation, activations)
         self._model = distribute(self._suffix)
         self._optimizer = create_optimizer(self._suffix.parameters(), hyperparameters)
         self.epoch = 0
         self._history: list[EpochMetrics] = []
         self._best_epoch = 0
         self._best_suffix: dict[str, Tensor] = {}
-
-    def _open_sources(self, activations: Activations | None) -> tuple[SuffixSources, str | None]:
-        train = None if isinstance(self._train, BatchStream) else self._train
-        try:
-            return suffix_inputs(self._prefix, train, self._validation, activations), None
-        except (DataError, StorageError, OSError) as error:
-            if activations is None:
-                raise
-            note = f"stored activations could not be read: {error}"
-            return suffix_inputs(self._prefix, train, self._validation, None), note
 
     def run_epoch(self) -> EpochMetrics:
         """Train and validate one epoch, and remember its weights if it is the best so far."""

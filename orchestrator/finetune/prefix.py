@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from orchestrator.errors import DataError, StorageError
 from orchestrator.finetune.classifier import EVALUATION_BATCH, preprocess
 from orchestrator.finetune.contracts import (
     Activations,
@@ -144,6 +145,18 @@ def suffix_inputs(
     if views == 0:
         return SuffixSources(train=varied[0], validation=kept, name="pixels")
     return SuffixSources(train=_remember(varied[0], views, example), validation=kept, name="memory")
+
+
+def open_sources(
+    prefix: Prefix, train: Samples | None, validation: Samples, activations: Activations | None
+) -> tuple[SuffixSources, str | None]:
+    """Give the suffix's inputs, computed here where stored activations cannot be read, and then the reason."""
+    try:
+        return suffix_inputs(prefix, train, validation, activations), None
+    except (DataError, StorageError, OSError) as error:
+        if activations is None:
+            raise
+        return suffix_inputs(prefix, train, validation, None), f"stored activations could not be read: {error}"
 
 
 def _stored(prefix: Prefix, train: Samples, validation: Samples, activations: Activations) -> SuffixSources:

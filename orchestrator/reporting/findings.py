@@ -90,10 +90,9 @@ def choice_finding(recipe: Recipe) -> str:
     reason = f": {recipe.reason}" if recipe.reason else ""
     if recipe.score is None or recipe.standard_error is None:
         return f"{whose}{reason}."
-    return (
-        f"{whose}{reason}. On {counted(recipe.runs, 'fresh re-split')} of training and validation it scored "
-        f"{metric_value(recipe.score, recipe.metric)} (standard error {metric_value(recipe.standard_error, recipe.metric)})."
-    )
+    score, error = (metric_value(value, recipe.metric) for value in (recipe.score, recipe.standard_error))
+    runs = counted(recipe.runs, "fresh re-split")
+    return f"{whose}{reason}. On {runs} of training and validation it scored {score} (standard error {error})."
 
 
 def warm_start_finding(search: SearchResult) -> str:

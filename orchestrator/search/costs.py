@@ -2,53 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
+
+from orchestrator.records import CostFigures
 
 Source = Literal["activations", "pixels", "images"]
 
 # Figures from a probe of a second are good to about a tenth: a saving below that may be none.
 LEAST_SAVING = 0.05
-
-
-@dataclass(frozen=True, kw_only=True)
-class Figures:
-    """Hold what a probe measured on one worker: seconds and bytes for one sample.
-
-    `forward_s` has an entry for each stage: a frozen forward pass. `train_s` and `validate_s` have one for each
-    freeze depth from 0 to the number of stages: a training step of the suffix, and its forward pass.
-    `activation_bytes` likewise: what a sample's activations take at that depth; depth 0 has none. Rates are in
-    bytes a second. `decode_s` is decoding an encoded image; `read_pixels_s` taking a decoded one from the cache.
-    """
-
-    decode_s: float
-    read_pixels_s: float
-    forward_s: Sequence[float]
-    train_s: Sequence[float]
-    validate_s: Sequence[float]
-    activation_bytes: Sequence[int]
-    read_bytes_per_s: float
-    write_bytes_per_s: float
-
-    @property
-    def num_stages(self) -> int:
-        """Give the deepest freeze depth."""
-        return len(self.forward_s)
-
-    def prefix_s(self, depth: int) -> float:
-        """Give the seconds of the frozen stages for one sample."""
-        return sum(self.forward_s[:depth])
-
-    def fetch_s(self, depth: int, source: Source) -> float:
-        """Give the seconds until the suffix has its input for one sample."""
-        match source:
-            case "activations":
-                return self.activation_bytes[depth] / self.read_bytes_per_s
-            case "pixels":
-                return self.read_pixels_s + self.prefix_s(depth)
-            case "images":
-                return self.decode_s + self.prefix_s(depth)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +48,7 @@ class DepthPlan:
     saving_s: float
 
 
-def plan_cache(figures: Figures, workload: Workload, *, max_bytes: int) -> list[DepthPlan]:
+def plan_cache(figures: CostFigures, workload: Workload, *, max_bytes: int) -> list[DepthPlan]:
     """Decide for each freeze depth, 0 first, whether its activations are kept.
 
     They are when that saves at least `LEAST_SAVING` of what the trials of the depth take without, the build
@@ -93,7 +56,7 @@ def plan_cache(figures: Figures, workload: Workload, *, max_bytes: int) -> list[
     the pixels and hardly pay. Without views augmentation is drawn afresh, and nothing beyond the pixels can be kept.
     """
     fallback: Source = "pixels" if workload.pixels_are_cached else "images"
-    plans = [_plan_depth(figures, workload, depth, fallback) for depth in range(figures.num_stages + 1)]
+    plans = [_plan_depth(figures, workload, depth, fallback) for depth in range(len(figures.forward_s) + 1)]
     room = max_bytes
     kept = set()
     worth = [plan for plan in plans if workload.views and _pays(plan, workload)]
@@ -104,7 +67,7 @@ def plan_cache(figures: Figures, workload: Workload, *, max_bytes: int) -> list[
     return [plan if plan.depth in kept else _without_cache(plan, fallback) for plan in plans]
 
 
-def _plan_depth(figures: Figures, workload: Workload, depth: int, fallback: Source) -> DepthPlan:
+def _plan_depth(figures: CostFigures, workload: Workload, depth: int, fallback: Source) -> DepthPlan:
     cached, uncached = (_epoch_s(figures, workload, depth, source) for source in ("activations", fallback))
     build_s = _build_s(figures, workload, depth, fallback)
     return DepthPlan(
@@ -118,15 +81,27 @@ def _plan_depth(figures: Figures, workload: Workload, depth: int, fallback: Sour
     )
 
 
-def _epoch_s(figures: Figures, workload: Workload, depth: int, source: Source) -> float:
-    fetch = figures.fetch_s(depth, source)
+def _epoch_s(figures: CostFigures, workload: Workload, depth: int, source: Source) -> float:
+    fetch = _fetch_s(figures, depth, source)
     train = workload.num_train * (fetch + figures.train_s[depth])
     return train + workload.num_validation * (fetch + figures.validate_s[depth])
 
 
-def _build_s(figures: Figures, workload: Workload, depth: int, fallback: Source) -> float:
+def _fetch_s(figures: CostFigures, depth: int, source: Source) -> float:
+    """Give the seconds until the suffix has its input for one sample."""
+    prefix_s = sum(figures.forward_s[:depth])
+    match source:
+        case "activations":
+            return figures.activation_bytes[depth] / figures.read_bytes_per_s
+        case "pixels":
+            return figures.read_pixels_s + prefix_s
+        case "images":
+            return figures.decode_s + prefix_s
+
+
+def _build_s(figures: CostFigures, workload: Workload, depth: int, fallback: Source) -> float:
     """Charge the whole pass to this depth: cheaper when the pass serves others too."""
-    row = figures.fetch_s(depth, fallback) + figures.activation_bytes[depth] / figures.write_bytes_per_s
+    row = _fetch_s(figures, depth, fallback) + figures.activation_bytes[depth] / figures.write_bytes_per_s
     return workload.num_rows * row
 
 
@@ -145,3 +120,12 @@ def _without_cache(plan: DepthPlan, fallback: Source) -> DepthPlan:
         stored_bytes=0,
         saving_s=min(0.0, plan.saving_s),
     )
+
+
+def expected_epochs(depths: Mapping[int, float], *, num_trials: int, mean_epochs: float) -> dict[int, float]:
+    """Give the epochs that trials of each freeze depth are expected to last together.
+
+    `depths` has the share of trials at each depth. Trials that are stopped early last less: the estimate is high,
+    and a cache that pays only at the last moment would not; the rule's margin covers that.
+    """
+    return {depth: share * num_trials * mean_epochs for depth, share in depths.items()}

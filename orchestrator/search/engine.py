@@ -97,6 +97,11 @@ class SearchEngine:
         self._epochs: dict[str, list[EpochMetrics]] = {}
 
     @property
+    def settings(self) -> EngineSettings:
+        """Give how the search is run."""
+        return self._settings
+
+    @property
     def running(self) -> list[Assignment]:
         """List the assignments that were handed out and have not ended."""
         return list(self._running.values())
@@ -118,11 +123,15 @@ class SearchEngine:
             self._running[assignment.name] = assignment
         return assignment
 
-    def report(self, name: str, metrics: EpochMetrics) -> bool:
-        """Take an epoch of a single trial; tell whether it is to be stopped."""
+    def report(self, name: str, metrics: EpochMetrics, *, elapsed_s: float) -> bool:
+        """Take an epoch of a single trial; tell whether it is to be stopped, which is so when the time is spent."""
         assignment = self._running.get(name)
         if assignment is None or assignment.kind != "trial":
             return False
+        limit = self._settings.spending.seconds
+        if limit is not None and elapsed_s >= limit:
+            self._epochs.setdefault(name, []).append(metrics)
+            return True
         values = self._epochs.setdefault(name, [])
         values.append(metrics)
         rule = self._settings.stopping

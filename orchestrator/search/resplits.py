@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 def resplit(
     labels: NDArray[np.int64],
-    together: Sequence[str] | NDArray[np.str_],
+    together: Sequence[str] | NDArray[Any],
     *,
     num_validation: int,
     seed: int,

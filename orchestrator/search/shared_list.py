@@ -28,7 +28,9 @@ def shared_list(space: SearchSpace, *, num_stages: int, heads: int, others: int,
 def searches_depth(space: SearchSpace, depth: int) -> bool:
     """Tell whether the space holds a freeze depth."""
     distribution = space.distributions.get("freeze_depth")
-    return distribution is not None and distribution._contains(distribution.to_internal_repr(depth))
+    if isinstance(distribution, CategoricalDistribution):
+        return depth in distribution.choices
+    return isinstance(distribution, IntDistribution) and distribution.low <= depth <= distribution.high
 
 
 def _heads(space: SearchSpace, num_stages: int, count: int) -> list[Hyperparameters]:

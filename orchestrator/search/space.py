@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -82,6 +83,29 @@ class SearchSpace:
         }
         return self.complete(nearest)
 
+    def holds(self, name: str, value: ParameterValue) -> bool:
+        """Tell whether a searched hyperparameter of that name may take the value."""
+        distribution = self.distributions.get(name)
+        if isinstance(distribution, CategoricalDistribution):
+            return value in distribution.choices
+        if isinstance(distribution, (IntDistribution, FloatDistribution)) and isinstance(value, int | float):
+            return distribution.low <= value <= distribution.high and value == _typed(value, distribution)
+        return False
+
+    def configurations(self, fixed: Mapping[str, ParameterValue], *, most: int) -> list[Hyperparameters] | None:
+        """List every configuration with some values fixed; None when there are more than `most`."""
+        listed: list[Sequence[ParameterValue]] = []
+        for name, distribution in self.distributions.items():
+            values = [fixed[name]] if name in fixed else _values(distribution)
+            if values is None:
+                return None
+            listed.append(values)
+        if math.prod(map(len, listed)) > most:
+            return None
+        return [
+            self.complete(dict(zip(self.distributions, chosen, strict=True))) for chosen in itertools.product(*listed)
+        ]
+
 
 def _distribution(dimension: Range | Sequence[int] | Sequence[float] | Sequence[str]) -> BaseDistribution:
     if not isinstance(dimension, Range):
@@ -97,6 +121,20 @@ def _highest(dimension: BaseDistribution) -> float:
     if isinstance(dimension, (IntDistribution, FloatDistribution)):
         return dimension.high
     raise TypeError(f"no bounds are known for {type(dimension).__name__}")
+
+
+def _typed(value: float, distribution: IntDistribution | FloatDistribution) -> float:
+    return int(value) if isinstance(distribution, IntDistribution) else float(value)
+
+
+def _values(distribution: BaseDistribution) -> Sequence[ParameterValue] | None:
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices
+    if isinstance(distribution, IntDistribution):
+        return range(distribution.low, distribution.high + 1)
+    if isinstance(distribution, FloatDistribution) and distribution.single():
+        return [distribution.low]
+    return None
 
 
 def _suggest(trial: optuna.Trial, name: str, dimension: BaseDistribution) -> ParameterValue:

@@ -8,18 +8,21 @@ from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from orchestrator import fingerprints, storage
+from orchestrator.cluster.group_samples import GroupSamples
 from orchestrator.cluster.resources import ClusterShape, uses_gpu
 from orchestrator.cluster.tuning import SEARCH_VERSION
-from orchestrator.cluster.workers import GroupSamples, Workbench
+from orchestrator.cluster.workers import Workbench
 from orchestrator.config import ExperimentConfig
 from orchestrator.data.catalogue import SampleTable, data_fingerprint
+from orchestrator.data.identity import sample_keys, split_key
 from orchestrator.data.reader import PixelReader
 from orchestrator.data.samples import CachedSamples
 from orchestrator.diversity.entropy import shannon_entropy
 from orchestrator.errors import DataError
-from orchestrator.records import Group, Groups, Hyperparameters, PretrainedBackbone, Recipe, Record
+from orchestrator.records import Group, Groups, Hyperparameters, PretrainedBackbone, Profile, Recipe, Record
 from orchestrator.runs import RunDirectory
 from orchestrator.search.rules import fixed_rule
 
@@ -35,6 +38,7 @@ class GroupContext:
     backbone: PretrainedBackbone
     table: SampleTable
     reader: PixelReader
+    profile: Profile
     groups: Groups
     shape: ClusterShape
     say: Callable[[str], None]
@@ -96,7 +100,21 @@ class GroupContext:
                     value=f"none in group {group.name}",
                     remedy="Raise data.split.fractions, set data.verify to decode, or use fewer groups.",
                 )
-        return GroupSamples(group=group.name, classes=classes, train=train, validation=validation)
+        return GroupSamples(
+            group=group.name,
+            classes=classes,
+            train=train,
+            validation=validation,
+            units=np.concatenate([self._units(group, split) for split in ("train", "val")]),
+        )
+
+    def cached_positions(self, group: Group, split: str) -> NDArray[np.int64]:
+        """Give the places in the catalogue of a group's cached samples of a split, in the order of `samples`."""
+        positions = self._positions(group, split)
+        if self.reader.pixels_uri is None:
+            return positions[:0]
+        pixel_rows = np.asarray(self.table.table.column("pixel_row").take(pa.array(positions)))
+        return positions[pixel_rows >= 0]
 
     def classes(self, group: Group) -> tuple[str, ...]:
         """Give the union of the classes of a group's subsets, sorted."""
@@ -113,7 +131,12 @@ class GroupContext:
         entropy = self.training_entropy(group)
         return fixed_rule(entropy, num_stages=self.backbone.num_stages, search=self.config.search)
 
-    def _positions(self, group: Group, split: str | None) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    def _units(self, group: Group, split: str) -> NDArray[np.uint64]:
+        """Give a hash of what each cached sample must stay on one side of a split with: itself, or its kin."""
+        rows = self.table.table.select(["id", "together"]).take(pa.array(self.cached_positions(group, split)))
+        return sample_keys([split_key(row["id"], row["together"]) for row in rows.to_pylist()])
+
+    def _positions(self, group: Group, split: str | None) -> NDArray[np.int64]:
         return self.table.where(subsets=group.subsets, split=split)
 
     def _cached(self, group: Group, split: str, classes: tuple[str, ...]) -> CachedSamples:

@@ -5,15 +5,14 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 
+from orchestrator.cluster.group_samples import GroupSamples
 from orchestrator.cluster.resources import trial_resources
 from orchestrator.cluster.trials import describe_outcome
 from orchestrator.cluster.tuning import TuningPlan, run_search
-from orchestrator.cluster.workers import GroupSamples
 from orchestrator.errors import SearchError, StorageError
 from orchestrator.records import Group, Hyperparameters, Recipe, SearchResult, Trial
 from orchestrator.search.engine import Assignment, EngineSettings, SearchEngine
 from orchestrator.search.finals import Finals, GroupFacts
-from orchestrator.search.library import LibraryEntry
 from orchestrator.search.shared_list import shared_list
 from orchestrator.search.space import SearchSpace
 from orchestrator.search.spending import Spending
@@ -22,7 +21,7 @@ from orchestrator.search.studies import GroupStudy
 from orchestrator.stages.context import GroupContext
 from orchestrator.stages.journals import Journal
 from orchestrator.stages.ledger import SearchLedger
-from orchestrator.stages.library import add_entries, warm_starts
+from orchestrator.stages.library import add_entry, warm_starts
 from orchestrator.stages.shared_inputs import SharedInputs, prepare_inputs
 
 _LEDGER = "search/ledger.jsonl"
@@ -221,6 +220,7 @@ def _open_study(
         search=config.search,
         seed=config.seed,
         first=context.fixed_rule(group),
+        storage=config.search.storage,
     )
     again = study.reconcile()
     if again:
@@ -266,7 +266,7 @@ def _finish(context: GroupContext, run: _SearchRun, group: Group) -> SearchError
         context.say(f"search {group.name}: {error}")
         return error
     context.write(group.name, "recipe.json", recipe)
-    add_entries(context, [LibraryEntry.of_search(context.config.name, result, recipe)])
+    add_entry(context, group, result, recipe)
     source = {"group": "its own recipe", "pooled": "the pooled recipe", "fixed_rule": "the fixed rule"}[recipe.origin]
     context.say(
         f"search {group.name}: {source}, {config.metric} {recipe.value:.3f} ({describe(recipe.hyperparameters)}): "

@@ -10,9 +10,10 @@ from finetune_examples import LABELS, a_spec, some_hyperparameters, some_samples
 from torch import Tensor, nn
 
 from orchestrator.finetune.backbones import Backbone, create_backbone, cut_backbone
-from orchestrator.finetune.classifier import Classifier
+from orchestrator.finetune.classifier import Classifier, preprocess
 from orchestrator.finetune.families import build_model, head_of, list_names
 from orchestrator.finetune.loop import fine_tune
+from orchestrator.finetune.prefix import from_stored, layouts, prefix_rows
 from orchestrator.finetune.randomness import seeded
 
 IMAGE_SIZE = 64
@@ -65,6 +66,26 @@ def snapshot(module: nn.Module) -> dict[str, Tensor]:
 
 def changed(before: dict[str, Tensor], module: nn.Module) -> set[str]:
     return {name for name, tensor in module.state_dict().items() if not torch.equal(before[name], tensor)}
+
+
+def test_the_suffix_on_stored_activations_is_the_whole_model(pair: Pair) -> None:
+    spec, settings = a_spec(pair.name, image_size=IMAGE_SIZE), some_settings()
+    classifier = Classifier(pair.backbone, nn.Linear(pair.backbone.feature_dim, len(LABELS))).eval()
+    pixels = some_samples(3, image_size=IMAGE_SIZE).pixels
+    depths = range(1, pair.backbone.num_stages + 1)
+    stages = nn.Sequential(*pair.backbone.stages)
+    found = layouts(stages, spec, settings, depths)
+    with torch.no_grad():
+        whole = classifier(preprocess(pixels, spec, "cpu"))
+        for dtype in ("fp32", "bf16", "fp16"):
+            rows = prefix_rows(stages, pixels, depths, spec, settings, dict.fromkeys(depths, dtype))
+            for depth in depths:
+                inputs = found[depth].unpack(from_stored(rows[depth], dtype).float())
+                outputs = classifier.suffix(depth)(inputs)
+                if dtype == "fp32":
+                    assert torch.equal(outputs, whole)
+                else:
+                    assert (outputs - whole).abs().max() <= 0.1 * whole.std()
 
 
 def test_composed_stages_and_the_head_are_the_model(pair: Pair) -> None:

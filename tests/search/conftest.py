@@ -15,7 +15,13 @@ Opener = Callable[..., GroupStudy]
 @pytest.fixture
 def open_study(tmp_path: Path) -> Opener:
     def opener(
-        *, journal: str = "journal.log", group: str = "low", search: SearchConfig | None = None, seed: int = 7
+        *,
+        journal: str = "journal.log",
+        group: str = "low",
+        search: SearchConfig | None = None,
+        seed: int = 7,
+        storage: str | None = None,
+        num_candidates: int = 8,
     ) -> GroupStudy:
         search = search or a_search()
         return GroupStudy.open(
@@ -26,6 +32,8 @@ def open_study(tmp_path: Path) -> Opener:
             search=search,
             seed=seed,
             first=fixed_rule(1.0, num_stages=NUM_STAGES, search=search),
+            storage=storage,
+            num_candidates=num_candidates,
         )
 
     return opener

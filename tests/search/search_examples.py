@@ -28,10 +28,16 @@ def accuracy_of(hyperparameters: Hyperparameters) -> float:
     return 0.5 + hyperparameters.learning_rate - 0.01 * abs(hyperparameters.freeze_depth - 2)
 
 
-def run_to_the_end(study: GroupStudy) -> list[Hyperparameters]:
+def ask_next(study: GroupStudy) -> tuple[int, Hyperparameters]:
+    asked = study.ask("listed") or study.ask("sampler")
+    assert asked is not None
+    return asked
+
+
+def run_to_the_end(study: GroupStudy, num_trials: int = 6) -> list[Hyperparameters]:
     asked = []
-    while (suggestion := study.ask()) is not None:
-        number, hyperparameters = suggestion
+    while study.progress() < num_trials:
+        number, hyperparameters = ask_next(study)
         asked.append(hyperparameters)
         study.record(number, a_trial(hyperparameters, accuracy_of(hyperparameters)))
     return asked

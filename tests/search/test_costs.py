@@ -6,16 +6,17 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.search.costs import DepthPlan, Figures, Workload, plan_cache
+from orchestrator.records import CostFigures
+from orchestrator.search.costs import DepthPlan, Workload, expected_epochs, plan_cache
 
 # Three stages: the first is dear and leaves much, the last leaves little.
-FIGURES = Figures(
+FIGURES = CostFigures(
     decode_s=5e-4,
     read_pixels_s=2e-5,
-    forward_s=[1e-3, 5e-4, 5e-4],
-    train_s=[6e-3, 3e-3, 1.5e-3, 1e-5],
-    validate_s=[2e-3, 1e-3, 5e-4, 5e-6],
-    activation_bytes=[0, 400_000, 50_000, 5_000],
+    forward_s=(1e-3, 5e-4, 5e-4),
+    train_s=(6e-3, 3e-3, 1.5e-3, 1e-5),
+    validate_s=(2e-3, 1e-3, 5e-4, 5e-6),
+    activation_bytes=(0, 400_000, 50_000, 5_000),
     read_bytes_per_s=2e9,
     write_bytes_per_s=5e8,
 )
@@ -40,7 +41,7 @@ def test_a_depth_that_no_trial_uses_is_not_kept() -> None:
 
 
 def test_large_activations_on_a_slow_disk_are_not_kept() -> None:
-    slow = replace(FIGURES, read_bytes_per_s=2e8)
+    slow = FIGURES.model_copy(update={"read_bytes_per_s": 2e8})
     plans = plan_cache(slow, WORK, max_bytes=10**12)
     assert kept(plans) == [2, 3]
     assert plans[1].epoch_s == plans[1].uncached_epoch_s and plans[1].saving_s <= 0
@@ -72,5 +73,9 @@ def test_every_view_is_stored_and_built() -> None:
 @pytest.mark.parametrize("depth", [1, 2, 3])
 def test_no_plan_is_slower_than_without(depth: int) -> None:
     for rate in (1e6, 1e8, 1e10):
-        plan = plan_cache(replace(FIGURES, read_bytes_per_s=rate), WORK, max_bytes=10**12)[depth]
+        plan = plan_cache(FIGURES.model_copy(update={"read_bytes_per_s": rate}), WORK, max_bytes=10**12)[depth]
         assert plan.epoch_s <= plan.uncached_epoch_s
+
+
+def test_epochs_are_shared_out_over_the_depths() -> None:
+    assert expected_epochs({0: 0.25, 3: 0.75}, num_trials=40, mean_epochs=10) == {0: 100, 3: 300}

@@ -2,6 +2,7 @@ import optuna
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from search_examples import NUM_STAGES, a_search
 
 from orchestrator.config import Range, SearchConfig, SpaceConfig
 from orchestrator.errors import SearchError
@@ -107,3 +108,38 @@ def test_repeated_choices_count_once() -> None:
     search = SearchConfig(space=SpaceConfig(epochs=[3, 3, 5]))
     distribution = SearchSpace.from_config(search, num_stages=5).distributions["epochs"]
     assert distribution == optuna.distributions.CategoricalDistribution([3, 5])
+
+
+def test_a_space_of_choices_and_integers_lists_its_configurations() -> None:
+    space = SearchSpace.from_config(a_search(freeze_depth=[0, 2], learning_rate=[1e-3, 1e-2]), NUM_STAGES)
+    listed = space.configurations({}, most=12)
+    assert listed is not None
+    assert len({str(recipe) for recipe in listed}) == 2 * 2 * 3
+    assert space.configurations({}, most=11) is None
+    fixed = space.configurations({"freeze_depth": 2}, most=12) or []
+    assert len(fixed) == 6
+    assert {recipe.freeze_depth for recipe in fixed} == {2}
+
+
+def test_a_space_with_a_continuous_range_lists_nothing_unless_it_is_fixed() -> None:
+    space = SearchSpace.from_config(a_search(), NUM_STAGES)
+    assert space.configurations({}, most=10**9) is None
+    assert len(space.configurations({"learning_rate": 1e-3}, most=10**9) or []) == (NUM_STAGES + 1) * 3
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "held"),
+    [
+        ("freeze_depth", 5, True),
+        ("freeze_depth", 6, False),
+        ("freeze_depth", 2.5, False),
+        ("learning_rate", 1e-1, True),
+        ("learning_rate", 0.2, False),
+        ("learning_rate", "fast", False),
+        ("epochs", 4, True),
+        ("epochs", 3, False),
+        ("batch_size", 32, False),
+    ],
+)
+def test_a_space_holds_the_values_that_it_searches(name: str, value: object, held: bool) -> None:
+    assert SearchSpace.from_config(a_search(), NUM_STAGES).holds(name, value) is held

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 
 from protocol import BATCH_SIZE
@@ -11,13 +10,13 @@ from orchestrator.cluster.workers import Workbench
 from orchestrator.finetune.classifier import Classifier
 from orchestrator.finetune.contracts import Samples
 from orchestrator.finetune.probe import measure
-from orchestrator.search.costs import Figures
+from orchestrator.records import CostFigures
 
 
-def probe(classifier: Classifier, workbench: Workbench, samples: Samples, directory: Path) -> Figures:
+def probe(classifier: Classifier, workbench: Workbench, samples: Samples, directory: Path) -> CostFigures:
     """Measure as the search stage does before it decides; the pixels are cached, so nothing is decoded."""
     directory.mkdir(parents=True)
-    found = measure(
+    return measure(
         classifier,
         workbench.backbone.spec,
         workbench.settings("cpu"),
@@ -26,4 +25,3 @@ def probe(classifier: Classifier, workbench: Workbench, samples: Samples, direct
         directory=directory,
         batch_size=BATCH_SIZE,
     )
-    return Figures(**{field.name: getattr(found, field.name) for field in fields(Figures)})

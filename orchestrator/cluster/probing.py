@@ -1,0 +1,85 @@
+"""Probes what a training costs where trials will run: in this process, or on a GPU in a task of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+
+from orchestrator import storage
+from orchestrator.cluster.failures import translated
+from orchestrator.cluster.group_samples import GroupSamples
+from orchestrator.cluster.workers import Workbench, use_threads, worker_device
+from orchestrator.finetune.classifier import Classifier
+from orchestrator.finetune.contracts import StoredType, TrainingSettings
+from orchestrator.finetune.freezing import freeze
+from orchestrator.finetune.prefix import round_trip_error
+from orchestrator.finetune.probe import measure
+from orchestrator.records import CostFigures
+
+_BATCH = 32
+
+
+def probe_costs(
+    workbench: Workbench,
+    samples: Mapping[str, GroupSamples],
+    resources: Mapping[str, float],
+    *,
+    directory: str,
+    use_gpu: bool,
+    dtype: StoredType = "fp32",
+) -> tuple[CostFigures, dict[int, float]]:
+    """Measure what one trial's worker takes for each part of a training, over the largest group's samples.
+
+    Also gives, for each freeze depth, the error of storing its activations in `dtype`. On CPUs this process measures:
+    it has loaded what a task would load again for seconds.
+    """
+    largest = max(samples.values(), key=lambda found: len(found.train))
+    arguments = (workbench, largest, dict(resources), directory, use_gpu, dtype)
+    if not use_gpu:
+        return _probe(*arguments)
+    task: Any = ray.remote(num_cpus=resources.get("CPU", 1.0), num_gpus=resources.get("GPU", 1.0), max_calls=1)(_probe)
+    with translated("the probe"):
+        found: tuple[CostFigures, dict[int, float]] = ray.get(task.remote(*arguments))
+    return found
+
+
+def _probe(
+    workbench: Workbench,
+    samples: GroupSamples,
+    resources: dict[str, float],
+    directory: str,
+    use_gpu: bool,
+    dtype: StoredType,
+) -> tuple[CostFigures, dict[int, float]]:
+    use_threads(resources.get("CPU", 1.0))
+    settings = workbench.settings(worker_device(use_gpu))
+    classifier = workbench.classifier(len(samples.classes))
+    figures = measure(
+        classifier,
+        workbench.backbone.spec,
+        settings,
+        samples.train,
+        batch_size=_BATCH,
+        directory=_directory(directory),
+    )
+    return figures, _errors(workbench, classifier, samples, settings, dtype) if dtype != "fp32" else {}
+
+
+def _errors(
+    workbench: Workbench, classifier: Classifier, samples: GroupSamples, settings: TrainingSettings, dtype: StoredType
+) -> dict[int, float]:
+    pixels = samples.train.take(np.arange(min(_BATCH, len(samples.train))))
+    errors = {}
+    for depth in range(1, workbench.backbone.num_stages + 1):
+        prefix, suffix = freeze(classifier, depth)
+        errors[depth] = round_trip_error(prefix, suffix, pixels, workbench.backbone.spec, settings, dtype)
+    return errors
+
+
+def _directory(uri: str) -> Path:
+    """Give the directory whose disk rows will be read from: that of the cache, or of this node's copies."""
+    return storage.local_path(uri) if storage.is_local(uri) else storage.scratch_directory("activations")

@@ -1,0 +1,145 @@
+"""Measures on this machine what the parts of a training cost, so that a rule can decide what is worth keeping."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from orchestrator.finetune.classifier import Classifier, preprocess
+from orchestrator.finetune.contracts import Samples, TrainingSettings
+from orchestrator.finetune.freezing import freeze, set_training_mode
+from orchestrator.finetune.optimizers import create_optimizer
+from orchestrator.finetune.prefix import autocast
+from orchestrator.records import BackboneSpec, CostFigures, Hyperparameters
+
+_FILE_BYTES = 32 * 2**20
+_MOST_REPEATS = 5
+_BUDGET_S = 0.05
+
+
+def measure(
+    classifier: Classifier,
+    spec: BackboneSpec,
+    settings: TrainingSettings,
+    samples: Samples,
+    *,
+    batch_size: int,
+    directory: Path,
+    decode: Callable[[], None] | None = None,
+) -> CostFigures:
+    """Time the parts of a training on one batch of `samples`, and reading and writing a file in `directory`.
+
+    Each part is warmed up once and then repeated for about a twentieth of a second, five times at most; the median
+    counts. `decode` decodes one encoded image. The classifier's weights are changed: give a copy.
+    """
+    positions = np.arange(batch_size, dtype=np.int64) % len(samples)
+    pixels = samples.take(positions)
+    labels = torch.from_numpy(samples.labels[positions]).to(settings.device)
+    classifier.to(settings.device).to(memory_format=torch.channels_last)
+    outputs = _stage_outputs(classifier, pixels, spec, settings)
+    depths = range(classifier.backbone.num_stages + 1)
+    read_rate, write_rate = _bandwidth(directory)
+    return CostFigures(
+        decode_s=0.0 if decode is None else _median_s(decode, "cpu"),
+        read_pixels_s=_median_s(lambda: samples.take(positions), "cpu") / batch_size,
+        forward_s=tuple(
+            _forward_s(stage, outputs[depth], settings) / batch_size
+            for depth, stage in enumerate(classifier.backbone.stages)
+        ),
+        train_s=tuple(_train_s(classifier, depth, outputs[depth], labels, settings) / batch_size for depth in depths),
+        validate_s=tuple(
+            _forward_s(classifier.suffix(depth), outputs[depth], settings) / batch_size for depth in depths
+        ),
+        activation_bytes=tuple(
+            0 if depth == 0 else outputs[depth][0].numel() * outputs[depth].element_size() for depth in depths
+        ),
+        read_bytes_per_s=read_rate,
+        write_bytes_per_s=write_rate,
+    )
+
+
+def _stage_outputs(
+    classifier: Classifier, pixels: NDArray[np.uint8], spec: BackboneSpec, settings: TrainingSettings
+) -> list[Tensor]:
+    """Give the images and then the outputs of each stage."""
+    outputs = [preprocess(pixels, spec, settings.device)]
+    for stage in classifier.backbone.stages:
+        outputs.append(_forward(stage, outputs[-1], settings))
+    return outputs
+
+
+def _forward(module: nn.Module, inputs: Tensor, settings: TrainingSettings) -> Tensor:
+    with torch.no_grad(), autocast(settings):
+        outputs: Tensor = module.eval()(inputs)
+    return outputs
+
+
+def _forward_s(module: nn.Module, inputs: Tensor, settings: TrainingSettings) -> float:
+    return _median_s(lambda: _forward(module, inputs, settings), settings.device)
+
+
+def _train_s(classifier: Classifier, depth: int, inputs: Tensor, labels: Tensor, settings: TrainingSettings) -> float:
+    """Time a training step of the suffix. The tiny rate leaves the weights all but as they are."""
+    _, suffix = freeze(classifier, depth)
+    recipe = Hyperparameters(
+        freeze_depth=depth, learning_rate=1e-12, epochs=1, batch_size=len(labels), optimizer="adam", weight_decay=0.0
+    )
+    optimizer = create_optimizer(suffix.parameters(), recipe)
+    set_training_mode(suffix, settings.batch_norm)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        with autocast(settings):
+            logits = suffix(inputs)
+        torch.autograd.backward(cross_entropy(logits.float(), labels))
+        optimizer.step()
+
+    return _median_s(step, settings.device)
+
+
+def _bandwidth(directory: Path) -> tuple[float, float]:
+    """Give the bytes a second at which a file is read through a map and copied in small rows, and written."""
+    directory.mkdir(parents=True, exist_ok=True)
+    content = np.random.default_rng(0).integers(0, 256, _FILE_BYTES, dtype=np.uint8)
+    with NamedTemporaryFile(dir=directory, prefix=".probe-", suffix=".npy") as file:
+
+        def write() -> None:
+            np.save(file.name, content.reshape(-1, 2**14), allow_pickle=False)
+
+        write_s = _median_s(write, "cpu")
+        rows = np.load(file.name, mmap_mode="r", allow_pickle=False)
+        order = np.random.default_rng(1).permutation(len(rows))
+
+        def read() -> None:
+            taken = np.empty((64, rows.shape[1]), dtype=rows.dtype)
+            for start in range(0, len(order), 64):
+                for index, row in enumerate(order[start : start + 64].tolist()):
+                    taken[index] = rows[row]
+
+        read_s = _median_s(read, "cpu")
+    return _FILE_BYTES / read_s, _FILE_BYTES / write_s
+
+
+def _median_s(call: Callable[[], object], device: str) -> float:
+    _timed(call, device)
+    found: list[float] = []
+    while len(found) < _MOST_REPEATS and (not found or sum(found) < _BUDGET_S):
+        found.append(_timed(call, device))
+    return statistics.median(found)
+
+
+def _timed(call: Callable[[], object], device: str) -> float:
+    started = time.perf_counter()
+    call()
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started

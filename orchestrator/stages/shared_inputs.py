@@ -1,0 +1,226 @@
+"""What the trials of a search share: measured costs, the decision what to keep, and the kept activations."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from orchestrator import storage
+from orchestrator.cluster.activation_index import ActivationIndex
+from orchestrator.cluster.activations import ActivationPlan, build_activations
+from orchestrator.cluster.group_samples import GroupSamples, KeptDepth
+from orchestrator.cluster.probing import probe_costs
+from orchestrator.cluster.resources import trial_resources
+from orchestrator.finetune.contracts import StoredType
+from orchestrator.finetune.views import varies
+from orchestrator.records import CostFigures, DepthCost, Hyperparameters, SearchCosts, Trial
+from orchestrator.search.costs import DepthPlan, Workload, expected_epochs, plan_cache
+from orchestrator.search.shared_list import at, searches_depth
+from orchestrator.search.space import SearchSpace
+from orchestrator.stages.context import GroupContext
+
+COSTS = "search/costs.json"
+# Features of a search that would not fit beside a trial's other memory are not held whole for batched heads.
+_MOST_FEATURE_BYTES = 2 * 2**30
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedInputs:
+    """Hold the groups' samples with what is kept of them, and what a trial is predicted to cost.
+
+    `plans` has a decision for each freeze depth, 0 first; its seconds are of one epoch over all groups.
+    """
+
+    samples: dict[str, GroupSamples]
+    plans: Sequence[DepthPlan]
+    index: ActivationIndex | None
+    probe_seconds: float
+    heads_fit: bool
+
+    def predict(self, group: str, recipe: Hyperparameters) -> float:
+        """Give the seconds that a trial of a group is predicted to take."""
+        everyone = sum(len(samples.train) + len(samples.validation) for samples in self.samples.values())
+        mine = self.samples[group]
+        share = (len(mine.train) + len(mine.validation)) / max(1, everyone)
+        return recipe.epochs * share * self.plans[recipe.freeze_depth].epoch_s
+
+    def write_costs(self, context: GroupContext, trials: Mapping[str, Sequence[Trial]]) -> None:
+        """Record what was decided for each depth, and what its epochs took."""
+        spent = self._spent(trials)
+        record = SearchCosts(
+            depths=[self._depth_cost(plan, *spent.get(plan.depth, (0.0, 0))) for plan in self.plans],
+            computed=0 if self.index is None else self.index.computed,
+            reused=0 if self.index is None else self.index.reused,
+            build_seconds=0.0 if self.index is None else self.index.seconds,
+            probe_seconds=self.probe_seconds,
+        )
+        context.run_directory.write(COSTS, record)
+
+    def _spent(self, trials: Mapping[str, Sequence[Trial]]) -> dict[int, tuple[float, int]]:
+        """Give the seconds and epochs of single trials by depth, each epoch as if over the samples of all groups."""
+        sizes = {name: len(samples.train) for name, samples in self.samples.items()}
+        everyone = sum(sizes.values())
+        seconds: dict[int, float] = defaultdict(float)
+        epochs: dict[int, int] = defaultdict(int)
+        for group, found in trials.items():
+            for trial in found:
+                depth = trial.hyperparameters.freeze_depth
+                # Heads that were trained together have shares of time that no single trial has.
+                if trial.history and (depth < len(self.plans) - 1 or not self.heads_fit):
+                    seconds[depth] += trial.seconds * everyone / max(1, sizes[group])
+                    epochs[depth] += len(trial.history)
+        return {depth: (seconds[depth], epochs[depth]) for depth in epochs}
+
+    @staticmethod
+    def _depth_cost(plan: DepthPlan, seconds: float, epochs: int) -> DepthCost:
+        return DepthCost(
+            depth=plan.depth,
+            source=plan.source,
+            predicted_epoch_s=plan.epoch_s,
+            predicted_uncached_epoch_s=plan.uncached_epoch_s,
+            measured_epoch_s=seconds / epochs if epochs else None,
+            num_epochs=epochs,
+            stored_bytes=plan.stored_bytes,
+            saving_s=plan.saving_s,
+        )
+
+
+def read_costs(context: GroupContext) -> SearchCosts | None:
+    """Give the costs of the last search, None when there was none."""
+    return context.run_directory.find(COSTS, SearchCosts, "")
+
+
+def prepare_inputs(context: GroupContext, samples: dict[str, GroupSamples]) -> SharedInputs:
+    """Measure, decide and build what the groups' trials share; says what was decided."""
+    started = time.perf_counter()
+    resources = trial_resources(context.config.search, use_gpu=context.use_gpu)
+    figures, errors = probe_costs(
+        context.workbench,
+        samples,
+        resources,
+        directory=_cache_uri(context),
+        use_gpu=context.use_gpu,
+        dtype=context.config.cache.dtype,
+    )
+    probe_seconds = time.perf_counter() - started
+    plans = _decide(context, samples, figures)
+    depths = [plan.depth for plan in sorted(plans, key=_worth, reverse=True) if plan.source == "activations"]
+    index = _build(context, depths, errors) if depths else None
+    if index is not None:
+        samples = {name: _with_kept(context, found, index) for name, found in samples.items()}
+        plans = [_as_built(plan, index) for plan in plans]
+    _say(context, plans, index)
+    feature_bytes = sum(len(found.train) + len(found.validation) for found in samples.values())
+    feature_bytes *= context.backbone.feature_dim * 4 * max(1, context.config.augment.views)
+    drawn_afresh = context.config.augment.views == 0 and varies(context.config.augment)
+    return SharedInputs(
+        samples=samples,
+        plans=plans,
+        index=index,
+        probe_seconds=probe_seconds,
+        heads_fit=not drawn_afresh and feature_bytes <= _MOST_FEATURE_BYTES,
+    )
+
+
+def _decide(context: GroupContext, samples: Mapping[str, GroupSamples], figures: CostFigures) -> list[DepthPlan]:
+    search, cache, augment = context.config.search, context.config.cache, context.config.augment
+    num_stages = context.backbone.num_stages
+    space = SearchSpace.from_config(search, num_stages)
+    searched = [depth for depth in range(num_stages + 1) if searches_depth(space, depth)]
+    longest = [_epochs_at(space, place) for place in (0.0, 0.5, 1.0)]
+    epochs = expected_epochs(
+        dict.fromkeys(searched, 1 / max(1, len(searched))),
+        num_trials=search.num_samples,
+        mean_epochs=float(np.mean(longest)),
+    )
+    workload = Workload(
+        num_train=sum(len(found.train) for found in samples.values()),
+        num_validation=sum(len(found.validation) for found in samples.values()),
+        views=augment.views if varies(augment) else 1,
+        epochs={} if cache.activations == "never" else epochs,
+    )
+    if cache.activations == "always":
+        workload = replace(workload, epochs=dict.fromkeys(searched, float("inf")))
+    return plan_cache(figures, workload, max_bytes=cache.max_bytes)
+
+
+def _worth(plan: DepthPlan) -> float:
+    return plan.saving_s / max(1, plan.stored_bytes)
+
+
+def _cache_uri(context: GroupContext) -> str:
+    return context.config.cache.uri or storage.join(context.config.storage_path, "cache")
+
+
+def _build(context: GroupContext, depths: Sequence[int], errors: Mapping[int, float]) -> ActivationIndex:
+    config = context.config
+    wanted: StoredType = config.cache.dtype
+    # A type of half the size is taken only where the outputs stay within the tolerance.
+    dtypes: dict[int, StoredType] = {
+        depth: wanted if errors.get(depth, 0.0) <= config.cache.tolerance else "fp32" for depth in depths
+    }
+    refused = [depth for depth in depths if dtypes[depth] != wanted]
+    if refused:
+        context.say(
+            f"search: freeze depths {refused} are kept as fp32: {wanted} would change the outputs by more than "
+            f"cache.tolerance = {config.cache.tolerance:g} of their spread"
+        )
+    plan = ActivationPlan(
+        uri=_cache_uri(context),
+        max_bytes=config.cache.max_bytes,
+        depths=tuple(depths),
+        dtypes=dtypes,
+        augment=config.augment,
+        seed=config.seed,
+        use_gpu=context.use_gpu,
+        stall_timeout_s=config.cluster.stall_timeout_s,
+    )
+    return build_activations(context.table, context.reader, context.workbench, plan)
+
+
+def _with_kept(context: GroupContext, samples: GroupSamples, index: ActivationIndex) -> GroupSamples:
+    group = context.group(samples.group)
+    train, validation = (context.cached_positions(group, split) for split in ("train", "val"))
+    varied = varies(context.config.augment)
+    kept = {
+        depth: KeptDepth(
+            layout=index.layouts[depth],
+            dtype=index.dtypes[depth],
+            train=index.rows(train, depth),
+            validation=index.rows(validation, depth),
+            pool=None if varied else index.rows(np.concatenate([train, validation]), depth),
+        )
+        for depth in index.depths
+    }
+    return replace(samples, kept=kept)
+
+
+def _as_built(plan: DepthPlan, index: ActivationIndex) -> DepthPlan:
+    """Take back the decision for a depth that did not fit the store."""
+    if plan.source != "activations" or plan.depth in index.depths:
+        return plan
+    return replace(plan, source="pixels", epoch_s=plan.uncached_epoch_s, stored_bytes=0, saving_s=0.0)
+
+
+def _say(context: GroupContext, plans: Sequence[DepthPlan], index: ActivationIndex | None) -> None:
+    kept = [plan for plan in plans if plan.source == "activations"]
+    if not kept or index is None:
+        context.say("search: no activations are kept, it would not pay at any freeze depth")
+        return
+    factors = ", ".join(f"{plan.depth} ({plan.uncached_epoch_s / plan.epoch_s:.1f}x)" for plan in kept)
+    context.say(
+        f"search: activations are kept for freeze depths {factors}, predicted against computing them each epoch; "
+        f"{index.computed} of {index.computed + index.reused} entries computed in {index.seconds:.1f} s, "
+        f"{index.bytes / 2**20:.0f} MiB"
+    )
+
+
+def _epochs_at(space: SearchSpace, place: float) -> int:
+    """Give the epochs at a place from 0 to 1 of the space."""
+    distribution = space.distributions.get("epochs")
+    value = space.constants["epochs"] if distribution is None else at(distribution, place)
+    return int(str(value))
