@@ -42,7 +42,7 @@ app = typer.Typer(
         "\b\nThe whole way on the embedded demo:\n"
         "  orchestrator run jobs/experiments/demo.yaml\n\n"
         "\b\nYour own Parquet shards, with a bound on the search:\n"
-        "  orchestrator run experiment.yaml --set data.uri=s3://bucket/images --set search.time_budget_s=3600\n\n"
+        "  orchestrator run experiment.yaml --set data.uri=s3://bucket/x --set search.budget.time_budget_s=3600\n\n"
         "\b\nOn a cluster:\n"
         "  ray job submit --working-dir . -- python jobs/run.py jobs/experiments/demo.yaml\n\n"
         "Every command joins the Ray cluster that RAY_ADDRESS names, or starts a local one. The same command again "

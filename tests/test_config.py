@@ -143,6 +143,25 @@ MISTAKES = {
         "3.5",
         "--set search.",
     ),
+    "augment, views that do not differ": (
+        experiment(augment={"views": 4}),
+        "augment.views must be 1 when nothing varies",
+        "4",
+        "Set flip, crop or colour",
+    ),
+    "augment, one view that varies": (
+        experiment(augment={"flip": True}),
+        "augment.views must be 0 or at least 2",
+        "1",
+        "Raise views",
+    ),
+    "cache": (experiment(cache={"max_bytes": 0}), "cache.max_bytes must be at least 1", "0", "--set cache.max_bytes="),
+    "search.budget": (
+        experiment(search={"budget": {"gpu_hours": 0}}),
+        "search.budget.gpu_hours must be greater than 0",
+        "0",
+        "--set search.budget.gpu_hours=",
+    ),
     "search, mode": (experiment(search={"mode": "min"}), "search.mode must be max", "min", "Leave mode out"),
     "search, resources": (
         experiment(search={"resources_per_trial": {"GPU": -1}}),

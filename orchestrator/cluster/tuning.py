@@ -169,7 +169,7 @@ class _EngineScheduler(_NeverRestored, FIFOScheduler):
     """Stop the trials that the engine gives up on."""
 
     def __init__(self, engine: SearchEngine, clock: Callable[[], float]) -> None:
-        super().__init__()
+        FIFOScheduler.__init__(self)
         self._engine = engine
         self._clock = clock
 

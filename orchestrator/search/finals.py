@@ -34,12 +34,16 @@ class GroupFacts:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Finals:
-    """Hold the finished trials of every group and the races of their finalists so far."""
+    """Hold the finished trials of every group and the races of their finalists so far.
+
+    A group has at most `most_finalists`, two at least: more than its share of a budget would leave others without.
+    """
 
     trials: Mapping[str, Sequence[Trial]]
     facts: Mapping[str, GroupFacts]
     metric: Literal["val_accuracy", "val_loss"]
     predict: Callable[[str, Hyperparameters], float]
+    most_finalists: int = 4
     runs: Sequence[RaceRun] = ()
 
     @property
@@ -134,7 +138,7 @@ class Finals:
                 names.setdefault(key, "group")
         scores = dict(own)
         spread = 4 * math.sqrt(2 * _noise_variance(own[0][1], self.facts[group].num_validation, self.metric))
-        if fixed in scores and scores[fixed] > own[0][1] - spread:
+        if len(names) < max(2, self.most_finalists) and scores.get(fixed, -math.inf) > own[0][1] - spread:
             names[fixed] = "fixed_rule"
         return [
             Finalist(key=key, role=role, seconds=self.predict(group, self._recipes[key])) for key, role in names.items()

@@ -11,6 +11,7 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+from threadpoolctl import threadpool_limits
 
 from orchestrator.errors import SearchError
 from orchestrator.records import Hyperparameters
@@ -79,7 +80,9 @@ def _draws(
         study = optuna.create_study(direction=direction, sampler=drawing)
         study.add_trials(past)
     while True:
-        with quiet_optuna():
+        # One thread: a model this small gains nothing from more, and beside trials that use every core it waits for
+        # them at each step (a Gaussian process took 20 times as long).
+        with quiet_optuna(), threadpool_limits(limits=1):
             proposal = space.suggest(study.ask())
         yield proposal
 

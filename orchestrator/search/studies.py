@@ -97,7 +97,7 @@ class GroupStudy:
     def reconcile(self) -> int:
         """End the trials that a dead process left running and queue each one's parameters once; count them.
 
-        A trial that is queued again keeps its origin and its place in the queue. Call before the first `ask`, and
+        A trial that is queued again keeps its origin and goes first. Call before the first `ask`, and
         never while another process works on the study.
         """
         trials = self._all_trials()
@@ -107,7 +107,7 @@ class GroupStudy:
             # Queued first: dying between the two steps must lose no trial, and repeats none.
             parameters = parameters_of(trial)
             if parameters and trial.number not in already_queued:
-                self._enqueue(parameters, origin=origin_of(trial), repeats=trial.number, place=place_of(trial))
+                self._enqueue(parameters, origin=origin_of(trial), repeats=trial.number, place=place_of(trial)[1])
             self._set_attribute(trial.number, "interrupted", True)
             self._study.tell(trial.number, state=TrialState.FAIL)
         return len(left_running)
@@ -217,7 +217,7 @@ class GroupStudy:
 
     def _waiting(self) -> list[FrozenTrial]:
         waiting = [trial for trial in self._all_trials() if trial.state == TrialState.WAITING]
-        return sorted(waiting, key=lambda trial: (place_of(trial), trial.number))
+        return sorted(waiting, key=place_of)
 
     def _to_record(self, trial: FrozenTrial) -> Trial:
         # What is finished never changes, and a search reads it at every epoch of every trial.

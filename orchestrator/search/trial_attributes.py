@@ -60,9 +60,10 @@ def origin_of(trial: FrozenTrial) -> str:
     return str(trial.user_attrs.get("origin", "sampler"))
 
 
-def place_of(trial: FrozenTrial) -> int:
-    """Give the place in the queue: the trial's number, or that of the interrupted trial which it repeats."""
-    return int(trial.user_attrs.get("place", trial.number))
+def place_of(trial: FrozenTrial) -> tuple[bool, int]:
+    """Give the place in the queue: repeats of interrupted trials first, in the order in which those were asked."""
+    repeated = trial.user_attrs.get("place")
+    return repeated is None, trial.number if repeated is None else int(repeated)
 
 
 def is_result(trial: FrozenTrial) -> bool:

@@ -13,6 +13,7 @@ from orchestrator.errors import SearchError, StorageError
 from orchestrator.records import Group, Hyperparameters, Recipe, SearchResult, Trial
 from orchestrator.search.engine import Assignment, EngineSettings, SearchEngine
 from orchestrator.search.finals import Finals, GroupFacts
+from orchestrator.search.samplers import drawn_apart
 from orchestrator.search.shared_list import shared_list
 from orchestrator.search.space import SearchSpace
 from orchestrator.search.spending import Spending
@@ -23,6 +24,7 @@ from orchestrator.stages.journals import Journal
 from orchestrator.stages.ledger import SearchLedger
 from orchestrator.stages.library import add_entry, warm_starts
 from orchestrator.stages.shared_inputs import SharedInputs, prepare_inputs
+from orchestrator.storage import digest
 
 _LEDGER = "search/ledger.jsonl"
 # Trials that all groups try, as a share of what each may try: half of them heads, which cost next to nothing.
@@ -111,7 +113,13 @@ class _SearchRun:
             space,
             settings,
             inputs.predict,
-            lambda trials: Finals(trials=trials, facts=facts, metric=search.metric, predict=inputs.predict),
+            lambda trials: Finals(
+                trials=trials,
+                facts=facts,
+                metric=search.metric,
+                predict=inputs.predict,
+                most_finalists=settings.spending.race_trials // len(groups),
+            ),
             race_runs=ledger.race_runs,
             elapsed_s=ledger.elapsed_s(),
         )
@@ -215,7 +223,7 @@ def _open_study(
     study = GroupStudy.open(
         journal.path,
         group=group.name,
-        name=f"{config.search.study_name or config.name}-{group.name}-{context.study_fingerprint(group)}",
+        name=_study_name(context, group),
         space=space,
         search=config.search,
         seed=config.seed,
@@ -225,12 +233,23 @@ def _open_study(
     again = study.reconcile()
     if again:
         context.say(f"search {group.name}: {again} interrupted trial(s) will run again")
-    for entry in warm_starts(context, group):
-        study.enqueue(space.clip(entry.recipe), "warm_start")
+    apart = drawn_apart(config.search.sampler, space)
+    if apart:
+        context.say(f"search {group.name}: {config.search.sampler} draws {', '.join(apart)} apart from the rest")
+    # A library that has grown since must not change a search that has begun.
+    for entry in warm_starts(context, group) if study.progress() == 0 else []:
+        study.enqueue(entry.recipe, "warm_start")
     listed = _shared(context, space, settings)
     for recipe in sorted(listed, key=lambda recipe: inputs.predict(group.name, recipe)):
         study.enqueue(recipe, "shared")
     return study
+
+
+def _study_name(context: GroupContext, group: Group) -> str:
+    config = context.config
+    name = f"{config.search.study_name or config.name}-{group.name}-{context.study_fingerprint(group)}"
+    # In a database that others use too, a run must not take another's running trials for its own interrupted ones.
+    return name if config.search.storage is None else f"{name}-{digest(context.run_directory.uri)[:8]}"
 
 
 def _shared(context: GroupContext, space: SearchSpace, settings: EngineSettings) -> list[Hyperparameters]:

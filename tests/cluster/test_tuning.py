@@ -57,7 +57,7 @@ def test_a_search_without_a_usable_trial_fails_after_recording_them_all(
 def test_a_spent_time_budget_ends_the_search_and_says_so(profiled_experiment: Callable[..., ExperimentConfig]) -> None:
     space = {"freeze_depth": [0], "learning_rate": [1e-3], "epochs": [1, 4000]}
     config = profiled_experiment(
-        search={"num_samples": 50, "space": space, "time_budget_s": 45}, grouping={"num_groups": 1}
+        search={"num_samples": 50, "space": space, "budget": {"time_budget_s": 45}}, grouping={"num_groups": 1}
     )
     lines: list[str] = []
     Pipeline(config, say=lines.append).run(UP_TO_SEARCH)

@@ -68,7 +68,7 @@ def test_a_usable_row_says_where_its_pixels_are() -> None:
     row = examine_row(label="  cat ", subset="north\n")
     assert row == {
         "id": "a", "subset": "north", "label": "cat", "split": row["split"], "file": "f.parquet", "row": 7,
-        "ok": True, "reason": "", "content": image_digest(IMAGE), "fragment": 3, "pixel_row": 0,
+        "ok": True, "reason": "", "content": image_digest(IMAGE), "together": "", "fragment": 3, "pixel_row": 0,
     }  # fmt: skip
     assert row["split"] in ("train", "val", "test")
 

@@ -174,7 +174,7 @@ def test_a_fixed_value_outside_the_space_is_refused(fixed: dict[str, int]) -> No
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "cmaes"])
 def test_samplers_draw_near_what_was_good(sampler: SamplerName) -> None:
     def mean_miss(name: SamplerName) -> float:
-        drawn = [recipe for number in range(20, 26) for recipe in several(4, past_of(number, depth=1), sampler=name)]
+        drawn = [recipe for number in range(20, 24) for recipe in several(4, past_of(number, depth=1), sampler=name)]
         return sum(abs(recipe.freeze_depth - 1) for recipe in drawn) / len(drawn)
 
     assert mean_miss(sampler) < 0.75 * mean_miss("random")
@@ -204,7 +204,7 @@ def test_pickles_that_other_tools_left_in_a_study_are_never_loaded(tmp_path: Pat
 
     past = past_of(3)
     for trial in past:
-        trial.set_system_attr("cma:optimizer:0", pickle.dumps(Bomb()).hex())
+        trial.system_attrs = {"cma:optimizer:0": pickle.dumps(Bomb()).hex()}
     assert len(several(2, past, sampler="cmaes")) == 2
     assert not tmp_path.joinpath("loaded").exists()
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import optuna
 import pytest
@@ -173,20 +174,28 @@ def test_dying_while_reconciling_queues_no_trial_twice(open_study: Opener, tmp_p
         assert states == [TrialState.FAIL, TrialState.WAITING], f"died after {kept} entries"
 
 
-def test_dying_while_asking_loses_and_repeats_nothing(open_study: Opener, tmp_path: Path) -> None:
+@pytest.mark.parametrize("origin", ["listed", "sampler"])
+def test_dying_while_asking_loses_and_repeats_nothing(
+    open_study: Opener, tmp_path: Path, origin: Literal["listed", "sampler"]
+) -> None:
     journal = tmp_path / "journal.log"
     study = open_study()
     study.record(*_answered(study))
+    if origin == "listed":
+        study.enqueue(RECIPES[0], "shared")
     before = journal.read_bytes()
-    _, expected = ask_next(study)
+    _, expected = study.ask(origin) or pytest.fail("nothing asked")
     entries = journal.read_bytes()[len(before) :].splitlines(keepends=True)
     for kept in range(len(entries) + 1):
         journal.write_bytes(before + b"".join(entries[:kept]))
         resumed = open_study()
         resumed.reconcile()
-        _, hyperparameters = ask_next(resumed)
+        number, hyperparameters = ask_next(resumed)
         assert hyperparameters == expected, f"died after {kept} entries"
         assert resumed.progress() == 2
+        resumed.record(number, a_trial(hyperparameters))
+        expected_origin = "shared" if origin == "listed" else "sampler"
+        assert [trial.origin for trial in resumed.trials()] == ["fixed_rule", expected_origin]
 
 
 def test_an_entry_torn_by_a_crash_is_dropped(open_study: Opener, tmp_path: Path) -> None:
