@@ -13,7 +13,7 @@ from orchestrator.config import AugmentConfig, ExperimentConfig
 from orchestrator.errors import WeightsError
 from orchestrator.finetune.backbones import Backbone, create_backbone
 from orchestrator.finetune.classifier import Classifier, new_classifier
-from orchestrator.finetune.loop import TrainingSettings
+from orchestrator.finetune.contracts import NO_AUGMENTATION, TrainingSettings
 from orchestrator.finetune.weights import load_pretrained
 from orchestrator.records import BackboneSpec, PretrainedBackbone
 
@@ -28,7 +28,7 @@ class Workbench:
     batch_norm: Literal["frozen", "train"]
     precision: Literal["fp32", "bf16", "auto"]
     metric: Literal["val_accuracy", "val_loss"]
-    augment: AugmentConfig
+    augment: AugmentConfig = NO_AUGMENTATION
 
     @classmethod
     def of(cls, config: ExperimentConfig, backbone: PretrainedBackbone, run_uri: str) -> Workbench:
