@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 import ray
@@ -24,10 +27,12 @@ _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's newer output prints a table however quiet it is told to be
 }
 
+_ANSWER_SECONDS = 2.0  # a connection on one machine takes microseconds; one that a firewall drops never comes
+
 
 @contextmanager
 def session() -> Iterator[str]:
-    """Join the cluster that RAY_ADDRESS names or start a local one; give a sentence that says which.
+    """Join a cluster or start a local one (`cluster_address` tells which); give a sentence that says so.
 
     A local cluster ends with the block; a joined one stays. Inside an initialised process nothing is started.
     """
@@ -51,14 +56,43 @@ def set_environment() -> None:
         os.environ.setdefault(name, value)
 
 
+def cluster_address() -> str | None:
+    """Say which cluster to join, in the words of `ray.init(address=...)`.
+
+    The one that RAY_ADDRESS names; else None, by which Ray finds the one that `ray start` left word of on this
+    machine; else "local". A cluster that was killed leaves its word behind, and Ray would wait for it for a
+    quarter of an hour: it is joined only where something listens at its address.
+    """
+    named = os.environ.get("RAY_ADDRESS")
+    if named:
+        return named
+    started = _started_address()
+    return None if started and _answers(started) else "local"
+
+
+def _started_address() -> str | None:
+    directory = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or tempfile.gettempdir()
+    path = Path(directory) / "ray" / "ray_current_cluster"
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else None
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_SECONDS):
+            return True
+    except (OSError, ValueError):
+        return False
+
+
 def _connect() -> None:
-    address = os.environ.get("RAY_ADDRESS")
+    address = cluster_address()
     try:
         ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
     except (ConnectionError, ValueError, RuntimeError, RayError) as error:
         raise ResourceError(
             "the Ray cluster must be reachable",
-            value=address or "a local start",
+            value="a local start" if address == "local" else address or _started_address(),
             remedy=f"Check RAY_ADDRESS, `ray status` and the token. Ray says: {error}",
         ) from error
 
@@ -67,7 +101,7 @@ def _describe() -> str:
     total = ray.cluster_resources()
     nodes = len([node for node in ray.nodes() if node["Alive"]])
     address = os.environ.get("RAY_ADDRESS")
-    place = f"cluster at {address}" if address else "local Ray"
+    place = f"cluster at {address}" if address and address != "local" else "local Ray"
     return f"{place}: {nodes} node(s), {total.get('CPU', 0):g} CPUs, {total.get('GPU', 0):g} GPUs"
 
 
