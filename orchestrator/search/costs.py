@@ -48,18 +48,20 @@ class DepthPlan:
     saving_s: float
 
 
-def plan_cache(figures: CostFigures, workload: Workload, *, max_bytes: int) -> list[DepthPlan]:
+def plan_cache(figures: CostFigures, workload: Workload, *, max_bytes: int, always: bool = False) -> list[DepthPlan]:
     """Decide for each freeze depth, 0 first, whether its activations are kept.
 
     They are when that saves at least `LEAST_SAVING` of what the trials of the depth take without, the build
     included, and they fit into `max_bytes` beside those that save more a byte. Shallow activations are larger than
     the pixels and hardly pay. Without views augmentation is drawn afresh, and nothing beyond the pixels can be kept.
+    `always` keeps what fits whether it pays or not.
     """
     fallback: Source = "pixels" if workload.pixels_are_cached else "images"
     plans = [_plan_depth(figures, workload, depth, fallback) for depth in range(len(figures.forward_s) + 1)]
     room = max_bytes
     kept = set()
-    worth = [plan for plan in plans if workload.views and _pays(plan, workload)]
+    tried = [plan for plan in plans if workload.views and plan.depth > 0 and workload.epochs.get(plan.depth, 0.0) > 0]
+    worth = tried if always else [plan for plan in tried if _pays(plan, workload)]
     for plan in sorted(worth, key=lambda plan: plan.saving_s / max(1, plan.stored_bytes), reverse=True):
         if plan.stored_bytes <= room:
             room -= plan.stored_bytes
@@ -106,8 +108,7 @@ def _build_s(figures: CostFigures, workload: Workload, depth: int, fallback: Sou
 
 
 def _pays(plan: DepthPlan, workload: Workload) -> bool:
-    epochs = workload.epochs.get(plan.depth, 0.0)
-    return plan.depth > 0 and epochs > 0 and plan.saving_s >= LEAST_SAVING * epochs * plan.uncached_epoch_s
+    return plan.saving_s >= LEAST_SAVING * workload.epochs[plan.depth] * plan.uncached_epoch_s
 
 
 def _without_cache(plan: DepthPlan, fallback: Source) -> DepthPlan:

@@ -9,7 +9,7 @@ from orchestrator.cluster.group_samples import GroupSamples
 from orchestrator.cluster.resources import trial_resources
 from orchestrator.cluster.trials import describe_outcome
 from orchestrator.cluster.tuning import TuningPlan, run_search
-from orchestrator.errors import SearchError, StorageError
+from orchestrator.errors import ConfigError, SearchError, StorageError
 from orchestrator.records import Group, Hyperparameters, Recipe, SearchResult, Trial
 from orchestrator.search.engine import Assignment, EngineSettings, SearchEngine
 from orchestrator.search.finals import Finals, GroupFacts
@@ -182,10 +182,16 @@ def _settings(context: GroupContext, groups: list[Group], inputs: SharedInputs) 
     share = len(groups) / len(context.groups.groups)
     budget = search.budget
     gpus = trial_resources(search, use_gpu=context.use_gpu).get("GPU", 0.0)
+    if budget.gpu_hours is not None and gpus == 0:
+        raise ConfigError(
+            "search.budget.gpu_hours must bound trials that hold a GPU",
+            value=f"{budget.gpu_hours:g} for trials without one",
+            remedy="Set search.budget.time_budget_s, or train.use_gpu and search.resources_per_trial.",
+        )
     spending = Spending(
         num_trials=round(budget.trials * share) if budget.trials is not None else search.num_samples * len(groups),
         seconds=budget.time_budget_s,
-        work_seconds=None if budget.gpu_hours is None or gpus == 0 else 3600 * budget.gpu_hours / gpus,
+        work_seconds=None if budget.gpu_hours is None else 3600 * budget.gpu_hours / gpus,
         tolerance=0.0,
     )
     return EngineSettings(

@@ -143,9 +143,7 @@ def _decide(context: GroupContext, samples: Mapping[str, GroupSamples], figures:
         views=augment.views if varies(augment) else 1,
         epochs={} if cache.activations == "never" else epochs,
     )
-    if cache.activations == "always":
-        workload = replace(workload, epochs=dict.fromkeys(searched, float("inf")))
-    return plan_cache(figures, workload, max_bytes=cache.max_bytes)
+    return plan_cache(figures, workload, max_bytes=cache.max_bytes, always=cache.activations == "always")
 
 
 def _worth(plan: DepthPlan) -> float:

@@ -63,8 +63,8 @@ def test_a_spent_time_budget_ends_the_search_and_says_so(profiled_experiment: Ca
     Pipeline(config, say=lines.append).run(UP_TO_SEARCH)
     (result,) = searches(config)
     assert 0 < len(result.trials) < 50
-    assert {trial.status for trial in result.trials} == {"complete"}
-    assert any("trial(s) were cut off" in line for line in lines)
+    assert {trial.status for trial in result.trials} <= {"complete", "stopped"}
+    assert any("the budget of time was spent" in line for line in lines)
 
 
 @pytest.mark.slow
@@ -95,7 +95,8 @@ def test_a_killed_search_keeps_its_finished_trials_and_runs_those_in_flight_agai
     assert "interrupted trial(s) will run again" in again.stdout
     (path,) = (tmp_path / "runs/tiny/groups").glob("*/search.json")
     result = SearchResult.from_json(path.read_bytes(), source=str(path))
-    assert len(result.trials) == 6
+    # One of six is kept back for the finalists.
+    assert len(result.trials) == 5 and len(result.race) <= 1
     assert [trial.origin for trial in result.trials].count("fixed_rule") == 1
     for line in finished_before:
         name = line.split("trial ")[1].split()[0]

@@ -51,6 +51,13 @@ def test_a_cache_for_one_epoch_does_not_pay() -> None:
     assert kept(plan_cache(FIGURES, replace(WORK, epochs={1: 1, 2: 1, 3: 1}), max_bytes=10**12)) == []
 
 
+def test_what_does_not_pay_is_kept_where_the_user_says_always() -> None:
+    one = replace(WORK, epochs={0: 1, 1: 1, 3: 1})
+    plans = plan_cache(FIGURES, one, max_bytes=10**12, always=True)
+    assert kept(plans) == [1, 3]
+    assert all(plan.saving_s < 0 for plan in plans if plan.source == "activations")
+
+
 def test_in_little_room_what_saves_most_a_byte_stays() -> None:
     room = WORK.num_rows * (FIGURES.activation_bytes[2] + FIGURES.activation_bytes[3])
     assert kept(plan_cache(FIGURES, WORK, max_bytes=room)) == [2, 3]
