@@ -15,7 +15,7 @@ from orchestrator.finetune.contracts import Inputs
 from orchestrator.finetune.heads import train_heads
 from orchestrator.finetune.loop import EpochEnd, fine_tune
 from orchestrator.records import EpochMetrics, Hyperparameters, Trial
-from orchestrator.search.engine import Assignment
+from orchestrator.search.assignments import Assignment
 from orchestrator.search.stopping import StoppingRule, best_at
 
 OUTCOMES = "outcomes"

@@ -19,7 +19,8 @@ from orchestrator.cluster.trials import OUTCOMES, TRIALS, outcome, run_assignmen
 from orchestrator.cluster.watchdog import Watchdog
 from orchestrator.cluster.workers import Workbench
 from orchestrator.records import EpochMetrics, Trial
-from orchestrator.search.engine import Assignment, SearchEngine
+from orchestrator.search.assignments import Assignment
+from orchestrator.search.engine import SearchEngine
 from orchestrator.search.stopping import StoppingRule
 
 SEARCH_VERSION = 2

@@ -6,10 +6,11 @@ Nothing here waits or trains. The caller asks for assignments, tells epochs and 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from orchestrator.records import EpochMetrics, Hyperparameters, RaceRun, Trial
+from orchestrator.search.assignments import Assignment, Member
 from orchestrator.search.finals import Finals
 from orchestrator.search.promise import most_promising
 from orchestrator.search.space import SearchSpace
@@ -18,35 +19,6 @@ from orchestrator.search.stopping import StoppingRule, best_at
 from orchestrator.search.studies import GroupStudy
 
 Predict = Callable[[str, Hyperparameters], float]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Member:
-    """Hold one trial of an assignment: its number in the group's study, None in a race."""
-
-    name: str
-    number: int | None
-    hyperparameters: Hyperparameters
-
-
-@dataclass(frozen=True, kw_only=True)
-class Assignment:
-    """Hold what one worker does next: a trial, several heads at once, or a finalist's run on a re-split.
-
-    `seen` has, for heads, what trials of the group had reached at each rung: they are stopped where they train.
-    """
-
-    kind: Literal["trial", "heads", "race"]
-    group: str
-    members: tuple[Member, ...]
-    seconds: float
-    race: RaceRun | None = None
-    seen: Mapping[float, tuple[float, ...]] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        """Name the assignment by its first member."""
-        return self.members[0].name
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,8 @@ from orchestrator.cluster.trials import describe_outcome
 from orchestrator.cluster.tuning import TuningPlan, run_search
 from orchestrator.errors import ConfigError, SearchError, StorageError
 from orchestrator.records import Group, Hyperparameters, Recipe, SearchResult, Trial
-from orchestrator.search.engine import Assignment, EngineSettings, SearchEngine
+from orchestrator.search.assignments import Assignment
+from orchestrator.search.engine import EngineSettings, SearchEngine
 from orchestrator.search.finals import Finals, GroupFacts
 from orchestrator.search.samplers import drawn_apart
 from orchestrator.search.shared_list import shared_list

@@ -10,7 +10,8 @@ import pytest
 from search_examples import NUM_STAGES, a_search, a_trial
 
 from orchestrator.records import EpochMetrics, Hyperparameters, RaceRun, Trial
-from orchestrator.search.engine import Assignment, EngineSettings, SearchEngine
+from orchestrator.search.assignments import Assignment
+from orchestrator.search.engine import EngineSettings, SearchEngine
 from orchestrator.search.finals import Finals, GroupFacts
 from orchestrator.search.shared_list import shared_list
 from orchestrator.search.space import SearchSpace
