@@ -145,7 +145,7 @@ def _plans(place: Workplace, ground: Ground) -> list[DepthPlan]:
     protocol = place.protocol
     classifier = ground.workbench.classifier(ground.num_classes)
     figures = probe(classifier, ground.workbench, ground.train, place.fresh("probe"))
-    epochs = protocol.search_trials * statistics.mean(protocol.epochs) / (NUM_STAGES + 1)
+    epochs = protocol.cache_trials * statistics.mean(protocol.epochs) / (NUM_STAGES + 1)
     workload = Workload(
         num_train=len(ground.train),
         num_validation=len(ground.validation),

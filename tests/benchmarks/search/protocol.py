@@ -21,7 +21,8 @@ class Protocol:
     """Hold the sizes of all measurements.
 
     `peer_trivial_trials` is smaller than `trivial_trials` because the peer needs seconds for each; both are divided
-    by their number. `within` is how near to the reference's best accuracy counts as reached.
+    by their number. `cache_trials` are those
+    that the cost rule expects. `within` is how near to the reference's best accuracy counts as reached.
     """
 
     repeats: int = 3
@@ -36,6 +37,7 @@ class Protocol:
     epochs: tuple[int, ...] = (4, 8, 12)
     heads: int = 32
     head_epochs: int = 20
+    cache_trials: int = 60
     cache_epochs: int = 3
     cache_repeats: int = 5
     learning_rates: tuple[float, float] = (1e-4, 1e-2)
