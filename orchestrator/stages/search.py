@@ -181,7 +181,7 @@ def _settings(context: GroupContext, groups: list[Group], inputs: SharedInputs) 
     search = context.config.search
     share = len(groups) / len(context.groups.groups)
     budget = search.budget
-    gpus = trial_resources(search, use_gpu=context.use_gpu).get("GPU", 0.0)
+    gpus = trial_resources(search, use_gpu=context.use_gpu).get("GPU", 0.0) * search.num_workers_per_trial
     spending = Spending(
         num_trials=round(budget.trials * share) if budget.trials is not None else search.num_samples * len(groups),
         seconds=budget.time_budget_s,
@@ -208,6 +208,7 @@ def _tuning_plan(context: GroupContext, settings: EngineSettings) -> TuningPlan:
         metric=search.metric,
         stopping=settings.stopping,
         num_trials=settings.spending.num_trials,
+        num_workers_per_trial=search.num_workers_per_trial,
     )
 
 
