@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import ceil
 
 import ray
 
@@ -11,6 +12,9 @@ from orchestrator.config import SearchConfig, TrainConfig
 from orchestrator.errors import ConfigError, ResourceError
 
 Resources = Mapping[str, float]
+
+TRIAL_ACTOR_CPU = 0.1  # of a trial of several workers: its own process only waits, the workers reserve theirs
+DATA_TASK_CPU = 1.0  # what one task of Ray Data takes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +95,47 @@ def models_at_once(
         free = shape.total("CPU") - 1.0
         fitting = min(fitting, int(free / (bundle["CPU"] * num_workers) + 1e-9))
     return max(1, min(num_models, fitting))
+
+
+def distributed_trials_at_once(bundle: Resources, num_workers: int, shape: ClusterShape, *, most: int) -> int:
+    """Count how many trials of `num_workers` workers run at the same time: trials, workers and a data task all fit.
+
+    Whichever nodes Ray picks for them, as long as each bundle lies on one node. Raises ResourceError when not even
+    one trial fits; an elastic cluster takes `most`.
+    """
+    if shape.elastic:
+        return most
+    at_once = next((count for count in range(most, 0, -1) if _hold_together(bundle, num_workers, shape, count)), 0)
+    if at_once == 0:
+        raise ResourceError(
+            f"a trial of {num_workers} workers must fit the cluster: wanted {num_workers} x {show(bundle)}, "
+            f"{TRIAL_ACTOR_CPU:g} CPU for the trial itself, and {DATA_TASK_CPU:g} CPU left to data tasks",
+            value=f"nodes with {'; '.join(show(node) for node in shape.nodes)}",
+            remedy="Lower search.num_workers_per_trial or search.resources_per_trial.",
+        )
+    return at_once
+
+
+def _hold_together(bundle: Resources, num_workers: int, shape: ClusterShape, num_trials: int) -> bool:
+    """Tell whether trials, their workers and a data task find room, wherever Ray puts those that come first."""
+    workers = num_workers * num_trials
+    # Trial actors come before their workers, and may lie where they cost most: each at most the slots that its share
+    # touches, and all of them at most what they would cost if every node had them all.
+    touched = num_trials * ceil(TRIAL_ACTOR_CPU / bundle["CPU"]) if bundle.get("CPU", 0.0) > 0 else 0
+    crowded = sum(_slots_on(bundle, _without_cpu(node, TRIAL_ACTOR_CPU * num_trials)) for node in shape.nodes)
+    if max(slots(bundle, shape) - touched, crowded) < workers:
+        return False
+    # A data task comes last. A whole CPU is left on some node when fewer whole ones were broken than there are, or
+    # when all that is taken cannot bring every node below one.
+    whole = slots({"CPU": DATA_TASK_CPU}, shape)
+    cpu = bundle.get("CPU", 0.0)
+    broken = workers * ceil(cpu / DATA_TASK_CPU) + num_trials * ceil(TRIAL_ACTOR_CPU / DATA_TASK_CPU)
+    spare = sum(max(0.0, node.get("CPU", 0.0) - DATA_TASK_CPU) for node in shape.nodes)
+    return broken < whole or workers * cpu + num_trials * TRIAL_ACTOR_CPU <= spare + 1e-9
+
+
+def _without_cpu(node: Resources, amount: float) -> Resources:
+    return {**node, "CPU": max(0.0, node.get("CPU", 0.0) - amount)}
 
 
 def slots(bundle: Resources, shape: ClusterShape) -> int:

@@ -14,6 +14,8 @@ from types import FrameType
 
 import ray
 from ray.exceptions import RayError
+from ray.util.state import list_nodes
+from ray.util.state.exception import RayStateApiException, ServerUnavailable
 
 from orchestrator.errors import ResourceError
 
@@ -27,6 +29,7 @@ _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's newer output prints a table however quiet it is told to be
 }
 
+_DASHBOARD_SECONDS = 30  # it answers in milliseconds, but comes up some seconds after the cluster
 _ANSWER_SECONDS = 2.0  # a connection on one machine takes microseconds; one that a firewall drops never comes
 
 
@@ -48,6 +51,18 @@ def session() -> Iterator[str]:
     finally:
         if started_here:
             ray.shutdown()
+
+
+def require_dashboard(what: str) -> None:
+    """Prove that the state API of the cluster's dashboard answers. Raises ResourceError naming `what` needs it."""
+    try:
+        list_nodes(limit=1, timeout=_DASHBOARD_SECONDS, raise_on_missing_output=False)
+    except (RayStateApiException, ServerUnavailable, OSError) as error:
+        raise ResourceError(
+            f"{what} must have a cluster whose dashboard answers",
+            value=type(error).__name__,
+            remedy=f"Start Ray with its dashboard (ray[default], no --include-dashboard=false). Ray says: {error}",
+        ) from error
 
 
 def set_environment() -> None:

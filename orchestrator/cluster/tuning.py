@@ -13,8 +13,16 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from orchestrator.cluster.distributed_trials import TrialWorkers, run_distributed_assignment
 from orchestrator.cluster.group_samples import GroupSamples
-from orchestrator.cluster.resources import ClusterShape, require_fit, slots
+from orchestrator.cluster.resources import (
+    TRIAL_ACTOR_CPU,
+    ClusterShape,
+    distributed_trials_at_once,
+    require_fit,
+    slots,
+)
+from orchestrator.cluster.session import require_dashboard
 from orchestrator.cluster.trials import OUTCOMES, TRIALS, outcome, run_assignment
 from orchestrator.cluster.watchdog import Watchdog
 from orchestrator.cluster.workers import Workbench
@@ -29,7 +37,10 @@ OnFinished = Callable[[Assignment, list[Trial]], None]
 
 @dataclass(frozen=True, kw_only=True)
 class TuningPlan:
-    """Say how trials share the cluster; `max_concurrent_trials` None takes what fits."""
+    """Say how trials share the cluster; `max_concurrent_trials` None takes what fits.
+
+    With `num_workers_per_trial` above 1, `resources_per_trial` is what each worker of a trial takes.
+    """
 
     resources_per_trial: dict[str, float]
     max_concurrent_trials: int | None
@@ -38,11 +49,26 @@ class TuningPlan:
     metric: str
     stopping: StoppingRule | None
     num_trials: int
+    num_workers_per_trial: int = 1
 
-    def workers(self, shape: ClusterShape) -> int:
-        """Count the trials that run at the same time."""
-        room = self.num_trials if shape.elastic else max(1, slots(self.resources_per_trial, shape))
-        return max(1, min(room, self.num_trials, self.max_concurrent_trials or room))
+    @property
+    def is_distributed(self) -> bool:
+        """Tell whether a trial has several workers."""
+        return self.num_workers_per_trial > 1
+
+    def trials_at_once(self, shape: ClusterShape) -> int:
+        """Count the trials that run at the same time. Raises ResourceError when not even one fits."""
+        most = min(self.num_trials, self.max_concurrent_trials or self.num_trials)
+        if self.is_distributed:
+            return distributed_trials_at_once(self.resources_per_trial, self.num_workers_per_trial, shape, most=most)
+        require_fit(
+            self.resources_per_trial,
+            1,
+            shape,
+            what="one trial of the search",
+            remedy="Lower search.resources_per_trial.",
+        )
+        return most if shape.elastic else max(1, min(most, slots(self.resources_per_trial, shape)))
 
 
 def run_search(
@@ -57,47 +83,61 @@ def run_search(
 ) -> None:
     """Run the engine's assignments until it has no more; `clock` gives the seconds of search so far.
 
-    Raises ResourceError when not even one trial fits, WaitTimeoutError when none makes progress.
+    Raises ResourceError when not even one trial fits, or trials of several workers could not be stopped cleanly,
+    WaitTimeoutError when none makes progress.
     """
-    require_fit(
-        plan.resources_per_trial,
-        1,
-        shape,
-        what="one trial of the search",
-        remedy="Lower search.resources_per_trial.",
-    )
+    trials_at_once = plan.trials_at_once(shape)
+    if plan.is_distributed:
+        # A trial that is stopped early dies with its process, and with that Ray Train's controller. What the
+        # controller had reserved for its workers outlives it, until Ray Train's PlacementGroupCleaner sees that the
+        # controller is gone: it asks the dashboard's state API. Without one the CPUs stay reserved for ever.
+        require_dashboard("search.num_workers_per_trial above 1")
     watchdog = Watchdog("the search", wanted=plan.resources_per_trial, stall_timeout_s=plan.stall_timeout_s)
     searcher = _EngineSearcher(engine, plan.metric, clock=clock, on_finished=on_finished)
     with tempfile.TemporaryDirectory(prefix="orchestrator-tune-") as scratch, watchdog:
         tuner = tune.Tuner(
             _trainable(samples, workbench, plan),
-            tune_config=_tune_config(searcher, _EngineScheduler(engine, clock), plan.workers(shape)),
+            tune_config=_tune_config(searcher, _EngineScheduler(engine, clock), plan, trials_at_once),
             run_config=tune.RunConfig(name="search", storage_path=scratch, verbose=0, callbacks=[_Beat(watchdog)]),
         )
         tuner.fit()
 
 
 def _trainable(samples: Mapping[str, GroupSamples], workbench: Workbench, plan: TuningPlan) -> Any:
-    bound = tune.with_parameters(
-        run_assignment,
-        samples=dict(samples),
-        workbench=workbench,
-        stopping=plan.stopping,
+    shared = {"samples": dict(samples), "workbench": workbench, "stopping": plan.stopping}
+    num_cpus = plan.resources_per_trial.get("CPU", 1.0)
+    if not plan.is_distributed:
+        bound = tune.with_parameters(run_assignment, **shared, use_gpu=plan.use_gpu, num_cpus=num_cpus)
+        return tune.with_resources(bound, plan.resources_per_trial)
+    workers = TrialWorkers(
+        num_workers=plan.num_workers_per_trial,
+        resources_per_worker=plan.resources_per_trial,
         use_gpu=plan.use_gpu,
-        num_cpus=plan.resources_per_trial.get("CPU", 1.0),
     )
-    return tune.with_resources(bound, plan.resources_per_trial)
+    bound = tune.with_parameters(run_distributed_assignment, **shared, workers=workers)
+
+    def resources(config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        """Give heads, which train in the trial's own process, a worker's resources; workers reserve theirs."""
+        assignment: Assignment = config["assignment"]
+        is_here = assignment.kind == "heads"
+        return tune.PlacementGroupFactory([plan.resources_per_trial if is_here else {"CPU": TRIAL_ACTOR_CPU}])
+
+    return tune.with_resources(bound, resources)
 
 
-def _tune_config(searcher: Searcher, scheduler: TrialScheduler, workers: int) -> tune.TuneConfig:
+def _tune_config(
+    searcher: Searcher, scheduler: TrialScheduler, plan: TuningPlan, trials_at_once: int
+) -> tune.TuneConfig:
     # Tune asks for one trial at a time unless it may hold several that wait for their actors.
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(workers)
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(trials_at_once)
     return tune.TuneConfig(
         search_alg=searcher,
         scheduler=scheduler,
         num_samples=-1,
-        reuse_actors=True,
-        max_concurrent_trials=workers,
+        # The workers of a trial end with its process, and only with it: one in use again would keep the stopped
+        # trial's training, and Tune would wait for it.
+        reuse_actors=not plan.is_distributed,
+        max_concurrent_trials=trials_at_once,
     )
 
 
@@ -173,6 +213,14 @@ class _EngineScheduler(_NeverRestored, FIFOScheduler):
         FIFOScheduler.__init__(self)
         self._engine = engine
         self._clock = clock
+
+    def choose_trial_to_run(self, tune_controller: Any) -> None:
+        """Choose none: the controller starts all that wait anyway.
+
+        A chosen one would take the actor that has just become free, even when its own was starting: that one would
+        be killed, and the next trial would start another. Where trials are shorter than an actor's start, a second
+        one would never come up.
+        """
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         if "val_loss" not in result:

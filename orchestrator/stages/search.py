@@ -182,7 +182,7 @@ def _settings(context: GroupContext, groups: list[Group], inputs: SharedInputs) 
     search = context.config.search
     share = len(groups) / len(context.groups.groups)
     budget = search.budget
-    gpus = trial_resources(search, use_gpu=context.use_gpu).get("GPU", 0.0)
+    gpus = trial_resources(search, use_gpu=context.use_gpu).get("GPU", 0.0) * search.num_workers_per_trial
     if budget.gpu_hours is not None and gpus == 0:
         raise ConfigError(
             "search.budget.gpu_hours must bound trials that hold a GPU",
@@ -215,6 +215,7 @@ def _tuning_plan(context: GroupContext, settings: EngineSettings) -> TuningPlan:
         metric=search.metric,
         stopping=settings.stopping,
         num_trials=settings.spending.num_trials,
+        num_workers_per_trial=search.num_workers_per_trial,
     )
 
 
