@@ -192,7 +192,7 @@ class _Stopper:
             return False
         scores = [self._sign * float(getattr(metrics, self._metric)) for metrics in history]
         others = self._seen.setdefault(rung, [])
-        stops = self._rule.stops(scores, others)
+        stops = self._rule.stops(scores, others, rung=rung)
         reached = best_at(scores, rung, epochs)
         if reached is not None:
             others.append(reached)

@@ -110,7 +110,7 @@ class SearchEngine:
         rung = None if rule is None else rule.rung_passed(metrics.epoch, assignment.members[0].hyperparameters.epochs)
         if rule is None or rung is None:
             return False
-        return rule.stops(self._scores(values), self._seen(assignment.group, rung, without=name))
+        return rule.stops(self._scores(values), self._seen(assignment.group, rung, without=name), rung=rung)
 
     def epochs_of(self, name: str) -> list[EpochMetrics]:
         """Give the epochs that a running trial has reported."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ray._private.state import actors
 from tiny_experiments import experiment_dict
 
 from orchestrator.config import ExperimentConfig
@@ -102,3 +103,22 @@ def test_a_killed_search_keeps_its_finished_trials_and_runs_those_in_flight_agai
         name = line.split("trial ")[1].split()[0]
         assert name in {trial.trial_id for trial in result.trials}
         assert f"trial {name} " not in again.stdout
+
+
+def test_trials_shorter_than_a_process_takes_to_start_share_as_many_processes_as_run_at_once(
+    profiled_experiment: Callable[..., ExperimentConfig],
+) -> None:
+    before = trial_actors()
+    space = {"freeze_depth": [5], "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}, "epochs": [1]}
+    config = profiled_experiment(
+        search={"num_samples": 20, "space": space, "max_concurrent_trials": 2}, grouping={"num_groups": 1}
+    )
+    Pipeline(config, say=lambda line: None).run(UP_TO_SEARCH)
+    assert len(searches(config)[0].trials) == 16
+    # A third one at most: two at once, and one that came up when only the race was left.
+    assert 1 <= len(trial_actors() - before) <= 3
+
+
+def trial_actors() -> set[str]:
+    """Name the actors of Ray Tune's trials so far; Ray's public state API needs a dashboard."""
+    return {name for name, actor in actors().items() if actor["ActorClassName"] == "ImplicitFunc"}
