@@ -161,7 +161,8 @@ def _record_earlier(study: GroupStudy) -> None:
     )
 
 
-def search(directory: Path, recipes: list[Hyperparameters], *, num_workers: int) -> list[Trial]:
+def search(directory: Path, recipes: list[Hyperparameters], *, num_workers: int) -> tuple[list[Trial], float]:
+    """Give the trials in the order they ended, and when the last one did."""
     samples, workbench = some_samples(directory / "pixels"), a_workbench()
     engine = an_engine(directory, samples, recipes, workbench.backbone.num_stages)
     plan = TuningPlan(
@@ -176,9 +177,11 @@ def search(directory: Path, recipes: list[Hyperparameters], *, num_workers: int)
     )
     found: list[Trial] = []
     started = time.monotonic()
+    ended = [started]
 
     def keep(assignment: Assignment, outcomes: list[Trial]) -> None:
         found.extend(outcomes)
+        ended.append(time.monotonic())
 
     run_search(
         engine,
@@ -189,14 +192,16 @@ def search(directory: Path, recipes: list[Hyperparameters], *, num_workers: int)
         clock=lambda: time.monotonic() - started,
         on_finished=keep,
     )
-    return found
+    return found, ended[-1]
 
 
 def what_is_left() -> dict[str, Any]:
     """Say what the search still holds of the cluster, and how many workers it had."""
     actors = list_actors(address=ray.get_runtime_context().gcs_address, limit=1000, detail=True)
-    held = [f"actor {actor.class_name}" for actor in actors if actor.state != "DEAD"]
-    held += [f"process {actor.class_name}" for actor in actors if _runs(actor)]
+    # Ray Train asks an autoscaler for room through an actor that serves the whole cluster for as long as it lives.
+    own = [actor for actor in actors if actor.class_name != "_AutoscalingCoordinatorActor"]
+    held = [f"actor {actor.class_name}" for actor in own if actor.state != "DEAD"]
+    held += [f"process {actor.class_name}" for actor in own if _runs(actor)]
     held += [
         f"placement group {group['state']}" for group in placement_group_table().values() if group["state"] != "REMOVED"
     ]
@@ -232,8 +237,7 @@ def main(directory: Path) -> None:
     cluster.wait_for_nodes()
     ray.init(address=cluster.address, logging_level="warning", log_to_driver=False)
     try:
-        trials = search(directory, [SHORT, HOPELESS], num_workers=2)
-        ended = time.monotonic()
+        trials, ended = search(directory, [SHORT, HOPELESS], num_workers=2)
         while what_is_left()["held"] and time.monotonic() - ended < 60:
             time.sleep(0.2)
         facts = {
