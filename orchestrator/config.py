@@ -334,6 +334,22 @@ class SearchConfig(Section):
         """Give the mode, by default the one that the metric implies."""
         return self.mode or ("min" if self.metric == "val_loss" else "max")
 
+    @property
+    def largest_batch(self) -> int:
+        """Give the most samples that a batch of a trial has."""
+        sizes = self.space.batch_size
+        return self.batch_size if sizes is None else int(sizes.high if isinstance(sizes, Range) else max(sizes))
+
+    @model_validator(mode="after")
+    def _workers_have_whole_gpus(self) -> Self:
+        gpus = (self.resources_per_trial or {}).get("GPU", 1.0)
+        if self.num_workers_per_trial > 1 and gpus != int(gpus):
+            raise ValueError(
+                f"resources_per_trial must name whole GPUs when num_workers_per_trial is above 1, got {gpus:g}: "
+                "workers of one trial cannot share a GPU"
+            )
+        return self
+
     @model_validator(mode="after")
     def _mode_fits_the_metric(self) -> Self:
         implied = "min" if self.metric == "val_loss" else "max"

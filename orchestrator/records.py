@@ -200,6 +200,7 @@ class CostFigures(Value):
     freeze depth from 0 to the number of stages: a training step of the suffix, and its forward pass.
     `activation_bytes` likewise: what a sample's activations take at that depth in memory; depth 0 has none. Rates are
     in bytes a second. `decode_s` is decoding an encoded image; `read_pixels_s` taking a decoded one from the cache.
+    `peak_bytes` is what a whole trial takes of the `device_bytes` of a GPU at most; None where there was none to tell.
     """
 
     decode_s: float
@@ -210,6 +211,8 @@ class CostFigures(Value):
     activation_bytes: tuple[int, ...]
     read_bytes_per_s: float
     write_bytes_per_s: float
+    peak_bytes: int | None = None
+    device_bytes: int | None = None
 
 
 class DepthCost(Value):

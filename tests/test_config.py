@@ -169,6 +169,12 @@ MISTAKES = {
         "-1",
         "--set search.resources_per_trial.GPU=",
     ),
+    "search, shared GPUs": (
+        experiment(search={"num_workers_per_trial": 2, "resources_per_trial": {"GPU": 0.5}}),
+        "search.resources_per_trial must name whole GPUs",
+        "0.5",
+        "Workers of one trial cannot share a GPU",
+    ),
     "search.space, order": (
         space(learning_rate={"low": 1, "high": 0.1}),
         "search.space.learning_rate.low must be at most high",

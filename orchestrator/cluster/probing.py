@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import ray
+import torch
 
 from orchestrator import storage
 from orchestrator.cluster.failures import translated
@@ -17,7 +18,7 @@ from orchestrator.finetune.classifier import Classifier
 from orchestrator.finetune.contracts import StoredType, TrainingSettings
 from orchestrator.finetune.freezing import freeze
 from orchestrator.finetune.prefix import round_trip_error
-from orchestrator.finetune.probe import measure
+from orchestrator.finetune.probe import measure, measure_peak
 from orchestrator.records import CostFigures
 
 _BATCH = 32
@@ -30,15 +31,17 @@ def probe_costs(
     *,
     directory: str,
     use_gpu: bool,
+    largest_batch: int,
     dtype: StoredType = "fp32",
 ) -> tuple[CostFigures, dict[int, float]]:
     """Measure what one trial's worker takes for each part of a training, over the largest group's samples.
 
+    On a GPU also the memory that it takes at most, with `largest_batch` samples in a batch.
     Also gives, for each freeze depth, the error of storing its activations in `dtype`. On CPUs this process measures:
     it has loaded what a task would load again for seconds.
     """
     largest = max(samples.values(), key=lambda found: len(found.train))
-    arguments = (workbench, largest, dict(resources), directory, use_gpu, dtype)
+    arguments = (workbench, largest, dict(resources), directory, use_gpu, largest_batch, dtype)
     if not use_gpu:
         return _probe(*arguments)
     task: Any = ray.remote(num_cpus=resources.get("CPU", 1.0), num_gpus=resources.get("GPU", 1.0), max_calls=1)(_probe)
@@ -53,6 +56,7 @@ def _probe(
     resources: dict[str, float],
     directory: str,
     use_gpu: bool,
+    largest_batch: int,
     dtype: StoredType,
 ) -> tuple[CostFigures, dict[int, float]]:
     use_threads(resources.get("CPU", 1.0))
@@ -66,6 +70,10 @@ def _probe(
         batch_size=_BATCH,
         directory=_directory(directory),
     )
+    peak = measure_peak(classifier, workbench.backbone.spec, settings, samples.train, batch_size=largest_batch)
+    if peak is not None:
+        found = {"peak_bytes": peak + settings.activation_bytes, "device_bytes": torch.cuda.mem_get_info()[1]}
+        figures = figures.model_copy(update=found)
     return figures, _errors(workbench, classifier, samples, settings, dtype) if dtype != "fp32" else {}
 
 

@@ -14,6 +14,9 @@ from orchestrator.errors import ConfigError, ResourceError
 Resources = Mapping[str, float]
 
 TRIAL_ACTOR_CPU = 0.1  # of a trial of several workers: its own process only waits, the workers reserve theirs
+GPU_MARGIN = 1.25  # of a measured peak: freed blocks that fit no later tensor stay with their process
+GPU_PROCESS_BYTES = 2**30  # CUDA's context and its libraries take several hundred MB of each process
+MOST_PER_GPU = 8
 DATA_TASK_CPU = 1.0  # what one task of Ray Data takes
 
 
@@ -49,10 +52,24 @@ def uses_gpu(train: TrainConfig, shape: ClusterShape) -> bool:
     return shape.total("GPU") > 0 if train.use_gpu == "auto" else train.use_gpu
 
 
-def trial_resources(search: SearchConfig, *, use_gpu: bool) -> dict[str, float]:
-    """Give the resources of one trial: what the experiment says, else one CPU and, where used, one GPU."""
-    default: dict[str, float] = {"CPU": 1.0, "GPU": 1.0} if use_gpu else {"CPU": 1.0}
+def trial_resources(search: SearchConfig, *, use_gpu: bool, gpu_share: float = 1.0) -> dict[str, float]:
+    """Give the resources of one trial, or of each of its workers: what the experiment says, else one CPU.
+
+    And, where used, the share of a GPU that was measured to be enough; workers of one trial have whole ones.
+    """
+    share = gpu_share if search.num_workers_per_trial == 1 else 1.0
+    default: dict[str, float] = {"CPU": 1.0, "GPU": share} if use_gpu else {"CPU": 1.0}
     return {**default, **(search.resources_per_trial or {})}
+
+
+def gpu_share(peak_bytes: int, total_bytes: int) -> float:
+    """Give the share of a GPU that a trial of one process needs by its measured peak: 1, 1/2 and so on down to 1/8.
+
+    A quarter more than the peak is kept for what the allocator cannot use, and a GiB for the process itself. What
+    does not fit with that gets the whole GPU: it ran there.
+    """
+    needed = GPU_MARGIN * peak_bytes + GPU_PROCESS_BYTES
+    return 1.0 / min(MOST_PER_GPU, max(1, int(total_bytes // needed)))
 
 
 def worker_resources(

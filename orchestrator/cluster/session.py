@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import ray
 from ray.exceptions import RayError
 from ray.util.state import list_nodes
-from ray.util.state.exception import RayStateApiException, ServerUnavailable
+from ray.util.state.exception import RayStateApiException
 
 from orchestrator.errors import ResourceError
 
@@ -30,6 +31,8 @@ _ENVIRONMENT = {
 }
 
 _DASHBOARD_SECONDS = 30  # it answers in milliseconds, but comes up some seconds after the cluster
+_MOST_NODES = 10_000  # what the dashboard gives at most
+_DASHBOARD_VARIABLE = "RAY_API_SERVER_ADDRESS"
 _ANSWER_SECONDS = 2.0  # a connection on one machine takes microseconds; one that a firewall drops never comes
 
 
@@ -41,6 +44,7 @@ def session() -> Iterator[str]:
     """
     set_environment()
     started_here = not ray.is_initialized()
+    told = os.environ.get(_DASHBOARD_VARIABLE)
     if started_here:
         _connect()
     _quieten()
@@ -51,18 +55,30 @@ def session() -> Iterator[str]:
     finally:
         if started_here:
             ray.shutdown()
+            os.environ.pop(_DASHBOARD_VARIABLE, None)
+            os.environ.update({} if told is None else {_DASHBOARD_VARIABLE: told})
 
 
 def require_dashboard(what: str) -> None:
-    """Prove that the state API of the cluster's dashboard answers. Raises ResourceError naming `what` needs it."""
-    try:
-        list_nodes(limit=1, timeout=_DASHBOARD_SECONDS, raise_on_missing_output=False)
-    except (RayStateApiException, ServerUnavailable, OSError) as error:
+    """Prove that Ray's own processes can ask this cluster's dashboard. Raises ResourceError naming `what` needs it."""
+    # On the head node and with no address, as they ask: where clusters share a machine, that may be another's.
+    ask: Any = ray.remote(num_cpus=0, max_retries=0, resources={"node:__internal_head__": 0.001})(_nodes_by_dashboard)
+    found = ray.get(ask.remote())
+    if ray.get_runtime_context().get_node_id() not in found:
         raise ResourceError(
-            f"{what} must have a cluster whose dashboard answers",
-            value=type(error).__name__,
-            remedy=f"Start Ray with its dashboard (ray[default], no --include-dashboard=false). Ray says: {error}",
-        ) from error
+            f"{what} must have a cluster whose dashboard answers on the head node",
+            value=found[-1] if found else "no node",
+            remedy="Start Ray with its dashboard, and with RAY_ADDRESS set where several clusters share a machine.",
+        )
+
+
+def _nodes_by_dashboard() -> list[str]:
+    """Give the ids of the nodes that the dashboard knows, or what went wrong."""
+    try:
+        nodes: Any = list_nodes(timeout=_DASHBOARD_SECONDS, limit=_MOST_NODES, raise_on_missing_output=False)
+    except (RayStateApiException, OSError, ValueError) as error:
+        return [f"{type(error).__name__}: {error}"]
+    return [node.node_id for node in nodes]
 
 
 def set_environment() -> None:
@@ -103,13 +119,30 @@ def _answers(address: str) -> bool:
 def _connect() -> None:
     address = cluster_address()
     try:
-        ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
+        ray.init(
+            address=address,
+            logging_level=logging.WARNING,
+            log_to_driver=False,
+            **(_own_dashboard() if address == "local" else {}),
+        )
     except (ConnectionError, ValueError, RuntimeError, RayError) as error:
         raise ResourceError(
             "the Ray cluster must be reachable",
             value="a local start" if address == "local" else address or _started_address(),
             remedy=f"Check RAY_ADDRESS, `ray status` and the token. Ray says: {error}",
         ) from error
+
+
+def _own_dashboard() -> dict[str, Any]:
+    """Choose the dashboard's port of a local cluster, and tell its processes by their environment.
+
+    Ray Train's PlacementGroupCleaner asks the dashboard which trainings are alive. Untold it looks for a cluster on
+    this machine: beside a second one it gives up, or takes the training of its own for dead and its workers away.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = int(probe.getsockname()[1])
+    os.environ[_DASHBOARD_VARIABLE] = f"http://127.0.0.1:{port}"
+    return {"dashboard_host": "127.0.0.1", "dashboard_port": port}
 
 
 def _describe() -> str:

@@ -22,7 +22,7 @@ from orchestrator.finetune.contracts import (
     StoredType,
     TrainingSettings,
 )
-from orchestrator.finetune.distributed import gather_rows, rank, rows_of_rank
+from orchestrator.finetune.distributed import gather_rows, rank, rows_of_rank, sum_over_ranks
 from orchestrator.finetune.views import varies, vary
 from orchestrator.records import BackboneSpec
 
@@ -150,13 +150,22 @@ def suffix_inputs(
 def open_sources(
     prefix: Prefix, train: Samples | None, validation: Samples, activations: Activations | None
 ) -> tuple[SuffixSources, str | None]:
-    """Give the suffix's inputs, computed here where stored activations cannot be read, and then the reason."""
+    """Give the suffix's inputs, computed here where stored activations cannot be read, and then the reason.
+
+    Ranks decide together: what they compute they divide, so each one has to.
+    """
+    if activations is None:
+        return suffix_inputs(prefix, train, validation, None), None
+    sources, reason = None, None
     try:
-        return suffix_inputs(prefix, train, validation, activations), None
+        sources = suffix_inputs(prefix, train, validation, activations)
     except (DataError, StorageError, OSError) as error:
-        if activations is None:
-            raise
-        return suffix_inputs(prefix, train, validation, None), f"stored activations could not be read: {error}"
+        reason = str(error)
+    failures = sum_over_ranks(torch.tensor(float(sources is None), device=prefix.settings.device))
+    if sources is not None and failures == 0:
+        return sources, None
+    note = f"stored activations could not be read: {reason or 'on another worker'}"
+    return suffix_inputs(prefix, train, validation, None), note
 
 
 def _stored(prefix: Prefix, train: Samples, validation: Samples, activations: Activations) -> SuffixSources:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from orchestrator.finetune.classifier import Classifier, preprocess
+from orchestrator.finetune.classifier import EVALUATION_BATCH, Classifier, preprocess
 from orchestrator.finetune.contracts import Samples, TrainingSettings
 from orchestrator.finetune.freezing import freeze, set_training_mode
 from orchestrator.finetune.optimizers import create_optimizer
@@ -87,8 +87,44 @@ def _forward_s(module: nn.Module, inputs: Tensor, settings: TrainingSettings) ->
     return _median_s(lambda: _forward(module, inputs, settings), settings.device)
 
 
+def measure_peak(
+    classifier: Classifier, spec: BackboneSpec, settings: TrainingSettings, samples: Samples, *, batch_size: int
+) -> int | None:
+    """Measure the bytes of GPU memory that a training takes at most, beside the outputs of frozen stages it keeps.
+
+    Trains on a batch with nothing frozen and evaluates one, in a process that holds nothing else on the GPU. None on
+    a CPU, and where it does not fit. The classifier's weights are changed: give a copy.
+    """
+    if not settings.device.startswith("cuda"):
+        return None
+    positions = np.arange(max(batch_size, EVALUATION_BATCH), dtype=np.int64) % len(samples)
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(settings.device)
+    try:
+        classifier.to(settings.device).to(memory_format=torch.channels_last)
+        inputs = preprocess(samples.take(positions), spec, settings.device)
+        labels = torch.from_numpy(samples.labels[positions]).to(settings.device)
+        step = _training_step(classifier, 0, inputs[:batch_size], labels[:batch_size], settings)
+        # The second step finds the optimizer's state in memory.
+        step()
+        step()
+        _forward(classifier.suffix(0), inputs[:EVALUATION_BATCH], settings)
+    except torch.OutOfMemoryError:
+        return None
+    weights: int = sum(tensor.numel() * tensor.element_size() for tensor in classifier.state_dict().values())
+    # A training remembers the weights of its best epoch.
+    return int(torch.cuda.max_memory_allocated(settings.device)) + weights
+
+
 def _train_s(classifier: Classifier, depth: int, inputs: Tensor, labels: Tensor, settings: TrainingSettings) -> float:
-    """Time a training step of the suffix. The tiny rate leaves the weights all but as they are."""
+    """Time a training step of the suffix."""
+    return _median_s(_training_step(classifier, depth, inputs, labels, settings), settings.device)
+
+
+def _training_step(
+    classifier: Classifier, depth: int, inputs: Tensor, labels: Tensor, settings: TrainingSettings
+) -> Callable[[], None]:
+    """Give a training step of the suffix. The tiny rate leaves the weights all but as they are."""
     _, suffix = freeze(classifier, depth)
     recipe = Hyperparameters(
         freeze_depth=depth, learning_rate=1e-12, epochs=1, batch_size=len(labels), optimizer="adam", weight_decay=0.0
@@ -103,7 +139,7 @@ def _train_s(classifier: Classifier, depth: int, inputs: Tensor, labels: Tensor,
         torch.autograd.backward(cross_entropy(logits.float(), labels))
         optimizer.step()
 
-    return _median_s(step, settings.device)
+    return step
 
 
 def _bandwidth(directory: Path) -> tuple[float, float]:

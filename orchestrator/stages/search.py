@@ -94,7 +94,8 @@ class _SearchRun:
         """Open the studies and the ledger where an earlier execution has left them."""
         search = context.config.search
         space = SearchSpace.from_config(search, context.backbone.num_stages)
-        settings = _settings(context, groups, inputs)
+        resources = trial_resources(search, use_gpu=context.use_gpu, gpu_share=inputs.gpu_share)
+        settings = _settings(context, groups, inputs, resources)
         journals = {group.name: Journal(context.path(group.name, "study.log")) for group in groups}
         studies = {
             group.name: _open_study(context, group, journals[group.name], space, settings, inputs) for group in groups
@@ -131,7 +132,7 @@ class _SearchRun:
             journals=[*journals.values(), ledger_journal],
             ledger=ledger,
             engine=engine,
-            plan=_tuning_plan(context, settings),
+            plan=_tuning_plan(context, settings, resources),
         )
 
     @property
@@ -178,11 +179,13 @@ class _SearchRun:
                 journal.keep()
 
 
-def _settings(context: GroupContext, groups: list[Group], inputs: SharedInputs) -> EngineSettings:
+def _settings(
+    context: GroupContext, groups: list[Group], inputs: SharedInputs, resources: dict[str, float]
+) -> EngineSettings:
     search = context.config.search
     share = len(groups) / len(context.groups.groups)
     budget = search.budget
-    gpus = trial_resources(search, use_gpu=context.use_gpu).get("GPU", 0.0) * search.num_workers_per_trial
+    gpus = resources.get("GPU", 0.0) * search.num_workers_per_trial
     if budget.gpu_hours is not None and gpus == 0:
         raise ConfigError(
             "search.budget.gpu_hours must bound trials that hold a GPU",
@@ -205,10 +208,10 @@ def _settings(context: GroupContext, groups: list[Group], inputs: SharedInputs) 
     )
 
 
-def _tuning_plan(context: GroupContext, settings: EngineSettings) -> TuningPlan:
+def _tuning_plan(context: GroupContext, settings: EngineSettings, resources: dict[str, float]) -> TuningPlan:
     search = context.config.search
     return TuningPlan(
-        resources_per_trial=trial_resources(search, use_gpu=context.use_gpu),
+        resources_per_trial=resources,
         max_concurrent_trials=search.max_concurrent_trials,
         use_gpu=context.use_gpu,
         stall_timeout_s=context.config.cluster.stall_timeout_s,

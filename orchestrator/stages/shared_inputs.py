@@ -14,7 +14,7 @@ from orchestrator.cluster.activation_index import ActivationIndex
 from orchestrator.cluster.activations import ActivationPlan, build_activations
 from orchestrator.cluster.group_samples import GroupSamples, KeptDepth
 from orchestrator.cluster.probing import probe_costs
-from orchestrator.cluster.resources import trial_resources
+from orchestrator.cluster.resources import gpu_share, trial_resources
 from orchestrator.finetune.contracts import StoredType
 from orchestrator.finetune.views import varies
 from orchestrator.records import CostFigures, DepthCost, Hyperparameters, SearchCosts, Trial
@@ -32,7 +32,8 @@ _MOST_FEATURE_BYTES = 2 * 2**30
 class SharedInputs:
     """Hold the groups' samples with what is kept of them, and what a trial is predicted to cost.
 
-    `plans` has a decision for each freeze depth, 0 first; its seconds are of one epoch over all groups.
+    `plans` has a decision for each freeze depth, 0 first; its seconds are of one epoch over all groups. `gpu_share`
+    is what a trial of one process needs of a GPU.
     """
 
     samples: dict[str, GroupSamples]
@@ -40,6 +41,7 @@ class SharedInputs:
     index: ActivationIndex | None
     probe_seconds: float
     heads_fit: bool
+    gpu_share: float = 1.0
 
     def predict(self, group: str, recipe: Hyperparameters) -> float:
         """Give the seconds that a trial of a group is predicted to take."""
@@ -104,6 +106,7 @@ def prepare_inputs(context: GroupContext, samples: dict[str, GroupSamples]) -> S
         resources,
         directory=_cache_uri(context),
         use_gpu=context.use_gpu,
+        largest_batch=context.config.search.largest_batch,
         dtype=context.config.cache.dtype,
     )
     probe_seconds = time.perf_counter() - started
@@ -123,7 +126,14 @@ def prepare_inputs(context: GroupContext, samples: dict[str, GroupSamples]) -> S
         index=index,
         probe_seconds=probe_seconds,
         heads_fit=not drawn_afresh and feature_bytes <= _MOST_FEATURE_BYTES,
+        gpu_share=_gpu_share(figures),
     )
+
+
+def _gpu_share(figures: CostFigures) -> float:
+    if figures.peak_bytes is None or figures.device_bytes is None:
+        return 1.0
+    return gpu_share(figures.peak_bytes, figures.device_bytes)
 
 
 def _decide(context: GroupContext, samples: Mapping[str, GroupSamples], figures: CostFigures) -> list[DepthPlan]:

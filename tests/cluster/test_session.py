@@ -15,6 +15,15 @@ from orchestrator.cluster.session import cluster_address
 
 _OPEN_A_SESSION = "from orchestrator.cluster.session import session\nwith session() as place: print(place)"
 
+_ASK_THE_DASHBOARD = """
+import os
+from orchestrator.cluster.session import require_dashboard, session
+with session() as place:
+    print(place)
+    require_dashboard("a test")
+assert "RAY_API_SERVER_ADDRESS" not in os.environ
+"""
+
 
 @pytest.fixture
 def ray_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -72,6 +81,20 @@ def test_a_session_starts_beside_the_remains_of_a_killed_cluster(tmp_path_factor
     finished = subprocess.run(
         [sys.executable, "-c", _OPEN_A_SESSION],
         env={**environment, "RAY_TMPDIR": str(directory)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert "local Ray: 1 node(s)" in finished.stdout
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_the_processes_of_a_local_cluster_find_its_dashboard_beside_another_cluster() -> None:
+    finished = subprocess.run(
+        [sys.executable, "-c", _ASK_THE_DASHBOARD],
+        env={**os.environ, "RAY_ADDRESS": "local"},
         capture_output=True,
         text=True,
         timeout=120,

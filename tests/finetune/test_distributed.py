@@ -21,10 +21,12 @@ from finetune_examples import (
     some_samples,
     some_settings,
 )
+from numpy.typing import NDArray
 from torch import Tensor
 
-from orchestrator.errors import DivergedError, TrainingError
+from orchestrator.errors import DataError, DivergedError, TrainingError
 from orchestrator.finetune.classifier import new_classifier
+from orchestrator.finetune.contracts import Activations, Layout
 from orchestrator.finetune.distributed import rows_of_rank
 from orchestrator.finetune.loop import BatchStream, EpochEnd, Samples, fine_tune
 from orchestrator.finetune.weights import load_pretrained
@@ -53,6 +55,8 @@ def train(samples: Samples | BatchStream, **changes: object) -> Outcome:
     settings = {key: changes.pop(key) for key in list(changes) if key in some_settings().__dict__}
     ends: list[EpochEnd] = []
     outcome = Outcome([], {}, 0)
+    activations = changes.pop("activations", None)
+    assert activations is None or isinstance(activations, Activations)
     try:
         result = fine_tune(
             classifier,
@@ -62,6 +66,7 @@ def train(samples: Samples | BatchStream, **changes: object) -> Outcome:
             some_hyperparameters(**changes),
             some_settings(**settings),
             on_epoch=ends.append,
+            activations=activations,
         )
         outcome.history = result.history
     except (DivergedError, TrainingError) as error:
@@ -76,6 +81,24 @@ def remembered(rank: int) -> Outcome:
     outcome = train(samples, freeze_depth=2, epochs=3)
     outcome.taken = len(samples.taken)
     return outcome
+
+
+@dataclass
+class RowsOfOneRank:
+    """Stored rows that the first rank reads and every other process cannot."""
+
+    rank: int
+
+    def take(self, positions: NDArray[np.int64], draw: int) -> NDArray[np.float32]:
+        if self.rank != 0:
+            raise DataError("an entry must be readable", value="damaged")
+        return np.zeros((len(positions), 8 * 8 * 8), dtype=np.float32)
+
+
+def a_store_that_one_rank_cannot_read(rank: int) -> Outcome:
+    rows, layout = RowsOfOneRank(rank), Layout(shape=(8, 8, 8), channels_last=True)
+    activations = Activations(depth=1, layout=layout, dtype="fp32", train=rows, validation=rows)
+    return train(some_samples(30), freeze_depth=1, activations=activations)
 
 
 def everything_trained(rank: int) -> Outcome:
@@ -126,6 +149,7 @@ def batches_too_small_for_statistics(rank: int) -> Outcome:
 
 EQUAL_TO_ONE_PROCESS = [
     remembered,
+    a_store_that_one_rank_cannot_read,
     everything_trained,
     recomputed,
     a_rank_without_samples,
