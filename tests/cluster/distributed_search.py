@@ -28,7 +28,8 @@ from orchestrator.data.pixels import PixelCache, write_pixels
 from orchestrator.data.samples import CachedSamples
 from orchestrator.finetune.weights import load_pretrained
 from orchestrator.records import EpochMetrics, Hyperparameters, PretrainedBackbone, Trial
-from orchestrator.search.engine import Assignment, EngineSettings, Member, SearchEngine
+from orchestrator.search.assignments import Assignment, Member
+from orchestrator.search.engine import EngineSettings, SearchEngine
 from orchestrator.search.finals import Finals, GroupFacts
 from orchestrator.search.space import SearchSpace
 from orchestrator.search.spending import Spending
@@ -44,7 +45,7 @@ A_DAY = 86400.0  # what every trial is said to take: a race of finalists would b
 
 # A trial that learns is better from its first epoch, and one that does not never is. The rung is early.
 MODEST = 1.08
-RULE = StoppingRule(rungs=(0.02,), least_seen=2)
+RULE = StoppingRule(rungs=(0.02,), keep=(0.5,), least_seen=2)
 
 
 def a_recipe(*, learning_rate: float, epochs: int, freeze_depth: int = 1) -> Hyperparameters:
