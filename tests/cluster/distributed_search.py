@@ -61,7 +61,7 @@ def a_recipe(*, learning_rate: float, epochs: int, freeze_depth: int = 1) -> Hyp
 
 EARLIER = a_recipe(learning_rate=1e-2, epochs=2)
 DIVERGING = a_recipe(learning_rate=1e30, epochs=2)
-HEADS = [a_recipe(learning_rate=rate, epochs=2, freeze_depth=3) for rate in (1e-3, 1e-2)]
+HEADS = [a_recipe(learning_rate=rate, epochs=1, freeze_depth=3) for rate in (1e-3, 1e-2)]
 SHORT = a_recipe(learning_rate=3e-3, epochs=3)
 HOPELESS = a_recipe(learning_rate=1e-9, epochs=100)
 

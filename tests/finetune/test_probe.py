@@ -9,7 +9,7 @@ from pathlib import Path
 from finetune_examples import a_spec, some_samples, some_settings
 
 from orchestrator.finetune.classifier import Classifier
-from orchestrator.finetune.probe import measure
+from orchestrator.finetune.probe import measure, measure_peak
 from orchestrator.records import CostFigures
 
 
@@ -45,3 +45,7 @@ def test_decoding_is_timed_where_there_is_something_to_decode(
 def test_no_file_is_left(tiny_classifier: Callable[..., Classifier], tmp_path: Path) -> None:
     probe(tiny_classifier(), tmp_path / "new")
     assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_a_cpu_has_no_peak_of_gpu_memory(tiny_classifier: Callable[..., Classifier]) -> None:
+    assert measure_peak(tiny_classifier(), a_spec(), some_settings(), some_samples(20), batch_size=16) is None
