@@ -56,6 +56,7 @@ def found(config: ExperimentConfig) -> dict[tuple[Any, ...], float | None]:
     }
 
 
+@pytest.mark.slow
 def test_trials_on_kept_activations_find_what_trials_on_pixels_find(
     profiled_experiment: MakeExperiment, tmp_path: Path
 ) -> None:
@@ -73,6 +74,7 @@ def test_trials_on_kept_activations_find_what_trials_on_pixels_find(
     assert found(kept) == pytest.approx(found(pixels), abs=0.03)
 
 
+@pytest.mark.slow
 def test_later_runs_use_what_is_kept_and_begin_with_what_was_found(
     profiled_experiment: MakeExperiment, tmp_path: Path
 ) -> None:
@@ -93,6 +95,7 @@ def test_later_runs_use_what_is_kept_and_begin_with_what_was_found(
     assert result(second).trials[0].origin == "fixed_rule"
 
 
+@pytest.mark.slow
 def test_more_images_are_all_that_is_measured_and_computed(tmp_path: Path, tiny_experiment: MakeExperiment) -> None:
     data = write_parquet_shards(tmp_path / "data", subsets=SUBSETS, num_shards=10)
     config = tiny_experiment(
