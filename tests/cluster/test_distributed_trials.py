@@ -35,7 +35,7 @@ def on_three_raylets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[
             env={**environment, "RAY_TMPDIR": temporary, "PYTHONPATH": f"{ROOT}/tests:{ROOT}/tests/finetune"},
             capture_output=True,
             text=True,
-            timeout=500,
+            timeout=800,
             check=False,
         )
     assert finished.returncode == 0, finished.stderr
@@ -47,7 +47,7 @@ def trials_of(facts: dict[str, Any]) -> list[Trial]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_stopped_trial_of_two_ranks_leaves_nothing_behind(on_three_raylets: dict[str, Any]) -> None:
     stopped = trials_of(on_three_raylets)[-1]
     assert stopped.status == "stopped"
@@ -58,7 +58,7 @@ def test_a_stopped_trial_of_two_ranks_leaves_nothing_behind(on_three_raylets: di
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_trial_of_two_ranks_finds_what_one_process_finds(on_three_raylets: dict[str, Any]) -> None:
     found = trials_of(on_three_raylets)[-2]
     alone = Trial.model_validate(on_three_raylets["one_process"])
@@ -73,7 +73,7 @@ def test_a_trial_of_two_ranks_finds_what_one_process_finds(on_three_raylets: dic
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_an_error_of_the_ranks_is_a_recorded_result(on_three_raylets: dict[str, Any]) -> None:
     failed = trials_of(on_three_raylets)[0]
     assert failed.status == "failed"
@@ -81,7 +81,7 @@ def test_an_error_of_the_ranks_is_a_recorded_result(on_three_raylets: dict[str, 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_heads_train_together_in_one_process(on_three_raylets: dict[str, Any]) -> None:
     heads = trials_of(on_three_raylets)[1:3]
     assert [trial.hyperparameters for trial in heads] == HEADS
