@@ -61,14 +61,16 @@ class Finals:
     def next_run(self, running: Sequence[RaceRun], *, max_runs: int, seconds: float) -> RaceRun | None:
         """Give the next run of a race; None when all wait for runs, are over, or the rest does not hold a round.
 
-        The group with the fewest rounds goes first. A round starts only when all of it fits into `max_runs` runs
-        and `seconds` of work, those that were run counted.
+        The group with the fewest rounds goes first, and of those the one whose round costs most: the others' still fit
+        into what it leaves. A round starts only when all of it fits into `max_runs` runs and `seconds` of work, those
+        that were run counted.
         """
         taken = {(run.group, run.recipe, run.resplit) for run in [*self.runs, *running]}
         runs_left = max_runs - len(self.runs) - len(running)
         seconds_left = seconds - sum(run.seconds for run in self.runs) - sum(run.predicted_s for run in running)
         races = {group: self.race(group) for group in self.finalists}
-        for group in sorted(races, key=lambda name: races[name].rounds):
+        costs = {group: sum(finalist.seconds for finalist in race.survivors) for group, race in races.items()}
+        for group in sorted(races, key=lambda name: (races[name].rounds, -costs[name])):
             planned = races[group].next_runs()
             missing = [entry for entry in planned if (group, entry[0].key, entry[1]) not in taken]
             started = len(missing) < len(races[group].survivors)

@@ -34,7 +34,7 @@ def the_finals(scores: Mapping[str, Mapping[int, float | None]], **changes: obje
     }
     facts = GroupFacts(num_train=1000, num_validation=400, fixed_rule=FIXED)
     fields = {"metric": "val_accuracy", "predict": lambda group, recipe: float(7 - recipe.freeze_depth), **changes}
-    return Finals(trials=trials, facts=dict.fromkeys(scores, facts), **fields)  # type: ignore[arg-type]
+    return Finals(trials=trials, facts=dict.fromkeys(scores, facts), **fields)
 
 
 def play(finals: Finals, value: Mapping[tuple[str, int], float], *, max_runs: int, seconds: float = math.inf) -> Finals:
@@ -78,6 +78,14 @@ def test_the_race_stays_within_its_runs_and_seconds() -> None:
     assert 0 < sum(run.seconds for run in raced.runs) <= 20.0
 
 
+def test_the_group_whose_round_costs_most_races_first_and_the_others_use_what_is_left() -> None:
+    finals = the_finals(ALIKE, predict=lambda group, recipe: 10.0 if group == "high" else 1.0)
+    scores = {(group, depth): 0.8 for group in ALIKE for depth in (2, 3, 4)}
+    played = play(finals, scores, max_runs=100, seconds=24)
+    assert {run.group for run in played.runs} == {"low", "high"}
+    assert played.runs[0].group == "high"
+
+
 def test_without_a_budget_for_a_race_the_pooled_recipe_stands_unless_a_trial_beat_it_clearly() -> None:
     recipe = the_finals(ALIKE).recipe("low")
     assert recipe.origin == "pooled" and recipe.runs == 0 and recipe.score is None
@@ -95,7 +103,7 @@ def test_the_fixed_rule_races_when_it_was_not_hopeless() -> None:
     scores = {group: {3: 0.82, 4: 0.80} for group in ("low", "high")}
     finals = the_finals(scores)
     for group, value in (("low", 0.81), ("high", 0.30)):
-        finals.trials[group].append(a_trial(FIXED, value, trial_id=f"{group}-9", origin="fixed_rule"))  # type: ignore[attr-defined]
+        finals.trials[group].append(a_trial(FIXED, value, trial_id=f"{group}-9", origin="fixed_rule"))
     names = {group: {finalist.key for finalist in found} for group, found in finals.finalists.items()}
     assert key_of(FIXED) in names["low"] and key_of(FIXED) not in names["high"]
 
@@ -107,7 +115,7 @@ def test_a_loss_is_better_when_it_is_less() -> None:
 
 def test_stopped_and_failed_trials_never_win() -> None:
     finals = the_finals({"all": {2: 0.7, 3: None}})
-    finals.trials["all"].append(a_trial(a_recipe(5), 0.99, trial_id="all-7", status="stopped"))  # type: ignore[attr-defined]
+    finals.trials["all"].append(a_trial(a_recipe(5), 0.99, trial_id="all-7", status="stopped"))
     assert finals.recipe("all").hyperparameters.freeze_depth == 2
 
 

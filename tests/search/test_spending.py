@@ -11,7 +11,7 @@ from orchestrator.search.spending import GroupState, Move, Spending, next_move
 
 
 def a_group(name: str = "low", **changes: object) -> GroupState:
-    return replace(GroupState(group=name, queue=[], running=0, values=[], seconds=0.0), **changes)  # type: ignore[arg-type]
+    return replace(GroupState(group=name, queue=[], running=0, values=[], seconds=0.0), **changes)
 
 
 class MadeUpSearch:
