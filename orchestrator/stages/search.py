@@ -28,9 +28,11 @@ from orchestrator.stages.shared_inputs import SharedInputs, prepare_inputs
 from orchestrator.storage import digest
 
 _LEDGER = "search/ledger.jsonl"
-# Trials that all groups try, as a share of what each may try: half of them heads, which cost next to nothing.
-_SHARED_SHARE = 0.5
-_MOST_SHARED = 8
+# Trials that all groups try, as a share of what each may try: what several have tried is known better than what one
+# has, and a group alone only starts its sampler with them. A third are heads, which cost next to nothing.
+_SHARED_SHARE = 2 / 3
+_SHARE_ALONE = 1 / 2
+_MOST_SHARED = 16
 
 
 def search(context: GroupContext) -> int:
@@ -265,9 +267,10 @@ def _study_name(context: GroupContext, group: Group) -> str:
 
 def _shared(context: GroupContext, space: SearchSpace, settings: EngineSettings) -> list[Hyperparameters]:
     """Give the recipes that every group tries."""
-    each = settings.spending.search_trials // max(1, len(context.groups.groups))
-    count = min(2 * _MOST_SHARED, int(each * _SHARED_SHARE))
-    heads = min(count // 2, settings.heads) if settings.heads > 1 else 0
+    num_groups = len(context.groups.groups)
+    each = settings.spending.search_trials // num_groups
+    count = min(_MOST_SHARED, int(each * (_SHARED_SHARE if num_groups > 1 else _SHARE_ALONE)))
+    heads = min(count // 3, settings.heads) if settings.heads > 1 else 0
     return shared_list(
         space,
         num_stages=settings.num_stages,
