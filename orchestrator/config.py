@@ -290,8 +290,9 @@ class CacheConfig(Section):
 class BudgetConfig(Section):
     """Bound the searches of all groups together, races included; None is no bound.
 
-    `trials` defaults to `search.num_samples` for each group. `time_budget_s` counts the seconds in which the search
-    runs, over resumes and without the time in between; `gpu_hours` the GPUs that trials hold.
+    `trials` defaults to `search.num_samples` for each group. `time_budget_s` counts the seconds in which trials run,
+    over resumes and without the time in between; what measures costs and fills the cache comes before. `gpu_hours`
+    counts the GPUs that trials hold.
     """
 
     trials: PositiveInt | None = None

@@ -250,14 +250,15 @@ class Recipe(Record):
     """Hold the hyperparameters that a search picked for a group.
 
     `origin` says whether they are the group's own, those that are best over all groups, or the fixed rule's, and
-    `reason` why. `value` is the trial's score, which was picked for being high; `score` the mean over `runs` fresh
-    re-splits with its `standard_error`, None where there was no budget for a race.
+    `reason` why. `value` is the score of the group's trial, which was picked for being high, None where only another
+    group has tried the recipe, whose trial is then named; `score` the mean over `runs` fresh re-splits with its
+    `standard_error`, None where there was no budget for a race.
     """
 
     group: str
     trial_id: str
     metric: str
-    value: float
+    value: float | None
     hyperparameters: Hyperparameters
     origin: Literal["group", "pooled", "fixed_rule"] = "group"
     reason: str = ""

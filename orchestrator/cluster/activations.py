@@ -32,8 +32,8 @@ from orchestrator.finetune.views import vary
 
 __all__ = ["ActivationIndex", "ActivationPlan", "StoredType", "build_activations"]
 
-# Bounds what a task holds: the outputs of all depths for this many samples.
-_MAX_ROWS = 1024
+# Bounds what a task holds: the outputs of all depths for this many samples, a GiB for ResNet-50 at 224 pixels.
+_MAX_ROWS = 128
 _COLUMNS = ["id", "content", "split", "fragment", "pixel_row"]
 
 

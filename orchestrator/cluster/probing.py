@@ -13,6 +13,7 @@ import torch
 from orchestrator import storage
 from orchestrator.cluster.failures import translated
 from orchestrator.cluster.group_samples import GroupSamples
+from orchestrator.cluster.watchdog import Watchdog
 from orchestrator.cluster.workers import Workbench, use_threads, worker_device
 from orchestrator.finetune.classifier import Classifier
 from orchestrator.finetune.contracts import StoredType, TrainingSettings
@@ -32,20 +33,21 @@ def probe_costs(
     directory: str,
     use_gpu: bool,
     largest_batch: int,
+    stall_timeout_s: float,
     dtype: StoredType = "fp32",
 ) -> tuple[CostFigures, dict[int, float]]:
     """Measure what one trial's worker takes for each part of a training, over the largest group's samples.
 
     On a GPU also the memory that it takes at most, with `largest_batch` samples in a batch.
     Also gives, for each freeze depth, the error of storing its activations in `dtype`. On CPUs this process measures:
-    it has loaded what a task would load again for seconds.
+    it has loaded what a task would load again for seconds. Raises WaitTimeoutError when no GPU becomes free.
     """
     largest = max(samples.values(), key=lambda found: len(found.train))
     arguments = (workbench, largest, dict(resources), directory, use_gpu, largest_batch, dtype)
     if not use_gpu:
         return _probe(*arguments)
     task: Any = ray.remote(num_cpus=resources.get("CPU", 1.0), num_gpus=resources.get("GPU", 1.0), max_calls=1)(_probe)
-    with translated("the probe"):
+    with translated("the probe"), Watchdog("the probe", wanted=resources, stall_timeout_s=stall_timeout_s):
         found: tuple[CostFigures, dict[int, float]] = ray.get(task.remote(*arguments))
     return found
 
@@ -69,6 +71,7 @@ def _probe(
         samples.train,
         batch_size=_BATCH,
         directory=_directory(directory),
+        stored=dtype,
     )
     peak = measure_peak(classifier, workbench.backbone.spec, settings, samples.train, batch_size=largest_batch)
     if peak is not None:

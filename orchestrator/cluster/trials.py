@@ -21,6 +21,7 @@ from orchestrator.search.stopping import StoppingRule, best_at
 OUTCOMES = "outcomes"
 TRIALS = TypeAdapter(list[Trial])
 OnEpoch = Callable[[EpochMetrics], None]
+_BEAT_EVERY_S = 10.0
 
 
 def run_assignment(
@@ -40,7 +41,7 @@ def run_assignment(
     assignment: Assignment = config["assignment"]
     data, device = samples[assignment.group], worker_device(use_gpu)
     if assignment.kind == "heads":
-        outcomes = run_heads(assignment, data, workbench, stopping, device)
+        outcomes = run_heads(assignment, data, workbench, stopping, device, beat=_Beat())
     else:
         outcomes = [run_trial(assignment, data, workbench, device, on_epoch=_report)]
     tune.report({OUTCOMES: TRIALS.dump_json(outcomes).decode()})
@@ -60,8 +61,7 @@ def run_trial(
 
     def keep(end: EpochEnd) -> None:
         history.append(end.metrics)
-        if assignment.race is None:
-            on_epoch(end.metrics)
+        on_epoch(end.metrics)
 
     inputs: Inputs = "pixels"
     error: str | None = None
@@ -93,8 +93,27 @@ def run_trial(
     )
 
 
+class _Beat:
+    """Tell the driver now and then that work goes on which reports nothing before its end."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def __call__(self) -> None:
+        # Tune takes a tenth of a second for a report, in which many heads have an epoch behind them.
+        if time.monotonic() - self._last >= _BEAT_EVERY_S:
+            self._last = time.monotonic()
+            tune.report({"alive": True})
+
+
 def run_heads(
-    assignment: Assignment, data: GroupSamples, workbench: Workbench, stopping: StoppingRule | None, device: str
+    assignment: Assignment,
+    data: GroupSamples,
+    workbench: Workbench,
+    stopping: StoppingRule | None,
+    device: str,
+    *,
+    beat: Callable[[], None] = lambda: None,
 ) -> list[Trial]:
     """Train all heads of an assignment in one stack, and give what came of each."""
     started, clock = time.time(), time.perf_counter()
@@ -106,7 +125,12 @@ def run_heads(
         train, validation, inputs = data.features(classifier, workbench.backbone.spec, settings)
         waited = (time.perf_counter() - clock) / len(recipes)
         stop = _Stopper(stopping, assignment.seen, recipes, workbench.metric)
-        results = train_heads(classifier.head, train, validation, recipes, settings, should_stop=stop)
+
+        def after_epoch(head: int, history: Sequence[EpochMetrics]) -> bool:
+            beat()
+            return stop(head, history)
+
+        results = train_heads(classifier.head, train, validation, recipes, settings, should_stop=after_epoch)
     except Exception as failure:  # whatever ends the heads is the result of each
         share = (time.perf_counter() - clock) / len(recipes)
         error = f"{type(failure).__name__}: {failure}"

@@ -33,6 +33,7 @@ from orchestrator.search.stopping import StoppingRule
 
 SEARCH_VERSION = 2
 OnFinished = Callable[[Assignment, list[Trial]], None]
+OnLost = Callable[[Assignment], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +81,11 @@ def run_search(
     *,
     clock: Callable[[], float],
     on_finished: OnFinished,
+    on_lost: OnLost = lambda assignment: None,
 ) -> None:
     """Run the engine's assignments until it has no more; `clock` gives the seconds of search so far.
 
+    An assignment whose worker dies is run once more, of which `on_lost` is told.
     Raises ResourceError when not even one trial fits, or trials of several workers could not be stopped cleanly,
     WaitTimeoutError when none makes progress.
     """
@@ -93,7 +96,7 @@ def run_search(
         # controller is gone: it asks the dashboard's state API. Without one the CPUs stay reserved for ever.
         require_dashboard("search.num_workers_per_trial above 1")
     watchdog = Watchdog("the search", wanted=plan.resources_per_trial, stall_timeout_s=plan.stall_timeout_s)
-    searcher = _EngineSearcher(engine, plan.metric, clock=clock, on_finished=on_finished)
+    searcher = _EngineSearcher(engine, samples, plan.metric, clock=clock, on_finished=on_finished, on_lost=on_lost)
     with tempfile.TemporaryDirectory(prefix="orchestrator-tune-") as scratch, watchdog:
         tuner = tune.Tuner(
             _trainable(samples, workbench, plan),
@@ -152,13 +155,22 @@ class _EngineSearcher(_NeverRestored, Searcher):
     """Hand out the engine's assignments, and tell it how they ended."""
 
     def __init__(
-        self, engine: SearchEngine, metric: str, *, clock: Callable[[], float], on_finished: OnFinished
+        self,
+        engine: SearchEngine,
+        samples: Mapping[str, GroupSamples],
+        metric: str,
+        *,
+        clock: Callable[[], float],
+        on_finished: OnFinished,
+        on_lost: OnLost,
     ) -> None:
         super().__init__(metric=None, mode=None)
         self._engine = engine
+        self._samples = samples
         self._metric_name = metric
         self._clock = clock
         self._on_finished = on_finished
+        self._on_lost = on_lost
         self._running: dict[str, tuple[Assignment, float]] = {}
 
     def suggest(self, trial_id: str) -> Any:
@@ -176,6 +188,9 @@ class _EngineSearcher(_NeverRestored, Searcher):
         assignment, started = self._running.pop(trial_id)
         if result is not None and OUTCOMES in result:
             outcomes = TRIALS.validate_json(result[OUTCOMES])
+        elif error and self._engine.lose(assignment.name):
+            self._on_lost(assignment)
+            return
         else:
             outcomes = self._cut_short(assignment, started, lost=error)
         self._engine.finish(assignment.name, outcomes)
@@ -190,7 +205,9 @@ class _EngineSearcher(_NeverRestored, Searcher):
     def _cut_short(self, assignment: Assignment, started: float, *, lost: bool) -> list[Trial]:
         """Record trials that ended without an outcome: stopped by the scheduler, or lost with their process."""
         history = self._engine.epochs_of(assignment.name)
-        reason = "Tune lost the trial: its worker process may have died for lack of memory"
+        reason = "Tune lost the trial twice: its worker process may have died for lack of memory"
+        depth = assignment.members[0].hyperparameters.freeze_depth
+        is_kept = self._samples[assignment.group].activations(depth) is not None
         return [
             outcome(
                 member.name,
@@ -199,6 +216,7 @@ class _EngineSearcher(_NeverRestored, Searcher):
                 metric=self._metric_name,
                 seconds=time.time() - started,
                 started=started,
+                inputs="activations" if is_kept else "pixels",
                 error=reason if lost or not history else None,
                 stopped=True,
             )

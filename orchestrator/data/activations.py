@@ -252,6 +252,15 @@ class StoredActivations:
             taken[index] = self._open.get((view, shard))[row]
         return taken
 
+    def check(self) -> None:
+        """Open every entry that has a row of these samples: each is compared with its digest once in a process.
+
+        Raises DataError when one is missing or damaged, OSError or StorageError when it cannot be read.
+        """
+        for shard in np.unique(self.shards).tolist():
+            for view in range(len(self.entries)):
+                self._open.get((view, shard))
+
     def load(self, draw: int = 0) -> NDArray[Any]:
         """Copy the rows [n, width] of all positions in one view: for sets small enough to be held in memory."""
         view = draw % len(self.entries)

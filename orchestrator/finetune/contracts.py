@@ -118,6 +118,10 @@ class StoredRows(Protocol):
         """Give rows [n, d] as they are stored: float32, float16, or the bits of bfloat16 as uint16."""
         ...
 
+    def check(self) -> None:
+        """Raise DataError, StorageError or OSError when a row could not be taken."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class Activations:

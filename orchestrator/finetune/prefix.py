@@ -125,7 +125,7 @@ def suffix_inputs(
 
     What is remembered is bounded by `activation_bytes`; the rest is computed whenever it is needed. Without frozen
     stages nothing is remembered: the outputs would be the images. Nor are training samples that every epoch draws
-    afresh. Stored activations of another depth are left alone. Raises what reading a first stored row raises.
+    afresh. Stored activations of another depth are left alone. Raises what checking them raises.
     """
     settings = prefix.settings
     if activations is not None and train is not None and activations.depth == len(prefix.stages):
@@ -181,9 +181,8 @@ def _stored(prefix: Prefix, train: Samples, validation: Samples, activations: Ac
         train=source(activations.train), validation=source(activations.validation), name="activations"
     )
     # A store that cannot be read says so here, before the training begins.
-    for samples, inputs in ((train, sources.train), (validation, sources.validation)):
-        if len(samples) and inputs is not None:
-            inputs.take(np.zeros(1, dtype=np.int64), 0)
+    activations.train.check()
+    activations.validation.check()
     return sources
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from orchestrator.finetune.classifier import EVALUATION_BATCH, Classifier, preprocess
-from orchestrator.finetune.contracts import Samples, TrainingSettings
+from orchestrator.finetune.contracts import Samples, StoredType, TrainingSettings
 from orchestrator.finetune.freezing import freeze, set_training_mode
 from orchestrator.finetune.optimizers import create_optimizer
 from orchestrator.finetune.prefix import autocast
 from orchestrator.records import BackboneSpec, CostFigures, Hyperparameters
 
 _FILE_BYTES = 32 * 2**20
+_STORED_BYTES: Mapping[StoredType, int] = {"fp32": 4, "bf16": 2, "fp16": 2}
 _MOST_REPEATS = 5
 _BUDGET_S = 0.05
 
@@ -35,11 +36,13 @@ def measure(
     batch_size: int,
     directory: Path,
     decode: Callable[[], None] | None = None,
+    stored: StoredType = "fp32",
 ) -> CostFigures:
     """Time the parts of a training on one batch of `samples`, and reading and writing a file in `directory`.
 
     Each part is warmed up once and then repeated for about a twentieth of a second, five times at most; the median
-    counts. `decode` decodes one encoded image. The classifier's weights are changed: give a copy.
+    counts. `decode` decodes one encoded image; `stored` is the type in which activations would be kept. The
+    classifier's weights are changed: give a copy.
     """
     positions = np.arange(batch_size, dtype=np.int64) % len(samples)
     pixels = samples.take(positions)
@@ -60,7 +63,7 @@ def measure(
             _forward_s(classifier.suffix(depth), outputs[depth], settings) / batch_size for depth in depths
         ),
         activation_bytes=tuple(
-            0 if depth == 0 else outputs[depth][0].numel() * outputs[depth].element_size() for depth in depths
+            0 if depth == 0 else outputs[depth][0].numel() * _STORED_BYTES[stored] for depth in depths
         ),
         read_bytes_per_s=read_rate,
         write_bytes_per_s=write_rate,

@@ -5,8 +5,9 @@ Nothing here waits or trains. The caller asks for assignments, tells epochs and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from orchestrator.records import EpochMetrics, Hyperparameters, RaceRun, Trial
@@ -25,7 +26,7 @@ Predict = Callable[[str, Hyperparameters], float]
 class EngineSettings:
     """Say how a search is run: its budget, when trials stop, how many heads go together, and in what sense it scores.
 
-    `sign` is 1 where a greater metric is better, else -1.
+    `workers` trials run at the same time.
     """
 
     spending: Spending
@@ -55,8 +56,12 @@ class SearchEngine:
         *,
         race_runs: Sequence[RaceRun] = (),
         elapsed_s: float = 0.0,
+        closed: Collection[str] = (),
     ) -> None:
-        """Continue from what the studies, earlier `race_runs` and `elapsed_s` seconds of search have left."""
+        """Continue from what the studies, earlier `race_runs` and `elapsed_s` seconds of search have left.
+
+        Groups that are `closed` have their recipes: their trials count in every decision, and none is added.
+        """
         self._studies = studies
         self._space = space
         self._settings = settings
@@ -65,7 +70,10 @@ class SearchEngine:
         self._finals: Finals | None = None
         self._race_runs = list(race_runs)
         self._elapsed_s = elapsed_s
+        self._closed = frozenset(closed)
         self._running: dict[str, Assignment] = {}
+        self._started_s: dict[str, float] = {}
+        self._lost: set[tuple[str, tuple[Hyperparameters, ...], RaceRun | None]] = set()
         self._epochs: dict[str, list[EpochMetrics]] = {}
 
     @property
@@ -93,6 +101,7 @@ class SearchEngine:
             assignment = "wait" if trials_run else self._next_race()
         if isinstance(assignment, Assignment):
             self._running[assignment.name] = assignment
+            self._started_s[assignment.name] = elapsed_s
         return assignment
 
     def report(self, name: str, metrics: EpochMetrics, *, elapsed_s: float) -> bool:
@@ -100,12 +109,12 @@ class SearchEngine:
         assignment = self._running.get(name)
         if assignment is None or assignment.kind != "trial":
             return False
-        limit = self._settings.spending.seconds
-        if limit is not None and elapsed_s >= limit:
-            self._epochs.setdefault(name, []).append(metrics)
-            return True
+        self._elapsed_s = elapsed_s
         values = self._epochs.setdefault(name, [])
         values.append(metrics)
+        spending = self._settings.spending
+        if elapsed_s >= spending.search_seconds or self._work_seconds() >= spending.search_work_seconds:
+            return True
         rule = self._settings.stopping
         rung = None if rule is None else rule.rung_passed(metrics.epoch, assignment.members[0].hyperparameters.epochs)
         if rule is None or rung is None:
@@ -118,10 +127,9 @@ class SearchEngine:
 
     def finish(self, name: str, outcomes: Sequence[Trial]) -> Assignment | None:
         """Take what came of an assignment, a trial a member; gives the assignment, None for an unknown one."""
-        assignment = self._running.pop(name, None)
+        assignment = self._forget(name)
         if assignment is None:
             return None
-        self._epochs.pop(name, None)
         if assignment.race is not None:
             (outcome,) = outcomes
             self._race_runs.append(
@@ -136,6 +144,26 @@ class SearchEngine:
             self._studies[assignment.group].record(member.number, outcome)
             self._promote(assignment.group, member, before)
         return assignment
+
+    def lose(self, name: str) -> bool:
+        """Take back an assignment whose worker died, to be handed out again; False for one that was lost before."""
+        assignment = self._running.get(name)
+        if assignment is None:
+            return False
+        what = (assignment.group, tuple(member.hyperparameters for member in assignment.members), assignment.race)
+        if what in self._lost:
+            return False
+        self._lost.add(what)
+        self._forget(name)
+        for member in assignment.members:
+            if member.number is not None:
+                self._studies[assignment.group].take_back(member.number)
+        return True
+
+    def _forget(self, name: str) -> Assignment | None:
+        self._epochs.pop(name, None)
+        self._started_s.pop(name, None)
+        return self._running.pop(name, None)
 
     def finals(self) -> Finals:
         """Give the finals as far as they have been run."""
@@ -175,12 +203,12 @@ class SearchEngine:
         more = min(self._settings.heads - 1, room // (8 * max(1, len(self._studies))))
         return [first, *study.ask_many(more, {"freeze_depth": self._settings.num_stages})] if more > 0 else [first]
 
-    def _pick(self, study: GroupStudy, drawn: list[Hyperparameters], seconds: float) -> int:
+    def _pick(self, study: GroupStudy, drawn: list[Hyperparameters], seconds: float) -> int | None:
         trials = [trial for trial in study.trials() if trial.value is not None]
         predicted = [self._predict(study.group, recipe) for recipe in drawn]
-        affordable = [index for index, cost in enumerate(predicted) if cost <= seconds] or [
-            min(range(len(drawn)), key=predicted.__getitem__)
-        ]
+        affordable = [index for index, cost in enumerate(predicted) if cost <= seconds]
+        if not affordable:
+            return None
         chosen = most_promising(
             [drawn[index] for index in affordable],
             [predicted[index] for index in affordable],
@@ -216,7 +244,7 @@ class SearchEngine:
         if before is not None and self._settings.sign * outcome.value <= before:
             return
         for other, study in self._studies.items():
-            if other != group and not study.queued():
+            if other != group and other not in self._closed and not study.queued():
                 study.enqueue(member.hyperparameters, "promoted")
 
     # What is known.
@@ -229,11 +257,13 @@ class SearchEngine:
             if assignment.group == name and assignment.race is None
             for member in assignment.members
         ]
-        trials = study.trials()
+        trials = sorted(study.trials(), key=lambda trial: trial.started + trial.seconds)
+        is_closed = name in self._closed
         return GroupState(
             group=name,
-            queue=[self._predict(name, recipe) for recipe in study.queued()],
+            queue=[] if is_closed else [self._predict(name, recipe) for recipe in study.queued()],
             running=len(running),
+            is_closed=is_closed,
             values=[None if trial.value is None else self._settings.sign * trial.value for trial in trials],
             seconds=sum(trial.seconds for trial in trials)
             + sum(
@@ -242,6 +272,12 @@ class SearchEngine:
                 if assignment.group == name and assignment.race is None
             ),
         )
+
+    def _work_seconds(self) -> float:
+        """Give what trials have worked together, the running ones so far."""
+        ended = sum(trial.seconds for study in self._studies.values() for trial in study.trials())
+        running = (name for name, assignment in self._running.items() if assignment.race is None)
+        return ended + sum(self._elapsed_s - self._started_s[name] for name in running)
 
     def _room(self, states: Sequence[GroupState]) -> int:
         """Count the trials that may still start."""
@@ -281,6 +317,7 @@ class SearchEngine:
     def _next_race(self) -> Assignment | Literal["wait"] | None:
         if self._finals is None:
             self._finals = self._make_finals({name: study.trials() for name, study in self._studies.items()})
+            self._finals = replace(self._finals, closed=self._closed)
         running = [assignment.race for assignment in self._running.values() if assignment.race is not None]
         run = self._finals.with_runs(self._race_runs).next_run(
             running,
@@ -293,8 +330,10 @@ class SearchEngine:
         return Assignment(kind="race", group=run.group, members=(member,), seconds=run.predicted_s, race=run)
 
     def _race_seconds(self) -> float:
-        """Give the seconds of work that the races may take: a quarter of the trials', so a fifth of all."""
+        """Give the seconds of work that all races may take: a quarter of the trials', so a fifth of all."""
+        spending = self._settings.spending
         spent = sum(trial.seconds for study in self._studies.values() for trial in study.trials())
-        limit = self._settings.spending.seconds
-        left = float("inf") if limit is None else max(0.0, limit - self._elapsed_s) * self._settings.workers
-        return min(spent / 4, left)
+        raced = sum(run.seconds for run in self._race_runs)
+        left = math.inf if spending.seconds is None else max(0.0, spending.seconds - self._elapsed_s)
+        work_left = math.inf if spending.work_seconds is None else spending.work_seconds - spent
+        return min(spent / 4, raced + left * self._settings.workers, work_left)

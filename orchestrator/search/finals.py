@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -13,7 +13,7 @@ import numpy as np
 from orchestrator.errors import SearchError
 from orchestrator.records import Hyperparameters, RaceRun, Recipe, Trial
 from orchestrator.search.pooling import Matrix, PooledScores, pool_scores
-from orchestrator.search.racing import INTERVAL, Finalist, Race, Role, decide
+from orchestrator.search.racing import INTERVAL, Finalist, Race, Role, decide, points
 from orchestrator.storage import digest
 
 # Half of the binomial variance of an accuracy is common to all recipes judged on the same images; a repeated
@@ -37,6 +37,7 @@ class Finals:
     """Hold the finished trials of every group and the races of their finalists so far.
 
     A group has at most `most_finalists`, two at least: more than its share of a budget would leave others without.
+    Groups that are `closed` have their recipes already: their trials count, and they race no more.
     """
 
     trials: Mapping[str, Sequence[Trial]]
@@ -45,6 +46,7 @@ class Finals:
     predict: Callable[[str, Hyperparameters], float]
     most_finalists: int = 4
     runs: Sequence[RaceRun] = ()
+    closed: Collection[str] = ()
 
     @property
     def sign(self) -> float:
@@ -55,7 +57,9 @@ class Finals:
         """Give the same finals with these finished runs; of groups without a usable trial there are none."""
         finals = replace(self, runs=tuple(runs))
         # What the trials say does not change while finalists race: it is worked out once.
-        finals.__dict__.update({name: self.__dict__[name] for name in ("_table", "finalists") if name in self.__dict__})
+        finals.__dict__.update(
+            {name: self.__dict__[name] for name in ("_table", "_pooled", "finalists") if name in self.__dict__}
+        )
         return finals
 
     def next_run(self, running: Sequence[RaceRun], *, max_runs: int, seconds: float) -> RaceRun | None:
@@ -68,7 +72,7 @@ class Finals:
         taken = {(run.group, run.recipe, run.resplit) for run in [*self.runs, *running]}
         runs_left = max_runs - len(self.runs) - len(running)
         seconds_left = seconds - sum(run.seconds for run in self.runs) - sum(run.predicted_s for run in running)
-        races = {group: self.race(group) for group in self.finalists}
+        races = {group: self.race(group) for group in self.finalists if group not in self.closed}
         costs = {group: sum(finalist.seconds for finalist in race.survivors) for group, race in races.items()}
         for group in sorted(races, key=lambda name: (races[name].rounds, -costs[name])):
             planned = races[group].next_runs()
@@ -98,7 +102,12 @@ class Finals:
         """Choose a group's recipe. Raises SearchError listing the errors when none of its trials is usable."""
         if group not in self.finalists:
             raise _nothing_usable(group, self.trials[group])
-        verdict = decide(self.race(group), incumbent=self._incumbent(group))
+        verdict = decide(
+            self.race(group),
+            incumbent=self._incumbent(group),
+            name="the recipe of the best trial" if self._pooled is None else "the pooled recipe",
+            describe=self._describe,
+        )
         if verdict is None:
             key, reason = self._unraced(group)
             role = next(finalist.role for finalist in self.finalists[group] if finalist.key == key)
@@ -108,12 +117,12 @@ class Finals:
             key, role, reason = verdict.finalist.key, verdict.finalist.role, verdict.reason
             score, error, runs = self.sign * verdict.score, verdict.standard_error, verdict.runs
         hyperparameters = self._recipes[key]
-        source = self._trial_of(group, hyperparameters)
+        source, is_own = self._trial_of(group, hyperparameters)
         return Recipe(
             group=group,
             trial_id=source.trial_id,
             metric=self.metric,
-            value=source.value if source.value is not None else math.nan,
+            value=source.value if is_own else None,
             hyperparameters=hyperparameters,
             origin=role,
             reason=reason,
@@ -134,9 +143,11 @@ class Finals:
         incumbent = self._incumbent(group)
         fixed = key_of(self.facts[group].fixed_rule)
         own = sorted(self._own(group), key=lambda entry: entry[1], reverse=True)
-        names: dict[str, Role] = {incumbent: "pooled" if len(self.trials) > 1 else "group"}
-        for key, _ in own[: _OWN_FINALISTS + 1]:
-            if len(names) <= _OWN_FINALISTS - (len(self.trials) > 1):
+        names: dict[str, Role] = {incumbent: "group" if self._pooled is None else "pooled"}
+        # The pooled recipe, the group's own, and a place for the fixed rule; two where the budget is small.
+        most = min(1 + _OWN_FINALISTS, max(2, self.most_finalists - 1))
+        for key in [key for key, _ in own if key != fixed][: _OWN_FINALISTS + 1]:
+            if len(names) < most:
                 names.setdefault(key, "group")
         scores = dict(own)
         spread = 4 * math.sqrt(2 * _noise_variance(own[0][1], self.facts[group].num_validation, self.metric))
@@ -147,7 +158,12 @@ class Finals:
         ]
 
     def _incumbent(self, group: str) -> str:
-        """Name the recipe that is best over all groups; a group alone has its own best."""
+        """Name the recipe that is best over all groups, or the group's own best where none was tried widely."""
+        return self._pooled or max(self._own(group), key=lambda entry: entry[1])[0]
+
+    @cached_property
+    def _pooled(self) -> str | None:
+        """Name the recipe that is best over all groups, of those that half of the groups have tried."""
         pooled, table = self._table, self._keys
         if len(self.trials) > 1 and np.isfinite(pooled.recipe_scores).any():
             tried = np.isfinite(pooled.shrunk).sum(axis=0)
@@ -156,20 +172,24 @@ class Finals:
             sure = pooled.recipe_scores - np.sqrt(pooled.recipe_variances)
             if widely.any():
                 return table[int(np.argmax(np.where(widely, np.nan_to_num(sure, nan=-np.inf), -np.inf)))]
-        return max(self._own(group), key=lambda entry: entry[1])[0]
+        return None
 
     def _unraced(self, group: str) -> tuple[str, str]:
         """Choose without a race: the incumbent, unless the group's own best is better beyond the interval."""
         incumbent = self._incumbent(group)
-        if len(self.trials) == 1:
-            return incumbent, "the best trial; the budget held no race"
+        why = "no run of it has ended well" if any(run.group == group for run in self.runs) else "the budget held none"
+        if self._pooled is None:
+            return incumbent, f"the best trial, without a race: {why}"
         own = dict(self._own(group))
         best = max(own, key=lambda key: own[key])
         noise = math.sqrt(2 * _noise_variance(own[best], self.facts[group].num_validation, self.metric))
         level = self._pooled_score(group, incumbent)
         if best != incumbent and own[best] - own.get(incumbent, level) > INTERVAL * noise:
-            return best, "its trial beat the pooled recipe beyond the interval; the budget held no race"
-        return incumbent, "best over all groups; the budget held no race"
+            return best, f"its trial beat the pooled recipe beyond the interval, without a race: {why}"
+        return incumbent, f"best over all groups, without a race: {why}"
+
+    def _describe(self, difference: float) -> str:
+        return f"{difference:.3f} nats" if self.metric == "val_loss" else points(difference)
 
     def _pooled_score(self, group: str, key: str) -> float:
         row, column = list(self.trials).index(group), self._keys.index(key)
@@ -219,11 +239,12 @@ class Finals:
             if trial.status == "complete" and trial.value is not None
         ]
 
-    def _trial_of(self, group: str, hyperparameters: Hyperparameters) -> Trial:
-        """Find the trial of a recipe: the group's own, else another group's."""
+    def _trial_of(self, group: str, hyperparameters: Hyperparameters) -> tuple[Trial, bool]:
+        """Find the trial of a recipe: the group's own, which the second value says, else another group's."""
         own = {trial.trial_id for trial in self.trials[group]}
         found = [trial for trial in self._usable() if trial.hyperparameters == hyperparameters]
-        return min(found, key=lambda trial: trial.trial_id not in own)
+        source = min(found, key=lambda trial: trial.trial_id not in own)
+        return source, source.trial_id in own
 
     def _run(self, group: str, finalist: Finalist, resplit: int) -> RaceRun:
         return RaceRun(

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from orchestrator.records import Hyperparameters, Recipe, Record, SearchResult
+from orchestrator.records import Hyperparameters, Record, SearchResult
 
 _FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 # Beyond this ratio of image sizes the same stage sees other things, and its depth and rate carry over less.
@@ -59,13 +59,17 @@ class LibraryEntry(Record):
         cls,
         experiment: str,
         result: SearchResult,
-        recipe: Recipe,
+        recipe: Hyperparameters,
+        value: float,
         *,
         profile: GroupProfile,
         weights_digest: str,
         created: float,
     ) -> LibraryEntry:
-        """Make the entry of a finished search, with the search's fingerprint; what is not finite is left out."""
+        """Make the entry of a finished search, with its fingerprint, that chose `recipe` for its score `value`.
+
+        Measures that are not finite are left out.
+        """
         curve = best_so_far(result)
         return cls(
             fingerprint=result.fingerprint,
@@ -79,8 +83,8 @@ class LibraryEntry(Record):
             num_stages=profile.num_stages,
             image_size=profile.image_size,
             metric="val_loss" if result.metric == "val_loss" else "val_accuracy",
-            recipe=recipe.hyperparameters,
-            value=recipe.value,
+            recipe=recipe,
+            value=value,
             curve=curve,
             seconds=sum(trial.seconds for trial in result.trials) + sum(run.seconds for run in result.race),
             created=created,

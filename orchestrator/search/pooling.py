@@ -34,9 +34,9 @@ class PooledScores:
 def pool_scores(scores: Matrix, variances: Matrix) -> PooledScores:
     """Fit scores [G, R] with known noise variances [G, R]; NaN marks recipes that a group did not try.
 
-    An additive fit by weighted least squares; the interaction's variance by the method of moments (DerSimonian and
-    Laird, "Meta-analysis in clinical trials", 1986) over the better half of the recipes; shrinkage as in Efron and
-    Morris (1975).
+    An additive fit by weighted least squares; the interaction's variance by the method of moments without
+    weights (Hedges, "A random effects model for effect sizes", 1983) over the better half of the recipes; shrinkage
+    as in Efron and Morris (1975). What only one group has tried is not shrunk: there is nothing to hold it against.
     """
     seen = np.isfinite(scores)
     interaction = 0.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -104,6 +104,11 @@ class Race:
         return mean, math.sqrt(variance * (1 / count + self.overlap)), count
 
 
+def points(difference: float) -> str:
+    """Write a difference of two accuracies."""
+    return f"{100 * difference:.1f} points"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
     """Say which finalist a group gets, and why; `score` and `standard_error` are of its runs in the race."""
@@ -115,11 +120,13 @@ class Verdict:
     reason: str
 
 
-def decide(race: Race, *, incumbent: str) -> Verdict | None:
-    """Give the group's own best only when it beats the incumbent, the pooled recipe, beyond its interval.
+def decide(
+    race: Race, *, incumbent: str, name: str = "the pooled recipe", describe: Callable[[float], str] = points
+) -> Verdict | None:
+    """Give the group's own best only when it beats the incumbent, which `name` says in words, beyond its interval.
 
     Otherwise the incumbent, or a cheaper finalist within one standard error of it. None when the incumbent has no
-    run to be compared by.
+    run to be compared by. `describe` writes a difference with its unit.
     """
     scored = [finalist for finalist in race.finalists if _scores(race, finalist.key)]
     by_key = {finalist.key: finalist for finalist in scored}
@@ -134,7 +141,7 @@ def decide(race: Race, *, incumbent: str) -> Verdict | None:
             wins.append((difference, error, rival))
     if wins:
         difference, error, chosen = max(wins, key=lambda win: win[0])
-        reason = f"better than the pooled recipe by {100 * difference:.1f} points (standard error {100 * error:.1f})"
+        reason = f"better than {name} by {describe(difference)} (standard error {describe(error)})"
     cheaper = [
         finalist
         for finalist in [*rivals, by_key[incumbent]]
@@ -144,8 +151,8 @@ def decide(race: Race, *, incumbent: str) -> Verdict | None:
         and _within_one_error(race, chosen.key, finalist.key)
     ]
     if cheaper:
-        better, chosen = chosen, min(cheaper, key=lambda finalist: finalist.seconds)
-        reason = f"within one standard error of {better.key}, and cheaper"
+        chosen = min(cheaper, key=lambda finalist: finalist.seconds)
+        reason = "within one standard error of the best, and cheaper"
     scores = _scores(race, chosen.key)
     variance = (2 * race.noise**2 / 2 + float(np.var(scores)) * len(scores)) / (2 + len(scores) - 1)
     return Verdict(

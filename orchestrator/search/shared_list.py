@@ -78,7 +78,7 @@ def at(distribution: BaseDistribution, share: float) -> ParameterValue:
 
 
 def share_of(distribution: BaseDistribution, value: ParameterValue) -> float:
-    """Give the place of a value in a distribution's range, from 0 to 1: the inverse of `at`."""
+    """Give the place of a value in a distribution's range: 0 at its low end, 1 at its high one, in its own scale."""
     if isinstance(distribution, CategoricalDistribution):
         return (distribution.choices.index(value) + 0.5) / len(distribution.choices)
     if isinstance(distribution, (IntDistribution, FloatDistribution)) and isinstance(value, (int, float)):

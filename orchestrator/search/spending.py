@@ -49,7 +49,7 @@ class Spending:
 
 @dataclass(frozen=True, kw_only=True)
 class GroupState:
-    """Hold what is known of one group's search.
+    """Hold what is known of one group's search; a closed one's has ended, and only counts.
 
     `queue` has the predicted seconds of listed trials that have not started, in order. `values` are the results of
     finished trials in the order they ended, greater being better, None for failed ones; `seconds` is what they took
@@ -61,6 +61,7 @@ class GroupState:
     running: int
     values: Sequence[float | None]
     seconds: float
+    is_closed: bool = False
 
     @property
     def started(self) -> int:
@@ -88,27 +89,33 @@ class Move:
 def next_move(groups: Sequence[GroupState], spending: Spending, *, elapsed_s: float) -> Move | None:
     """Choose the next trial; None when the budget does not hold another one.
 
-    First every group's list, the cheapest trial first, so that groups are compared on the same recipes early. Then
-    every group up to the floor, and then those that do not stagnate: always the one that has cost least so far.
-    When all stagnate, all go on. `elapsed_s` is search time used, resumes included and downtime not; a trial is only
-    started when its predicted seconds fit into what is left.
+    First one trial of every group's list; then the lists up to an even share, the cheapest trial first, so that
+    groups are compared on the same recipes early. Then every group up to the floor, and then those that do not
+    stagnate: always the one that has cost least so far, from its list before its sampler. When all stagnate, all go
+    on. `elapsed_s` is search time used, resumes included and downtime not; a trial is only started when its predicted
+    seconds fit into what is left.
     """
     if sum(group.started for group in groups) >= spending.search_trials:
         return None
     work_left = spending.search_work_seconds - sum(group.seconds for group in groups)
     room = min(spending.search_seconds - elapsed_s, work_left)
-    listed = [group for group in groups if group.queue and group.queue[0] <= room]
+    share = _share(groups, spending)
+    candidates = [group for group in groups if not group.is_closed]
+    listed = [group for group in candidates if group.queue and group.queue[0] <= room and group.started < share]
     if listed:
-        cheapest = min(listed, key=lambda group: (group.queue[0], group.started, group.seconds))
+        first = [group for group in listed if group.started == 0]
+        cheapest = min(first or listed, key=lambda group: (group.queue[0], group.started, group.seconds))
         return Move(group=cheapest.group, origin="listed", seconds=cheapest.queue[0])
-    if room <= 0:
+    if room <= 0 or not candidates:
         return None
-    below_floor = [group for group in groups if group.started < min(spending.floor, _share(groups, spending))]
-    moving = [group for group in groups if not group.stagnates(spending)]
-    least = min(below_floor or moving or list(groups), key=lambda group: (group.seconds, group.started))
+    below_floor = [group for group in candidates if group.started < min(spending.floor, share)]
+    moving = [group for group in candidates if not group.stagnates(spending)]
+    least = min(below_floor or moving or candidates, key=lambda group: (group.seconds, group.started))
+    if least.queue and least.queue[0] <= room:
+        return Move(group=least.group, origin="listed", seconds=least.queue[0])
     return Move(group=least.group, origin="sampler", seconds=room)
 
 
 def _share(groups: Sequence[GroupState], spending: Spending) -> int:
-    """Give an even share of the search's trials."""
-    return spending.search_trials // max(1, len(groups))
+    """Give an even share of the search's trials, rounded up."""
+    return math.ceil(spending.search_trials / max(1, len(groups)))

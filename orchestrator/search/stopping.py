@@ -38,7 +38,7 @@ class StoppingRule:
     def stops(self, values: Sequence[float], seen: Sequence[float], *, rung: float) -> bool:
         """Tell whether a trial with `values` so far ends at a rung where others had reached `seen`.
 
-        All are such that greater is better; the best one so far counts. A value that is not finite ends it anywhere.
+        All are such that greater is better; the best one so far counts. A value that is not finite ends it.
         """
         if not math.isfinite(values[-1]):
             return True

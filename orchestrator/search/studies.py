@@ -100,17 +100,22 @@ class GroupStudy:
         A trial that is queued again keeps its origin and goes first. Call before the first `ask`, and
         never while another process works on the study.
         """
-        trials = self._all_trials()
-        left_running = [trial for trial in trials if trial.state == TrialState.RUNNING]
-        already_queued = {trial.user_attrs.get("repeats") for trial in trials}
-        for trial in left_running:
-            # Queued first: dying between the two steps must lose no trial, and repeats none.
-            parameters = parameters_of(trial)
-            if parameters and trial.number not in already_queued:
-                self._enqueue(parameters, origin=origin_of(trial), repeats=trial.number, place=place_of(trial)[1])
-            self._set_attribute(trial.number, "interrupted", True)
-            self._study.tell(trial.number, state=TrialState.FAIL)
+        left_running = [trial.number for trial in self._all_trials() if trial.state == TrialState.RUNNING]
+        for number in left_running:
+            self.take_back(number)
         return len(left_running)
+
+    def take_back(self, number: int) -> None:
+        """End a running trial whose worker is gone, and queue its configuration again, to go first."""
+        trials = self._all_trials()
+        trial = next(trial for trial in trials if trial.number == number)
+        already_queued = {trial.user_attrs.get("repeats") for trial in trials}
+        # Queued first: dying between the two steps must lose no trial, and repeats none.
+        parameters = parameters_of(trial)
+        if parameters and number not in already_queued:
+            self._enqueue(parameters, origin=origin_of(trial), repeats=number, place=place_of(trial)[1])
+        self._set_attribute(number, "interrupted", True)
+        self._study.tell(number, state=TrialState.FAIL)
 
     def enqueue(self, hyperparameters: Hyperparameters, origin: TrialOrigin) -> bool:
         """List a configuration, clipped to the space; False, and nothing done, when the study knows it already."""
@@ -127,19 +132,18 @@ class GroupStudy:
     def ask(
         self,
         origin: Literal["listed", "sampler"] = "sampler",
-        candidates: Callable[[list[Hyperparameters]], int] | None = None,
+        candidates: Callable[[list[Hyperparameters]], int | None] | None = None,
     ) -> Asked | None:
-        """Start a trial: its number and configuration; None when a listed one is wanted and none is.
+        """Start a trial: its number and configuration; None when a listed one is wanted and none is, or none chosen.
 
         "listed" starts the next of the queue. "sampler" draws configurations that differ and starts the one whose
         index `candidates` gives, by default the first; a configuration comes twice only when the space holds no other.
         """
         if origin == "listed":
             return self._start_listed()
-        drawn = self._propose(1 if candidates is None else self._num_candidates, {})
-        if not drawn:
-            return self._start(self._repeat())
-        return self._start(drawn[0 if candidates is None else candidates(drawn)])
+        drawn = self._propose(1 if candidates is None else self._num_candidates, {}) or [self._repeat()]
+        chosen = 0 if candidates is None else candidates(drawn)
+        return None if chosen is None else self._start(drawn[chosen])
 
     def ask_many(self, count: int, fixed: Mapping[str, ParameterValue]) -> list[Asked]:
         """Start `count` drawn trials with some values fixed, all of them new; fewer when the space holds no more.

@@ -11,9 +11,11 @@ from pydantic import ValidationError
 from orchestrator.records import RaceRun, Trial, Value
 from orchestrator.stages.journals import Journal
 
+_KEEP_TIME_EVERY_S = 30.0
+
 
 class LedgerEntry(Value):
-    """Record one finished assignment.
+    """Record one finished assignment, or with the kind "clock" only that the search still ran.
 
     `study` is the fingerprint of the group's study, so that entries of an older search count no more. `elapsed_s` is
     the search time when it ended: over all resumes, without the time in between.
@@ -21,9 +23,9 @@ class LedgerEntry(Value):
 
     study: str
     group: str
-    kind: Literal["trial", "heads", "race"]
-    trials: list[str]
-    seconds: float
+    kind: Literal["trial", "heads", "race", "clock"]
+    trials: tuple[str, ...] = ()
+    seconds: float = 0.0
     elapsed_s: float
     race: RaceRun | None = None
 
@@ -42,10 +44,19 @@ class SearchLedger:
         self._entries = [entry for entry in _read(journal) if self._studies.get(entry.group) == entry.study]
         self._started = time.monotonic()
         self._before_s = max((entry.elapsed_s for entry in self._entries), default=0.0)
+        self._kept_s = self._before_s
 
     def elapsed_s(self) -> float:
         """Give the seconds of search so far."""
         return self._before_s + time.monotonic() - self._started
+
+    def keep_time(self) -> float:
+        """Give the seconds of search so far, and write them down now and then: a long trial may never end."""
+        elapsed_s = self.elapsed_s()
+        if elapsed_s - self._kept_s >= _KEEP_TIME_EVERY_S:
+            group, study = next(iter(self._studies.items()))
+            self._write(LedgerEntry(study=study, group=group, kind="clock", elapsed_s=elapsed_s))
+        return elapsed_s
 
     @property
     def race_runs(self) -> list[RaceRun]:
@@ -64,12 +75,16 @@ class SearchLedger:
             study=self._studies[group],
             group=group,
             kind=kind,
-            trials=[trial.trial_id for trial in outcomes],
+            trials=tuple(trial.trial_id for trial in outcomes),
             seconds=sum(trial.seconds for trial in outcomes),
             elapsed_s=self.elapsed_s(),
             race=race,
         )
+        self._write(entry)
+
+    def _write(self, entry: LedgerEntry) -> None:
         self._entries.append(entry)
+        self._kept_s = entry.elapsed_s
         self._journal.path.parent.mkdir(parents=True, exist_ok=True)
         with self._journal.path.open("a", encoding="utf-8") as stream:
             stream.write(entry.model_dump_json() + "\n")

@@ -40,12 +40,15 @@ def add_entry(context: GroupContext, group: Group, result: SearchResult, recipe:
 
     A library that cannot be written costs later searches a warm start, and is said.
     """
-    if not math.isfinite(recipe.value):
+    # A score of the race is the better one; what another group's trial reached says nothing of this one.
+    value = recipe.value if recipe.score is None else recipe.score
+    if value is None or not math.isfinite(value):
         return
     entry = LibraryEntry.of_search(
         context.config.name,
         result,
-        recipe,
+        recipe.hyperparameters,
+        value,
         profile=_profile(context, group),
         weights_digest=context.backbone.digest,
         created=time.time(),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orchestrator.cluster.group_samples import GroupSamples
-from orchestrator.cluster.resources import trial_resources
+from orchestrator.cluster.resources import slots, trial_resources
 from orchestrator.cluster.trials import describe_outcome
 from orchestrator.cluster.tuning import TuningPlan, run_search
 from orchestrator.errors import ConfigError, SearchError, StorageError
@@ -33,6 +33,7 @@ _LEDGER = "search/ledger.jsonl"
 _SHARED_SHARE = 2 / 3
 _SHARE_ALONE = 1 / 2
 _MOST_SHARED = 16
+_AT_ONCE_FOR_EACH_GROUP = 2
 
 
 def search(context: GroupContext) -> int:
@@ -43,7 +44,9 @@ def search(context: GroupContext) -> int:
     pending = [group for group in context.groups.groups if _find(context, group) is None]
     if not pending:
         return 0
-    samples = {group.name: context.samples(group) for group in pending}
+    # Groups that have their recipes are held against the others still: a search that was cut off between two recipes
+    # must not choose otherwise than one that was not.
+    samples = {group.name: context.samples(group) for group in context.groups.groups}
     inputs = prepare_inputs(context, samples)
     run = _SearchRun.open(context, pending, inputs)
     before = run.num_trials
@@ -92,12 +95,15 @@ class _SearchRun:
     plan: TuningPlan
 
     @classmethod
-    def open(cls, context: GroupContext, groups: list[Group], inputs: SharedInputs) -> _SearchRun:
+    def open(cls, context: GroupContext, pending: list[Group], inputs: SharedInputs) -> _SearchRun:
         """Open the studies and the ledger where an earlier execution has left them."""
-        search = context.config.search
+        search, groups = context.config.search, context.groups.groups
+        closed = {group.name for group in groups} - {group.name for group in pending}
         space = SearchSpace.from_config(search, context.backbone.num_stages)
         resources = trial_resources(search, use_gpu=context.use_gpu, gpu_share=inputs.gpu_share)
-        settings = _settings(context, groups, inputs, resources)
+        settings = _settings(context, inputs, resources)
+        plan = _tuning_plan(context, settings, resources)
+        settings = replace(settings, workers=plan.trials_at_once(context.shape))
         journals = {group.name: Journal(context.path(group.name, "study.log")) for group in groups}
         studies = {
             group.name: _open_study(context, group, journals[group.name], space, settings, inputs) for group in groups
@@ -126,6 +132,7 @@ class _SearchRun:
             ),
             race_runs=ledger.race_runs,
             elapsed_s=ledger.elapsed_s(),
+            closed=closed,
         )
         return cls(
             context=context,
@@ -134,7 +141,7 @@ class _SearchRun:
             journals=[*journals.values(), ledger_journal],
             ledger=ledger,
             engine=engine,
-            plan=_tuning_plan(context, settings, resources),
+            plan=plan,
         )
 
     @property
@@ -154,21 +161,26 @@ class _SearchRun:
             self.context.workbench,
             self.plan,
             self.context.shape,
-            clock=self.ledger.elapsed_s,
+            clock=self.ledger.keep_time,
             on_finished=self._record,
+            on_lost=self._say_lost,
         )
         started = sum(study.progress() for study in self.studies.values())
         wanted = self.engine.settings.spending.search_trials
-        if started < wanted:
+        budget = self.context.config.search.budget
+        if started < wanted and (budget.time_budget_s is not None or budget.gpu_hours is not None):
             self.context.say(
-                f"search: the budget of time was spent after {started} of {wanted} trials; "
-                "a search with a larger search.budget goes on from here"
+                f"search: the budget of {'GPU-hours' if budget.time_budget_s is None else 'time'} was spent after "
+                f"{started} of {wanted} trials; a search with a larger search.budget goes on from here"
             )
 
     def keep(self) -> None:
         """Copy the journals to the run directory."""
         for journal in self.journals:
             journal.keep(at_once=True)
+
+    def _say_lost(self, assignment: Assignment) -> None:
+        self.context.say(f"search {assignment.group}: the worker of {assignment.name} died; it runs once more")
 
     def _record(self, assignment: Assignment, outcomes: list[Trial]) -> None:
         race = self.engine.race_runs[-1] if assignment.race is not None else None
@@ -181,11 +193,8 @@ class _SearchRun:
                 journal.keep()
 
 
-def _settings(
-    context: GroupContext, groups: list[Group], inputs: SharedInputs, resources: dict[str, float]
-) -> EngineSettings:
+def _settings(context: GroupContext, inputs: SharedInputs, resources: dict[str, float]) -> EngineSettings:
     search = context.config.search
-    share = len(groups) / len(context.groups.groups)
     budget = search.budget
     gpus = resources.get("GPU", 0.0) * search.num_workers_per_trial
     if budget.gpu_hours is not None and gpus == 0:
@@ -195,7 +204,7 @@ def _settings(
             remedy="Set search.budget.time_budget_s, or train.use_gpu and search.resources_per_trial.",
         )
     spending = Spending(
-        num_trials=round(budget.trials * share) if budget.trials is not None else search.num_samples * len(groups),
+        num_trials=budget.trials or search.num_samples * len(context.groups.groups),
         seconds=budget.time_budget_s,
         work_seconds=None if budget.gpu_hours is None else 3600 * budget.gpu_hours / gpus,
         tolerance=0.0,
@@ -211,10 +220,13 @@ def _settings(
 
 
 def _tuning_plan(context: GroupContext, settings: EngineSettings, resources: dict[str, float]) -> TuningPlan:
-    search = context.config.search
+    search, most = context.config.search, context.config.search.max_concurrent_trials
+    if most is None and context.shape.elastic:
+        # A cluster that grows with what waits would start all trials at once, and none would learn from another.
+        most = max(slots(resources, context.shape), _AT_ONCE_FOR_EACH_GROUP * len(context.groups.groups))
     return TuningPlan(
         resources_per_trial=resources,
-        max_concurrent_trials=search.max_concurrent_trials,
+        max_concurrent_trials=most,
         use_gpu=context.use_gpu,
         stall_timeout_s=context.config.cluster.stall_timeout_s,
         metric=search.metric,
@@ -300,9 +312,8 @@ def _finish(context: GroupContext, run: _SearchRun, group: Group) -> SearchError
         return error
     context.write(group.name, "recipe.json", recipe)
     add_entry(context, group, result, recipe)
+    value = recipe.value if recipe.score is None else recipe.score
+    reached = "" if value is None else f", {config.metric} {value:.3f}"
     source = {"group": "its own recipe", "pooled": "the pooled recipe", "fixed_rule": "the fixed rule"}[recipe.origin]
-    context.say(
-        f"search {group.name}: {source}, {config.metric} {recipe.value:.3f} ({describe(recipe.hyperparameters)}): "
-        f"{recipe.reason}"
-    )
+    context.say(f"search {group.name}: {source}{reached} ({describe(recipe.hyperparameters)}): {recipe.reason}")
     return None

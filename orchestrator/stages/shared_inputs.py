@@ -107,6 +107,7 @@ def prepare_inputs(context: GroupContext, samples: dict[str, GroupSamples]) -> S
         directory=_cache_uri(context),
         use_gpu=context.use_gpu,
         largest_batch=context.config.search.largest_batch,
+        stall_timeout_s=context.config.cluster.stall_timeout_s,
         dtype=context.config.cache.dtype,
     )
     probe_seconds = time.perf_counter() - started
@@ -144,7 +145,7 @@ def _decide(context: GroupContext, samples: Mapping[str, GroupSamples], figures:
     longest = [_epochs_at(space, place) for place in (0.0, 0.5, 1.0)]
     epochs = expected_epochs(
         dict.fromkeys(searched, 1 / max(1, len(searched))),
-        num_trials=search.num_samples,
+        num_trials=_trials_of_each_group(context),
         mean_epochs=float(np.mean(longest)),
     )
     workload = Workload(
@@ -154,6 +155,11 @@ def _decide(context: GroupContext, samples: Mapping[str, GroupSamples], figures:
         epochs={} if cache.activations == "never" else epochs,
     )
     return plan_cache(figures, workload, max_bytes=cache.max_bytes, always=cache.activations == "always")
+
+
+def _trials_of_each_group(context: GroupContext) -> int:
+    search, num_groups = context.config.search, len(context.groups.groups)
+    return search.num_samples if search.budget.trials is None else -(-search.budget.trials // num_groups)
 
 
 def _worth(plan: DepthPlan) -> float:

@@ -275,6 +275,20 @@ def test_a_damaged_entry_is_rebuilt(data: Path, tmp_path: Path) -> None:
     }
 
 
+def test_damage_anywhere_is_found_before_a_training_begins(data: Path, tmp_path: Path) -> None:
+    samples, reader = ingest(data, tmp_path / "run")
+    index = build_activations(samples, reader, a_workbench(), a_plan(tmp_path / "cache", 6))
+    train = samples.where(split="train")
+    rows = index.rows(train, 6)
+    rows.check()
+    last = tmp_path / "cache" / f"{rows.entries[0][int(rows.shards.max())]}.npy"
+    content = bytearray(last.read_bytes())
+    content[-1] ^= 1
+    last.write_bytes(content)
+    with pytest.raises(DataError, match="must be there and whole"):
+        index.rows(train, 6).check()
+
+
 def test_a_pass_rebuilds_what_it_finds_damaged_beside_what_is_missing(data: Path, tmp_path: Path) -> None:
     samples, reader = ingest(data, tmp_path / "run")
     build_activations(samples, reader, a_workbench(), a_plan(tmp_path / "cache", 6))

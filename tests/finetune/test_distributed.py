@@ -94,6 +94,9 @@ class RowsOfOneRank:
             raise DataError("an entry must be readable", value="damaged")
         return np.zeros((len(positions), 8 * 8 * 8), dtype=np.float32)
 
+    def check(self) -> None:
+        self.take(np.zeros(1, dtype=np.int64), 0)
+
 
 def a_store_that_one_rank_cannot_read(rank: int) -> Outcome:
     rows, layout = RowsOfOneRank(rank), Layout(shape=(8, 8, 8), channels_last=True)

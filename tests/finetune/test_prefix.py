@@ -107,6 +107,9 @@ class ArrayRows:
     def take(self, positions: NDArray[np.int64], draw: int) -> NDArray[Any]:
         return self.rows[positions]
 
+    def check(self) -> None:
+        pass
+
 
 def stored(classifier: Classifier, depth: int, *samples: ArraySamples, dtype: StoredType = "fp32") -> Activations:
     prefix = a_prefix(classifier, depth)
@@ -169,6 +172,9 @@ class DamagedRows:
 
     def take(self, positions: NDArray[np.int64], draw: int) -> NDArray[Any]:
         raise DataError("an entry must be whole", value="damaged")
+
+    def check(self) -> None:
+        self.take(np.zeros(1, dtype=np.int64), 0)
 
 
 def test_activations_that_cannot_be_read_are_computed_instead_and_the_result_says_so(

@@ -18,6 +18,7 @@ NUM_GROUPS = 4
 GROUPS = [f"g{index}" for index in range(NUM_GROUPS)]
 # One trial's score on the same images differs from another's by this much beyond what the images share.
 RUN_DEVIATION = 0.007
+TRAIN_PER_VALIDATION = 5
 
 
 @dataclass(frozen=True)
@@ -45,23 +46,37 @@ class Surface:
 
 @dataclass
 class Simulation:
-    """A search over a surface, with validation sets of a given size."""
+    """A search over a surface, with validation sets of a given size; `noise` times what the choice takes it to be."""
 
     surface: Surface
     num_validation: int
     rng: np.random.Generator
+    noise: float = 1.0
 
     def __post_init__(self) -> None:
         self.common = self.rng.normal(0, self._deviation, NUM_GROUPS)
+        self._of_pool: dict[tuple[int, Hyperparameters], float] = {}
 
     @property
     def _deviation(self) -> float:
-        return math.sqrt(0.5 * 0.16 / self.num_validation)
+        return self.noise * math.sqrt(0.5 * 0.16 / self.num_validation)
 
-    def observe(self, group: int, recipe: Hyperparameters, *, fresh: bool = False) -> float:
-        own = self.rng.normal(0, math.hypot(self._deviation, RUN_DEVIATION))
-        common = self.rng.normal(0, self._deviation) if fresh else self.common[group]
-        return float(np.clip(self.surface.value(group, recipe) + own + common, 0, 1))
+    def observe(self, group: int, recipe: Hyperparameters) -> float:
+        own = self.rng.normal(0, math.hypot(self._deviation, self.noise * RUN_DEVIATION))
+        return float(np.clip(self.surface.value(group, recipe) + own + self.common[group], 0, 1))
+
+    def race_on(self, group: int, recipe: Hyperparameters) -> float:
+        """Observe a recipe on a fresh re-split: what the pool of samples makes of it stays, the rest is drawn anew.
+
+        Runs correlate by the share of validation in the pool, as Nadeau and Bengio assume.
+        """
+        share = 1 / (1 + TRAIN_PER_VALIDATION)
+        deviation = math.hypot(self._deviation, self.noise * RUN_DEVIATION)
+        key = (group, recipe)
+        if key not in self._of_pool:
+            self._of_pool[key] = self.rng.normal(0, deviation * math.sqrt(share))
+        own = self._of_pool[key] + self.rng.normal(0, deviation * math.sqrt(1 - share))
+        return float(np.clip(self.surface.value(group, recipe) + own + self.common[group], 0, 1))
 
     def draw(self) -> Hyperparameters:
         space = SearchSpace.from_config(a_search(), NUM_STAGES)
@@ -97,7 +112,9 @@ class Simulation:
             for group, found in trials.items()
         }
         facts = GroupFacts(
-            num_train=5 * self.num_validation, num_validation=self.num_validation, fixed_rule=self.draw()
+            num_train=TRAIN_PER_VALIDATION * self.num_validation,
+            num_validation=self.num_validation,
+            fixed_rule=self.draw(),
         )
         finals = Finals(
             trials=named,
@@ -107,7 +124,7 @@ class Simulation:
         )
         runs: list[RaceRun] = []
         while (run := finals.next_run([], max_runs=race_runs, seconds=math.inf)) is not None:
-            value = self.observe(GROUPS.index(run.group), run.hyperparameters, fresh=False)
+            value = self.race_on(GROUPS.index(run.group), run.hyperparameters)
             runs.append(run.model_copy(update={"value": value, "seconds": run.predicted_s}))
             finals = finals.with_runs(runs)
         return finals

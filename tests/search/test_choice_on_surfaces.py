@@ -10,12 +10,12 @@ RUNS = 200
 NUM_SAMPLES = 20
 
 
-def gains(*, differ: bool, num_validation: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def gains(*, differ: bool, num_validation: int, noise: float = 1.0) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """Give, in points, what the chosen recipes are worth above one recipe for all, a simulated run each."""
     found = []
     for run in range(RUNS):
         rng = np.random.default_rng([run, num_validation, differ])
-        simulation = Simulation(Surface.draw(rng, differ=differ), num_validation, rng)
+        simulation = Simulation(Surface.draw(rng, differ=differ), num_validation, rng, noise)
         finals = simulation.search(num_samples=NUM_SAMPLES, race_runs=NUM_SAMPLES * NUM_GROUPS // 5)
         found.append(simulation.worth(finals) - simulation.worth_of_one_for_all(num_samples=NUM_SAMPLES))
     return 100 * np.array(found)
@@ -30,6 +30,13 @@ def interval(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> tuple[floa
 def test_alike_groups_lose_at_most_a_fifth_of_a_point_to_one_recipe_for_all(num_validation: int) -> None:
     low, high = interval(gains(differ=False, num_validation=num_validation))
     print(f"alike, {num_validation} validation images: {low:+.2f} to {high:+.2f} points")
+    assert (low + high) / 2 >= -0.2
+
+
+@pytest.mark.parametrize("noise", [0.5, 1.5])
+def test_noise_that_is_not_what_it_is_taken_for_costs_alike_groups_little(noise: float) -> None:
+    low, high = interval(gains(differ=False, num_validation=300, noise=noise))
+    print(f"alike, {noise:g} times the noise: {low:+.2f} to {high:+.2f} points")
     assert (low + high) / 2 >= -0.2
 
 

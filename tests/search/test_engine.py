@@ -50,6 +50,7 @@ def make_engine(open_study: Opener) -> Callable[..., SearchEngine]:
         seconds: float | None = None,
         metric: str = "val_accuracy",
         elapsed_s: float = 0.0,
+        closed: Sequence[str] = (),
     ) -> SearchEngine:
         studies = {group: open_study(group=group, journal=f"{group}.log", search=SEARCH) for group in groups}
         for study in studies.values():
@@ -76,6 +77,7 @@ def make_engine(open_study: Opener) -> Callable[..., SearchEngine]:
             ),
             race_runs=race_runs,
             elapsed_s=elapsed_s,
+            closed=closed,
         )
 
     return make
@@ -207,20 +209,73 @@ def single_trial(engine: SearchEngine) -> Assignment:
 
 
 def test_a_trial_that_falls_behind_at_a_rung_is_stopped(make_engine: Callable[..., SearchEngine]) -> None:
-    engine = make_engine()
-    trial = single_trial(engine)
-    quarter = trial.members[0].hyperparameters.epochs // 4
-    told = [engine.report(trial.name, epoch(number, 0.01), elapsed_s=0.0) for number in range(1, quarter + 1)]
-    # The trials before it are histories of one epoch: they had not come that far when quarter is later.
-    assert told[:-1] == [False] * (quarter - 1)
-    assert engine.epochs_of(trial.name)[-1].val_accuracy == 0.01
+    engine = make_engine(groups=("low",), num_trials=60, heads=1)
+    for _ in range(6):
+        assignment = engine.next(elapsed_s=0.0)
+        assert isinstance(assignment, Assignment)
+        (member,) = assignment.members
+        history = [epoch(number, 0.8) for number in range(1, member.hyperparameters.epochs + 1)]
+        engine.finish(assignment.name, [a_trial(member.hyperparameters, 0.8, trial_id=member.name, history=history)])
+    behind, ahead = single_trial(engine), single_trial(engine)
+    for trial, value, is_stopped in ((behind, 0.01, True), (ahead, 0.9, False)):
+        quarter = trial.members[0].hyperparameters.epochs // 4
+        told = [engine.report(trial.name, epoch(number, value), elapsed_s=0.0) for number in range(1, quarter + 1)]
+        assert told == [False] * (quarter - 1) + [is_stopped]
 
 
-def test_a_running_trial_is_stopped_when_the_time_is_spent(make_engine: Callable[..., SearchEngine]) -> None:
+def test_a_running_trial_is_stopped_when_the_time_of_the_search_is_spent(
+    make_engine: Callable[..., SearchEngine],
+) -> None:
     engine = make_engine(seconds=100.0)
     trial = single_trial(engine)
-    assert not engine.report(trial.name, epoch(1, 0.9), elapsed_s=99.0)
-    assert engine.report(trial.name, epoch(2, 0.9), elapsed_s=100.0)
+    # A fifth of the time is kept for the race.
+    assert not engine.report(trial.name, epoch(1, 0.9), elapsed_s=79.0)
+    assert engine.report(trial.name, epoch(2, 0.9), elapsed_s=80.0)
+
+
+def test_a_trial_that_does_not_fit_the_time_left_is_not_drawn(make_engine: Callable[..., SearchEngine]) -> None:
+    engine = make_engine(seconds=100.0, heads=1)
+    handed = []
+    while isinstance(following := engine.next(elapsed_s=60.0), Assignment):
+        handed.append(following)
+        engine.finish(following.name, outcomes(following))
+    assert handed
+    assert all(assignment.seconds <= 20.0 for assignment in handed if assignment.kind != "race")
+
+
+def test_a_trial_whose_worker_died_runs_once_more_and_fails_then(make_engine: Callable[..., SearchEngine]) -> None:
+    engine = make_engine(num_trials=60, groups=("low",), heads=1)
+    first = engine.next(elapsed_s=0.0)
+    assert isinstance(first, Assignment)
+    assert engine.lose(first.name)
+    second = engine.next(elapsed_s=0.0)
+    assert isinstance(second, Assignment) and second.name != first.name
+    assert second.members[0].hyperparameters == first.members[0].hyperparameters
+    assert not engine.lose(second.name)
+    assert engine.finish(second.name, outcomes(second)) == second
+    assert [trial.trial_id for trial in engine.finals().trials["low"]] == [second.name]
+
+
+def test_a_finalist_whose_worker_died_is_not_out(make_engine: Callable[..., SearchEngine]) -> None:
+    engine = make_engine(num_trials=60)
+    while not (isinstance(following := engine.next(elapsed_s=0.0), Assignment) and following.kind == "race"):
+        assert isinstance(following, Assignment)
+        engine.finish(following.name, outcomes(following))
+    assert engine.lose(following.name)
+    assert engine.race_runs == []
+    assert engine.next(elapsed_s=0.0) == following
+
+
+def test_a_group_that_has_its_recipe_counts_and_is_not_searched(make_engine: Callable[..., SearchEngine]) -> None:
+    whole = make_engine(num_trials=60)
+    run(whole)
+    chosen = {group: whole.finals().recipe(group) for group in GROUPS}
+    # As after a kill between the two recipes: nothing is left to run, and the other one comes out the same.
+    again = make_engine(num_trials=60, race_runs=whole.race_runs, closed=["low"])
+    assert run(again) == []
+    assert again.finals().recipe("high") == chosen["high"]
+    more = make_engine(num_trials=80, race_runs=whole.race_runs, closed=["low"])
+    assert {assignment.group for assignment in run(more)} == {"high"}
 
 
 def test_a_failed_trial_is_a_result_and_the_search_goes_on(make_engine: Callable[..., SearchEngine]) -> None:

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from search_examples import a_trial
 
 from orchestrator.errors import RecordError
-from orchestrator.records import Hyperparameters, RaceRun, Recipe, SearchResult
+from orchestrator.records import Hyperparameters, RaceRun, SearchResult
 from orchestrator.search.library import GroupProfile, LibraryEntry, best_so_far, nearest
 
 
@@ -190,9 +190,10 @@ def test_the_curve_follows_the_order_in_which_trials_ended() -> None:
 
 def test_the_entry_of_a_search_holds_its_recipe_curve_and_whole_cost() -> None:
     result = a_result()
-    recipe = Recipe(group="low", trial_id="low-3", metric="val_accuracy", value=0.7, hyperparameters=a_recipe(4e-3))
     profile = a_profile({"label_entropy": 1.0, "pixel_entropy": math.nan}, num_images=321)
-    entry = LibraryEntry.of_search("shop", result, recipe, profile=profile, weights_digest="w", created=12.0)
+    entry = LibraryEntry.of_search(
+        "shop", result, a_recipe(4e-3), 0.7, profile=profile, weights_digest="w", created=12.0
+    )
     assert (entry.fingerprint, entry.experiment, entry.group, entry.num_images) == ("f1", "shop", "low", 321)
     assert entry.measures == {"label_entropy": 1.0}
     assert (entry.recipe, entry.value, entry.seconds) == (a_recipe(4e-3), 0.7, 17.5)

@@ -64,6 +64,24 @@ def test_lists_come_first_and_of_them_the_cheapest_trial() -> None:
     assert move == Move(group="quick", origin="listed", seconds=1.0)
 
 
+def test_every_group_starts_before_any_works_off_its_list() -> None:
+    groups = [a_group("small", queue=[1.0] * 5, values=[0.5]), a_group("large", queue=[10.0] * 5)]
+    assert next_move(groups, Spending(num_trials=6), elapsed_s=1) == Move(group="large", origin="listed", seconds=10.0)
+
+
+def test_a_list_longer_than_the_share_takes_nothing_from_the_others() -> None:
+    search = MadeUpSearch(Spending(num_trials=6), costs={"small": 1.0, "large": 10.0})
+    search.groups = {name: replace(group, queue=[group.queue[0]] * 5) for name, group in search.groups.items()}
+    search.run()
+    assert sorted(search.started().values()) == [2, 3]
+
+
+def test_a_closed_group_counts_and_gets_nothing() -> None:
+    groups = [a_group("closed", values=[0.5] * 6, is_closed=True), a_group("open", queue=[9.0] * 4)]
+    assert next_move(groups, Spending(num_trials=10), elapsed_s=0) == Move(group="open", origin="listed", seconds=9.0)
+    assert next_move(groups, Spending(num_trials=7), elapsed_s=0) is None
+
+
 def test_all_groups_get_their_list_before_any_gets_more() -> None:
     search = MadeUpSearch(Spending(num_trials=40), costs={"low": 1.0, "high": 30.0})
     search.run()

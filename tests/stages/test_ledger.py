@@ -51,6 +51,18 @@ def test_the_clock_goes_on_where_the_last_entry_stopped_it(tmp_path: Path, monke
     assert second.elapsed_s() == pytest.approx(35)
 
 
+def test_the_time_of_a_trial_that_never_ended_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    first = ledger(tmp_path)
+    for _ in range(1000):
+        now[0] += 1
+        first.keep_time()
+    # Killed here.
+    assert 960 <= ledger(tmp_path).elapsed_s() <= 1000
+    assert len((tmp_path / "search" / "ledger.jsonl").read_text().splitlines()) < 40
+
+
 def test_entries_of_another_study_do_not_count(tmp_path: Path) -> None:
     ledger(tmp_path, low="a").append("low", "race", [TRIAL], RUN)
     changed = ledger(tmp_path, low="b")
