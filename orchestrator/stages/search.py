@@ -11,6 +11,7 @@ from orchestrator.cluster.trials import describe_outcome
 from orchestrator.cluster.tuning import TuningPlan, run_search
 from orchestrator.errors import ConfigError, SearchError, StorageError
 from orchestrator.records import Group, Hyperparameters, Recipe, SearchResult, Trial
+from orchestrator.reporting.findings import saving_finding
 from orchestrator.search.assignments import Assignment
 from orchestrator.search.engine import EngineSettings, SearchEngine
 from orchestrator.search.finals import Finals, GroupFacts
@@ -55,7 +56,7 @@ def search(context: GroupContext) -> int:
     finally:
         run.keep()
     errors = [error for group in pending if (error := _finish(context, run, group))]
-    inputs.write_costs(context, run.trials())
+    context.say(f"search: {saving_finding(inputs.write_costs(context, run.trials()))}")
     if errors:
         raise errors[0]
     # A search that was killed after its last trial has nothing left to run, and still has done its work here.

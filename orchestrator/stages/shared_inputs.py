@@ -50,8 +50,8 @@ class SharedInputs:
         share = (len(mine.train) + len(mine.validation)) / max(1, everyone)
         return recipe.epochs * share * self.plans[recipe.freeze_depth].epoch_s
 
-    def write_costs(self, context: GroupContext, trials: Mapping[str, Sequence[Trial]]) -> None:
-        """Record what was decided for each depth, and what its epochs took."""
+    def write_costs(self, context: GroupContext, trials: Mapping[str, Sequence[Trial]]) -> SearchCosts:
+        """Record what was decided for each depth, and what its epochs took; gives the record."""
         spent = self._spent(trials)
         record = SearchCosts(
             depths=[self._depth_cost(plan, *spent.get(plan.depth, (0.0, 0))) for plan in self.plans],
@@ -61,6 +61,7 @@ class SharedInputs:
             probe_seconds=self.probe_seconds,
         )
         context.run_directory.write(COSTS, record)
+        return record
 
     def _spent(self, trials: Mapping[str, Sequence[Trial]]) -> dict[int, tuple[float, int]]:
         """Give the seconds and epochs of single trials by depth, each epoch as if over the samples of all groups."""
