@@ -219,8 +219,9 @@ class DepthCost(Value):
     """Say where trials of one freeze depth took their inputs from, and what an epoch cost.
 
     Seconds are of one worker and one epoch over the samples of all groups: as predicted from a probe with and without
-    kept activations, and as measured over the search's trials, None where none ran. `saving_s` is what keeping was
-    predicted to save over the search, its build deducted; negative where it would not have paid.
+    kept activations, and as measured over the search's trials, None where none ran. `num_epochs` counts what ran
+    likewise: an epoch over a tenth of the samples is 0.1. `saving_s` is what keeping was predicted to save over the
+    search, its build deducted; negative where it would not have paid.
     """
 
     depth: int
@@ -228,7 +229,7 @@ class DepthCost(Value):
     predicted_epoch_s: float
     predicted_uncached_epoch_s: float
     measured_epoch_s: float | None = None
-    num_epochs: int = 0
+    num_epochs: float = 0.0
     stored_bytes: int = 0
     saving_s: float = 0.0
 

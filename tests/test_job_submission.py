@@ -49,11 +49,13 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     try:
         yield {**environment, "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
     finally:
-        raylet.terminate()
+        # Asked to end, it waits half a minute for its own children.
+        os.killpg(raylet.pid, signal.SIGKILL)
         raylet.wait(timeout=60)
 
 

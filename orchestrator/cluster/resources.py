@@ -114,6 +114,17 @@ def models_at_once(
     return max(1, min(num_models, fitting))
 
 
+def trials_at_once(bundle: Resources, num_workers: int, shape: ClusterShape, *, most: int) -> int:
+    """Count how many trials of `num_workers` workers run at the same time, at most `most`.
+
+    Raises ResourceError when not even one fits; an elastic cluster takes `most`.
+    """
+    if num_workers > 1:
+        return distributed_trials_at_once(bundle, num_workers, shape, most=most)
+    require_fit(bundle, 1, shape, what="one trial of the search", remedy="Lower search.resources_per_trial.")
+    return most if shape.elastic else max(1, min(most, slots(bundle, shape)))
+
+
 def distributed_trials_at_once(bundle: Resources, num_workers: int, shape: ClusterShape, *, most: int) -> int:
     """Count how many trials of `num_workers` workers run at the same time: trials, workers and a data task all fit.
 

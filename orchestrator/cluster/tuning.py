@@ -15,13 +15,7 @@ from ray.tune.search import Searcher
 
 from orchestrator.cluster.distributed_trials import TrialWorkers, run_distributed_assignment
 from orchestrator.cluster.group_samples import GroupSamples
-from orchestrator.cluster.resources import (
-    TRIAL_ACTOR_CPU,
-    ClusterShape,
-    distributed_trials_at_once,
-    require_fit,
-    slots,
-)
+from orchestrator.cluster.resources import TRIAL_ACTOR_CPU, ClusterShape, trials_at_once
 from orchestrator.cluster.session import require_dashboard
 from orchestrator.cluster.trials import OUTCOMES, TRIALS, outcome, run_assignment
 from orchestrator.cluster.watchdog import Watchdog
@@ -60,16 +54,7 @@ class TuningPlan:
     def trials_at_once(self, shape: ClusterShape) -> int:
         """Count the trials that run at the same time. Raises ResourceError when not even one fits."""
         most = min(self.num_trials, self.max_concurrent_trials or self.num_trials)
-        if self.is_distributed:
-            return distributed_trials_at_once(self.resources_per_trial, self.num_workers_per_trial, shape, most=most)
-        require_fit(
-            self.resources_per_trial,
-            1,
-            shape,
-            what="one trial of the search",
-            remedy="Lower search.resources_per_trial.",
-        )
-        return most if shape.elastic else max(1, min(most, slots(self.resources_per_trial, shape)))
+        return trials_at_once(self.resources_per_trial, self.num_workers_per_trial, shape, most=most)
 
 
 def run_search(
@@ -89,7 +74,7 @@ def run_search(
     Raises ResourceError when not even one trial fits, or trials of several workers could not be stopped cleanly,
     WaitTimeoutError when none makes progress.
     """
-    trials_at_once = plan.trials_at_once(shape)
+    at_once = plan.trials_at_once(shape)
     if plan.is_distributed:
         # A trial that is stopped early dies with its process, and with that Ray Train's controller. What the
         # controller had reserved for its workers outlives it, until Ray Train's PlacementGroupCleaner sees that the
@@ -100,7 +85,7 @@ def run_search(
     with tempfile.TemporaryDirectory(prefix="orchestrator-tune-") as scratch, watchdog:
         tuner = tune.Tuner(
             _trainable(samples, workbench, plan),
-            tune_config=_tune_config(searcher, _EngineScheduler(engine, clock), plan, trials_at_once),
+            tune_config=_tune_config(searcher, _EngineScheduler(engine, clock), plan, at_once),
             run_config=tune.RunConfig(name="search", storage_path=scratch, verbose=0, callbacks=[_Beat(watchdog)]),
         )
         tuner.fit()

@@ -7,6 +7,7 @@ from typing import Literal
 
 from orchestrator.records import (
     Baseline,
+    DepthCost,
     Evaluation,
     PooledComparison,
     Recipe,
@@ -115,18 +116,34 @@ def saving_finding(costs: SearchCosts) -> str:
     kept = [depth for depth in costs.depths if depth.source == "activations"]
     if not kept:
         return "No activations were kept: at no freeze depth did the measured costs promise a saving."
-    ran = [(depth, depth.measured_epoch_s) for depth in kept if depth.measured_epoch_s is not None]
+    ran = [depth for depth in kept if depth.measured_epoch_s is not None]
     depths = enumerated([str(depth.depth) for depth in kept])
     built = f"Activations were kept for freeze depth {depths}, built in {duration(costs.build_seconds)}"
     if not ran:
         return f"{built}; no trial used them."
-    spent = sum(depth.num_epochs * measured for depth, measured in ran)
-    without = sum(depth.num_epochs * depth.predicted_uncached_epoch_s for depth, _ in ran)
-    predicted = sum(depth.num_epochs * depth.predicted_epoch_s for depth, _ in ran)
+    spent = _measured_seconds(ran)
+    predicted = sum(depth.num_epochs * depth.predicted_epoch_s for depth in ran)
+    without = sum(depth.num_epochs * depth.predicted_uncached_epoch_s for depth in ran)
+    pace = _pace(costs.depths)
     return (
-        f"{built}. Their trials took {duration(spent)} ({duration(predicted)} predicted) in place of "
-        f"{duration(without)} predicted without."
+        f"{built}. Their trials took {duration(spent)} ({duration(predicted)} predicted); without, at the pace of this "
+        f"search, {duration(without * pace)} ({duration(without)} predicted)."
     )
+
+
+def _measured_seconds(depths: Sequence[DepthCost]) -> float:
+    return sum(depth.num_epochs * (depth.measured_epoch_s or 0.0) for depth in depths)
+
+
+def _pace(depths: Sequence[DepthCost]) -> float:
+    """Divide measured by predicted seconds: trials that run side by side are slower than a probe that runs alone.
+
+    Heads only are left out where anything else ran: many of them train as one, which no prediction knows.
+    """
+    ran = [depth for depth in depths if depth.measured_epoch_s is not None]
+    alone = [depth for depth in ran if depth.depth < len(depths) - 1]
+    predicted = sum(depth.num_epochs * depth.predicted_epoch_s for depth in alone)
+    return _measured_seconds(alone) / predicted if predicted > 0.0 else 1.0
 
 
 def pooled_finding(comparison: PooledComparison) -> str:

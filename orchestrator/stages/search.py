@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from orchestrator.cluster.group_samples import GroupSamples
-from orchestrator.cluster.resources import slots, trial_resources
+from orchestrator.cluster.resources import slots, trial_resources, trials_at_once
 from orchestrator.cluster.trials import describe_outcome
 from orchestrator.cluster.tuning import TuningPlan, run_search
 from orchestrator.errors import ConfigError, SearchError, StorageError
@@ -41,10 +41,12 @@ def search(context: GroupContext) -> int:
     """Search the recipe of every group whose record is not up to date; give the number of trials run.
 
     Every group's search is finished and recorded before SearchError is raised for one without a usable trial.
+    Raises ResourceError, before anything is read, when not even one trial fits the cluster.
     """
     pending = [group for group in context.groups.groups if _find(context, group) is None]
     if not pending:
         return 0
+    _require_room(context)
     # Groups that have their recipes are held against the others still: a search that was cut off between two recipes
     # must not choose otherwise than one that was not.
     samples = {group.name: context.samples(group) for group in context.groups.groups}
@@ -77,6 +79,12 @@ def describe(recipe: Hyperparameters) -> str:
         f"freeze depth {recipe.freeze_depth}, rate {recipe.learning_rate:.2g}, {recipe.epochs} epochs, "
         f"batch {recipe.batch_size}, {recipe.optimizer}"
     )
+
+
+def _require_room(context: GroupContext) -> None:
+    search = context.config.search
+    resources = trial_resources(search, use_gpu=context.use_gpu)
+    trials_at_once(resources, search.num_workers_per_trial, context.shape, most=1)
 
 
 def _find(context: GroupContext, group: Group) -> Recipe | None:

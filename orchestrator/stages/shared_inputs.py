@@ -45,16 +45,13 @@ class SharedInputs:
 
     def predict(self, group: str, recipe: Hyperparameters) -> float:
         """Give the seconds that a trial of a group is predicted to take."""
-        everyone = sum(len(samples.train) + len(samples.validation) for samples in self.samples.values())
-        mine = self.samples[group]
-        share = (len(mine.train) + len(mine.validation)) / max(1, everyone)
-        return recipe.epochs * share * self.plans[recipe.freeze_depth].epoch_s
+        return recipe.epochs * self._share(group) * self.plans[recipe.freeze_depth].epoch_s
 
     def write_costs(self, context: GroupContext, trials: Mapping[str, Sequence[Trial]]) -> SearchCosts:
         """Record what was decided for each depth, and what its epochs took; gives the record."""
         spent = self._spent(trials)
         record = SearchCosts(
-            depths=[self._depth_cost(plan, *spent.get(plan.depth, (0.0, 0))) for plan in self.plans],
+            depths=[self._depth_cost(plan, *spent.get(plan.depth, (0.0, 0.0))) for plan in self.plans],
             computed=0 if self.index is None else self.index.computed,
             reused=0 if self.index is None else self.index.reused,
             build_seconds=0.0 if self.index is None else self.index.seconds,
@@ -63,23 +60,28 @@ class SharedInputs:
         context.run_directory.write(COSTS, record)
         return record
 
-    def _spent(self, trials: Mapping[str, Sequence[Trial]]) -> dict[int, tuple[float, int]]:
-        """Give the seconds and epochs of single trials by depth, each epoch as if over the samples of all groups."""
-        sizes = {name: len(samples.train) for name, samples in self.samples.items()}
-        everyone = sum(sizes.values())
+    def _share(self, group: str) -> float:
+        everyone = sum(len(samples.train) + len(samples.validation) for samples in self.samples.values())
+        mine = self.samples[group]
+        return (len(mine.train) + len(mine.validation)) / max(1, everyone)
+
+    def _spent(self, trials: Mapping[str, Sequence[Trial]]) -> dict[int, tuple[float, float]]:
+        """Sum the trials' seconds by depth, and their epochs, as epochs over the samples of all groups.
+
+        Heads that were trained together count with their share of the time.
+        """
         seconds: dict[int, float] = defaultdict(float)
-        epochs: dict[int, int] = defaultdict(int)
+        epochs: dict[int, float] = defaultdict(float)
         for group, found in trials.items():
             for trial in found:
                 depth = trial.hyperparameters.freeze_depth
-                # Heads that were trained together have shares of time that no single trial has.
-                if trial.history and (depth < len(self.plans) - 1 or not self.heads_fit):
-                    seconds[depth] += trial.seconds * everyone / max(1, sizes[group])
-                    epochs[depth] += len(trial.history)
+                if trial.history:
+                    seconds[depth] += trial.seconds
+                    epochs[depth] += len(trial.history) * self._share(group)
         return {depth: (seconds[depth], epochs[depth]) for depth in epochs}
 
     @staticmethod
-    def _depth_cost(plan: DepthPlan, seconds: float, epochs: int) -> DepthCost:
+    def _depth_cost(plan: DepthPlan, seconds: float, epochs: float) -> DepthCost:
         return DepthCost(
             depth=plan.depth,
             source=plan.source,

@@ -3,8 +3,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from report_examples import a_search, an_evaluation
 
-from orchestrator.records import Recipe, Report
-from orchestrator.reporting.findings import frequent_mistakes, group_finding, headline, pooled_finding, verdict
+from orchestrator.records import DepthCost, Recipe, Report, SearchCosts
+from orchestrator.reporting.findings import (
+    frequent_mistakes,
+    group_finding,
+    headline,
+    pooled_finding,
+    saving_finding,
+    verdict,
+)
 
 GAIN, LOSS, UNCLEAR = (0.1, 0.05, 0.15), (-0.1, -0.15, -0.05), (0.02, -0.01, 0.05)
 
@@ -90,3 +97,38 @@ def test_mistakes_are_listed_from_the_most_frequent() -> None:
     )
     assert frequent_mistakes(evaluation) == ["cat taken for dog (3 of 10)", "dog taken for cat (2 of 7)"]
     assert frequent_mistakes(evaluation, most=1) == ["cat taken for dog (3 of 10)"]
+
+
+def a_depth(depth: int, *, kept: bool, predicted: float, uncached: float, measured: float | None) -> DepthCost:
+    return DepthCost(
+        depth=depth,
+        source="activations" if kept else "pixels",
+        predicted_epoch_s=predicted,
+        predicted_uncached_epoch_s=uncached,
+        measured_epoch_s=measured,
+        num_epochs=0.0 if measured is None else 10.0,
+    )
+
+
+def test_what_keeping_saved_is_compared_at_the_pace_of_the_search() -> None:
+    depths = [
+        a_depth(0, kept=False, predicted=2.0, uncached=2.0, measured=3.0),
+        a_depth(1, kept=True, predicted=1.0, uncached=2.0, measured=1.5),
+        a_depth(2, kept=True, predicted=0.5, uncached=1.0, measured=0.1),
+    ]
+    text = saving_finding(SearchCosts(depths=depths, build_seconds=4.0))
+    assert text == (
+        "Activations were kept for freeze depth 1 and 2, built in 4.0 s. Their trials took 16 s (15 s predicted); "
+        "without, at the pace of this search, 45 s (30 s predicted)."
+    )
+
+
+def test_kept_activations_that_no_trial_used_save_nothing() -> None:
+    depths = [a_depth(0, kept=False, predicted=2.0, uncached=2.0, measured=3.0)]
+    depths.append(a_depth(1, kept=True, predicted=1.0, uncached=2.0, measured=None))
+    assert "no trial used them" in saving_finding(SearchCosts(depths=depths, build_seconds=4.0))
+
+
+def test_a_search_that_kept_nothing_says_so() -> None:
+    depths = [a_depth(0, kept=False, predicted=2.0, uncached=2.0, measured=3.0)]
+    assert saving_finding(SearchCosts(depths=depths)).startswith("No activations were kept")
