@@ -215,13 +215,21 @@ class CostFigures(Value):
     device_bytes: int | None = None
 
 
+class CompiledCost(Value):
+    """Hold what torch.compile does to the suffix of one freeze depth: seconds for a sample, and to compile."""
+
+    train_s: float
+    compile_s: float
+
+
 class DepthCost(Value):
     """Say where trials of one freeze depth took their inputs from, and what an epoch cost.
 
     Seconds are of one worker and one epoch over the samples of all groups: as predicted from a probe with and without
     kept activations, and as measured over the search's trials, None where none ran. `num_epochs` counts what ran
     likewise: an epoch over a tenth of the samples is 0.1. `saving_s` is what keeping was predicted to save over the
-    search, its build deducted; negative where it would not have paid.
+    search, its build deducted; negative where it would not have paid. `is_compiled` says that trials of the depth
+    went through torch.compile.
     """
 
     depth: int
@@ -232,6 +240,7 @@ class DepthCost(Value):
     num_epochs: float = 0.0
     stored_bytes: int = 0
     saving_s: float = 0.0
+    is_compiled: bool = False
 
 
 class SearchCosts(Record):

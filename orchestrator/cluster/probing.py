@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ from orchestrator.cluster.group_samples import GroupSamples
 from orchestrator.cluster.watchdog import Watchdog
 from orchestrator.cluster.workers import Workbench, use_threads, worker_device
 from orchestrator.finetune.classifier import Classifier
+from orchestrator.finetune.compilation import measure_compiled
 from orchestrator.finetune.contracts import StoredType, TrainingSettings
 from orchestrator.finetune.freezing import freeze
 from orchestrator.finetune.prefix import round_trip_error
 from orchestrator.finetune.probe import measure, measure_peak
-from orchestrator.records import CostFigures
+from orchestrator.records import CompiledCost, CostFigures
 
 _BATCH = 32
 
@@ -46,10 +47,48 @@ def probe_costs(
     arguments = (workbench, largest, dict(resources), directory, use_gpu, largest_batch, dtype)
     if not use_gpu:
         return _probe(*arguments)
-    task: Any = ray.remote(num_cpus=resources.get("CPU", 1.0), num_gpus=resources.get("GPU", 1.0), max_calls=1)(_probe)
-    with translated("the probe"), Watchdog("the probe", wanted=resources, stall_timeout_s=stall_timeout_s):
-        found: tuple[CostFigures, dict[int, float]] = ray.get(task.remote(*arguments))
+    found: tuple[CostFigures, dict[int, float]] = _on_gpu(_probe, arguments, resources, stall_timeout_s)
     return found
+
+
+def probe_compiled(
+    workbench: Workbench,
+    samples: Mapping[str, GroupSamples],
+    resources: Mapping[str, float],
+    *,
+    depths: Sequence[int],
+    stall_timeout_s: float,
+) -> dict[int, CompiledCost]:
+    """Measure, on a GPU, what torch.compile does to the suffixes of these freeze depths.
+
+    Raises WaitTimeoutError when no GPU becomes free.
+    """
+    largest = max(samples.values(), key=lambda found: len(found.train))
+    arguments = (workbench, largest, dict(resources), tuple(depths))
+    found: dict[int, CompiledCost] = _on_gpu(_probe_compiled, arguments, resources, stall_timeout_s)
+    return found
+
+
+def _on_gpu(
+    probe: Callable[..., Any], arguments: tuple[object, ...], resources: Mapping[str, float], stall_timeout_s: float
+) -> Any:
+    task: Any = ray.remote(num_cpus=resources.get("CPU", 1.0), num_gpus=resources.get("GPU", 1.0), max_calls=1)(probe)
+    with translated("the probe"), Watchdog("the probe", wanted=resources, stall_timeout_s=stall_timeout_s):
+        return ray.get(task.remote(*arguments))
+
+
+def _probe_compiled(
+    workbench: Workbench, samples: GroupSamples, resources: dict[str, float], depths: tuple[int, ...]
+) -> dict[int, CompiledCost]:
+    use_threads(resources.get("CPU", 1.0))
+    return measure_compiled(
+        workbench.classifier(len(samples.classes)),
+        workbench.backbone.spec,
+        workbench.settings(worker_device(True)),
+        samples.train,
+        depths=depths,
+        batch_size=_BATCH,
+    )
 
 
 def _probe(

@@ -29,6 +29,7 @@ class Workbench:
     precision: Literal["fp32", "bf16", "auto"]
     metric: Literal["val_accuracy", "val_loss"]
     augment: AugmentConfig = NO_AUGMENTATION
+    compiled_depths: frozenset[int] = frozenset()
 
     @classmethod
     def of(cls, config: ExperimentConfig, backbone: PretrainedBackbone, run_uri: str) -> Workbench:
@@ -55,6 +56,7 @@ class Workbench:
             device=device,
             metric=self.metric,
             augment=self.augment,
+            compiled_depths=self.compiled_depths,
         )
 
     def classifier(self, num_classes: int, *, from_scratch: bool = False) -> Classifier:

@@ -67,7 +67,8 @@ class TrainingSettings:
 
     `batch_norm: frozen` keeps the statistics of every BatchNorm layer, `train` updates those of the suffix.
     `metric` chooses the epoch that is kept. `activation_bytes` bounds the outputs of the frozen stages that are
-    held on the device. `augment` varies training samples.
+    held on the device. `augment` varies training samples. The suffixes of `compiled_depths` go through torch.compile
+    where one process trains alone.
     """
 
     seed: int
@@ -77,6 +78,7 @@ class TrainingSettings:
     metric: Metric
     activation_bytes: int = 2 * 2**30
     augment: AugmentConfig = NO_AUGMENTATION
+    compiled_depths: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)

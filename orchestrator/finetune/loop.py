@@ -17,6 +17,7 @@ from orchestrator.errors import TrainingError
 from orchestrator.finetune.batches import share
 from orchestrator.finetune.checkpoints import TrainingState
 from orchestrator.finetune.classifier import EVALUATION_BATCH, Classifier
+from orchestrator.finetune.compilation import compiled
 from orchestrator.finetune.contracts import Activations, BatchStream, Inputs, Samples, TrainingSettings
 from orchestrator.finetune.distributed import average_batch_norm, distribute, rank, sum_over_ranks, world_size
 from orchestrator.finetune.epochs import is_better, require_finite
@@ -120,7 +121,8 @@ class _Training:
         self._validation = validation
         samples = None if isinstance(train, BatchStream) else train
         self._sources, self._note = open_sources(self._prefix, samples, validation, activations)
-        self._model = distribute(self._suffix)
+        is_compiled = hyperparameters.freeze_depth in settings.compiled_depths and world_size() == 1
+        self._model: Callable[..., Tensor] = compiled(self._suffix) if is_compiled else distribute(self._suffix)
         self._optimizer = create_optimizer(self._suffix.parameters(), hyperparameters)
         self.epoch = 0
         self._history: list[EpochMetrics] = []

@@ -52,8 +52,8 @@ def measure(
     depths = range(classifier.backbone.num_stages + 1)
     read_rate, write_rate = _bandwidth(directory)
     return CostFigures(
-        decode_s=0.0 if decode is None else _median_s(decode, "cpu"),
-        read_pixels_s=_median_s(lambda: samples.take(positions), "cpu") / batch_size,
+        decode_s=0.0 if decode is None else median_s(decode, "cpu"),
+        read_pixels_s=median_s(lambda: samples.take(positions), "cpu") / batch_size,
         forward_s=tuple(
             _forward_s(stage, outputs[depth], settings) / batch_size
             for depth, stage in enumerate(classifier.backbone.stages)
@@ -87,7 +87,7 @@ def _forward(module: nn.Module, inputs: Tensor, settings: TrainingSettings) -> T
 
 
 def _forward_s(module: nn.Module, inputs: Tensor, settings: TrainingSettings) -> float:
-    return _median_s(lambda: _forward(module, inputs, settings), settings.device)
+    return median_s(lambda: _forward(module, inputs, settings), settings.device)
 
 
 def measure_peak(
@@ -107,7 +107,7 @@ def measure_peak(
         classifier.to(settings.device).to(memory_format=torch.channels_last)
         inputs = preprocess(samples.take(positions), spec, settings.device)
         labels = torch.from_numpy(samples.labels[positions]).to(settings.device)
-        step = _training_step(classifier, 0, inputs[:batch_size], labels[:batch_size], settings)
+        step = training_step(classifier, 0, inputs[:batch_size], labels[:batch_size], settings)
         # The second step finds the optimizer's state in memory.
         step()
         step()
@@ -121,24 +121,34 @@ def measure_peak(
 
 def _train_s(classifier: Classifier, depth: int, inputs: Tensor, labels: Tensor, settings: TrainingSettings) -> float:
     """Time a training step of the suffix."""
-    return _median_s(_training_step(classifier, depth, inputs, labels, settings), settings.device)
+    return median_s(training_step(classifier, depth, inputs, labels, settings), settings.device)
 
 
-def _training_step(
-    classifier: Classifier, depth: int, inputs: Tensor, labels: Tensor, settings: TrainingSettings
+def training_step(
+    classifier: Classifier,
+    depth: int,
+    inputs: Tensor,
+    labels: Tensor,
+    settings: TrainingSettings,
+    *,
+    wrap: Callable[[nn.Module], Callable[..., Tensor]] = lambda suffix: suffix,
 ) -> Callable[[], None]:
-    """Give a training step of the suffix. The tiny rate leaves the weights all but as they are."""
+    """Give a training step of the suffix, called as `wrap` gives it.
+
+    The tiny rate leaves the weights all but as they are.
+    """
     _, suffix = freeze(classifier, depth)
     recipe = Hyperparameters(
         freeze_depth=depth, learning_rate=1e-12, epochs=1, batch_size=len(labels), optimizer="adam", weight_decay=0.0
     )
     optimizer = create_optimizer(suffix.parameters(), recipe)
     set_training_mode(suffix, settings.batch_norm)
+    called = wrap(suffix)
 
     def step() -> None:
         optimizer.zero_grad()
         with autocast(settings):
-            logits = suffix(inputs)
+            logits = called(inputs)
         torch.autograd.backward(cross_entropy(logits.float(), labels))
         optimizer.step()
 
@@ -154,7 +164,7 @@ def _bandwidth(directory: Path) -> tuple[float, float]:
         def write() -> None:
             np.save(file.name, content.reshape(-1, 2**14), allow_pickle=False)
 
-        write_s = _median_s(write, "cpu")
+        write_s = median_s(write, "cpu")
         rows = np.load(file.name, mmap_mode="r", allow_pickle=False)
         order = np.random.default_rng(1).permutation(len(rows))
 
@@ -164,11 +174,12 @@ def _bandwidth(directory: Path) -> tuple[float, float]:
                 for index, row in enumerate(order[start : start + 64].tolist()):
                     taken[index] = rows[row]
 
-        read_s = _median_s(read, "cpu")
+        read_s = median_s(read, "cpu")
     return _FILE_BYTES / read_s, _FILE_BYTES / write_s
 
 
-def _median_s(call: Callable[[], object], device: str) -> float:
+def median_s(call: Callable[[], object], device: str) -> float:
+    """Time a call: warmed up once, then the median of at most five for about a twentieth of a second."""
     _timed(call, device)
     found: list[float] = []
     while len(found) < _MOST_REPEATS and (not found or sum(found) < _BUDGET_S):

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from orchestrator.records import CostFigures
+from orchestrator.records import CompiledCost, CostFigures
 
 Source = Literal["activations", "pixels", "images"]
 
 # Figures from a probe of a second are good to about a tenth: a saving below that may be none.
 LEAST_SAVING = 0.05
+
+# Compiled training steps of image classifiers take half the time at best, and compiling one seldom less than this.
+MOST_COMPILED_SAVING = 0.5
+LEAST_COMPILE_S = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +125,33 @@ def _without_cache(plan: DepthPlan, fallback: Source) -> DepthPlan:
         stored_bytes=0,
         saving_s=min(0.0, plan.saving_s),
     )
+
+
+def worth_compiling(figures: CostFigures, depths: Sequence[int], *, trained_rows: float) -> list[int]:
+    """Name the depths at which a trial that trains on `trained_rows` samples might gain from torch.compile.
+
+    Finding out takes as long as compiling: it is only done where the greatest gain to be hoped for would pay for it.
+    """
+    hoped = {depth: trained_rows * figures.train_s[depth] * MOST_COMPILED_SAVING for depth in depths}
+    return [depth for depth in depths if hoped[depth] > LEAST_COMPILE_S]
+
+
+def compile_what_pays(
+    figures: CostFigures, measured: Mapping[int, CompiledCost], *, trained_rows: float
+) -> tuple[CostFigures, frozenset[int]]:
+    """Decide at which depths trials are compiled; gives the figures with what a step then takes, and the depths.
+
+    A trial of `trained_rows` samples over all its epochs must gain more than compiling took: each is charged as if it
+    compiled anew, which holds for the first of every process.
+    """
+    train_s = list(figures.train_s)
+    chosen = set()
+    for depth, cost in measured.items():
+        charged = cost.train_s + cost.compile_s / max(1.0, trained_rows)
+        if charged < (1.0 - LEAST_SAVING) * figures.train_s[depth]:
+            train_s[depth] = charged
+            chosen.add(depth)
+    return figures.model_copy(update={"train_s": tuple(train_s)}), frozenset(chosen)
 
 
 def expected_epochs(depths: Mapping[int, float], *, num_trials: int, mean_epochs: float) -> dict[int, float]:

@@ -97,6 +97,7 @@ class _SearchRun:
 
     context: GroupContext
     samples: dict[str, GroupSamples]
+    compiled_depths: frozenset[int]
     studies: dict[str, GroupStudy]
     journals: list[Journal]
     ledger: SearchLedger
@@ -146,6 +147,7 @@ class _SearchRun:
         return cls(
             context=context,
             samples=inputs.samples,
+            compiled_depths=inputs.compiled_depths,
             studies=studies,
             journals=[*journals.values(), ledger_journal],
             ledger=ledger,
@@ -167,7 +169,7 @@ class _SearchRun:
         run_search(
             self.engine,
             self.samples,
-            self.context.workbench,
+            replace(self.context.workbench, compiled_depths=self.compiled_depths),
             self.plan,
             self.context.shape,
             clock=self.ledger.keep_time,

@@ -13,12 +13,19 @@ from orchestrator import storage
 from orchestrator.cluster.activation_index import ActivationIndex
 from orchestrator.cluster.activations import ActivationPlan, build_activations
 from orchestrator.cluster.group_samples import GroupSamples, KeptDepth
-from orchestrator.cluster.probing import probe_costs
+from orchestrator.cluster.probing import probe_compiled, probe_costs
 from orchestrator.cluster.resources import gpu_share, trial_resources
 from orchestrator.finetune.contracts import StoredType
 from orchestrator.finetune.views import varies
 from orchestrator.records import CostFigures, DepthCost, Hyperparameters, SearchCosts, Trial
-from orchestrator.search.costs import DepthPlan, Workload, expected_epochs, plan_cache
+from orchestrator.search.costs import (
+    DepthPlan,
+    Workload,
+    compile_what_pays,
+    expected_epochs,
+    plan_cache,
+    worth_compiling,
+)
 from orchestrator.search.shared_list import at, searches_depth
 from orchestrator.search.space import SearchSpace
 from orchestrator.stages.context import GroupContext
@@ -42,6 +49,7 @@ class SharedInputs:
     probe_seconds: float
     heads_fit: bool
     gpu_share: float = 1.0
+    compiled_depths: frozenset[int] = frozenset()
 
     def predict(self, group: str, recipe: Hyperparameters) -> float:
         """Give the seconds that a trial of a group is predicted to take."""
@@ -80,8 +88,7 @@ class SharedInputs:
                     epochs[depth] += len(trial.history) * self._share(group)
         return {depth: (seconds[depth], epochs[depth]) for depth in epochs}
 
-    @staticmethod
-    def _depth_cost(plan: DepthPlan, seconds: float, epochs: float) -> DepthCost:
+    def _depth_cost(self, plan: DepthPlan, seconds: float, epochs: float) -> DepthCost:
         return DepthCost(
             depth=plan.depth,
             source=plan.source,
@@ -91,6 +98,7 @@ class SharedInputs:
             num_epochs=epochs,
             stored_bytes=plan.stored_bytes,
             saving_s=plan.saving_s,
+            is_compiled=plan.depth in self.compiled_depths,
         )
 
 
@@ -113,6 +121,7 @@ def prepare_inputs(context: GroupContext, samples: dict[str, GroupSamples]) -> S
         stall_timeout_s=context.config.cluster.stall_timeout_s,
         dtype=context.config.cache.dtype,
     )
+    figures, compiled = _compile(context, samples, figures, resources)
     probe_seconds = time.perf_counter() - started
     plans = _decide(context, samples, figures)
     depths = [plan.depth for plan in sorted(plans, key=_worth, reverse=True) if plan.source == "activations"]
@@ -131,7 +140,42 @@ def prepare_inputs(context: GroupContext, samples: dict[str, GroupSamples]) -> S
         probe_seconds=probe_seconds,
         heads_fit=not drawn_afresh and feature_bytes <= _MOST_FEATURE_BYTES,
         gpu_share=_gpu_share(figures),
+        compiled_depths=compiled,
     )
+
+
+def _compile(
+    context: GroupContext,
+    samples: Mapping[str, GroupSamples],
+    figures: CostFigures,
+    resources: Mapping[str, float],
+) -> tuple[CostFigures, frozenset[int]]:
+    """Decide at which depths trials go through torch.compile: on a GPU, where they last long enough."""
+    search = context.config.search
+    if not context.use_gpu or search.num_workers_per_trial > 1:
+        return figures, frozenset()
+    space = SearchSpace.from_config(search, context.backbone.num_stages)
+    # Heads are trained without their stages.
+    depths = [depth for depth in range(context.backbone.num_stages) if searches_depth(space, depth)]
+    trained_rows = _mean_epochs(space) * float(np.mean([len(found.train) for found in samples.values()]))
+    candidates = worth_compiling(figures, depths, trained_rows=trained_rows)
+    if not candidates:
+        return figures, frozenset()
+    measured = probe_compiled(
+        context.workbench,
+        samples,
+        resources,
+        depths=candidates,
+        stall_timeout_s=context.config.cluster.stall_timeout_s,
+    )
+    figures, compiled = compile_what_pays(figures, measured, trained_rows=trained_rows)
+    chosen = ", ".join(map(str, sorted(compiled))) or "none"
+    context.say(f"search: torch.compile was measured at freeze depths {candidates}; it pays at {chosen}")
+    return figures, compiled
+
+
+def _mean_epochs(space: SearchSpace) -> float:
+    return float(np.mean([_epochs_at(space, place) for place in (0.0, 0.5, 1.0)]))
 
 
 def _gpu_share(figures: CostFigures) -> float:
@@ -145,11 +189,10 @@ def _decide(context: GroupContext, samples: Mapping[str, GroupSamples], figures:
     num_stages = context.backbone.num_stages
     space = SearchSpace.from_config(search, num_stages)
     searched = [depth for depth in range(num_stages + 1) if searches_depth(space, depth)]
-    longest = [_epochs_at(space, place) for place in (0.0, 0.5, 1.0)]
     epochs = expected_epochs(
         dict.fromkeys(searched, 1 / max(1, len(searched))),
         num_trials=_trials_of_each_group(context),
-        mean_epochs=float(np.mean(longest)),
+        mean_epochs=_mean_epochs(space),
     )
     workload = Workload(
         num_train=sum(len(found.train) for found in samples.values()),

@@ -6,8 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.records import CostFigures
-from orchestrator.search.costs import DepthPlan, Workload, expected_epochs, plan_cache
+from orchestrator.records import CompiledCost, CostFigures
+from orchestrator.search.costs import (
+    DepthPlan,
+    Workload,
+    compile_what_pays,
+    expected_epochs,
+    plan_cache,
+    worth_compiling,
+)
 
 # Three stages: the first is dear and leaves much, the last leaves little.
 FIGURES = CostFigures(
@@ -86,3 +93,19 @@ def test_no_plan_is_slower_than_without(depth: int) -> None:
 
 def test_epochs_are_shared_out_over_the_depths() -> None:
     assert expected_epochs({0: 0.25, 3: 0.75}, num_trials=40, mean_epochs=10) == {0: 100, 3: 300}
+
+
+def test_compiling_is_only_tried_where_a_trial_is_long_enough_to_gain() -> None:
+    assert worth_compiling(FIGURES, [0, 1, 2], trained_rows=1000) == []
+    assert worth_compiling(FIGURES, [0, 1, 2], trained_rows=5000) == [0]
+    assert worth_compiling(FIGURES, [1, 2], trained_rows=100_000) == [1, 2]
+
+
+def test_a_depth_is_compiled_when_a_trial_gains_more_than_compiling_takes() -> None:
+    measured = {0: CompiledCost(train_s=4e-3, compile_s=30.0), 1: CompiledCost(train_s=2.9e-3, compile_s=20.0)}
+    unchanged, none = compile_what_pays(FIGURES, measured, trained_rows=10_000)
+    assert none == frozenset() and unchanged == FIGURES
+    figures, chosen = compile_what_pays(FIGURES, measured, trained_rows=30_000)
+    assert chosen == {0}
+    # The trial pays for its own compiling.
+    assert figures.train_s == (pytest.approx(5e-3), *FIGURES.train_s[1:])
