@@ -1,6 +1,6 @@
 """Measure the search against its peers on the photo domain of PACS with MobileNetV2 0.35 at 96 px.
 
-    python tests/benchmarks/search/bench_search.py DATA WEIGHTS [--only NAME ...] [--repeats N] [--tiny]
+    python tests/benchmarks/search/bench_search.py DATA WEIGHTS [--only NAME ...] [--repeats N] [--reference R] [--tiny]
 
 Prints one JSON object a line: {"benchmark", "ratio", "aim", "ours", "peer", "unit"}. A ratio is the peer's median over
 ours, over alternated repeats or seeds. Data is decoded before any clock starts, for both; Ray is started anew for every
@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("weights", type=Path, help="state dict of MobileNetV2 0.35")
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
     parser.add_argument("--repeats", type=int, help="repeats, and at most this many seeds")
+    parser.add_argument("--reference", type=float, help="best accuracy of a reference search that has run already")
     parser.add_argument("--tiny", action="store_true", help="try every line in minutes; the figures mean nothing")
     arguments = parser.parse_args()
     protocol = Protocol.tiny() if arguments.tiny else Protocol()
@@ -68,6 +69,7 @@ def main() -> None:
             weights=arguments.weights.resolve(),
             scratch=Path(scratch),
             protocol=protocol,
+            known_reference=arguments.reference,
         )
         chosen = measurements(set(arguments.only))
         done: set[str] = set()
