@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -34,6 +35,9 @@ __all__ = ["ActivationIndex", "ActivationPlan", "StoredType", "build_activations
 
 # Bounds what a task holds: the outputs of all depths for this many samples, a GiB for ResNet-50 at 224 pixels.
 _MAX_ROWS = 128
+# Tasks of Ray Data load torch and the backbone first: 10 to 14 s on two cores.
+_TASKS_START_S = 10.0
+_MOST_THREADS = 2
 _COLUMNS = ["id", "content", "split", "fragment", "pixel_row"]
 
 
@@ -42,7 +46,8 @@ class ActivationPlan:
     """Say what is kept and where: `depths` in order of worth, the first the worthiest, and each one's type.
 
     `uri` is a directory that several runs may share; beyond `max_bytes` what was used longest ago goes, and depths
-    that do not fit are left out. `augment` and `seed` make the views of training samples.
+    that do not fit are left out. `augment` and `seed` make the views of training samples. `expected_s` is what one
+    CPU is expected to need for all of it.
     """
 
     uri: str
@@ -53,6 +58,7 @@ class ActivationPlan:
     seed: int
     use_gpu: bool
     stall_timeout_s: float
+    expected_s: float = math.inf
 
     @property
     def num_views(self) -> int:
@@ -85,8 +91,8 @@ def build_activations(
     missing = {name for name, size in wanted.items() if present.get(name) != size}
     # Marked before the pass: another run that evicts meanwhile takes what was used longer ago.
     plan.store.touch(wanted.keys() - missing)
-    incomplete = [shard for shard in shards if not missing.isdisjoint(shard.all_names(kept))]
-    computed = sum(_computed(incomplete, job))
+    incomplete = [shard.rows for shard in shards if not missing.isdisjoint(shard.all_names(kept))]
+    computed = sum(_computed_here(incomplete, job) if _is_short(plan) else _computed(incomplete, job))
     plan.store.evict(keep=wanted.keys())
     return ActivationIndex(
         store=plan.store,
@@ -222,11 +228,23 @@ class _Compute:
             plan.store.write(name, outputs[depth])
 
 
-def _computed(shards: list[_Shard], job: _Job) -> Iterator[int]:
-    """Run the pass over these shards; give the number of entries that each computed."""
+def _is_short(plan: ActivationPlan) -> bool:
+    """Tell whether this process, which has loaded the backbone, is done before tasks would have."""
+    return not plan.use_gpu and plan.expected_s <= _TASKS_START_S
+
+
+def _computed_here(shards: list[pa.Table], job: _Job) -> Iterator[int]:
+    """Run the pass over these shards in threads of this process; give the number of entries that each computed."""
+    with ThreadPoolExecutor(_MOST_THREADS) as threads:
+        for found in threads.map(_Compute(job), shards):
+            yield from found["computed"]
+
+
+def _computed(shards: list[pa.Table], job: _Job) -> Iterator[int]:
+    """Run the pass over these shards in tasks; give the number of entries that each computed."""
     if not shards:
         return
-    stored = ray.data.from_arrow([shard.rows for shard in shards]).map_batches(
+    stored = ray.data.from_arrow(shards).map_batches(
         _Compute(job),
         batch_size=None,
         batch_format="pyarrow",

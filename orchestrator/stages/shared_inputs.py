@@ -125,7 +125,7 @@ def prepare_inputs(context: GroupContext, samples: dict[str, GroupSamples]) -> S
     probe_seconds = time.perf_counter() - started
     plans = _decide(context, samples, figures)
     depths = [plan.depth for plan in sorted(plans, key=_worth, reverse=True) if plan.source == "activations"]
-    index = _build(context, depths, errors) if depths else None
+    index = _build(context, depths, errors, expected_s=_pass_seconds(plans, figures)) if depths else None
     if index is not None:
         samples = {name: _with_kept(context, found, index) for name, found in samples.items()}
         plans = [_as_built(plan, index) for plan in plans]
@@ -216,7 +216,16 @@ def _cache_uri(context: GroupContext) -> str:
     return context.config.cache.uri or storage.join(context.config.storage_path, "cache")
 
 
-def _build(context: GroupContext, depths: Sequence[int], errors: Mapping[int, float]) -> ActivationIndex:
+def _pass_seconds(plans: Sequence[DepthPlan], figures: CostFigures) -> float:
+    """Bound what one CPU needs for the pass: one run through the stages, and writing every depth."""
+    kept = [plan for plan in plans if plan.source == "activations"]
+    written_s = sum(plan.stored_bytes for plan in kept) / figures.write_bytes_per_s
+    return written_s + max((plan.build_s for plan in kept), default=0.0)
+
+
+def _build(
+    context: GroupContext, depths: Sequence[int], errors: Mapping[int, float], *, expected_s: float
+) -> ActivationIndex:
     config = context.config
     wanted: StoredType = config.cache.dtype
     # A type of half the size is taken only where the outputs stay within the tolerance.
@@ -238,6 +247,7 @@ def _build(context: GroupContext, depths: Sequence[int], errors: Mapping[int, fl
         seed=config.seed,
         use_gpu=context.use_gpu,
         stall_timeout_s=config.cluster.stall_timeout_s,
+        expected_s=expected_s,
     )
     return build_activations(context.table, context.reader, context.workbench, plan)
 

@@ -32,7 +32,7 @@ class Protocol:
     search_trials: int = 60
     warm_start_trials: int = 20
     trivial_trials: int = 100
-    peer_trivial_trials: int = 10
+    peer_trivial_trials: int = 3
     trivial_images: int = 128
     epochs: tuple[int, ...] = (4, 8, 12)
     heads: int = 32
