@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 from numpy.typing import NDArray
 
 from orchestrator.records import Evaluation, ModelCard, SearchResult, Trial
@@ -205,7 +205,7 @@ def _draw_curve(axes: Axes, epochs: Sequence[int], values: Sequence[float], colo
 def _legend(search: SearchResult, color: str) -> list[Line2D]:
     handles = [
         Line2D([], [], marker="o", color=color, linestyle="none", label="trial"),
-        Line2D([], [], marker="o", color=color, markeredgecolor=INK, markersize=8, linestyle="none", label="best"),
+        Line2D([], [], marker="o", color=color, markeredgecolor=INK, markersize=8, linestyle="none", label="chosen"),
         Line2D([], [], marker="D", color="white", markeredgecolor=INK, linestyle="none", label="fixed rule, clipped"),
         Line2D([], [], color=INK, label="best so far"),
     ]
@@ -230,7 +230,11 @@ def _scale_dimension(axes: Axes, name: str, values: Sequence[float | str]) -> No
     numbers = sorted({value for value in values if not isinstance(value, str)})
     if numbers and numbers[0] > 0 and name in ("learning_rate", "weight_decay"):
         axes.set_xscale("log")
+        # Less than a decade may hold no power of ten, and several need no more than those.
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if numbers[-1] < 20 * numbers[0] else (1,)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _position: rate(value)))
+        # Matplotlib writes the ticks between as formulas.
+        axes.xaxis.set_minor_formatter(NullFormatter())
     elif name == "freeze_depth":
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     elif numbers and len(numbers) <= 8:

@@ -65,6 +65,19 @@ def test_rates_are_marked_in_short_form() -> None:
     assert "1e-3" in text_of(effects_plot(a_search("low"), COLOR, None))
 
 
+@pytest.mark.parametrize("factor", [1.0, 0.004, 0.2])
+def test_rates_over_any_range_are_marked_without_formulas(factor: float) -> None:
+    search = a_search("low", failed=())
+    trials = []
+    for number, trial in enumerate(search.trials):
+        rate = 3e-4 * (1 + 9 * factor * number)
+        recipe = trial.hyperparameters.model_copy(update={"learning_rate": rate})
+        trials.append(trial.model_copy(update={"hyperparameters": recipe}))
+    text = text_of(effects_plot(search.model_copy(update={"trials": trials}), COLOR, None))
+    assert "$" not in text
+    assert "e-4" in text or "e-3" in text
+
+
 def test_the_learning_curve_names_the_epoch_that_was_kept(report: Report) -> None:
     model = report.models[0]
     assert f"the one kept, {model.best_epoch}" in text_of(learning_curve(model, COLOR))
