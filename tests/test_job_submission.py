@@ -101,8 +101,9 @@ def test_a_submission_without_the_token_is_refused(head: dict[str, str], tmp_pat
     assert "auth" in (finished.stdout + finished.stderr).lower()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_run_ends_soon_and_says_that_it_can_go_on(
     number: signal.Signals, tiny_data: Path, tmp_path: Path
 ) -> None:
