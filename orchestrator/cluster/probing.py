@@ -43,8 +43,7 @@ def probe_costs(
     Also gives, for each freeze depth, the error of storing its activations in `dtype`. On CPUs this process measures:
     it has loaded what a task would load again for seconds. Raises WaitTimeoutError when no GPU becomes free.
     """
-    largest = max(samples.values(), key=lambda found: len(found.train))
-    arguments = (workbench, largest, dict(resources), directory, use_gpu, largest_batch, dtype)
+    arguments = (workbench, _largest(samples), dict(resources), directory, use_gpu, largest_batch, dtype)
     if not use_gpu:
         return _probe(*arguments)
     found: tuple[CostFigures, dict[int, float]] = _on_gpu(_probe, arguments, resources, stall_timeout_s)
@@ -63,10 +62,13 @@ def probe_compiled(
 
     Raises WaitTimeoutError when no GPU becomes free.
     """
-    largest = max(samples.values(), key=lambda found: len(found.train))
-    arguments = (workbench, largest, dict(resources), tuple(depths))
+    arguments = (workbench, _largest(samples), dict(resources), tuple(depths))
     found: dict[int, CompiledCost] = _on_gpu(_probe_compiled, arguments, resources, stall_timeout_s)
     return found
+
+
+def _largest(samples: Mapping[str, GroupSamples]) -> GroupSamples:
+    return max(samples.values(), key=lambda found: len(found.train))
 
 
 def _on_gpu(

@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from orchestrator.finetune.classifier import Classifier
 from orchestrator.finetune.contracts import Samples, TrainingSettings
 from orchestrator.finetune.prefix import Prefix
-from orchestrator.finetune.probe import median_s, training_step
+from orchestrator.finetune.probe import example_batch, median_s, training_step
 from orchestrator.records import BackboneSpec, CompiledCost
 
 
@@ -36,9 +35,7 @@ def measure_compiled(
     Compiling counts with two sizes of batches, because the last of an epoch is smaller. Depths at which this machine
     cannot compile are left out. The classifier's weights are changed: give a copy.
     """
-    positions = np.arange(batch_size, dtype=np.int64) % len(samples)
-    pixels = samples.take(positions)
-    labels = torch.from_numpy(samples.labels[positions]).to(settings.device)
+    _, pixels, labels = example_batch(samples, batch_size, settings.device)
     classifier.to(settings.device).to(memory_format=torch.channels_last)
     found = {}
     for depth in depths:

@@ -28,7 +28,7 @@ from orchestrator.records import BackboneSpec
 
 __all__ = ["Layout", "Prefix", "SuffixInputs", "autocast", "layouts", "prefix_rows", "suffix_inputs"]
 
-_TORCH_TYPES: Mapping[StoredType, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+TORCH_TYPES: Mapping[StoredType, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,7 +251,7 @@ def _outputs(
 
 def to_stored(rows: Tensor, dtype: StoredType) -> NDArray[Any]:
     """Turn rows on any device into an array of the type they are stored in."""
-    narrowed = rows.to(_TORCH_TYPES[dtype]).cpu()
+    narrowed = rows.to(TORCH_TYPES[dtype]).cpu()
     array: NDArray[Any] = narrowed.view(torch.int16).numpy().view(np.uint16) if dtype == "bf16" else narrowed.numpy()
     return array
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
@@ -18,11 +18,10 @@ from orchestrator.finetune.classifier import EVALUATION_BATCH, Classifier, prepr
 from orchestrator.finetune.contracts import Samples, StoredType, TrainingSettings
 from orchestrator.finetune.freezing import freeze, set_training_mode
 from orchestrator.finetune.optimizers import create_optimizer
-from orchestrator.finetune.prefix import autocast
+from orchestrator.finetune.prefix import TORCH_TYPES, autocast
 from orchestrator.records import BackboneSpec, CostFigures, Hyperparameters
 
 _FILE_BYTES = 32 * 2**20
-_STORED_BYTES: Mapping[StoredType, int] = {"fp32": 4, "bf16": 2, "fp16": 2}
 _MOST_REPEATS = 5
 _BUDGET_S = 0.05
 
@@ -44,9 +43,7 @@ def measure(
     counts. `decode` decodes one encoded image; `stored` is the type in which activations would be kept. The
     classifier's weights are changed: give a copy.
     """
-    positions = np.arange(batch_size, dtype=np.int64) % len(samples)
-    pixels = samples.take(positions)
-    labels = torch.from_numpy(samples.labels[positions]).to(settings.device)
+    positions, pixels, labels = example_batch(samples, batch_size, settings.device)
     classifier.to(settings.device).to(memory_format=torch.channels_last)
     outputs = _stage_outputs(classifier, pixels, spec, settings)
     depths = range(classifier.backbone.num_stages + 1)
@@ -63,11 +60,19 @@ def measure(
             _forward_s(classifier.suffix(depth), outputs[depth], settings) / batch_size for depth in depths
         ),
         activation_bytes=tuple(
-            0 if depth == 0 else outputs[depth][0].numel() * _STORED_BYTES[stored] for depth in depths
+            0 if depth == 0 else outputs[depth][0].numel() * TORCH_TYPES[stored].itemsize for depth in depths
         ),
         read_bytes_per_s=read_rate,
         write_bytes_per_s=write_rate,
     )
+
+
+def example_batch(
+    samples: Samples, batch_size: int, device: str
+) -> tuple[NDArray[np.int64], NDArray[np.uint8], Tensor]:
+    """Give positions [n] of samples, repeated where there are too few, their pixels [n, S, S, 3] and labels [n]."""
+    positions = np.arange(batch_size, dtype=np.int64) % len(samples)
+    return positions, samples.take(positions), torch.from_numpy(samples.labels[positions]).to(device)
 
 
 def _stage_outputs(
@@ -100,13 +105,12 @@ def measure_peak(
     """
     if not settings.device.startswith("cuda"):
         return None
-    positions = np.arange(max(batch_size, EVALUATION_BATCH), dtype=np.int64) % len(samples)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(settings.device)
     try:
         classifier.to(settings.device).to(memory_format=torch.channels_last)
-        inputs = preprocess(samples.take(positions), spec, settings.device)
-        labels = torch.from_numpy(samples.labels[positions]).to(settings.device)
+        _, pixels, labels = example_batch(samples, max(batch_size, EVALUATION_BATCH), settings.device)
+        inputs = preprocess(pixels, spec, settings.device)
         step = training_step(classifier, 0, inputs[:batch_size], labels[:batch_size], settings)
         # The second step finds the optimizer's state in memory.
         step()

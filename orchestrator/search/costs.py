@@ -13,7 +13,7 @@ Source = Literal["activations", "pixels", "images"]
 # Figures from a probe of a second are good to about a tenth: a saving below that may be none.
 LEAST_SAVING = 0.05
 
-# Compiled training steps of image classifiers take half the time at best, and compiling one seldom less than this.
+# Assumed: compiling halves a training step at best, and seldom takes less than this. Whether it pays is measured then.
 MOST_COMPILED_SAVING = 0.5
 LEAST_COMPILE_S = 10.0
 

@@ -121,9 +121,10 @@ def prepare_inputs(context: GroupContext, samples: dict[str, GroupSamples]) -> S
         stall_timeout_s=context.config.cluster.stall_timeout_s,
         dtype=context.config.cache.dtype,
     )
-    figures, compiled = _compile(context, samples, figures, resources)
+    space = SearchSpace.from_config(context.config.search, context.backbone.num_stages)
+    figures, compiled = _compile(context, space, samples, figures, resources)
     probe_seconds = time.perf_counter() - started
-    plans = _decide(context, samples, figures)
+    plans = _decide(context, space, samples, figures)
     depths = [plan.depth for plan in sorted(plans, key=_worth, reverse=True) if plan.source == "activations"]
     index = _build(context, depths, errors, expected_s=_pass_seconds(plans, figures)) if depths else None
     if index is not None:
@@ -146,6 +147,7 @@ def prepare_inputs(context: GroupContext, samples: dict[str, GroupSamples]) -> S
 
 def _compile(
     context: GroupContext,
+    space: SearchSpace,
     samples: Mapping[str, GroupSamples],
     figures: CostFigures,
     resources: Mapping[str, float],
@@ -154,9 +156,8 @@ def _compile(
     search = context.config.search
     if not context.use_gpu or search.num_workers_per_trial > 1:
         return figures, frozenset()
-    space = SearchSpace.from_config(search, context.backbone.num_stages)
     # Heads are trained without their stages.
-    depths = [depth for depth in range(context.backbone.num_stages) if searches_depth(space, depth)]
+    depths = _searched_depths(space, range(context.backbone.num_stages))
     trained_rows = _mean_epochs(space) * float(np.mean([len(found.train) for found in samples.values()]))
     candidates = worth_compiling(figures, depths, trained_rows=trained_rows)
     if not candidates:
@@ -174,6 +175,10 @@ def _compile(
     return figures, compiled
 
 
+def _searched_depths(space: SearchSpace, depths: range) -> list[int]:
+    return [depth for depth in depths if searches_depth(space, depth)]
+
+
 def _mean_epochs(space: SearchSpace) -> float:
     return float(np.mean([_epochs_at(space, place) for place in (0.0, 0.5, 1.0)]))
 
@@ -184,11 +189,11 @@ def _gpu_share(figures: CostFigures) -> float:
     return gpu_share(figures.peak_bytes, figures.device_bytes)
 
 
-def _decide(context: GroupContext, samples: Mapping[str, GroupSamples], figures: CostFigures) -> list[DepthPlan]:
-    search, cache, augment = context.config.search, context.config.cache, context.config.augment
-    num_stages = context.backbone.num_stages
-    space = SearchSpace.from_config(search, num_stages)
-    searched = [depth for depth in range(num_stages + 1) if searches_depth(space, depth)]
+def _decide(
+    context: GroupContext, space: SearchSpace, samples: Mapping[str, GroupSamples], figures: CostFigures
+) -> list[DepthPlan]:
+    cache, augment = context.config.cache, context.config.augment
+    searched = _searched_depths(space, range(context.backbone.num_stages + 1))
     epochs = expected_epochs(
         dict.fromkeys(searched, 1 / max(1, len(searched))),
         num_trials=_trials_of_each_group(context),

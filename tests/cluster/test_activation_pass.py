@@ -141,13 +141,13 @@ def test_a_short_pass_in_this_process_stores_what_tasks_store(data: Path, tmp_pa
     by_tasks = build_activations(table, reader, a_workbench(), a_plan(tmp_path / "tasks", augment=VARIED))
     here = build_activations(table, reader, a_workbench(), a_plan(tmp_path / "here", augment=VARIED, expected_s=1.0))
     assert here.computed == by_tasks.computed > 0
-    assert stored_bytes(tmp_path / "here") == stored_bytes(tmp_path / "tasks")
+    assert contents_of(tmp_path / "here") == contents_of(tmp_path / "tasks")
     again = build_activations(table, reader, a_workbench(), a_plan(tmp_path / "here", augment=VARIED, expected_s=1.0))
     assert again.computed == 0 and again.reused == here.computed
 
 
-def stored_bytes(store: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in store.rglob("*") if path.is_file()}
+def contents_of(cache: Path) -> dict[str, bytes]:
+    return {name: content for name, (_, content) in files_of(cache).items()}
 
 
 def test_stored_rows_are_those_of_the_frozen_stages_in_every_view(data: Path, tmp_path: Path) -> None:

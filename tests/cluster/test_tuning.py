@@ -107,7 +107,7 @@ def test_a_killed_search_keeps_its_finished_trials_and_runs_those_in_flight_agai
 
 
 @pytest.mark.slow
-def test_trials_shorter_than_a_process_takes_to_start_share_as_many_processes_as_run_at_once(
+def test_trials_shorter_than_a_process_takes_to_start_share_few_processes(
     profiled_experiment: Callable[..., ExperimentConfig],
 ) -> None:
     space = {"freeze_depth": [5], "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}, "epochs": [1]}
@@ -116,9 +116,11 @@ def test_trials_shorter_than_a_process_takes_to_start_share_as_many_processes_as
     )
     with trial_processes() as found:
         Pipeline(config, say=lambda line: None).run(UP_TO_SEARCH)
-    assert len(searches(config)[0].trials) == 16
-    # A third one at most: two at once, and one that came up when only the race was left.
-    assert 1 <= len(found) <= 3
+    (result,) = searches(config)
+    assert len(result.trials) == 16
+    # Two run at once. Tune starts another where one was wanted before one of the two became free, which is soonest
+    # on a machine under load; a process for each trial would be sixteen.
+    assert 1 <= len(found) <= 5
 
 
 @contextmanager
