@@ -304,6 +304,7 @@ class SearchConfig(Section):
     """Bound and shape the search of every group.
 
     `num_samples` counts trials of one group, the fixed rule included; groups that stagnate leave theirs to others.
+    A group starts no more trials once one has reached `target`, a value of `metric`.
     `heads` head-only trials run at once. `resources_per_trial` is in Ray's words, for example {CPU: 2, GPU: 0.5};
     with `num_workers_per_trial` above 1 it is what each worker of a trial takes. `storage` is the address of an
     Optuna storage that keeps the studies, by default a journal in the run directory; `study_name` begins their
@@ -313,6 +314,7 @@ class SearchConfig(Section):
 
     num_samples: PositiveInt = 20
     budget: BudgetConfig = BudgetConfig()
+    target: PositiveFloat | None = None
     sampler: Literal["tpe", "gp", "random", "cmaes"] = "tpe"
     storage: str | None = None
     study_name: str | None = None
@@ -356,6 +358,12 @@ class SearchConfig(Section):
         implied = "min" if self.metric == "val_loss" else "max"
         if self.mode is not None and self.mode != implied:
             raise ValueError(f"mode must be {implied} for {self.metric}, got {self.mode}: leave mode out")
+        return self
+
+    @model_validator(mode="after")
+    def _target_can_be_reached(self) -> Self:
+        if self.target is not None and self.metric == "val_accuracy" and self.target > 1:
+            raise ValueError(f"target must be at most 1 for val_accuracy, got {self.target:g}: give it as a share")
         return self
 
 

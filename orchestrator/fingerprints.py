@@ -10,7 +10,7 @@ from orchestrator.storage import digest
 
 # What these settings change is where and how fast a stage runs, not what it finds.
 _SEARCH_OPERATION = {"max_concurrent_trials", "resources_per_trial", "storage", "study_name", "heads"}
-_SEARCH_LENGTH = {"num_samples", "budget"}
+_SEARCH_LENGTH = {"num_samples", "budget", "target"}
 _TRAIN_OPERATION = {"use_gpu", "resources_per_worker", "max_failures", "num_to_keep"}
 
 
@@ -54,7 +54,8 @@ def of_study(config: ExperimentConfig, *, group: str, data: str, backbone: Pretr
 
 def of_search(config: ExperimentConfig, *, study: str, version: int) -> str:
     """Fingerprint a group's search: its study and how long it may last."""
-    return digest("search", version, study, config.search.num_samples, _plain(config.search.budget))
+    search = config.search
+    return digest("search", version, study, search.num_samples, _plain(search.budget), search.target)
 
 
 def of_model(

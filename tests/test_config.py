@@ -163,6 +163,12 @@ MISTAKES = {
         "--set search.budget.gpu_hours=",
     ),
     "search, mode": (experiment(search={"mode": "min"}), "search.mode must be max", "min", "Leave mode out"),
+    "search, target": (
+        experiment(search={"target": 95}),
+        "search.target must be at most 1 for val_accuracy",
+        "95",
+        "Give it as a share",
+    ),
     "search, resources": (
         experiment(search={"resources_per_trial": {"GPU": -1}}),
         "search.resources_per_trial.GPU must be greater than 0",

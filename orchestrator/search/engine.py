@@ -14,10 +14,14 @@ from orchestrator.records import EpochMetrics, Hyperparameters, RaceRun, Trial
 from orchestrator.search.assignments import Assignment, Member
 from orchestrator.search.finals import Finals
 from orchestrator.search.promise import most_promising
+from orchestrator.search.shared_list import shared_list
 from orchestrator.search.space import SearchSpace
 from orchestrator.search.spending import GroupState, Spending, next_move
 from orchestrator.search.stopping import StoppingRule, best_at
 from orchestrator.search.studies import GroupStudy
+
+# Enough points of the space for the mean of what they cost.
+_TYPICAL = 32
 
 Predict = Callable[[str, Hyperparameters], float]
 
@@ -26,7 +30,7 @@ Predict = Callable[[str, Hyperparameters], float]
 class EngineSettings:
     """Say how a search is run: its budget, when trials stop, how many heads go together, and in what sense it scores.
 
-    `workers` trials run at the same time.
+    `workers` trials run at the same time. A group starts no more trials once one has reached `target`.
     """
 
     spending: Spending
@@ -36,6 +40,7 @@ class EngineSettings:
     metric: Literal["val_accuracy", "val_loss"]
     seed: int
     workers: int = 1
+    target: float | None = None
 
     @property
     def sign(self) -> float:
@@ -73,6 +78,7 @@ class SearchEngine:
         self._closed = frozenset(closed)
         self._running: dict[str, Assignment] = {}
         self._started_s: dict[str, float] = {}
+        self._typical = shared_list(space, num_stages=settings.num_stages, heads=0, others=_TYPICAL, seed=settings.seed)
         self._lost: set[tuple[str, tuple[Hyperparameters, ...], RaceRun | None]] = set()
         self._epochs: dict[str, list[EpochMetrics]] = {}
 
@@ -116,10 +122,13 @@ class SearchEngine:
         if elapsed_s >= spending.search_seconds or self._work_seconds() >= spending.search_work_seconds:
             return True
         rule = self._settings.stopping
-        rung = None if rule is None else rule.rung_passed(metrics.epoch, assignment.members[0].hyperparameters.epochs)
+        recipe = assignment.members[0].hyperparameters
+        rung = None if rule is None else rule.rung_passed(metrics.epoch, recipe.epochs)
         if rule is None or rung is None:
             return False
-        return rule.stops(self._scores(values), self._seen(assignment.group, rung, without=name), rung=rung)
+        is_head = recipe.freeze_depth == self._settings.num_stages
+        seen = self._seen(assignment.group, rung, heads=is_head, without=name)
+        return rule.stops(self._scores(values), seen, rung=rung)
 
     def epochs_of(self, name: str) -> list[EpochMetrics]:
         """Give the epochs that a running trial has reported."""
@@ -165,6 +174,11 @@ class SearchEngine:
         self._started_s.pop(name, None)
         return self._running.pop(name, None)
 
+    def has_reached(self, group: str) -> bool:
+        """Tell whether a trial of a group has reached the target."""
+        target, best = self._settings.target, self._best(group)
+        return target is not None and best is not None and best >= self._settings.sign * target
+
     def finals(self) -> Finals:
         """Give the finals as far as they have been run."""
         finals = self._finals or self._make_finals({name: study.trials() for name, study in self._studies.items()})
@@ -199,8 +213,8 @@ class SearchEngine:
         first = study.ask("sampler", lambda drawn: self._pick(study, drawn, seconds))
         if first is None or not self._is_head(first[1]):
             return [] if first is None else [first]
-        # More heads cost next to no time, but they count: an eighth of what the group may still try.
-        more = min(self._settings.heads - 1, room // (8 * max(1, len(self._studies))))
+        # More heads cost next to no time, but they count: a sixteenth of what the group may still try.
+        more = min(self._settings.heads - 1, room // (16 * max(1, len(self._studies))))
         return [first, *study.ask_many(more, {"freeze_depth": self._settings.num_stages})] if more > 0 else [first]
 
     def _pick(self, study: GroupStudy, drawn: list[Hyperparameters], seconds: float) -> int | None:
@@ -209,9 +223,10 @@ class SearchEngine:
         affordable = [index for index, cost in enumerate(predicted) if cost <= seconds]
         if not affordable:
             return None
+        place = self._place_seconds(study.group)
         chosen = most_promising(
             [drawn[index] for index in affordable],
-            [predicted[index] for index in affordable],
+            [predicted[index] + place for index in affordable],
             [trial.hyperparameters for trial in trials],
             [self._settings.sign * trial.value for trial in trials if trial.value is not None],
             space=self._space,
@@ -220,6 +235,15 @@ class SearchEngine:
         )
         return affordable[chosen]
 
+    def _place_seconds(self, group: str) -> float:
+        """Give what a place in the budget of trials is worth: the seconds of a trial from all over the space.
+
+        Without it a head, a thousand times as cheap as full training, would always promise more for its cost, and
+        the heads would use up the trials.
+        """
+        predicted = [self._predict(group, recipe) for recipe in self._typical]
+        return sum(predicted) / max(1, len(predicted))
+
     def _assign(self, group: str, asked: list[tuple[int, Hyperparameters]]) -> Assignment | None:
         if not asked:
             return None
@@ -227,13 +251,13 @@ class SearchEngine:
             Member(name=f"{group}-{number}", number=number, hyperparameters=recipe) for number, recipe in asked
         )
         is_heads = all(self._is_head(recipe) for _, recipe in asked)
-        rule = self._settings.stopping
+        rungs = () if self._settings.stopping is None or not is_heads else self._settings.stopping.rungs
         return Assignment(
             kind="heads" if is_heads else "trial",
             group=group,
             members=members,
             seconds=max(self._predict(group, recipe) for _, recipe in asked),
-            seen={} if rule is None or not is_heads else {rung: self._seen(group, rung) for rung in rule.rungs},
+            seen={rung: self._seen(group, rung, heads=True) for rung in rungs},
         )
 
     def _promote(self, group: str, member: Member, before: float | None) -> None:
@@ -244,7 +268,7 @@ class SearchEngine:
         if before is not None and self._settings.sign * outcome.value <= before:
             return
         for other, study in self._studies.items():
-            if other != group and other not in self._closed and not study.queued():
+            if other != group and not self._is_closed(other) and not study.queued():
                 study.enqueue(member.hyperparameters, "promoted")
 
     # What is known.
@@ -258,7 +282,7 @@ class SearchEngine:
             for member in assignment.members
         ]
         trials = sorted(study.trials(), key=lambda trial: trial.started + trial.seconds)
-        is_closed = name in self._closed
+        is_closed = self._is_closed(name)
         return GroupState(
             group=name,
             queue=[] if is_closed else [self._predict(name, recipe) for recipe in study.queued()],
@@ -294,6 +318,10 @@ class SearchEngine:
     def _is_head(self, recipe: Hyperparameters) -> bool:
         return recipe.freeze_depth == self._settings.num_stages and self._settings.heads > 1
 
+    def _is_closed(self, group: str) -> bool:
+        """Tell whether a group starts no more trials: it has its recipe, or one has reached the target."""
+        return group in self._closed or self.has_reached(group)
+
     def _best(self, group: str) -> float | None:
         values = [trial.value for trial in self._studies[group].trials() if trial.value is not None]
         return max((self._settings.sign * value for value in values), default=None)
@@ -301,15 +329,22 @@ class SearchEngine:
     def _scores(self, epochs: Sequence[EpochMetrics]) -> list[float]:
         return [self._settings.sign * float(getattr(metrics, self._settings.metric)) for metrics in epochs]
 
-    def _seen(self, group: str, rung: float, *, without: str | None = None) -> tuple[float, ...]:
-        """Give what the group's trials, running ones too, had reached at a rung."""
-        ended = [(trial.history, trial.hyperparameters.epochs) for trial in self._studies[group].trials()]
+    def _seen(self, group: str, rung: float, *, heads: bool, without: str | None = None) -> tuple[float, ...]:
+        """Give what the group's trials, running ones too, had reached at a rung: heads, or those that train more.
+
+        A head is at its level after an epoch or two, and would stop everything that overtakes it later.
+        """
+        ended = [(trial.history, trial.hyperparameters) for trial in self._studies[group].trials()]
         running = [
-            (epochs, self._running[name].members[0].hyperparameters.epochs)
+            (epochs, self._running[name].members[0].hyperparameters)
             for name, epochs in self._epochs.items()
             if name != without and self._running[name].group == group
         ]
-        found = (best_at(self._scores(history), rung, epochs) for history, epochs in [*ended, *running])
+        found = (
+            best_at(self._scores(history), rung, recipe.epochs)
+            for history, recipe in [*ended, *running]
+            if (recipe.freeze_depth == self._settings.num_stages) == heads
+        )
         return tuple(value for value in found if value is not None)
 
     # Races.

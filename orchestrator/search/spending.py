@@ -49,7 +49,7 @@ class Spending:
 
 @dataclass(frozen=True, kw_only=True)
 class GroupState:
-    """Hold what is known of one group's search; a closed one's has ended, and only counts.
+    """Hold what is known of one group's search; a closed one starts no more trials, and only counts.
 
     `queue` has the predicted seconds of listed trials that have not started, in order. `values` are the results of
     finished trials in the order they ended, greater being better, None for failed ones; `seconds` is what they took

@@ -176,6 +176,13 @@ class _SearchRun:
             on_finished=self._record,
             on_lost=self._say_lost,
         )
+        reached = [name for name in self.studies if self.engine.has_reached(name)]
+        for name in reached:
+            self.context.say(f"search {name}: search.target {self.engine.settings.target:g} is reached")
+        if len(reached) < len(self.studies):
+            self._say_spent()
+
+    def _say_spent(self) -> None:
         started = sum(study.progress() for study in self.studies.values())
         wanted = self.engine.settings.spending.search_trials
         budget = self.context.config.search.budget
@@ -227,6 +234,7 @@ def _settings(context: GroupContext, inputs: SharedInputs, resources: dict[str, 
         num_stages=context.backbone.num_stages,
         metric=search.metric,
         seed=context.config.seed,
+        target=search.target,
     )
 
 

@@ -51,6 +51,8 @@ def make_engine(open_study: Opener) -> Callable[..., SearchEngine]:
         metric: str = "val_accuracy",
         elapsed_s: float = 0.0,
         closed: Sequence[str] = (),
+        target: float | None = None,
+        stopping: StoppingRule | None = None,
     ) -> SearchEngine:
         studies = {group: open_study(group=group, journal=f"{group}.log", search=SEARCH) for group in groups}
         for study in studies.values():
@@ -59,11 +61,12 @@ def make_engine(open_study: Opener) -> Callable[..., SearchEngine]:
                 study.enqueue(recipe, "shared")
         settings = EngineSettings(
             spending=Spending(num_trials=num_trials, seconds=seconds),
-            stopping=StoppingRule(),
+            stopping=stopping or StoppingRule(),
             heads=heads,
             num_stages=NUM_STAGES,
             metric="val_loss" if metric == "val_loss" else "val_accuracy",
             seed=0,
+            target=target,
         )
         fixed = SPACE.complete({"freeze_depth": NUM_STAGES, "learning_rate": 1e-4, "epochs": 8})
         facts = GroupFacts(num_train=500, num_validation=200, fixed_rule=fixed)
@@ -210,7 +213,7 @@ def single_trial(engine: SearchEngine) -> Assignment:
 
 def test_a_trial_that_falls_behind_at_a_rung_is_stopped(make_engine: Callable[..., SearchEngine]) -> None:
     engine = make_engine(groups=("low",), num_trials=60, heads=1)
-    for _ in range(6):
+    for _ in range(12):
         assignment = engine.next(elapsed_s=0.0)
         assert isinstance(assignment, Assignment)
         (member,) = assignment.members
@@ -292,3 +295,35 @@ def test_a_failed_trial_is_a_result_and_the_search_goes_on(make_engine: Callable
     trials = [trial for found in engine.finals().trials.values() for trial in found]
     assert sum(trial.status == "failed" for trial in trials) == len(first.members)
     assert len(trials) == 10
+
+
+def test_a_group_that_has_reached_the_target_starts_no_more_trials(make_engine: Callable[..., SearchEngine]) -> None:
+    # Only "low" has a depth that is worth this much.
+    target = accuracy("low", SPACE.complete({"freeze_depth": 4, "learning_rate": 1e-4, "epochs": 4}))
+    engine = make_engine(num_trials=60, target=target, groups=["low"])
+    handed = [assignment for assignment in run(engine, workers=1) if assignment.kind != "race"]
+    values = {trial.trial_id: trial.value or 0.0 for trial in engine.finals().trials["low"]}
+    assert engine.has_reached("low") and len(values) < 48
+    # Heads of one assignment end together.
+    last = {member.name for member in handed[-1].members}
+    assert max(values[name] for name in last) >= target
+    assert all(value < target for name, value in values.items() if name not in last)
+
+
+def test_heads_do_not_stop_what_learns_longer(make_engine: Callable[..., SearchEngine]) -> None:
+    engine = make_engine(groups=["low"], num_trials=100, stopping=StoppingRule(least_seen=2))
+    stopped: list[bool] = []
+    for _ in range(40):
+        assignment = engine.next(elapsed_s=0.0)
+        assert isinstance(assignment, Assignment)
+        if assignment.kind == "heads":
+            ended = outcomes(assignment)
+            # As good at once as they will ever be.
+            whole = [epoch(number, 0.9) for number in range(1, 9)]
+            engine.finish(assignment.name, [trial.model_copy(update={"history": whole}) for trial in ended])
+            continue
+        epochs = [epoch(number, 0.3) for number in range(1, assignment.members[0].hyperparameters.epochs + 1)]
+        stopped += [engine.report(assignment.name, metrics, elapsed_s=0.0) for metrics in epochs]
+        ended = [trial.model_copy(update={"history": epochs}) for trial in outcomes(assignment)]
+        engine.finish(assignment.name, ended)
+    assert len(stopped) > 5 and not any(stopped)
