@@ -47,8 +47,9 @@ class Search:
         return sum(run.seconds for run in (*self.result.trials, *self.result.race))
 
     def reached(self, target: float) -> float:
-        """Give the seconds from the stage's start until a trial with this value had ended; infinity without one."""
-        return min((end - self.started for end, _ in self._reaching(target)), default=math.inf)
+        """Give the seconds from the stage's start until an epoch had this accuracy; infinity without one."""
+        reaching = (trial for _, trial in self._reaching(target))
+        return min((self._epoch_end(trial, target) - self.started for trial in reaching), default=math.inf)
 
     def cost_until(self, target: float) -> float:
         """Sum the seconds of the trials that had ended when the first with this value had; infinity without one."""
@@ -72,6 +73,13 @@ class Search:
         for trial in self.result.trials:
             if trial.value is not None and trial.value >= target:
                 yield self._end(trial), trial
+
+    def _epoch_end(self, trial: Trial, target: float) -> float:
+        """Give the end of the first epoch with this accuracy; heads that train at once are known at their end only."""
+        if any(other.started == trial.started for other in self.result.trials if other is not trial):
+            return self._end(trial)
+        epoch = next(metrics.epoch for metrics in trial.history if metrics.val_accuracy >= target)
+        return trial.started + trial.seconds * epoch / len(trial.history)
 
     def _end(self, trial: Trial) -> float:
         # Heads that train at once start together, and each records its share of their time: all end at their sum.

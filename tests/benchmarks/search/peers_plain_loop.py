@@ -57,7 +57,7 @@ def search_with_plain_loop(
         pruner=optuna.pruners.MedianPruner(),
     )
     # Until the target is reached a searcher with time left goes on; the reference has a number of trials.
-    study.optimize(objective, n_trials=protocol.search_trials if target is None else None)
+    study.optimize(objective, n_trials=protocol.reference_trials if target is None else None)
     return max(best), reached[0] if reached else None
 
 

@@ -21,15 +21,17 @@ class Protocol:
     """Hold the sizes of all measurements.
 
     `peer_trivial_trials` is smaller than `trivial_trials` because the peer needs seconds for each; both are divided
-    by their number. `cache_trials` are those
-    that the cost rule expects. `within` is how near to the reference's best accuracy counts as reached.
+    by their number. `reference_trials` is the length of the search whose best accuracy is the target; those that race
+    for it may try `racing_trials` and take `limit_s`. `cache_trials` are those that the cost rule expects. `within` is
+    how near to the reference's best accuracy counts as reached.
     """
 
     repeats: int = 3
     seeds: tuple[int, ...] = (0, 1, 2)
     warm_start_seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     fixed_trials: int = 5
-    search_trials: int = 60
+    reference_trials: int = 60
+    racing_trials: int = 300
     warm_start_trials: int = 20
     trivial_trials: int = 100
     peer_trivial_trials: int = 3
@@ -42,7 +44,7 @@ class Protocol:
     cache_repeats: int = 5
     learning_rates: tuple[float, float] = (1e-4, 1e-2)
     within: float = 0.005
-    limit_s: float = 3600.0
+    limit_s: float = 600.0
     max_images: int | None = None
 
     @classmethod
@@ -53,7 +55,8 @@ class Protocol:
             seeds=(0,),
             warm_start_seeds=(0,),
             fixed_trials=2,
-            search_trials=2,
+            reference_trials=2,
+            racing_trials=2,
             warm_start_trials=2,
             trivial_trials=3,
             peer_trivial_trials=2,
