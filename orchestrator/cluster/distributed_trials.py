@@ -50,7 +50,7 @@ def run_distributed_assignment(
 ) -> None:
     """Do one assignment: one configuration on several workers, or several heads in this process.
 
-    Every epoch of a trial is reported, and at the end what came of it; an error of the training is an outcome too.
+    The epochs of a trial are reported, the last with what came of it; an error of the training is an outcome too.
     Must run in an actor of Ray Tune that no other trial uses again: where a trial has ended, this waits to be stopped.
     """
     assignment: Assignment = config["assignment"]

@@ -213,8 +213,11 @@ class SearchEngine:
         first = study.ask("sampler", lambda drawn: self._pick(study, drawn, seconds))
         if first is None or not self._is_head(first[1]):
             return [] if first is None else [first]
-        # More heads cost next to no time, but they count: a sixteenth of what the group may still try.
-        more = min(self._settings.heads - 1, room // (16 * max(1, len(self._studies))))
+        # More heads cost next to no time, but they count: a sixteenth of what the group may still try, and no more than
+        # a quarter of what it tries in all.
+        started = self._state(study.group).started
+        heads = sum(self._is_head(trial.hyperparameters) for trial in study.trials())
+        more = min(self._settings.heads - 1, room // (16 * max(1, len(self._studies))), started // 4 - heads)
         return [first, *study.ask_many(more, {"freeze_depth": self._settings.num_stages})] if more > 0 else [first]
 
     def _pick(self, study: GroupStudy, drawn: list[Hyperparameters], seconds: float) -> int | None:

@@ -68,7 +68,9 @@ def _expected_improvement(
         process.fit(vectors, (clipped - clipped.mean()) / scale)
     mean, deviation = process.predict(_vectors(candidates, space), return_std=True)
     gain = mean - process.predict(vectors).max()
-    deviation = np.maximum(deviation, 1e-9)
+    # What is not known of a recipe itself: the noise of single runs would promise a lucky one for ever.
+    noise = process.kernel_.k2.noise_level
+    deviation = np.sqrt(np.maximum(deviation**2 - noise, 1e-12))
     expected: NDArray[np.float64] = gain * norm.cdf(gain / deviation) + deviation * norm.pdf(gain / deviation)
     return np.maximum(expected, 1e-12)
 
