@@ -33,7 +33,7 @@ def run_assignment(
     use_gpu: bool,
     num_cpus: float,
 ) -> None:
-    """Do one assignment in this actor: report every epoch of a single trial, and at the end what came of all.
+    """Do one assignment in this actor: report the epochs of a single trial as they end, then what came of all.
 
     An error of the training is an outcome too: the actor lives on and takes the next assignment.
     """
@@ -54,14 +54,16 @@ def _report(metrics: EpochMetrics) -> None:
 def run_trial(
     assignment: Assignment, data: GroupSamples, workbench: Workbench, device: str, *, on_epoch: OnEpoch
 ) -> Trial:
-    """Fine-tune one configuration, on a re-split in a race, and give what came of it."""
+    """Fine-tune one configuration, on a re-split in a race, and give what came of it; tells every epoch but the last."""
     (member,) = assignment.members
     started, clock = time.time(), time.perf_counter()
     history: list[EpochMetrics] = []
 
     def keep(end: EpochEnd) -> None:
         history.append(end.metrics)
-        on_epoch(end.metrics)
+        # The last epoch comes with the outcome: Tune takes its time for a report, and nothing is left to stop.
+        if end.metrics.epoch < member.hyperparameters.epochs:
+            on_epoch(end.metrics)
 
     inputs: Inputs = "pixels"
     error: str | None = None
