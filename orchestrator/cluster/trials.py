@@ -54,7 +54,7 @@ def _report(metrics: EpochMetrics) -> None:
 def run_trial(
     assignment: Assignment, data: GroupSamples, workbench: Workbench, device: str, *, on_epoch: OnEpoch
 ) -> Trial:
-    """Fine-tune one configuration, on a re-split in a race, and give what came of it; tells every epoch but the last."""
+    """Fine-tune one configuration, on a re-split in a race: give what came of it, tell every epoch but the last."""
     (member,) = assignment.members
     started, clock = time.time(), time.perf_counter()
     history: list[EpochMetrics] = []

@@ -42,8 +42,9 @@ def a_profile(
     *,
     sizes: Sequence[int] | None = None,
     pixel_entropies: Sequence[float] | None = None,
+    reach: float | None = None,
 ) -> Profile:
-    """Make a profile of the subsets s00, s01, ... with these measures."""
+    """Make a profile of the subsets s00, s01, ... with these measures; `reach` is half of every entropy's interval."""
     subsets = []
     for index, entropy in enumerate(label_entropies):
         num_images = 100 if sizes is None else sizes[index]
@@ -54,6 +55,7 @@ def a_profile(
                 num_classes=1,
                 label_counts={"cat": num_images},
                 label_entropy=entropy,
+                label_entropy_interval=None if reach is None else (entropy - reach, entropy + reach),
                 normalized_label_entropy=0.0,
                 effective_classes=1.0,
                 pixel_entropy=None if pixel_entropies is None else pixel_entropies[index],

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from orchestrator.config import GroupingConfig
 from orchestrator.diversity.grouping import group_names, group_subsets
-from orchestrator.errors import ConfigError, RecordError
+from orchestrator.errors import ConfigError, DataError, RecordError
 from orchestrator.records import Groups, Profile
 
 Method = Literal["thresholds", "quantiles", "kmeans"]
@@ -25,8 +25,15 @@ def grouped(
     thresholds: list[float] | None = None,
     min_images: int = 0,
     measures: tuple[Literal["label_entropy", "pixel_entropy"], ...] = ("label_entropy",),
+    on_indistinct: Literal["keep", "merge", "fail"] = "keep",
 ) -> Groups:
-    config = GroupingConfig(method=method, num_groups=num_groups, thresholds=thresholds or [], min_images=min_images)
+    config = GroupingConfig(
+        method=method,
+        num_groups=num_groups,
+        thresholds=thresholds or [],
+        min_images=min_images,
+        on_indistinct=on_indistinct,
+    )
     return group_subsets(profile, config, measures)
 
 
@@ -177,3 +184,43 @@ def test_a_profile_without_subsets_cannot_be_grouped() -> None:
 def test_min_images_above_every_subset_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"at least one of 2 subsets, got 10\. Lower it to 7 or less"):
         grouped(a_profile([1.0, 2.0], sizes=[5, 7]), min_images=10)
+
+
+ALIKE = a_profile([0.50, 0.51, 0.52, 0.53, 0.54, 0.55], reach=0.1)
+APART = a_profile([0.1, 0.11, 0.5, 0.51, 0.9, 0.91], reach=0.05)
+
+
+@pytest.mark.parametrize("method", ["quantiles", "kmeans"])
+def test_subsets_that_differ_beyond_their_intervals_stay_apart(method: Method) -> None:
+    groups = grouped(APART, method, on_indistinct="fail")
+    assert groups.difference_p_value is not None and groups.difference_p_value < 1e-6
+    assert len(groups.groups) == 3
+    assert all(share > 0.99 for group in groups.groups for share in group.stability.values())
+    assert sorted(name for group in groups.groups for name in group.stability) == [f"s{i:02d}" for i in range(6)]
+
+
+def test_groups_of_subsets_that_chance_parts_are_kept_merged_or_refused() -> None:
+    kept = grouped(ALIKE)
+    assert kept.difference_p_value is not None and kept.difference_p_value > 0.5
+    assert len(kept.groups) == 3
+    assert min(share for group in kept.groups for share in group.stability.values()) < 0.7
+    merged = grouped(ALIKE, on_indistinct="merge")
+    assert [len(group.subsets) for group in merged.groups] == [6]
+    assert merged.groups[0].stability == {}
+    with pytest.raises(DataError, match=r"must differ beyond chance.*got p = .*on_indistinct"):
+        grouped(ALIKE, on_indistinct="fail")
+
+
+def test_one_group_is_never_indistinct() -> None:
+    assert len(grouped(ALIKE, num_groups=1, on_indistinct="fail").groups) == 1
+
+
+def test_measures_without_intervals_leave_open_whether_subsets_differ() -> None:
+    groups = grouped(a_profile([0.1, 0.5, 0.9]), on_indistinct="fail")
+    assert groups.difference_p_value is None
+    assert all(group.stability == {} for group in groups.groups)
+
+
+def test_subsets_too_small_to_form_groups_do_not_make_them_differ() -> None:
+    profile = a_profile([0.5, 0.5, 0.5, 9.0], sizes=[100, 100, 100, 2], reach=0.1)
+    assert grouped(profile, min_images=10).difference_p_value == 1.0
