@@ -147,14 +147,15 @@ class DiversityConfig(Section):
 class GroupingConfig(Section):
     """Say how subsets of like diversity are put together.
 
-    `thresholds` are ascending borders on the first measure. A subset with fewer than `min_images` images
+    `thresholds` are ascending borders on the first measure; the other methods make `num_groups`, and `auto` as many as
+    part the subsets best. A subset with fewer than `min_images` images
     joins the nearest group and is flagged. `on_indistinct` says what happens when the subsets differ no more than
     chance would have it: the groups are kept, merged into one, or refused.
     """
 
     measures: Annotated[list[DiversityMeasure], Field(min_length=1)] | None = None
-    method: Literal["thresholds", "quantiles", "kmeans"] = "quantiles"
-    num_groups: PositiveInt = 3
+    method: Literal["thresholds", "quantiles", "jenks", "kmeans"] = "quantiles"
+    num_groups: PositiveInt | Literal["auto"] = 3
     thresholds: list[float] = []
     min_images: Annotated[int, Field(ge=0)] = 10
     on_indistinct: Literal["keep", "merge", "fail"] = "keep"

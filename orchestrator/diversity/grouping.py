@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
+from sklearn.metrics import silhouette_score
 
 from orchestrator.config import DiversityMeasure, GroupingConfig
+from orchestrator.diversity.breaks import natural_breaks
 from orchestrator.diversity.distinctness import (
     DIFFERENT,
     MOST_REDRAWN,
@@ -23,6 +26,8 @@ from orchestrator.records import Group, Groups, Profile, SubsetProfile
 GROUPING_VERSION = 2
 
 _UNDECIDED = -1
+_MOST_GROUPS = 6
+_MOST_SILHOUETTES = 2000
 
 Values = NDArray[np.float64]
 Levels = NDArray[np.int64]
@@ -33,8 +38,11 @@ def group_subsets(profile: Profile, config: GroupingConfig, measures: Sequence[D
 
     `thresholds` cut the first measure, a subset on a border going up. `quantiles` make groups of as equal
     numbers of subsets as ties allow, ties staying together, by the measure, or by the mean of several that
-    are standardised. `kmeans` clusters the standardised measures; its clusters are ordered by their mean. Groups
-    that nothing falls into are not formed: there are fewer than asked for when there are fewer distinct values.
+    are standardised. `jenks` cuts the same scores where the groups are most alike within. `kmeans` clusters the
+    standardised measures; its clusters are ordered by their mean. Groups that nothing falls into are not formed: there
+    are fewer than asked for when there are fewer distinct values. The number `auto` is that of two to six with the
+    greatest mean silhouette (Rousseeuw, "Silhouettes", 1987) over the standardised measures; one where fewer than
+    three subsets differ.
 
     Subsets below `config.min_images` have no part in forming groups; each joins the group of the subset nearest
     to it in the standardised measures (with `thresholds`, its own interval's group where there is one) and
@@ -143,11 +151,38 @@ def _levels(values: Values, points: Values, large: NDArray[np.bool_], config: Gr
     if config.method == "thresholds":
         return np.searchsorted(config.thresholds, values[:, 0], side="right").astype(np.int64)
     levels = np.full(len(values), _UNDECIDED, dtype=np.int64)
-    if config.method == "quantiles":
-        scores = values[:, 0] if values.shape[1] == 1 else points.mean(axis=1)
-        levels[large] = _quantile_levels(scores[large], config.num_groups)
-    else:
-        levels[large] = _cluster_levels(points[large], config.num_groups)
+    scores = values[:, 0] if values.shape[1] == 1 else points.mean(axis=1)
+    levels[large] = _formed(scores[large], points[large], config.method, config.num_groups)
+    return levels
+
+
+def _formed(scores: Values, points: Values, method: str, num_groups: int | Literal["auto"]) -> Levels:
+    if num_groups == "auto":
+        return _best_parted(scores, points, method)
+    if method == "quantiles":
+        return _quantile_levels(scores, num_groups)
+    return _natural_levels(scores, num_groups) if method == "jenks" else _cluster_levels(points, num_groups)
+
+
+def _best_parted(scores: Values, points: Values, method: str) -> Levels:
+    """Form the number of groups whose members are nearest to their own and farthest from the next."""
+    best, found = -np.inf, np.zeros(len(scores), dtype=np.int64)
+    for num_groups in range(2, min(_MOST_GROUPS, len(np.unique(points, axis=0)) - 1) + 1):
+        levels = _formed(scores, points, method, num_groups)
+        # A few of many, and one of every level at least: a silhouette needs all distances between them.
+        few = np.linspace(0, len(points) - 1, min(len(points), _MOST_SILHOUETTES)).astype(np.int64)
+        rows = np.union1d(few, np.unique(levels, return_index=True)[1])
+        silhouette = float(silhouette_score(points[rows], levels[rows]))
+        if silhouette > best:
+            best, found = silhouette, levels
+    return found
+
+
+def _natural_levels(scores: Values, num_groups: int) -> Levels:
+    """Cut the sorted scores where the groups are most alike within, into at most `num_groups` parts."""
+    distinct, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    breaks = natural_breaks(distinct, counts.astype(np.float64), num_groups)
+    levels: Levels = np.searchsorted(breaks, np.arange(len(distinct)), side="right")[place].astype(np.int64)
     return levels
 
 

@@ -18,6 +18,7 @@ from orchestrator.diversity.estimators import (
 )
 from orchestrator.diversity.features import SAMPLE_SIZE
 from orchestrator.diversity.statistics import PartialProfile, SubsetStatistics, merge_partials
+from orchestrator.diversity.transferability import fisher_ratio, h_score, log_evidence
 from orchestrator.diversity.vendi import rarefied_interval, rarefied_scores, vendi_score
 from orchestrator.errors import DataError
 from orchestrator.records import Profile, SubsetProfile
@@ -106,11 +107,16 @@ def _feature_measures(
     sample, seed = statistics.features.sample(), _subset_seed(settings.seed, subset)
     rarefied = dict(zip(_ORDERS, rarefied_scores(sample, rarefied_to, list(_ORDERS.values()), seed=seed), strict=True))
     score = rarefied.pop("1")
+    sums = statistics.features.sums()
+    ratio = fisher_ratio(sums)
     return {
         "feature_diversity": score,
         "feature_diversity_interval": rarefied_interval(sample, rarefied_to, score, seed=seed),
         "feature_diversity_by_order": rarefied,
         "raw_feature_diversity": vendi_score(statistics.features.similarity_matrix()),
+        "h_score": h_score(sums),
+        "log_evidence": log_evidence(sums),
+        "fisher_ratio": ratio if math.isfinite(ratio) else None,
     }
 
 

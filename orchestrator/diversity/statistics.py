@@ -91,7 +91,12 @@ class PartialProfile:
             if images.pixel_entropies is not None:
                 partial.add_pixel_entropies(subset, images.pixel_entropies[members])
             if images.features is not None:
-                partial.add_features(subset, images.features[members], [ids[index] for index in members])
+                partial.add_features(
+                    subset,
+                    images.features[members],
+                    [ids[index] for index in members],
+                    [labels[index] for index in members],
+                )
         return partial
 
     def add_labels(self, subset: str, labels: Sequence[str]) -> None:
@@ -109,13 +114,15 @@ class PartialProfile:
         statistics.pixel_entropy_sum += math.fsum(entropies)
         statistics.pixel_entropy_squares += math.fsum(entropies**2)
 
-    def add_features(self, subset: str, features: NDArray[np.floating], ids: Sequence[str]) -> None:
-        """Add features [n, d] of images with their identities, which decide what a random sample holds.
+    def add_features(
+        self, subset: str, features: NDArray[np.floating], ids: Sequence[str], labels: Sequence[str]
+    ) -> None:
+        """Add features [n, d] of images with their identities, which decide what a random sample holds, and labels.
 
         Lengths do not matter, and zero vectors count as equal to each other and unlike the rest. Raises DataError
         when the shapes do not fit.
         """
-        self._of(subset).features.add(features, hash_ids(ids))
+        self._of(subset).features.add(features, hash_ids(ids), labels)
 
     def _of(self, subset: str) -> SubsetStatistics:
         return self.subsets.setdefault(subset, SubsetStatistics())

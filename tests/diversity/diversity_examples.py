@@ -29,10 +29,11 @@ def random_partials(
         partial = PartialProfile(key=key)
         for subset in rng.permutation(["a", "b", "c"])[: rng.integers(1, 4)]:
             count = int(rng.integers(1, images_each + 1))
-            partial.add_labels(subset, rng.choice(["cat", "dog", "fox"], size=count).tolist())
+            labels = rng.choice(["cat", "dog", "fox"], size=count).tolist()
+            partial.add_labels(subset, labels)
             partial.add_histograms(subset, rng.integers(0, 50, size=(count, 256)))
             features = rng.normal(size=(count, dimensions)).astype(np.float32)
-            partial.add_features(subset, features, identities(count, f"{subset}-{key}"))
+            partial.add_features(subset, features, identities(count, f"{subset}-{key}"), labels)
         partials.append(partial)
     return partials
 

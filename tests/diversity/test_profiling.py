@@ -42,7 +42,7 @@ def with_features(**features: np.ndarray) -> list[PartialProfile]:
     partial = PartialProfile(key=0)
     for subset, rows in features.items():
         partial.add_labels(subset, ["cat"] * len(rows))
-        partial.add_features(subset, rows, identities(len(rows), subset))
+        partial.add_features(subset, rows, identities(len(rows), subset), ["cat"] * len(rows))
     return [partial]
 
 
@@ -89,6 +89,19 @@ def test_feature_diversity_comes_with_its_interval_and_other_orders() -> None:
         by_order = subset.feature_diversity_by_order
         assert list(by_order) == ["2", "inf"]
         assert 1.0 <= by_order["inf"] < by_order["2"] < subset.feature_diversity
+
+
+def test_features_that_part_the_classes_score_higher_than_features_that_do_not() -> None:
+    rows = np.random.default_rng(4).normal(size=(60, 6))
+    labels = ["cat", "dog", "fox"] * 20
+    parted = rows + 4 * np.eye(6)[[0, 1, 2] * 20]
+    partial = PartialProfile(key=0)
+    for subset, features in (("mixed", rows), ("parted", parted)):
+        partial.add_labels(subset, labels)
+        partial.add_features(subset, features, identities(60, subset), labels)
+    mixed, well_parted = finished([partial], ["feature_diversity"]).subsets
+    for name in ("h_score", "log_evidence", "fisher_ratio"):
+        assert getattr(well_parted, name) > getattr(mixed, name)
 
 
 def test_measures_that_were_not_asked_for_are_none() -> None:
