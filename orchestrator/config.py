@@ -133,25 +133,32 @@ class PretrainConfig(Section):
 
 
 class DiversityConfig(Section):
-    """Say which measures of diversity are taken, over which split, and from how many images of a subset."""
+    """Say which measures of diversity are taken, over which split, and from how many images of a subset.
+
+    `entropy_estimator` mends what small samples miss of the label entropy: `plug_in` does not.
+    """
 
     measures: Annotated[list[DiversityMeasure], Field(min_length=1)] = ["label_entropy"]
     split: Literal["train", "all"] = "train"
     sample_per_subset: PositiveInt | None = None
+    entropy_estimator: Literal["plug_in", "miller_madow", "chao_shen"] = "plug_in"
 
 
 class GroupingConfig(Section):
     """Say how subsets of like diversity are put together.
 
-    `thresholds` are ascending borders on the first measure. A subset with fewer than `min_images` images
-    joins the nearest group and is flagged.
+    `thresholds` are ascending borders on the first measure; the other methods make `num_groups`, and `auto` as many as
+    part the subsets best. A subset with fewer than `min_images` images
+    joins the nearest group and is flagged. `on_indistinct` says what happens when the subsets differ no more than
+    chance would have it: the groups are kept, merged into one, or refused.
     """
 
     measures: Annotated[list[DiversityMeasure], Field(min_length=1)] | None = None
-    method: Literal["thresholds", "quantiles", "kmeans"] = "quantiles"
-    num_groups: PositiveInt = 3
+    method: Literal["thresholds", "quantiles", "jenks", "kmeans"] = "quantiles"
+    num_groups: PositiveInt | Literal["auto"] = 3
     thresholds: list[float] = []
     min_images: Annotated[int, Field(ge=0)] = 10
+    on_indistinct: Literal["keep", "merge", "fail"] = "keep"
 
     @model_validator(mode="after")
     def _thresholds_ascend(self) -> Self:

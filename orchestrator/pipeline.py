@@ -24,6 +24,7 @@ from orchestrator.data.reader import PixelReader
 from orchestrator.data.sources import listing_digest
 from orchestrator.demo import resolve_demo
 from orchestrator.diversity.grouping import GROUPING_VERSION, group_subsets
+from orchestrator.diversity.profiling import ProfileSettings
 from orchestrator.errors import ConfigError
 from orchestrator.evaluation.comparisons import pool
 from orchestrator.experiment_file import dump_experiment, is_weights_path
@@ -36,6 +37,7 @@ from orchestrator.records import (
     Report,
     StageCost,
 )
+from orchestrator.reporting.findings import grouping_finding
 from orchestrator.reporting.html import render_html
 from orchestrator.runs import RunDirectory
 from orchestrator.stages.context import GroupContext
@@ -260,12 +262,15 @@ class Pipeline:
             return 0
         config = self.config
         plan = ProfilePlan(
-            measures=config.diversity.measures,
-            split=config.diversity.split,
+            settings=ProfileSettings(
+                num_labels=len(self._catalogue_record.labels),
+                measures=config.diversity.measures,
+                split=config.diversity.split,
+                min_images=config.grouping.min_images,
+                seed=config.seed,
+                entropy_estimator=config.diversity.entropy_estimator,
+            ),
             sample_per_subset=config.diversity.sample_per_subset,
-            min_images=config.grouping.min_images,
-            seed=config.seed,
-            num_labels=len(self._catalogue_record.labels),
             partials_uri=self.run_directory.path("profile", "partials"),
             stall_timeout_s=config.cluster.stall_timeout_s,
         )
@@ -274,7 +279,7 @@ class Pipeline:
             workbench = Workbench.of(config, self._backbone_record, self.run_directory.uri)
         record = make_profile(self._samples, self._reader, workbench, plan, fingerprint=self._profile_fingerprint)
         self.run_directory.write("profile.json", record)
-        self._say(f"profile: {', '.join(plan.measures)} of {len(record.subsets)} subsets over {record.split}")
+        self._say(f"profile: {', '.join(plan.settings.measures)} of {len(record.subsets)} subsets over {record.split}")
         return 1
 
     def _group(self) -> int:
@@ -289,6 +294,8 @@ class Pipeline:
                 f"group {group.name}: {len(group.subsets)} subsets, {group.num_images:,} images, "
                 f"{record.measures[0]} {low:.3f} to {high:.3f}"
             )
+        if finding := grouping_finding(record):
+            self._say(f"group: {finding}")
         return 1
 
     def _report(self) -> int:

@@ -74,7 +74,11 @@ class Catalogue(Record):
 class SubsetProfile(Value):
     """Measure one subset; entropies in nats, absent measures None.
 
-    `feature_diversity` is the Vendi score at equal N (rarefied), `raw_feature_diversity` that of all images.
+    `label_entropy` is by the chosen estimator, `effective_classes` is its exponential, `imbalance_ratio` the most
+    frequent class over the least frequent one. `feature_diversity` is the Vendi score at equal N (rarefied),
+    `feature_diversity_by_order` that of other orders, `raw_feature_diversity` that of all images. `h_score`,
+    `log_evidence` (LogME) and `fisher_ratio` say how well the features part the classes; an infinite ratio is None.
+    Intervals are of 95%, for the source that the subset is a sample of.
     """
 
     subset: str
@@ -84,9 +88,17 @@ class SubsetProfile(Value):
     label_entropy: float
     normalized_label_entropy: float
     effective_classes: float
+    label_entropy_interval: tuple[float, float] | None = None
+    imbalance_ratio: float | None = None
     pixel_entropy: float | None = None
+    pixel_entropy_interval: tuple[float, float] | None = None
     feature_diversity: float | None = None
+    feature_diversity_interval: tuple[float, float] | None = None
+    feature_diversity_by_order: dict[str, float] = {}
     raw_feature_diversity: float | None = None
+    h_score: float | None = None
+    log_evidence: float | None = None
+    fisher_ratio: float | None = None
 
 
 class Profile(Record):
@@ -102,21 +114,29 @@ class Profile(Record):
 
 
 class Group(Value):
-    """Name subsets of like diversity. `small_subsets` are those below `min_images`, put to the nearest group."""
+    """Name subsets of like diversity. `small_subsets` are those below `min_images`, put to the nearest group.
+
+    `stability` has the share of bootstrap redraws in which each subset comes to this group; empty where not known.
+    """
 
     name: str
     subsets: list[str]
     num_images: int
     score_range: tuple[float, float]
     small_subsets: list[str] = []
+    stability: dict[str, float] = {}
 
 
 class Groups(Record):
-    """Hold the groups in ascending order of diversity."""
+    """Hold the groups in ascending order of diversity.
+
+    `difference_p_value` says how likely the subsets differ as much as they do by chance; None where not known.
+    """
 
     groups: list[Group]
     method: str
     measures: list[DiversityMeasure]
+    difference_p_value: float | None = None
 
 
 class Hyperparameters(Value):

@@ -6,7 +6,7 @@ What opening a block's images gave is kept: the next profile opens only those of
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,13 +24,13 @@ from orchestrator.data.identity import stable_fraction
 from orchestrator.data.manifests import Manifest
 from orchestrator.data.reader import PixelReader, blocks_of
 from orchestrator.diversity.entropy import histogram_entropy
-from orchestrator.diversity.profiling import finish
+from orchestrator.diversity.profiling import ProfileSettings, finish
 from orchestrator.diversity.statistics import ImageMeasures, PartialProfile
 from orchestrator.errors import StorageError
 from orchestrator.finetune.classifier import extract_features
 from orchestrator.records import Profile
 
-PROFILE_VERSION = 1
+PROFILE_VERSION = 2
 MEASURES_VERSION = 1
 _MAX_ROWS = 512
 _IMAGE_MEASURES = ("pixel_entropy", "feature_diversity")
@@ -43,12 +43,8 @@ class ProfilePlan:
     `partials_uri` is a directory that is this profile's alone, for what it measures of images; None keeps nothing.
     """
 
-    measures: Sequence[str]
-    split: str
+    settings: ProfileSettings
     sample_per_subset: int | None
-    min_images: int
-    seed: int
-    num_labels: int
     stall_timeout_s: float
     partials_uri: str | None = None
 
@@ -66,26 +62,19 @@ def make_profile(
     `workbench` is needed for feature diversity alone. Of what earlier profiles kept, only what this one used stays.
     """
     started = time.perf_counter()
-    positions = samples.where(split=None if plan.split == "all" else plan.split)
+    positions = samples.where(split=None if plan.settings.split == "all" else plan.settings.split)
     rows = samples.table.take(pa.array(sampled(samples.table, positions, plan)))
     blocks = [
         block.append_column("key", pa.array([key] * block.num_rows))
         for key, block in enumerate(blocks_of(rows, _MAX_ROWS))
     ]
-    measure = _Measure(tuple(plan.measures), reader, workbench, plan.partials_uri)
+    measure = _Measure(tuple(plan.settings.measures), reader, workbench, plan.partials_uri)
     measured = ray.data.from_arrow(blocks).map_batches(measure, batch_size=None, batch_format="pyarrow", num_cpus=1)
     with (
         translated("the diversity pass"),
         Watchdog("the diversity pass", wanted={"CPU": 1}, stall_timeout_s=plan.stall_timeout_s) as watchdog,
     ):
-        profile = finish(
-            (row["partial"] for row in watched(measured.iter_rows(), watchdog)),
-            num_labels=plan.num_labels,
-            measures=plan.measures,
-            split="all" if plan.split == "all" else "train",
-            min_images=plan.min_images,
-            seed=plan.seed,
-        )
+        profile = finish((row["partial"] for row in watched(measured.iter_rows(), watchdog)), plan.settings)
     if plan.partials_uri is not None:
         _forget(plan.partials_uri, keep={measure.name_of(block) for block in blocks})
     return profile.model_copy(update={"fingerprint": fingerprint, "seconds": time.perf_counter() - started})
@@ -96,7 +85,7 @@ def sampled(table: pa.Table, positions: NDArray[np.int64], plan: ProfilePlan) ->
     if plan.sample_per_subset is None:
         return positions
     chosen = table.select(["id", "subset"]).take(pa.array(positions))
-    hashes = np.array([stable_fraction(identity, plan.seed) for identity in chosen.column("id").to_pylist()])
+    hashes = np.array([stable_fraction(identity, plan.settings.seed) for identity in chosen.column("id").to_pylist()])
     subsets = np.asarray(chosen.column("subset").to_pylist())
     kept = []
     for subset in np.unique(subsets):

@@ -19,18 +19,19 @@ def shannon_entropy(counts: ArrayLike) -> float:
     return float(_row_entropies(np.asarray(counts)[np.newaxis])[0])
 
 
-def normalized_entropy(counts: ArrayLike, num_classes: int) -> float:
+def normalized_entropy(counts: ArrayLike, num_classes: int, entropy: float | None = None) -> float:
     """Give H / ln K in [0, 1] of counts, K = `num_classes` of the whole label space; 0 when K is 1.
 
-    Raises DataError when more than K counts are positive.
+    H is `entropy`, an estimate of it, by default that of the counts. Raises DataError when more than K counts are
+    positive.
     """
     occurring = int(np.count_nonzero(np.asarray(counts)))
     if occurring > num_classes:
         raise DataError(f"at most {num_classes} classes can occur in this label space", value=occurring)
     if num_classes <= 1:
         return 0.0
-    # Even counts can exceed 1 by a rounding error.
-    return min(1.0, shannon_entropy(counts) / math.log(num_classes))
+    # Even counts can exceed 1 by a rounding error, and an estimate by more.
+    return min(1.0, (shannon_entropy(counts) if entropy is None else entropy) / math.log(num_classes))
 
 
 def effective_number(entropy: float) -> float:

@@ -1,4 +1,4 @@
-"""Mergeable statistics of features: their exact second moments and a random sample of their rows."""
+"""Mergeable statistics of features: the exact sums of their directions and a random sample of their rows."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.diversity.feature_sums import FeatureSums
 from orchestrator.diversity.vendi import similarity_matrix, unit_directions
 from orchestrator.errors import DataError
 
@@ -25,9 +26,9 @@ def hash_ids(ids: Sequence[str]) -> NDArray[np.uint64]:
 class FeatureMoments:
     """Sum up the features of any number of images in bounded memory.
 
-    Rows [n, d] are kept as they came while there are few; beyond max(d + 1, `sample_size`) they become the
-    (d + 1) x (d + 1) float64 sum of outer products of their directions, and only the `sample_size` rows with the
-    smallest hashes stay. Which rows stay depends neither on the sharding nor on the order of merging.
+    Rows [n, d] and their labels are kept as they came while there are few; beyond max(d + 1, `sample_size`) they become
+    float64 sums over their directions, of (d + 1) x (d + 1) and a row for each class, and only the `sample_size` rows
+    with the smallest hashes stay. Which rows stay depends neither on the sharding nor on the order of merging.
     """
 
     def __init__(self, sample_size: int = SAMPLE_SIZE) -> None:
@@ -36,24 +37,26 @@ class FeatureMoments:
         self._sample_size = sample_size
         self._rows: NDArray[np.floating] = np.zeros((0, 0), dtype=np.float32)
         self._hashes: NDArray[np.uint64] = np.zeros(0, dtype=np.uint64)
-        self._outer: NDArray[np.float64] | None = None
+        self._labels: list[str] = []
+        self._sums: FeatureSums | None = None
 
-    def add(self, features: NDArray[np.floating], hashes: NDArray[np.uint64]) -> None:
-        """Add features [n, d] with the hashes [n] of their images' identities.
+    def add(self, features: NDArray[np.floating], hashes: NDArray[np.uint64], labels: Sequence[str]) -> None:
+        """Add features [n, d] with the hashes [n] of their images' identities, and the images' labels [n].
 
         Raises DataError when the shapes do not fit each other, a feature is not finite, or d is not that of
         earlier features.
         """
-        if features.ndim != 2 or features.shape[1] == 0 or hashes.shape != features.shape[:1]:
+        of_shape = features.ndim == 2 and features.shape[1] > 0
+        if not of_shape or hashes.shape != features.shape[:1] or len(labels) != len(features):
             raise DataError(
                 "features must have a row of one or more numbers for each image",
-                value=f"features of shape {features.shape}, {len(hashes)} images",
+                value=f"features of shape {features.shape}, {len(hashes)} images, {len(labels)} labels",
             )
         if not np.isfinite(features).all():
             raise DataError("features must be finite", remedy="Check the backbone's weights for NaN.")
         part = FeatureMoments(self._sample_size)
         part.num_images = len(features)
-        part._rows, part._hashes = features.copy(), hashes.copy()
+        part._rows, part._hashes, part._labels = features.copy(), hashes.copy(), list(labels)
         part._condense()
         self.merge(part)
 
@@ -63,22 +66,31 @@ class FeatureMoments:
             return
         if self.num_images == 0:
             self.num_images, self._rows = other.num_images, other._rows
-            self._hashes, self._outer = other._hashes, other._outer
+            self._hashes, self._labels, self._sums = other._hashes, other._labels, other._sums
             return
         if self._rows.shape[1] != other._rows.shape[1]:
             raise DataError(f"features must have {self._rows.shape[1]} dimensions", value=other._rows.shape[1])
-        if self._outer is not None or other._outer is not None:
-            self._outer = self._outer_products() + other._outer_products()
+        if self._sums is not None or other._sums is not None:
+            self._sums = self._summed() + other._summed()
         self.num_images += other.num_images
         self._rows = np.concatenate([self._rows, other._rows])
         self._hashes = np.concatenate([self._hashes, other._hashes])
+        self._labels = [*self._labels, *other._labels]
         self._condense()
 
     def similarity_matrix(self) -> NDArray[np.float64]:
         """Give the matrix of trace 1 whose eigenvalues make the Vendi score. Raises DataError without images."""
-        if self._outer is not None:
-            return self._outer / self.num_images
+        if self._sums is not None:
+            return self._sums.outer / self.num_images
         return similarity_matrix(self._sorted_directions())
+
+    def sums(self) -> FeatureSums:
+        """Give the sums over the directions of all images. Raises DataError without images."""
+        if self._sums is not None:
+            return self._sums
+        self._require_images()
+        order = _order(self._rows, self._hashes)
+        return FeatureSums.of(unit_directions(self._rows[order]), [self._labels[row] for row in order])
 
     def sample(self) -> NDArray[np.float64]:
         """Give the directions [at most `sample_size`, d + 1] of a random sample, in order of their hashes.
@@ -88,25 +100,25 @@ class FeatureMoments:
         return self._sorted_directions()[: self._sample_size]
 
     def _sorted_directions(self) -> NDArray[np.float64]:
-        if self.num_images == 0:
-            raise DataError("the moments of features need at least one image")
+        self._require_images()
         return unit_directions(self._rows[_order(self._rows, self._hashes)])
 
-    def _outer_products(self) -> NDArray[np.float64]:
-        if self._outer is not None:
-            return self._outer
-        directions = unit_directions(self._rows)
-        products: NDArray[np.float64] = directions.T @ directions
-        return products
+    def _require_images(self) -> None:
+        if self.num_images == 0:
+            raise DataError("the moments of features need at least one image")
+
+    def _summed(self) -> FeatureSums:
+        return FeatureSums.of(unit_directions(self._rows), self._labels) if self._sums is None else self._sums
 
     def _condense(self) -> None:
         """Sum up the rows and keep only the sample once they are too many to keep."""
         most = max(self._rows.shape[1] + 1, self._sample_size)
-        if self._outer is None and len(self._rows) <= most:
+        if self._sums is None and len(self._rows) <= most:
             return
-        self._outer = self._outer_products()
+        self._sums = self._summed()
         kept = _order(self._rows, self._hashes)[: self._sample_size]
         self._rows, self._hashes = self._rows[kept], self._hashes[kept]
+        self._labels = [self._labels[row] for row in kept]
 
 
 def _order(rows: NDArray[np.floating], hashes: NDArray[np.uint64]) -> NDArray[np.int64]:

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
+from sklearn.metrics import silhouette_score
 
 from orchestrator.config import DiversityMeasure, GroupingConfig
-from orchestrator.errors import ConfigError, RecordError
+from orchestrator.diversity.breaks import natural_breaks
+from orchestrator.diversity.distinctness import (
+    DIFFERENT,
+    MOST_REDRAWN,
+    assignment_stability,
+    difference_p_value,
+    is_indistinct,
+)
+from orchestrator.diversity.estimators import NORMAL_95
+from orchestrator.errors import ConfigError, DataError, RecordError
 from orchestrator.records import Group, Groups, Profile, SubsetProfile
 
-GROUPING_VERSION = 1
+GROUPING_VERSION = 2
 
 _UNDECIDED = -1
+_MOST_GROUPS = 6
+_MOST_SILHOUETTES = 2000
 
 Values = NDArray[np.float64]
 Levels = NDArray[np.int64]
@@ -25,13 +38,20 @@ def group_subsets(profile: Profile, config: GroupingConfig, measures: Sequence[D
 
     `thresholds` cut the first measure, a subset on a border going up. `quantiles` make groups of as equal
     numbers of subsets as ties allow, ties staying together, by the measure, or by the mean of several that
-    are standardised. `kmeans` clusters the standardised measures; its clusters are ordered by their mean. Groups
-    that nothing falls into are not formed: there are fewer than asked for when there are fewer distinct values.
+    are standardised. `jenks` cuts the same scores where the groups are most alike within. `kmeans` clusters the
+    standardised measures; its clusters are ordered by their mean. Groups that nothing falls into are not formed: there
+    are fewer than asked for when there are fewer distinct values. The number `auto` is that of two to six with the
+    greatest mean silhouette (Rousseeuw, "Silhouettes", 1987) over the standardised measures; one where fewer than
+    three subsets differ.
 
     Subsets below `config.min_images` have no part in forming groups; each joins the group of the subset nearest
     to it in the standardised measures (with `thresholds`, its own interval's group where there is one) and
-    is named in `small_subsets`. Raises RecordError when the profile has no subsets or lacks a measure, and
-    ConfigError when every subset is below `config.min_images`.
+    is named in `small_subsets`.
+
+    Where the measures have intervals, every group says how stable its subsets' places are, and all of them how likely
+    the large subsets differ as much by chance; when that is more than 0.05, `config.on_indistinct` keeps the groups,
+    merges them into one, or raises DataError. Raises RecordError when the profile has no subsets or lacks a
+    measure, and ConfigError when every subset is below `config.min_images`.
     """
     subsets = sorted(profile.subsets, key=lambda subset: subset.subset)
     values = _values_of(subsets, measures)
@@ -42,18 +62,42 @@ def group_subsets(profile: Profile, config: GroupingConfig, measures: Sequence[D
             value=config.min_images,
             remedy=f"Lower it to {max(subset.num_images for subset in subsets)} or less.",
         )
-    points = _standardized(values, large)
-    levels = _levels(values, points, large, config)
-    levels = _join_nearest(levels, points, large)
+    levels = _assign(values, large, config)
+    deviations = _deviations_of(subsets, measures)
+    p_value = None if deviations is None else difference_p_value(values[large], deviations[large])
+    if len(np.unique(levels)) > 1 and is_indistinct(p_value):
+        levels = _settle(levels, p_value, config)
+    stability = None
+    if deviations is not None and 1 < len(subsets) <= MOST_REDRAWN and len(np.unique(levels)) > 1:
+        stability = assignment_stability(
+            values, deviations, levels, lambda redrawn: _assign(redrawn, large, config), seed=0
+        )
     formed = np.unique(levels)
     return Groups(
         groups=[
-            _group(name, np.flatnonzero(levels == level).tolist(), subsets, values, large)
+            _group(name, np.flatnonzero(levels == level).tolist(), subsets, values, large, stability)
             for name, level in zip(group_names(len(formed)), formed, strict=True)
         ],
         method=config.method,
         measures=list(measures),
+        difference_p_value=p_value,
     )
+
+
+def _assign(values: Values, large: NDArray[np.bool_], config: GroupingConfig) -> Levels:
+    points = _standardized(values, large)
+    return _join_nearest(_levels(values, points, large, config), points, large)
+
+
+def _settle(levels: Levels, p_value: float | None, config: GroupingConfig) -> Levels:
+    """Do what is wanted of groups that chance may have made."""
+    if config.on_indistinct == "fail":
+        raise DataError(
+            f"subsets must differ beyond chance, p at most {DIFFERENT:g}, to be grouped",
+            value=f"p = {p_value:.2g}",
+            remedy="Measure more images, group by another measure, or set grouping.on_indistinct to keep or merge.",
+        )
+    return np.zeros_like(levels) if config.on_indistinct == "merge" else levels
 
 
 def group_names(num_groups: int) -> list[str]:
@@ -71,6 +115,18 @@ def _values_of(subsets: Sequence[SubsetProfile], measures: Sequence[DiversityMea
             remedy="Check that data.split leaves images for training, or set diversity.split to all.",
         )
     return np.array([[_value_of(subset, measure) for measure in measures] for subset in subsets])
+
+
+def _deviations_of(subsets: Sequence[SubsetProfile], measures: Sequence[DiversityMeasure]) -> Values | None:
+    """Give the standard deviations [subsets, measures] behind the intervals; None where a measure has none."""
+    rows = []
+    for subset in subsets:
+        intervals: list[tuple[float, float] | None] = [getattr(subset, f"{measure}_interval") for measure in measures]
+        known = [interval for interval in intervals if interval is not None]
+        if len(known) < len(intervals):
+            return None
+        rows.append([(high - low) / (2 * NORMAL_95) for low, high in known])
+    return np.array(rows)
 
 
 def _value_of(subset: SubsetProfile, measure: DiversityMeasure) -> float:
@@ -95,11 +151,38 @@ def _levels(values: Values, points: Values, large: NDArray[np.bool_], config: Gr
     if config.method == "thresholds":
         return np.searchsorted(config.thresholds, values[:, 0], side="right").astype(np.int64)
     levels = np.full(len(values), _UNDECIDED, dtype=np.int64)
-    if config.method == "quantiles":
-        scores = values[:, 0] if values.shape[1] == 1 else points.mean(axis=1)
-        levels[large] = _quantile_levels(scores[large], config.num_groups)
-    else:
-        levels[large] = _cluster_levels(points[large], config.num_groups)
+    scores = values[:, 0] if values.shape[1] == 1 else points.mean(axis=1)
+    levels[large] = _formed(scores[large], points[large], config.method, config.num_groups)
+    return levels
+
+
+def _formed(scores: Values, points: Values, method: str, num_groups: int | Literal["auto"]) -> Levels:
+    if num_groups == "auto":
+        return _best_parted(scores, points, method)
+    if method == "quantiles":
+        return _quantile_levels(scores, num_groups)
+    return _natural_levels(scores, num_groups) if method == "jenks" else _cluster_levels(points, num_groups)
+
+
+def _best_parted(scores: Values, points: Values, method: str) -> Levels:
+    """Form the number of groups whose members are nearest to their own and farthest from the next."""
+    best, found = -np.inf, np.zeros(len(scores), dtype=np.int64)
+    for num_groups in range(2, min(_MOST_GROUPS, len(np.unique(points, axis=0)) - 1) + 1):
+        levels = _formed(scores, points, method, num_groups)
+        # A few of many, and one of every level at least: a silhouette needs all distances between them.
+        few = np.linspace(0, len(points) - 1, min(len(points), _MOST_SILHOUETTES)).astype(np.int64)
+        rows = np.union1d(few, np.unique(levels, return_index=True)[1])
+        silhouette = float(silhouette_score(points[rows], levels[rows]))
+        if silhouette > best:
+            best, found = silhouette, levels
+    return found
+
+
+def _natural_levels(scores: Values, num_groups: int) -> Levels:
+    """Cut the sorted scores where the groups are most alike within, into at most `num_groups` parts."""
+    distinct, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    breaks = natural_breaks(distinct, counts.astype(np.float64), num_groups)
+    levels: Levels = np.searchsorted(breaks, np.arange(len(distinct)), side="right")[place].astype(np.int64)
     return levels
 
 
@@ -146,6 +229,7 @@ def _group(
     subsets: Sequence[SubsetProfile],
     values: Values,
     large: NDArray[np.bool_],
+    stability: NDArray[np.float64] | None,
 ) -> Group:
     scores = values[members, 0]
     return Group(
@@ -154,4 +238,5 @@ def _group(
         num_images=sum(subsets[index].num_images for index in members),
         score_range=(float(scores.min()), float(scores.max())),
         small_subsets=[subsets[index].subset for index in members if not large[index]],
+        stability={} if stability is None else {subsets[index].subset: float(stability[index]) for index in members},
     )

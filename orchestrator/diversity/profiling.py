@@ -3,45 +3,60 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from orchestrator.diversity.entropy import effective_number, normalized_entropy, shannon_entropy
+from orchestrator.diversity.entropy import effective_number, normalized_entropy
+from orchestrator.diversity.estimators import (
+    NORMAL_95,
+    EntropyEstimator,
+    entropy_interval,
+    estimate_entropy,
+    imbalance_ratio,
+)
 from orchestrator.diversity.features import SAMPLE_SIZE
 from orchestrator.diversity.statistics import PartialProfile, SubsetStatistics, merge_partials
-from orchestrator.diversity.vendi import rarefied_vendi, vendi_score
+from orchestrator.diversity.transferability import fisher_ratio, h_score, log_evidence
+from orchestrator.diversity.vendi import rarefied_interval, rarefied_scores, vendi_score
 from orchestrator.errors import DataError
 from orchestrator.records import Profile, SubsetProfile
 
+_ORDERS = {"1": 1.0, "2": 2.0, "inf": math.inf}
 
-def finish(
-    partials: Iterable[PartialProfile],
-    *,
-    num_labels: int,
-    measures: Sequence[str],
-    split: Literal["train", "all"],
-    min_images: int,
-    seed: int,
-) -> Profile:
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileSettings:
+    """Say what is measured of merged statistics.
+
+    `num_labels` is the size of the whole label space. Measures of labels are always taken, the others where
+    `measures` name them. Feature diversity is compared at the size of the smallest subset with `min_images` images or
+    more (of all subsets, where none has), at most 512.
+    """
+
+    num_labels: int
+    measures: Sequence[str]
+    split: Literal["train", "all"]
+    min_images: int
+    seed: int
+    entropy_estimator: EntropyEstimator = "plug_in"
+
+
+def finish(partials: Iterable[PartialProfile], settings: ProfileSettings) -> Profile:
     """Merge partial profiles, in whatever order they arrive, and measure every subset.
 
-    `num_labels` is the size of the whole label space. Measures of labels are always there, the others where
-    `measures` name them. Feature diversity is compared at the size of the smallest subset with `min_images`
-    images or more (of all subsets, where none has), at most 512. Raises DataError when a measure does not
-    cover all images of a subset.
+    Raises DataError when a measure does not cover all images of a subset.
     """
     merged = merge_partials(partials)
-    _check_coverage(merged, measures)
+    _check_coverage(merged, settings.measures)
     rarefied_to = None
-    if "feature_diversity" in measures:
-        rarefied_to = rarefaction_size([part.num_images for part in merged.values()], min_images)
+    if "feature_diversity" in settings.measures:
+        rarefied_to = rarefaction_size([part.num_images for part in merged.values()], settings.min_images)
     return Profile(
-        split=split,
+        split=settings.split,
         rarefied_to=rarefied_to,
-        subsets=[
-            _measure(subset, statistics, num_labels, "pixel_entropy" in measures, rarefied_to, seed)
-            for subset, statistics in merged.items()
-        ],
+        subsets=[_measure(subset, statistics, settings, rarefied_to) for subset, statistics in merged.items()],
     )
 
 
@@ -58,34 +73,51 @@ def rarefaction_size(sizes: Sequence[int], min_images: int) -> int | None:
 
 
 def _measure(
-    subset: str,
-    statistics: SubsetStatistics,
-    num_labels: int,
-    with_pixels: bool,
-    rarefied_to: int | None,
-    seed: int,
+    subset: str, statistics: SubsetStatistics, settings: ProfileSettings, rarefied_to: int | None
 ) -> SubsetProfile:
     label_counts = dict(sorted(statistics.label_counts.items()))
     counts = list(label_counts.values())
-    entropy = shannon_entropy(counts)
-    pixel_entropy = feature_diversity = raw_feature_diversity = None
-    if with_pixels:
-        pixel_entropy = statistics.pixel_entropy_sum / statistics.num_histograms
-    if rarefied_to is not None:
-        raw_feature_diversity = vendi_score(statistics.features.similarity_matrix())
-        feature_diversity = rarefied_vendi(statistics.features.sample(), rarefied_to, seed=_subset_seed(seed, subset))
+    entropy = estimate_entropy(counts, settings.entropy_estimator)
     return SubsetProfile(
         subset=subset,
         num_images=statistics.num_images,
         num_classes=len(counts),
         label_counts=label_counts,
         label_entropy=entropy,
-        normalized_label_entropy=normalized_entropy(counts, num_labels),
+        label_entropy_interval=entropy_interval(counts, settings.entropy_estimator, num_classes=settings.num_labels),
+        normalized_label_entropy=normalized_entropy(counts, settings.num_labels, entropy),
         effective_classes=effective_number(entropy),
-        pixel_entropy=pixel_entropy,
-        feature_diversity=feature_diversity,
-        raw_feature_diversity=raw_feature_diversity,
+        imbalance_ratio=imbalance_ratio(counts),
+        **(_pixel_measures(statistics) if "pixel_entropy" in settings.measures else {}),
+        **({} if rarefied_to is None else _feature_measures(subset, statistics, settings, rarefied_to)),
     )
+
+
+def _pixel_measures(statistics: SubsetStatistics) -> dict[str, Any]:
+    num_images = statistics.num_histograms
+    mean = statistics.pixel_entropy_sum / num_images
+    variance = max(0.0, statistics.pixel_entropy_squares / num_images - mean**2) / max(1, num_images - 1)
+    reach = NORMAL_95 * math.sqrt(variance)
+    return {"pixel_entropy": mean, "pixel_entropy_interval": (max(0.0, mean - reach), mean + reach)}
+
+
+def _feature_measures(
+    subset: str, statistics: SubsetStatistics, settings: ProfileSettings, rarefied_to: int
+) -> dict[str, Any]:
+    sample, seed = statistics.features.sample(), _subset_seed(settings.seed, subset)
+    rarefied = dict(zip(_ORDERS, rarefied_scores(sample, rarefied_to, list(_ORDERS.values()), seed=seed), strict=True))
+    score = rarefied.pop("1")
+    sums = statistics.features.sums()
+    ratio = fisher_ratio(sums)
+    return {
+        "feature_diversity": score,
+        "feature_diversity_interval": rarefied_interval(sample, rarefied_to, score, seed=seed),
+        "feature_diversity_by_order": rarefied,
+        "raw_feature_diversity": vendi_score(statistics.features.similarity_matrix()),
+        "h_score": h_score(sums),
+        "log_evidence": log_evidence(sums),
+        "fisher_ratio": ratio if math.isfinite(ratio) else None,
+    }
 
 
 def _subset_seed(seed: int, subset: str) -> int:

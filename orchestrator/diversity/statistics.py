@@ -20,7 +20,7 @@ class SubsetStatistics:
     """Sum up some images of one subset.
 
     `label_counts` count labels; `pixel_entropy_sum` adds the histogram entropies in nats of
-    `num_histograms` images; `features` hold the moments of their features.
+    `num_histograms` images, `pixel_entropy_squares` their squares; `features` hold the moments of their features.
     """
 
     def __init__(self) -> None:
@@ -28,6 +28,7 @@ class SubsetStatistics:
         self.label_counts: Counter[str] = Counter()
         self.num_histograms = 0
         self.pixel_entropy_sum = 0.0
+        self.pixel_entropy_squares = 0.0
         self.features = FeatureMoments()
 
     @property
@@ -40,6 +41,7 @@ class SubsetStatistics:
         self.label_counts.update(other.label_counts)
         self.num_histograms += other.num_histograms
         self.pixel_entropy_sum += other.pixel_entropy_sum
+        self.pixel_entropy_squares += other.pixel_entropy_squares
         self.features.merge(other.features)
 
 
@@ -89,7 +91,12 @@ class PartialProfile:
             if images.pixel_entropies is not None:
                 partial.add_pixel_entropies(subset, images.pixel_entropies[members])
             if images.features is not None:
-                partial.add_features(subset, images.features[members], [ids[index] for index in members])
+                partial.add_features(
+                    subset,
+                    images.features[members],
+                    [ids[index] for index in members],
+                    [labels[index] for index in members],
+                )
         return partial
 
     def add_labels(self, subset: str, labels: Sequence[str]) -> None:
@@ -105,14 +112,17 @@ class PartialProfile:
         statistics = self._of(subset)
         statistics.num_histograms += len(entropies)
         statistics.pixel_entropy_sum += math.fsum(entropies)
+        statistics.pixel_entropy_squares += math.fsum(entropies**2)
 
-    def add_features(self, subset: str, features: NDArray[np.floating], ids: Sequence[str]) -> None:
-        """Add features [n, d] of images with their identities, which decide what a random sample holds.
+    def add_features(
+        self, subset: str, features: NDArray[np.floating], ids: Sequence[str], labels: Sequence[str]
+    ) -> None:
+        """Add features [n, d] of images with their identities, which decide what a random sample holds, and labels.
 
         Lengths do not matter, and zero vectors count as equal to each other and unlike the rest. Raises DataError
         when the shapes do not fit.
         """
-        self._of(subset).features.add(features, hash_ids(ids))
+        self._of(subset).features.add(features, hash_ids(ids), labels)
 
     def _of(self, subset: str) -> SubsetStatistics:
         return self.subsets.setdefault(subset, SubsetStatistics())

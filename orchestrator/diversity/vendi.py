@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigvalsh
 from scipy.special import entr
 
+from orchestrator.diversity.estimators import NORMAL_95
 from orchestrator.errors import DataError
 
 REPEATS = 32
+BOOTSTRAP_REPEATS = 64
 
 
 def unit_directions(features: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -47,22 +50,71 @@ def vendi_score(matrix: NDArray[np.float64]) -> float:
 
     The effective number of images that have nothing in common (Friedman and Dieng, "The Vendi Score", 2022).
     """
+    return vendi_scores(matrix, [1.0])[0]
+
+
+def vendi_scores(matrix: NDArray[np.float64], orders: Sequence[float]) -> list[float]:
+    """Give the Vendi score of each order q, 0 < q <= infinity: the higher, the less rare images count.
+
+    (sum l^q)^(1 / (1 - q)), l the eigenvalues of a similarity matrix of trace 1; exp(-sum l ln l) for q = 1 and
+    1 / max l for infinity (Pasarkar and Dieng, "Cousins of the Vendi Score", 2023).
+    """
     eigenvalues = eigvalsh(matrix, check_finite=False).clip(0.0)
     shares = eigenvalues / eigenvalues.sum()
-    return max(1.0, math.exp(float(entr(shares).sum())))
+    return [max(1.0, _hill_number(shares, order)) for order in orders]
+
+
+def _hill_number(shares: NDArray[np.float64], order: float) -> float:
+    if order == 1.0:
+        return math.exp(float(entr(shares).sum()))
+    if math.isinf(order):
+        return 1.0 / float(shares.max())
+    return float((shares**order).sum() ** (1.0 / (1.0 - order)))
 
 
 def rarefied_vendi(directions: NDArray[np.float64], num_images: int, *, seed: int, repeats: int = REPEATS) -> float:
-    """Estimate the expected Vendi score of a random sample of `num_images` of the directions [n, d].
+    """Estimate the expected Vendi score of a random sample of `num_images` of the directions [n, d]; see the plural."""
+    return rarefied_scores(directions, num_images, [1.0], seed=seed, repeats=repeats)[0]
 
-    The mean over `repeats` samples without replacement, the i-th drawn from (seed, i); the score of all where
+
+def rarefied_scores(
+    directions: NDArray[np.float64], num_images: int, orders: Sequence[float], *, seed: int, repeats: int = REPEATS
+) -> list[float]:
+    """Estimate the expected Vendi scores of a random sample of `num_images` of the directions [n, d], by order.
+
+    The means over `repeats` samples without replacement, the i-th drawn from (seed, i); the scores of all where
     n is at most `num_images`. Raises DataError without directions.
     """
     if len(directions) <= num_images:
-        return vendi_score(similarity_matrix(directions))
+        return vendi_scores(similarity_matrix(directions), orders)
     scores = []
     for repeat in range(repeats):
         generator = np.random.default_rng([seed, repeat])
         chosen = generator.choice(len(directions), size=num_images, replace=False)
-        scores.append(vendi_score(similarity_matrix(directions[chosen])))
-    return math.fsum(scores) / repeats
+        scores.append(vendi_scores(similarity_matrix(directions[chosen]), orders))
+    return [math.fsum(column) / repeats for column in zip(*scores, strict=True)]
+
+
+def rarefied_interval(
+    directions: NDArray[np.float64],
+    num_images: int,
+    score: float,
+    *,
+    seed: int,
+    repeats: int = BOOTSTRAP_REPEATS,
+) -> tuple[float, float]:
+    """Give the 95% bootstrap interval of a rarefied score of the directions [n, d]: normal in its logarithm, from 1 on.
+
+    Resamples of m = min(n, `num_images`) images with replacement spread as one sample of m images does; the rarefied
+    score is a mean over all of them, whose variance is m / n of that (Hoeffding, "A class of statistics with
+    asymptotically normal distribution", 1948). Repeated images lower all resamples alike: only their spread is used.
+    """
+    taken = min(len(directions), num_images)
+    logarithms = []
+    for repeat in range(repeats):
+        generator = np.random.default_rng([seed, repeat, taken])
+        chosen = directions[generator.integers(0, len(directions), size=taken)]
+        logarithms.append(math.log(vendi_score(similarity_matrix(chosen))))
+    deviation = float(np.std(logarithms, ddof=1)) * math.sqrt(taken / len(directions))
+    reach = math.exp(NORMAL_95 * deviation)
+    return max(1.0, score / reach), min(float(taken), score * reach)

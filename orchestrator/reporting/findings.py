@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from orchestrator.diversity.distinctness import is_indistinct
 from orchestrator.records import (
     Baseline,
     DepthCost,
     Evaluation,
+    Groups,
     PooledComparison,
     Recipe,
     Report,
@@ -25,10 +27,12 @@ from orchestrator.reporting.wording import (
     points,
     points_interval,
     recipe_sentence,
+    shortened,
 )
 
 Verdict = Literal["better", "worse", "unclear", "unknown"]
 
+_SURE = 0.9
 _OPPONENTS = {
     "fixed_rule": "the fixed rule",
     "head_only": "training the head alone",
@@ -67,6 +71,28 @@ def headline(report: Report) -> str:
     sentence = f"The recipes beat the fixed rule on test accuracy in {won}{rest}."
     pooled = [pooled_finding(found) for found in report.comparisons if found.baseline == "fixed_rule"]
     return " ".join([sentence, *pooled])
+
+
+def grouping_finding(groups: Groups) -> str:
+    """Say whether the subsets differ beyond chance, and whose place in its group is unsure; nothing where unknown."""
+    if groups.difference_p_value is None:
+        return ""
+    if is_indistinct(groups.difference_p_value):
+        said = (
+            f"The subsets differ no more than chance would have it (p = {groups.difference_p_value:.2f}): "
+            "one group would be as honest as several."
+        )
+    else:
+        said = "The subsets differ by more than chance."
+    shares = {name: share for group in groups.groups for name, share in group.stability.items()}
+    unsure = sorted((name for name, share in shares.items() if share < _SURE), key=lambda name: shares[name])
+    if not unsure:
+        return said
+    named = shortened([f"{name} ({shares[name]:.0%})" for name in unsure], most=3)
+    return (
+        f"{said} {counted(len(unsure), 'subset')} would come to the same group less than nine times in ten, "
+        f"were they measured on other images: {named}."
+    )
 
 
 def group_finding(search: SearchResult | None, recipe: Recipe | None, evaluation: Evaluation | None) -> str:

@@ -29,7 +29,7 @@ class _Row:
 
 
 def diversity_plot(profile: Profile, groups: Groups) -> Plot:
-    """Draw every subset as a bar for each measure, in the order and colours of the groups."""
+    """Draw every subset as a bar for each measure with its interval, in the order and colours of the groups."""
     rows = _diversity_rows(profile, groups)
     measures = [name for name in MEASURE_TITLES if any(getattr(found, name) is not None for found in profile.subsets)]
     is_named = len(rows) <= MOST_NAMED_SUBSETS
@@ -37,9 +37,10 @@ def diversity_plot(profile: Profile, groups: Groups) -> Plot:
     def draw(figure: Figure) -> None:
         columns = panels(figure, 1, len(measures) + 1, sharey=True)
         for axes, measure in zip(columns, measures, strict=False):
-            _draw_bars(axes, rows, [getattr(row.profile, measure) for row in rows], digits=2)
+            intervals = [getattr(row.profile, f"{measure}_interval") for row in rows]
+            _draw_bars(axes, rows, [getattr(row.profile, measure) for row in rows], intervals, digits=2)
             axes.set_title(MEASURE_TITLES[measure])
-        _draw_bars(columns[-1], rows, [row.profile.num_images for row in rows], digits=0)
+        _draw_bars(columns[-1], rows, [row.profile.num_images for row in rows], [None] * len(rows), digits=0)
         columns[-1].set_title("Images measured")
         columns[0].invert_yaxis()
         columns[0].set_yticks(
@@ -72,23 +73,37 @@ def _diversity_rows(profile: Profile, groups: Groups) -> list[_Row]:
     return rows
 
 
-def _draw_bars(axes: Axes, rows: Sequence[_Row], values: Sequence[float | None], *, digits: int) -> None:
-    known = [(row, value) for row, value in zip(rows, values, strict=True) if value is not None]
+def _draw_bars(
+    axes: Axes,
+    rows: Sequence[_Row],
+    values: Sequence[float | None],
+    intervals: Sequence[tuple[float, float] | None],
+    *,
+    digits: int,
+) -> None:
+    known = [
+        (row, value, interval)
+        for row, value, interval in zip(rows, values, intervals, strict=True)
+        if value is not None
+    ]
     axes.barh(
-        [row.y for row, _ in known],
-        [value for _, value in known],
+        [row.y for row, *_ in known],
+        [value for _, value, _ in known],
         height=0.74,
-        color=[row.color for row, _ in known],
+        color=[row.color for row, *_ in known],
     )
+    for row, _, interval in known:
+        if interval is not None:
+            axes.plot(interval, (row.y, row.y), color=INK, linewidth=0.8, solid_capstyle="butt")
     axes.grid(axis="x")
     axes.tick_params(length=0)
     axes.spines["bottom"].set_visible(False)
     axes.margins(x=0.16, y=0.01)
     if len(rows) <= MOST_WRITTEN_VALUES:
-        for row, value in known:
+        for row, value, interval in known:
             axes.annotate(
                 f"{value:,.{digits}f}",
-                (value, row.y),
+                (value if interval is None else max(value, interval[1]), row.y),
                 xytext=(3, 0),
                 textcoords="offset points",
                 va="center",

@@ -20,7 +20,7 @@ from orchestrator.records import (
     SearchResult,
     StageCost,
 )
-from orchestrator.reporting.findings import verdict
+from orchestrator.reporting.findings import grouping_finding, verdict
 from orchestrator.reporting.wording import (
     ABSENT,
     BASELINE_TITLES,
@@ -92,6 +92,7 @@ def groups_table(groups: Groups, profile: Profile) -> Table:
             count(len(united)),
             f"{low:.2f} to {high:.2f}",
         )
+    table.caption = grouping_finding(groups) or None
     return table
 
 

@@ -39,6 +39,11 @@ def number(value: float | None, digits: int = 2) -> str:
     return f"{value:,.{digits}f}" if _is_known(value) else ABSENT
 
 
+def interval(bounds: tuple[float, float] | None, digits: int = 2) -> str:
+    """Write an interval of numbers: [1.20, 1.46]; nothing when absent."""
+    return "" if bounds is None else f"[{bounds[0]:,.{digits}f}, {bounds[1]:,.{digits}f}]"
+
+
 def count(value: int) -> str:
     """Write a whole number with separators of thousands."""
     return f"{value:,}"

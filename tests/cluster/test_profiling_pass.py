@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,7 @@ from orchestrator.cluster.workers import Workbench
 from orchestrator.config import DataConfig
 from orchestrator.data.catalogue import SampleTable
 from orchestrator.data.reader import PixelReader
+from orchestrator.diversity.profiling import ProfileSettings
 from orchestrator.errors import ConfigError, DataError
 from orchestrator.finetune.weights import load_pretrained
 from orchestrator.records import BackboneSpec, PretrainedBackbone
@@ -40,16 +42,15 @@ def ingest(data: Path, run: Path, **data_options: object) -> tuple[SampleTable, 
 
 
 def plan(
-    *measures: str, split: str = "all", sample_per_subset: int | None = None, partials_uri: str | None = None
+    *measures: str,
+    split: Literal["train", "all"] = "all",
+    sample_per_subset: int | None = None,
+    partials_uri: str | None = None,
 ) -> ProfilePlan:
     return ProfilePlan(
         partials_uri=partials_uri,
-        measures=measures,
-        split=split,
+        settings=ProfileSettings(num_labels=4, measures=measures, split=split, min_images=0, seed=0),
         sample_per_subset=sample_per_subset,
-        min_images=0,
-        seed=0,
-        num_labels=4,
         stall_timeout_s=60,
     )
 

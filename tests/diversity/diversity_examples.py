@@ -29,10 +29,11 @@ def random_partials(
         partial = PartialProfile(key=key)
         for subset in rng.permutation(["a", "b", "c"])[: rng.integers(1, 4)]:
             count = int(rng.integers(1, images_each + 1))
-            partial.add_labels(subset, rng.choice(["cat", "dog", "fox"], size=count).tolist())
+            labels = rng.choice(["cat", "dog", "fox"], size=count).tolist()
+            partial.add_labels(subset, labels)
             partial.add_histograms(subset, rng.integers(0, 50, size=(count, 256)))
             features = rng.normal(size=(count, dimensions)).astype(np.float32)
-            partial.add_features(subset, features, identities(count, f"{subset}-{key}"))
+            partial.add_features(subset, features, identities(count, f"{subset}-{key}"), labels)
         partials.append(partial)
     return partials
 
@@ -42,8 +43,9 @@ def a_profile(
     *,
     sizes: Sequence[int] | None = None,
     pixel_entropies: Sequence[float] | None = None,
+    reach: float | None = None,
 ) -> Profile:
-    """Make a profile of the subsets s00, s01, ... with these measures."""
+    """Make a profile of the subsets s00, s01, ... with these measures; `reach` is half of every entropy's interval."""
     subsets = []
     for index, entropy in enumerate(label_entropies):
         num_images = 100 if sizes is None else sizes[index]
@@ -54,6 +56,7 @@ def a_profile(
                 num_classes=1,
                 label_counts={"cat": num_images},
                 label_entropy=entropy,
+                label_entropy_interval=None if reach is None else (entropy - reach, entropy + reach),
                 normalized_label_entropy=0.0,
                 effective_classes=1.0,
                 pixel_entropy=None if pixel_entropies is None else pixel_entropies[index],

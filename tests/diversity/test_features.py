@@ -5,9 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from orchestrator.diversity.feature_sums import FeatureSums
 from orchestrator.diversity.features import FeatureMoments, hash_ids
 from orchestrator.diversity.vendi import unit_directions, vendi_score
 from orchestrator.errors import DataError
+
+
+def labels_of(ids: list[str]) -> list[str]:
+    return [("cat", "dog", "fox")[int(identity.rpartition("-")[2]) % 3] for identity in ids]
 
 
 def moments_of(
@@ -17,7 +22,7 @@ def moments_of(
     parts = []
     for rows in np.split(np.arange(len(ids)), sorted(cuts)):
         part = FeatureMoments(sample_size)
-        part.add(features[rows], hash_ids([ids[row] for row in rows]))
+        part.add(features[rows], hash_ids([ids[row] for row in rows]), labels_of([ids[row] for row in rows]))
         parts.append(part)
     return parts
 
@@ -59,6 +64,21 @@ def test_any_sharding_in_any_order_keeps_the_same_sample_and_score(
     assert vendi_score(found.similarity_matrix()) == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.parametrize("sample_size", [4, 1000])
+def test_sums_by_class_hold_all_images_however_they_came(sample_size: int) -> None:
+    features, ids = np.random.default_rng(0).normal(size=(60, 6)), identities(60)
+    found = merged(moments_of(features, ids, sample_size, [3, 20, 41]), sample_size).sums()
+    expected = FeatureSums.of(unit_directions(features), labels_of(ids))
+    assert found.counts == expected.counts == {"cat": 20, "dog": 20, "fox": 20}
+    np.testing.assert_allclose(found.outer, expected.outer, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(found.class_means(), expected.class_means(), rtol=0, atol=1e-12)
+
+
+def test_images_without_labels_are_refused() -> None:
+    with pytest.raises(DataError, match="1 labels"):
+        FeatureMoments().add(np.zeros((2, 4)), hash_ids(["c", "d"]), ["cat"])
+
+
 @pytest.mark.parametrize("dimensions", [3, 40])
 def test_the_sample_is_the_images_with_the_smallest_hashes(dimensions: int) -> None:
     features, ids = np.random.default_rng(0).normal(size=(30, dimensions)), identities(30)
@@ -72,9 +92,9 @@ def test_images_that_share_an_identity_are_kept_whatever_their_order(order: list
     features = np.random.default_rng(0).normal(size=(6, 1)).repeat(3, axis=1)
     features[:, 1] *= np.arange(6)
     whole, shuffled = FeatureMoments(3), FeatureMoments(3)
-    whole.add(features, hash_ids(["same"] * 6))
+    whole.add(features, hash_ids(["same"] * 6), ["cat"] * 6)
     for row in order:
-        shuffled.add(features[[row]], hash_ids(["same"]))
+        shuffled.add(features[[row]], hash_ids(["same"]), ["cat"])
     np.testing.assert_array_equal(whole.sample(), shuffled.sample())
 
 
@@ -82,7 +102,7 @@ def test_memory_stops_growing_with_the_number_of_images() -> None:
     moments = FeatureMoments(8)
     rng = np.random.default_rng(0)
     for block in range(50):
-        moments.add(rng.normal(size=(20, 4)), hash_ids(identities(20, str(block))))
+        moments.add(rng.normal(size=(20, 4)), hash_ids(identities(20, str(block))), ["cat"] * 20)
     assert moments.num_images == 1000
     assert len(moments.sample()) == 8
     assert len(moments._rows) == 8
@@ -101,7 +121,7 @@ def test_merging_leaves_the_parts_as_they_were() -> None:
 def test_changing_features_after_adding_them_changes_nothing() -> None:
     features = np.eye(3)
     moments = FeatureMoments()
-    moments.add(features, hash_ids(identities(3)))
+    moments.add(features, hash_ids(identities(3)), ["cat"] * 3)
     features[:] = 1.0
     assert vendi_score(moments.similarity_matrix()) == pytest.approx(3.0)
 
@@ -123,13 +143,13 @@ def test_hashes_of_identities_are_the_same_everywhere() -> None:
 )
 def test_features_that_do_not_fit_are_refused(features: NDArray[np.float64], complaint: str) -> None:
     moments = FeatureMoments()
-    moments.add(np.ones((2, 4)), hash_ids(["a", "b"]))
+    moments.add(np.ones((2, 4)), hash_ids(["a", "b"]), ["cat"] * 2)
     with pytest.raises(DataError, match=complaint):
-        moments.add(features, hash_ids(["c", "d"]))
+        moments.add(features, hash_ids(["c", "d"]), ["cat"] * 2)
 
 
 def test_no_images_have_no_moments() -> None:
     moments = FeatureMoments()
-    moments.add(np.zeros((0, 4)), hash_ids([]))
+    moments.add(np.zeros((0, 4)), hash_ids([]), [])
     with pytest.raises(DataError, match="at least one image"):
         moments.similarity_matrix()

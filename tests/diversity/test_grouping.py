@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from orchestrator.config import GroupingConfig
 from orchestrator.diversity.grouping import group_names, group_subsets
-from orchestrator.errors import ConfigError, RecordError
+from orchestrator.errors import ConfigError, DataError, RecordError
 from orchestrator.records import Groups, Profile
 
-Method = Literal["thresholds", "quantiles", "kmeans"]
+Method = Literal["thresholds", "quantiles", "jenks", "kmeans"]
 
 # Multiples of 1/64 make ties likely and differences representable.
 SCORES = st.lists(st.integers(0, 300).map(lambda value: value / 64), min_size=1, max_size=25)
@@ -21,12 +21,19 @@ SCORES = st.lists(st.integers(0, 300).map(lambda value: value / 64), min_size=1,
 def grouped(
     profile: Profile,
     method: Method = "quantiles",
-    num_groups: int = 3,
+    num_groups: int | Literal["auto"] = 3,
     thresholds: list[float] | None = None,
     min_images: int = 0,
     measures: tuple[Literal["label_entropy", "pixel_entropy"], ...] = ("label_entropy",),
+    on_indistinct: Literal["keep", "merge", "fail"] = "keep",
 ) -> Groups:
-    config = GroupingConfig(method=method, num_groups=num_groups, thresholds=thresholds or [], min_images=min_images)
+    config = GroupingConfig(
+        method=method,
+        num_groups=num_groups,
+        thresholds=thresholds or [],
+        min_images=min_images,
+        on_indistinct=on_indistinct,
+    )
     return group_subsets(profile, config, measures)
 
 
@@ -47,7 +54,7 @@ def test_quantiles_make_groups_of_equal_numbers_in_ascending_order() -> None:
     assert (groups.method, groups.measures) == ("quantiles", ["label_entropy"])
 
 
-@given(SCORES, st.integers(1, 6), st.sampled_from(["quantiles", "kmeans"]), st.integers(0, 3))
+@given(SCORES, st.integers(1, 6), st.sampled_from(["quantiles", "jenks", "kmeans"]), st.integers(0, 3))
 def test_every_subset_is_in_exactly_one_group(
     scores: list[float], num_groups: int, method: Method, min_images: int
 ) -> None:
@@ -61,7 +68,7 @@ def test_every_subset_is_in_exactly_one_group(
     assert sum(group.num_images for group in groups.groups) == sum(sizes)
 
 
-@given(SCORES, st.integers(1, 6), st.sampled_from(["quantiles", "kmeans"]))
+@given(SCORES, st.integers(1, 6), st.sampled_from(["quantiles", "jenks", "kmeans"]))
 def test_groups_ascend_and_equal_scores_stay_together(scores: list[float], num_groups: int, method: Method) -> None:
     profile = a_profile(scores)
     groups = grouped(profile, method, num_groups)
@@ -79,7 +86,7 @@ def test_without_ties_quantile_groups_differ_by_at_most_one_subset(scores: set[i
     assert max(sizes) - min(sizes) <= 1
 
 
-@given(SCORES, st.sampled_from(["quantiles", "kmeans"]), st.randoms(use_true_random=False))
+@given(SCORES, st.sampled_from(["quantiles", "jenks", "kmeans"]), st.randoms(use_true_random=False))
 def test_the_order_of_the_profile_does_not_matter(scores: list[float], method: Method, random) -> None:
     profile = a_profile(scores)
     shuffled = profile.model_copy(update={"subsets": random.sample(profile.subsets, len(profile.subsets))})
@@ -125,7 +132,7 @@ def test_intervals_that_hold_no_subset_form_no_group() -> None:
     assert [group.name for group in groups.groups] == ["g0", "g1"]
 
 
-@pytest.mark.parametrize("method", ["quantiles", "kmeans"])
+@pytest.mark.parametrize("method", ["quantiles", "jenks", "kmeans"])
 def test_a_small_subset_joins_the_nearest_group_and_moves_no_border(method: Method) -> None:
     scores, sizes = [0.0, 0.1, 1.0, 1.1, 5.0, 5.1, 4.0, 0.2], [50] * 6 + [3, 4]
     profile = a_profile(scores, sizes=sizes)
@@ -177,3 +184,61 @@ def test_a_profile_without_subsets_cannot_be_grouped() -> None:
 def test_min_images_above_every_subset_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"at least one of 2 subsets, got 10\. Lower it to 7 or less"):
         grouped(a_profile([1.0, 2.0], sizes=[5, 7]), min_images=10)
+
+
+ALIKE = a_profile([0.50, 0.51, 0.52, 0.53, 0.54, 0.55], reach=0.1)
+APART = a_profile([0.1, 0.11, 0.5, 0.51, 0.9, 0.91], reach=0.05)
+
+
+@pytest.mark.parametrize("method", ["quantiles", "jenks", "kmeans"])
+def test_subsets_that_differ_beyond_their_intervals_stay_apart(method: Method) -> None:
+    groups = grouped(APART, method, on_indistinct="fail")
+    assert groups.difference_p_value is not None and groups.difference_p_value < 1e-6
+    assert len(groups.groups) == 3
+    assert all(share > 0.99 for group in groups.groups for share in group.stability.values())
+    assert sorted(name for group in groups.groups for name in group.stability) == [f"s{i:02d}" for i in range(6)]
+
+
+def test_groups_of_subsets_that_chance_parts_are_kept_merged_or_refused() -> None:
+    kept = grouped(ALIKE)
+    assert kept.difference_p_value is not None and kept.difference_p_value > 0.5
+    assert len(kept.groups) == 3
+    assert min(share for group in kept.groups for share in group.stability.values()) < 0.7
+    merged = grouped(ALIKE, on_indistinct="merge")
+    assert [len(group.subsets) for group in merged.groups] == [6]
+    assert merged.groups[0].stability == {}
+    with pytest.raises(DataError, match=r"must differ beyond chance.*got p = .*on_indistinct"):
+        grouped(ALIKE, on_indistinct="fail")
+
+
+def test_one_group_is_never_indistinct() -> None:
+    assert len(grouped(ALIKE, num_groups=1, on_indistinct="fail").groups) == 1
+
+
+def test_measures_without_intervals_leave_open_whether_subsets_differ() -> None:
+    groups = grouped(a_profile([0.1, 0.5, 0.9]), on_indistinct="fail")
+    assert groups.difference_p_value is None
+    assert all(group.stability == {} for group in groups.groups)
+
+
+def test_subsets_too_small_to_form_groups_do_not_make_them_differ() -> None:
+    profile = a_profile([0.5, 0.5, 0.5, 9.0], sizes=[100, 100, 100, 2], reach=0.1)
+    assert grouped(profile, min_images=10).difference_p_value == 1.0
+
+
+def test_jenks_cuts_at_the_gaps_where_quantiles_make_equal_numbers() -> None:
+    profile = a_profile([0.1, 0.11, 0.12, 0.13, 0.14, 0.9])
+    assert [len(group.subsets) for group in grouped(profile, "jenks", 2).groups] == [5, 1]
+    assert [len(group.subsets) for group in grouped(profile, "quantiles", 2).groups] == [3, 3]
+
+
+@pytest.mark.parametrize("method", ["jenks", "kmeans"])
+@pytest.mark.parametrize("num_clusters", [2, 3, 5])
+def test_the_number_of_groups_can_be_found(method: Method, num_clusters: int) -> None:
+    scores = [float(cluster) + 0.02 * step for cluster in range(num_clusters) for step in range(4)]
+    assert [len(group.subsets) for group in grouped(a_profile(scores), method, "auto").groups] == [4] * num_clusters
+
+
+@pytest.mark.parametrize("scores", [[1.0], [1.0, 1.0, 1.0], [1.0, 2.0]])
+def test_too_few_different_subsets_are_one_group(scores: list[float]) -> None:
+    assert len(grouped(a_profile(scores), "jenks", "auto").groups) == 1

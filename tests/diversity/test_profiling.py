@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from orchestrator.config import DiversityMeasure
+from orchestrator.diversity.estimators import EntropyEstimator
 from orchestrator.diversity.features import SAMPLE_SIZE
-from orchestrator.diversity.profiling import finish, rarefaction_size
+from orchestrator.diversity.profiling import ProfileSettings, finish, rarefaction_size
 from orchestrator.diversity.statistics import PartialProfile
 from orchestrator.errors import DataError
 from orchestrator.records import Profile
@@ -23,8 +24,17 @@ def finished(
     num_labels: int = 4,
     min_images: int = 0,
     seed: int = 9,
+    estimator: EntropyEstimator = "plug_in",
 ) -> Profile:
-    return finish(partials, num_labels=num_labels, measures=measures, split="train", min_images=min_images, seed=seed)
+    settings = ProfileSettings(
+        num_labels=num_labels,
+        measures=measures,
+        split="train",
+        min_images=min_images,
+        seed=seed,
+        entropy_estimator=estimator,
+    )
+    return finish(partials, settings)
 
 
 def with_features(**features: np.ndarray) -> list[PartialProfile]:
@@ -32,7 +42,7 @@ def with_features(**features: np.ndarray) -> list[PartialProfile]:
     partial = PartialProfile(key=0)
     for subset, rows in features.items():
         partial.add_labels(subset, ["cat"] * len(rows))
-        partial.add_features(subset, rows, identities(len(rows), subset))
+        partial.add_features(subset, rows, identities(len(rows), subset), ["cat"] * len(rows))
     return [partial]
 
 
@@ -54,11 +64,52 @@ def test_label_measures_as_computed_by_hand() -> None:
     assert subset.effective_classes == pytest.approx(1.7547653506033, abs=1e-12)
 
 
+def test_an_estimator_changes_all_that_comes_from_the_entropy() -> None:
+    partial = PartialProfile(key=0)
+    partial.add_labels("site", ["dog", "cat", "cat", "cat"])
+    (plain,) = finished([partial], ["label_entropy"]).subsets
+    (mended,) = finished([partial], ["label_entropy"], estimator="miller_madow").subsets
+    assert mended.label_entropy == pytest.approx(plain.label_entropy + 1 / 8)
+    assert mended.effective_classes == pytest.approx(math.exp(mended.label_entropy))
+    assert mended.normalized_label_entropy == pytest.approx(mended.label_entropy / math.log(4))
+    assert plain.imbalance_ratio == mended.imbalance_ratio == 3.0
+    for subset in (plain, mended):
+        assert subset.label_entropy_interval is not None
+        low, high = subset.label_entropy_interval
+        assert 0.0 <= low < subset.label_entropy < high <= math.log(4)
+
+
+def test_feature_diversity_comes_with_its_interval_and_other_orders() -> None:
+    rows = np.random.default_rng(3).normal(size=(40, 6))
+    (small, large) = finished(with_features(small=rows[:20], large=rows), ["feature_diversity"]).subsets[::-1]
+    for subset in (small, large):
+        assert subset.feature_diversity is not None and subset.feature_diversity_interval is not None
+        low, high = subset.feature_diversity_interval
+        assert low < subset.feature_diversity < high
+        by_order = subset.feature_diversity_by_order
+        assert list(by_order) == ["2", "inf"]
+        assert 1.0 <= by_order["inf"] < by_order["2"] < subset.feature_diversity
+
+
+def test_features_that_part_the_classes_score_higher_than_features_that_do_not() -> None:
+    rows = np.random.default_rng(4).normal(size=(60, 6))
+    labels = ["cat", "dog", "fox"] * 20
+    parted = rows + 4 * np.eye(6)[[0, 1, 2] * 20]
+    partial = PartialProfile(key=0)
+    for subset, features in (("mixed", rows), ("parted", parted)):
+        partial.add_labels(subset, labels)
+        partial.add_features(subset, features, identities(60, subset), labels)
+    mixed, well_parted = finished([partial], ["feature_diversity"]).subsets
+    for name in ("h_score", "log_evidence", "fisher_ratio"):
+        assert getattr(well_parted, name) > getattr(mixed, name)
+
+
 def test_measures_that_were_not_asked_for_are_none() -> None:
     profile = finished(random_partials(3), ["label_entropy"])
     assert profile.rarefied_to is None
     for subset in profile.subsets:
         assert subset.pixel_entropy is subset.feature_diversity is subset.raw_feature_diversity is None
+        assert subset.feature_diversity_interval is None and subset.feature_diversity_by_order == {}
 
 
 def test_pixel_entropy_is_the_mean_over_images() -> None:

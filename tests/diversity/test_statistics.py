@@ -75,7 +75,7 @@ def test_statistics_add_up_over_tasks() -> None:
     second.add_labels("a", ["fox", "cat"])
     second.add_labels("b", ["cat"])
     second.add_histograms("a", histograms[1:])
-    second.add_features("b", np.ones((1, 3)), identities(1))
+    second.add_features("b", np.ones((1, 3)), identities(1), ["cat"])
     merged = merge_partials([second, first])
     assert merged["a"].label_counts == Counter(cat=3, dog=2, fox=1)
     assert (merged["a"].num_images, merged["b"].num_images) == (6, 1)
@@ -130,7 +130,9 @@ def test_a_block_sums_up_like_its_subsets_one_by_one() -> None:
     for subset, members in (("a", [1, 4, 5]), ("b", [0, 2, 3])):
         expected.add_labels(subset, [labels[i] for i in members])
         expected.add_pixel_entropies(subset, images.pixel_entropies[members])
-        expected.add_features(subset, images.features[members], [ids[i] for i in members])
+        expected.add_features(
+            subset, images.features[members], [ids[i] for i in members], [labels[i] for i in members]
+        )
     assert block.key == 3
     assert list(block.subsets) == ["a", "b"]
     for subset, statistics in expected.subsets.items():

@@ -1,4 +1,5 @@
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -6,7 +7,15 @@ from diversity_examples import brute_force_vendi
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.diversity.vendi import rarefied_vendi, similarity_matrix, unit_directions, vendi_score
+from orchestrator.diversity.vendi import (
+    rarefied_interval,
+    rarefied_scores,
+    rarefied_vendi,
+    similarity_matrix,
+    unit_directions,
+    vendi_score,
+    vendi_scores,
+)
 from orchestrator.errors import DataError
 
 
@@ -97,3 +106,54 @@ def test_rarefaction_depends_on_its_seed_alone() -> None:
 def test_no_images_have_no_score() -> None:
     with pytest.raises(DataError, match="at least one image"):
         similarity_matrix(np.zeros((0, 3)))
+
+
+def test_orders_as_computed_by_hand() -> None:
+    # Eigenvalues 3/4 and 1/4.
+    matrix = similarity_matrix(unit_directions(np.array([[1.0, 0.0]] * 3 + [[0.0, 1.0]])))
+    first, second, last = vendi_scores(matrix, [1.0, 2.0, math.inf])
+    assert first == vendi_score(matrix)
+    assert second == pytest.approx(1 / (9 / 16 + 1 / 16))
+    assert last == pytest.approx(4 / 3)
+
+
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 2**32 - 1))
+def test_higher_orders_never_score_higher(num_images: int, dimensions: int, seed: int) -> None:
+    features = np.random.default_rng(seed).normal(size=(num_images, dimensions))
+    scores = vendi_scores(similarity_matrix(unit_directions(features)), [0.5, 1.0, 2.0, math.inf])
+    assert all(low <= high + 1e-9 for high, low in itertools.pairwise(scores))
+    assert min(scores) >= 1.0
+
+
+def test_all_orders_agree_where_images_have_nothing_in_common() -> None:
+    assert vendi_scores(np.eye(5) / 5, [1.0, 2.0, math.inf]) == pytest.approx([5.0] * 3)
+
+
+def test_every_order_is_rarefied_on_the_same_samples() -> None:
+    directions = unit_directions(np.random.default_rng(5).normal(size=(40, 6)))
+    first, second = rarefied_scores(directions, 8, [1.0, 2.0], seed=3)
+    assert first == rarefied_vendi(directions, 8, seed=3) and 1.0 < second < first
+
+
+@pytest.mark.parametrize("num_images", [30, 60])
+def test_the_interval_holds_the_mean_of_such_subsets_about_as_often_as_it_says(num_images: int) -> None:
+    """Subsets of 60 images are drawn from one source: the expected score of 30, or of 60, lies in most intervals."""
+    generator = np.random.default_rng(6)
+    kinds = generator.normal(size=(6, 12))
+    found = []
+    for subset in range(60):
+        rows = kinds[generator.choice(6, size=60, p=[0.4, 0.2, 0.15, 0.1, 0.1, 0.05])]
+        directions = unit_directions(rows + 0.3 * generator.normal(size=rows.shape))
+        score = rarefied_vendi(directions, num_images, seed=subset)
+        found.append((score, rarefied_interval(directions, num_images, score, seed=subset)))
+    expected = np.mean([score for score, _ in found])
+    covered = np.mean([low <= expected <= high for _, (low, high) in found])
+    assert 0.8 <= covered <= 1.0
+    widths = [high - low for _, (low, high) in found]
+    assert np.mean(widths) < 6 * np.std([score for score, _ in found])
+
+
+def test_an_interval_stays_where_scores_are() -> None:
+    assert rarefied_interval(unit_directions(np.ones((9, 3))), 5, 1.0, seed=0) == (1.0, 1.0)
+    low, high = rarefied_interval(unit_directions(np.eye(9)), 5, 5.0, seed=0)
+    assert 1.0 < low < high == 5.0

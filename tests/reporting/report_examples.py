@@ -169,6 +169,7 @@ def a_report(*, subsets_per_group: int = 8, num_classes: int = 7, num_trials: in
                 num_images=sum(profile.num_images for profile in group_profiles),
                 score_range=(min(entropies), max(entropies)),
                 small_subsets=subsets[-1:] if position == 1 else [],
+                stability={name: 0.72 if position == 1 and name == subsets[-1] else 0.99 for name in subsets},
             )
         )
         search = a_search(name, num_trials=num_trials, failed=(5, 7) if position == 2 else ())
@@ -191,7 +192,7 @@ def a_report(*, subsets_per_group: int = 8, num_classes: int = 7, num_trials: in
         name="pacs-sites",
         catalogue=_catalogue(names, classes),
         profile=Profile(subsets=profiles, split="train", rarefied_to=60, seconds=3.0),
-        groups=Groups(groups=groups, method="quantiles", measures=["label_entropy"]),
+        groups=Groups(groups=groups, method="quantiles", measures=["label_entropy"], difference_p_value=1e-9),
         searches=searches,
         recipes=recipes,
         models=models,
@@ -227,8 +228,12 @@ def _profile(subset: str, position: int, share: float, draw: random.Random) -> S
         label_entropy=entropy,
         normalized_label_entropy=entropy / 1.95,
         effective_classes=math.exp(entropy),
+        label_entropy_interval=(entropy - 0.08, entropy + 0.09),
+        imbalance_ratio=1.0 + share,
         pixel_entropy=4.2 + draw.random(),
         feature_diversity=3 + 9 * share + 4 * position,
+        feature_diversity_interval=(2.5 + 8 * share + 4 * position, 3.6 + 10 * share + 4 * position),
+        feature_diversity_by_order={"2": 2.4 + 7 * share, "inf": 1.6 + 2 * share},
         raw_feature_diversity=5 + 12 * share,
     )
 

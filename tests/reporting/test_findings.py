@@ -7,6 +7,7 @@ from orchestrator.records import DepthCost, Recipe, Report, SearchCosts
 from orchestrator.reporting.findings import (
     frequent_mistakes,
     group_finding,
+    grouping_finding,
     headline,
     pooled_finding,
     saving_finding,
@@ -132,3 +133,18 @@ def test_kept_activations_that_no_trial_used_save_nothing() -> None:
 def test_a_search_that_kept_nothing_says_so() -> None:
     depths = [a_depth(0, kept=False, predicted=2.0, uncached=2.0, measured=3.0)]
     assert saving_finding(SearchCosts(depths=depths)).startswith("No activations were kept")
+
+
+def test_the_groups_sentence_names_the_subsets_whose_place_is_unsure(report: Report) -> None:
+    said = grouping_finding(report.groups)
+    assert said.startswith("The subsets differ by more than chance. 1 subset would come to the same group less than")
+    assert said.endswith("(72%).")
+
+
+def test_subsets_that_chance_parts_are_said_to_be_one_group(report: Report) -> None:
+    said = grouping_finding(report.groups.model_copy(update={"difference_p_value": 0.43}))
+    assert "no more than chance would have it (p = 0.43)" in said and "one group would be as honest" in said
+
+
+def test_nothing_is_said_of_groups_whose_measures_have_no_intervals(report: Report) -> None:
+    assert grouping_finding(report.groups.model_copy(update={"difference_p_value": None})) == ""

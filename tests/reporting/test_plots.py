@@ -24,6 +24,13 @@ def test_every_subset_is_labelled_and_every_group_coloured(report: Report) -> No
     assert all(group_color(position).lower() in svg_of(plot) for position in range(3))
 
 
+def test_every_interval_is_a_line_of_its_own(report: Report) -> None:
+    bare = [found.model_copy(update={"label_entropy_interval": None}) for found in report.profile.subsets]
+    without = svg_of(diversity_plot(report.profile.model_copy(update={"subsets": bare}), report.groups))
+    drawn = svg_of(diversity_plot(report.profile, report.groups))
+    assert drawn.count('id="line2d_') - without.count('id="line2d_') == len(bare)
+
+
 def test_measures_that_were_not_taken_get_no_panel(report: Report) -> None:
     bare = [
         found.model_copy(update={"pixel_entropy": None, "feature_diversity": None}) for found in report.profile.subsets

@@ -1,0 +1,73 @@
+"""Sums over feature directions from which means, scatters and similarities of any number of images follow exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Directions = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FeatureSums:
+    """Hold the sum of outer products [d, d] of unit directions, and each class's images and sum [d] of directions."""
+
+    outer: NDArray[np.float64]
+    counts: Mapping[str, int]
+    sums: Mapping[str, Directions]
+
+    @classmethod
+    def of(cls, directions: Directions, labels: Sequence[str]) -> FeatureSums:
+        """Sum up directions [n, d] with their labels [n]."""
+        names, classes = np.unique(np.asarray(labels, dtype=str), return_inverse=True)
+        sums = np.zeros((len(names), directions.shape[1]))
+        np.add.at(sums, classes, directions)
+        counts = np.bincount(classes, minlength=len(names))
+        return cls(
+            outer=directions.T @ directions,
+            counts={str(name): int(count) for name, count in zip(names, counts, strict=True)},
+            sums={str(name): total for name, total in zip(names, sums, strict=True)},
+        )
+
+    def __add__(self, other: FeatureSums) -> FeatureSums:
+        """Add the images of both; neither changes."""
+        counts, sums = dict(self.counts), dict(self.sums)
+        for name, count in other.counts.items():
+            counts[name] = counts.get(name, 0) + count
+            sums[name] = sums[name] + other.sums[name] if name in sums else other.sums[name]
+        return FeatureSums(outer=self.outer + other.outer, counts=counts, sums=sums)
+
+    @property
+    def num_images(self) -> int:
+        """Count the images."""
+        return sum(self.counts.values())
+
+    @property
+    def classes(self) -> list[str]:
+        """List the classes that occur, sorted."""
+        return sorted(self.counts)
+
+    def mean(self) -> Directions:
+        """Give the mean [d] of all directions."""
+        mean: Directions = np.sum([self.sums[name] for name in self.classes], axis=0) / self.num_images
+        return mean
+
+    def class_means(self) -> Directions:
+        """Give the mean directions [classes, d], in the order of `classes`."""
+        return np.array([self.sums[name] / self.counts[name] for name in self.classes])
+
+    def covariance(self) -> NDArray[np.float64]:
+        """Give the covariance [d, d] of all directions, divided by their number."""
+        mean = self.mean()
+        covariance: NDArray[np.float64] = self.outer / self.num_images - np.outer(mean, mean)
+        return covariance
+
+    def between_classes(self) -> NDArray[np.float64]:
+        """Give the covariance [d, d] of the class means, each weighted by its images."""
+        shares = np.array([self.counts[name] for name in self.classes]) / self.num_images
+        deviations = (self.class_means() - self.mean()) * np.sqrt(shares)[:, None]
+        between: NDArray[np.float64] = deviations.T @ deviations
+        return between
