@@ -130,9 +130,7 @@ def test_a_block_sums_up_like_its_subsets_one_by_one() -> None:
     for subset, members in (("a", [1, 4, 5]), ("b", [0, 2, 3])):
         expected.add_labels(subset, [labels[i] for i in members])
         expected.add_pixel_entropies(subset, images.pixel_entropies[members])
-        expected.add_features(
-            subset, images.features[members], [ids[i] for i in members], [labels[i] for i in members]
-        )
+        expected.add_features(subset, images.features[members], [ids[i] for i in members], [labels[i] for i in members])
     assert block.key == 3
     assert list(block.subsets) == ["a", "b"]
     for subset, statistics in expected.subsets.items():

@@ -27,7 +27,9 @@ from orchestrator.errors import DataError
 Array = NDArray[np.float64]
 
 
-def features_of(num_images: int = 80, dimensions: int = 5, apart: float = 1.0, seed: int = 0) -> tuple[Array, list[str]]:
+def features_of(
+    num_images: int = 80, dimensions: int = 5, apart: float = 1.0, seed: int = 0
+) -> tuple[Array, list[str]]:
     """Draw three classes whose means lie `apart`; gives directions without the coordinate of zero vectors."""
     generator = np.random.default_rng(seed)
     classes = generator.choice(3, size=num_images, p=[0.5, 0.3, 0.2])
@@ -48,7 +50,8 @@ def test_sums_give_the_moments_of_the_rows() -> None:
     np.testing.assert_allclose(sums.mean(), rows.mean(axis=0), atol=1e-14)
     np.testing.assert_allclose(sums.covariance(), np.cov(rows.T, bias=True), atol=1e-14)
     np.testing.assert_allclose(sums.class_means(), [part.mean(axis=0) for part in parts.values()], atol=1e-14)
-    expected = np.cov(np.concatenate([np.tile(part.mean(axis=0), (len(part), 1)) for part in parts.values()]).T, bias=True)
+    means = np.concatenate([np.tile(part.mean(axis=0), (len(part), 1)) for part in parts.values()])
+    expected = np.cov(means.T, bias=True)
     np.testing.assert_allclose(sums.between_classes(), expected, atol=1e-14)
 
 
