@@ -27,6 +27,7 @@ def test_files_are_written_read_listed_and_deleted(s3_bucket: str) -> None:
     assert not storage.exists(storage.join(uri, "a.txt"))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_run_on_s3_passes_and_resumes_there(s3_bucket: str, tiny_data: Path, tmp_path: Path) -> None:
     content = experiment_dict(
