@@ -25,6 +25,8 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 OptimizerName = Literal["sgd", "adam", "adamw"]
 DiversityMeasure = Literal["label_entropy", "pixel_entropy", "feature_diversity"]
+EntropyEstimator = Literal["plug_in", "miller_madow", "chao_shen"]
+SamplerName = Literal["tpe", "gp", "random", "cmaes"]
 SplitName = Literal["train", "val", "test"]
 
 DEMO_URI = "demo://digits"
@@ -141,16 +143,16 @@ class DiversityConfig(Section):
     measures: Annotated[list[DiversityMeasure], Field(min_length=1)] = ["label_entropy"]
     split: Literal["train", "all"] = "train"
     sample_per_subset: PositiveInt | None = None
-    entropy_estimator: Literal["plug_in", "miller_madow", "chao_shen"] = "plug_in"
+    entropy_estimator: EntropyEstimator = "plug_in"
 
 
 class GroupingConfig(Section):
     """Say how subsets of like diversity are put together.
 
     `thresholds` are ascending borders on the first measure; the other methods make `num_groups`, and `auto` as many as
-    part the subsets best. A subset with fewer than `min_images` images
-    joins the nearest group and is flagged. `on_indistinct` says what happens when the subsets differ no more than
-    chance would have it: the groups are kept, merged into one, or refused.
+    part the subsets best. A subset with fewer than `min_images` images joins the nearest group and is flagged.
+    `on_indistinct` says what happens when the subsets differ no more than chance would have it: the groups are kept,
+    merged into one, or refused.
     """
 
     measures: Annotated[list[DiversityMeasure], Field(min_length=1)] | None = None
@@ -322,7 +324,7 @@ class SearchConfig(Section):
     num_samples: PositiveInt = 20
     budget: BudgetConfig = BudgetConfig()
     target: PositiveFloat | None = None
-    sampler: Literal["tpe", "gp", "random", "cmaes"] = "tpe"
+    sampler: SamplerName = "tpe"
     storage: str | None = None
     study_name: str | None = None
     early_stopping: bool = True

@@ -9,7 +9,7 @@ Values = NDArray[np.float64]
 Places = NDArray[np.int64]
 
 
-def natural_breaks(values: Values, weights: Values, num_groups: int) -> list[int]:
+def natural_breaks(values: Values, weights: Values | Places, num_groups: int) -> list[int]:
     """Give the places, ascending, at which `num_groups` groups of ascending distinct values [m] begin, but the first.
 
     The sum over groups of weighted squared distances from their mean is the least possible (Fisher, "On grouping for
@@ -36,7 +36,7 @@ def natural_breaks(values: Values, weights: Values, num_groups: int) -> list[int
 class _Sums:
     """Give the squared distances within any stretch of the values, from running sums."""
 
-    def __init__(self, values: Values, weights: Values) -> None:
+    def __init__(self, values: Values, weights: Values | Places) -> None:
         # Around their mean squares lose least to rounding.
         shifted = values - np.average(values, weights=weights)
         self._sums = [np.concatenate([[0.0], np.cumsum(weights * shifted**power)]) for power in (0, 1, 2)]

@@ -47,9 +47,14 @@ def histogram_entropy(histograms: ArrayLike) -> NDArray[np.float64]:
     return _row_entropies(np.asarray(histograms))
 
 
-def _row_entropies(counts: NDArray[np.number]) -> NDArray[np.float64]:
+def require_counts(counts: NDArray[np.number]) -> None:
+    """Raise DataError for a negative count."""
     if (counts < 0).any():
         raise DataError("counts must not be negative", value=counts.min())
+
+
+def _row_entropies(counts: NDArray[np.number]) -> NDArray[np.float64]:
+    require_counts(counts)
     totals = counts.sum(axis=1, keepdims=True, dtype=np.float64)
     shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
     # abs makes 0.0 of -0.0, which would read oddly in a record.

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from orchestrator.diversity.entropy import shannon_entropy
-from orchestrator.errors import DataError
-
-EntropyEstimator = Literal["plug_in", "miller_madow", "chao_shen"]
+from orchestrator.config import EntropyEstimator
+from orchestrator.diversity.entropy import require_counts, shannon_entropy
 
 # The normal quantile of 0.975: an estimate and this many standard deviations to either side are a 95% interval.
 NORMAL_95 = 1.959963984540054
@@ -67,8 +64,7 @@ def imbalance_ratio(counts: ArrayLike) -> float:
 
 def _positive(counts: ArrayLike) -> NDArray[np.float64]:
     array = np.asarray(counts, dtype=np.float64)
-    if (array < 0).any():
-        raise DataError("counts must not be negative", value=array.min())
+    require_counts(array)
     positive: NDArray[np.float64] = array[array > 0]
     return positive
 

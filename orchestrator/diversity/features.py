@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.diversity.feature_sums import FeatureSums
-from orchestrator.diversity.vendi import similarity_matrix, unit_directions
+from orchestrator.diversity.vendi import on_own_axes, similarity_matrix, unit_directions
 from orchestrator.errors import DataError
 
 SAMPLE_SIZE = 512
@@ -86,11 +86,14 @@ class FeatureMoments:
 
     def sums(self) -> FeatureSums:
         """Give the sums over the directions of all images. Raises DataError without images."""
-        if self._sums is not None:
-            return self._sums
-        self._require_images()
-        order = _order(self._rows, self._hashes)
-        return FeatureSums.of(unit_directions(self._rows[order]), [self._labels[row] for row in order])
+        return self._sums or FeatureSums.of(self._sorted_directions(), self._sorted_labels())
+
+    def sums_on_own_axes(self) -> FeatureSums:
+        """Give sums that say as much of this subset alone, with no more dimensions than images where rows are kept.
+
+        Raises DataError without images.
+        """
+        return self._sums or FeatureSums.of(on_own_axes(self._sorted_directions()), self._sorted_labels())
 
     def sample(self) -> NDArray[np.float64]:
         """Give the directions [at most `sample_size`, d + 1] of a random sample, in order of their hashes.
@@ -100,12 +103,12 @@ class FeatureMoments:
         return self._sorted_directions()[: self._sample_size]
 
     def _sorted_directions(self) -> NDArray[np.float64]:
-        self._require_images()
-        return unit_directions(self._rows[_order(self._rows, self._hashes)])
-
-    def _require_images(self) -> None:
         if self.num_images == 0:
             raise DataError("the moments of features need at least one image")
+        return unit_directions(self._rows[_order(self._rows, self._hashes)])
+
+    def _sorted_labels(self) -> list[str]:
+        return [self._labels[row] for row in _order(self._rows, self._hashes)]
 
     def _summed(self) -> FeatureSums:
         return FeatureSums.of(unit_directions(self._rows), self._labels) if self._sums is None else self._sums

@@ -62,17 +62,15 @@ def group_subsets(profile: Profile, config: GroupingConfig, measures: Sequence[D
             value=config.min_images,
             remedy=f"Lower it to {max(subset.num_images for subset in subsets)} or less.",
         )
-    levels = _assign(values, large, config)
     deviations = _deviations_of(subsets, measures)
     p_value = None if deviations is None else difference_p_value(values[large], deviations[large])
-    if len(np.unique(levels)) > 1 and is_indistinct(p_value):
-        levels = _settle(levels, p_value, config)
+    levels = _settle(_assign(values, large, config), p_value, config)
+    formed = np.unique(levels)
     stability = None
-    if deviations is not None and 1 < len(subsets) <= MOST_REDRAWN and len(np.unique(levels)) > 1:
+    if deviations is not None and len(formed) > 1 and len(subsets) <= MOST_REDRAWN:
         stability = assignment_stability(
             values, deviations, levels, lambda redrawn: _assign(redrawn, large, config), seed=0
         )
-    formed = np.unique(levels)
     return Groups(
         groups=[
             _group(name, np.flatnonzero(levels == level).tolist(), subsets, values, large, stability)
@@ -90,7 +88,9 @@ def _assign(values: Values, large: NDArray[np.bool_], config: GroupingConfig) ->
 
 
 def _settle(levels: Levels, p_value: float | None, config: GroupingConfig) -> Levels:
-    """Do what is wanted of groups that chance may have made."""
+    """Do what is wanted where chance may have made the groups; elsewhere they stay as they are."""
+    if p_value is None or not is_indistinct(p_value) or len(np.unique(levels)) == 1:
+        return levels
     if config.on_indistinct == "fail":
         raise DataError(
             f"subsets must differ beyond chance, p at most {DIFFERENT:g}, to be grouped",
@@ -159,9 +159,12 @@ def _levels(values: Values, points: Values, large: NDArray[np.bool_], config: Gr
 def _formed(scores: Values, points: Values, method: str, num_groups: int | Literal["auto"]) -> Levels:
     if num_groups == "auto":
         return _best_parted(scores, points, method)
-    if method == "quantiles":
-        return _quantile_levels(scores, num_groups)
-    return _natural_levels(scores, num_groups) if method == "jenks" else _cluster_levels(points, num_groups)
+    if method == "kmeans":
+        return _cluster_levels(points, num_groups)
+    distinct, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    breaks = (natural_breaks if method == "jenks" else _quantile_breaks)(distinct, counts, num_groups)
+    levels: Levels = np.searchsorted(breaks, np.arange(len(distinct)), side="right")[place].astype(np.int64)
+    return levels
 
 
 def _best_parted(scores: Values, points: Values, method: str) -> Levels:
@@ -178,28 +181,17 @@ def _best_parted(scores: Values, points: Values, method: str) -> Levels:
     return found
 
 
-def _natural_levels(scores: Values, num_groups: int) -> Levels:
-    """Cut the sorted scores where the groups are most alike within, into at most `num_groups` parts."""
-    distinct, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    breaks = natural_breaks(distinct, counts.astype(np.float64), num_groups)
-    levels: Levels = np.searchsorted(breaks, np.arange(len(distinct)), side="right")[place].astype(np.int64)
-    return levels
-
-
-def _quantile_levels(scores: Values, num_groups: int) -> Levels:
-    """Cut the sorted scores as near to equal numbers as ties allow, into at most `num_groups` parts."""
-    distinct, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
+def _quantile_breaks(distinct: Values, counts: Levels, num_groups: int) -> list[int]:
+    """Cut ascending distinct scores [m] as near to equal numbers as ties allow: where all parts but the first begin."""
     ends = np.cumsum(counts)
     num_parts = min(num_groups, len(distinct))
     borders = [0]
     for part in range(1, num_parts):
         # Every part holds at least one distinct score: so many are left to the parts before and after.
         first, last = borders[-1] + 1, len(distinct) - (num_parts - part)
-        off_target = np.abs(ends[first - 1 : last] * num_parts - len(scores) * part)
+        off_target = np.abs(ends[first - 1 : last] * num_parts - ends[-1] * part)
         borders.append(first + int(off_target.argmin()))
-    of_distinct = np.searchsorted(borders, np.arange(len(distinct)), side="right") - 1
-    levels: Levels = of_distinct[place].astype(np.int64)
-    return levels
+    return borders[1:]
 
 
 def _cluster_levels(points: Values, num_groups: int) -> Levels:

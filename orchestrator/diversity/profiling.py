@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from orchestrator.config import EntropyEstimator
 from orchestrator.diversity.entropy import effective_number, normalized_entropy
 from orchestrator.diversity.estimators import (
     NORMAL_95,
-    EntropyEstimator,
     entropy_interval,
     estimate_entropy,
     imbalance_ratio,
@@ -19,7 +19,7 @@ from orchestrator.diversity.estimators import (
 from orchestrator.diversity.features import SAMPLE_SIZE
 from orchestrator.diversity.statistics import PartialProfile, SubsetStatistics, merge_partials
 from orchestrator.diversity.transferability import fisher_ratio, h_score, log_evidence
-from orchestrator.diversity.vendi import rarefied_interval, rarefied_scores, vendi_score
+from orchestrator.diversity.vendi import on_own_axes, rarefied_interval, rarefied_scores, vendi_score
 from orchestrator.errors import DataError
 from orchestrator.records import Profile, SubsetProfile
 
@@ -104,10 +104,11 @@ def _pixel_measures(statistics: SubsetStatistics) -> dict[str, Any]:
 def _feature_measures(
     subset: str, statistics: SubsetStatistics, settings: ProfileSettings, rarefied_to: int
 ) -> dict[str, Any]:
-    sample, seed = statistics.features.sample(), _subset_seed(settings.seed, subset)
+    # A hundred resamples follow, of whose products every coordinate is a part.
+    sample, seed = on_own_axes(statistics.features.sample()), _subset_seed(settings.seed, subset)
     rarefied = dict(zip(_ORDERS, rarefied_scores(sample, rarefied_to, list(_ORDERS.values()), seed=seed), strict=True))
     score = rarefied.pop("1")
-    sums = statistics.features.sums()
+    sums = statistics.features.sums_on_own_axes()
     ratio = fisher_ratio(sums)
     return {
         "feature_diversity": score,

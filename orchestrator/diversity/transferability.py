@@ -80,12 +80,17 @@ def _class_evidence(
     squares: NDArray[np.float64], projected: NDArray[np.float64], target: float, num_images: int
 ) -> float:
     """Give the evidence of one class an image: squares are the eigenvalues of F^T F, `projected` F^T y along them."""
+
+    def fitted() -> tuple[float, float]:
+        """Give the squared length of the likeliest weights, and the squared error that they leave."""
+        weights = noise * projected / (prior + noise * squares)
+        residual = target - 2 * float(weights @ projected) + float((weights**2 * squares).sum())
+        return float((weights**2).sum()), max(1e-12, residual)
+
     prior, noise = 1.0, 1.0
     for _ in range(_MOST_STEPS):
-        weights = noise * projected / (prior + noise * squares)
+        norm, residual = fitted()
         effective = float((noise * squares / (prior + noise * squares)).sum())
-        norm = float((weights**2).sum())
-        residual = max(1e-12, target - 2 * float(weights @ projected) + float((weights**2 * squares).sum()))
         before = prior / noise
         prior, noise = effective / max(norm, 1e-12), (num_images - effective) / residual
         if noise <= 0:
@@ -93,13 +98,12 @@ def _class_evidence(
             noise = 1.0 / 1e-12
         if abs(prior / noise - before) <= _STEP_TOLERANCE * before:
             break
-    weights = noise * projected / (prior + noise * squares)
-    residual = max(1e-12, target - 2 * float(weights @ projected) + float((weights**2 * squares).sum()))
+    norm, residual = fitted()
     evidence = (
         len(squares) / 2 * math.log(prior)
         + num_images / 2 * math.log(noise)
         - noise / 2 * residual
-        - prior / 2 * float((weights**2).sum())
+        - prior / 2 * norm
         - float(np.log(prior + noise * squares).sum()) / 2
         - num_images / 2 * math.log(2 * math.pi)
     )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import eigvalsh
+from scipy.linalg import eigh, eigvalsh
 from scipy.special import entr
 
 from orchestrator.diversity.estimators import NORMAL_95
@@ -30,6 +30,16 @@ def unit_directions(features: NDArray[np.floating]) -> NDArray[np.float64]:
     scaled = exact / np.where(is_zero, 1.0, largest)
     lengths = np.linalg.norm(scaled, axis=1, keepdims=True)
     return np.hstack([scaled / np.where(is_zero, 1.0, lengths), is_zero.astype(np.float64)])
+
+
+def on_own_axes(directions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rotate directions [n, d] so that they need no more than n coordinates: lengths and angles stay."""
+    num_images, dimensions = directions.shape
+    if num_images >= dimensions:
+        return directions
+    squares, axes = eigh(directions @ directions.T, check_finite=False)
+    rotated: NDArray[np.float64] = axes * np.sqrt(squares.clip(0.0))
+    return rotated
 
 
 def similarity_matrix(directions: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -70,11 +80,6 @@ def _hill_number(shares: NDArray[np.float64], order: float) -> float:
     if math.isinf(order):
         return 1.0 / float(shares.max())
     return float((shares**order).sum() ** (1.0 / (1.0 - order)))
-
-
-def rarefied_vendi(directions: NDArray[np.float64], num_images: int, *, seed: int, repeats: int = REPEATS) -> float:
-    """Estimate the expected Vendi score of a random sample of `num_images` of the directions [n, d]; see the plural."""
-    return rarefied_scores(directions, num_images, [1.0], seed=seed, repeats=repeats)[0]
 
 
 def rarefied_scores(

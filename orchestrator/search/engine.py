@@ -126,8 +126,7 @@ class SearchEngine:
         rung = None if rule is None else rule.rung_passed(metrics.epoch, recipe.epochs)
         if rule is None or rung is None:
             return False
-        is_head = recipe.freeze_depth == self._settings.num_stages
-        seen = self._seen(assignment.group, rung, heads=is_head, without=name)
+        seen = self._seen(assignment.group, rung, heads=self._is_head_only(recipe), without=name)
         return rule.stops(self._scores(values), seen, rung=rung)
 
     def epochs_of(self, name: str) -> list[EpochMetrics]:
@@ -176,8 +175,10 @@ class SearchEngine:
 
     def has_reached(self, group: str) -> bool:
         """Tell whether a trial of a group has reached the target."""
-        target, best = self._settings.target, self._best(group)
-        return target is not None and best is not None and best >= self._settings.sign * target
+        if self._settings.target is None:
+            return False
+        best = self._best(group)
+        return best is not None and best >= self._settings.sign * self._settings.target
 
     def finals(self) -> Finals:
         """Give the finals as far as they have been run."""
@@ -318,8 +319,12 @@ class SearchEngine:
         seconds = 1 - self._elapsed_s / spending.search_seconds
         return min(1.0, max(0.0, min(trials, seconds)))
 
+    def _is_head_only(self, recipe: Hyperparameters) -> bool:
+        return recipe.freeze_depth == self._settings.num_stages
+
     def _is_head(self, recipe: Hyperparameters) -> bool:
-        return recipe.freeze_depth == self._settings.num_stages and self._settings.heads > 1
+        """Tell whether a recipe is one of a stack of heads."""
+        return self._is_head_only(recipe) and self._settings.heads > 1
 
     def _is_closed(self, group: str) -> bool:
         """Tell whether a group starts no more trials: it has its recipe, or one has reached the target."""
@@ -346,7 +351,7 @@ class SearchEngine:
         found = (
             best_at(self._scores(history), rung, recipe.epochs)
             for history, recipe in [*ended, *running]
-            if (recipe.freeze_depth == self._settings.num_stages) == heads
+            if self._is_head_only(recipe) == heads
         )
         return tuple(value for value in found if value is not None)
 

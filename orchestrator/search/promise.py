@@ -57,10 +57,7 @@ def _expected_improvement(
     best, middle = scores.max(), np.median(scores)
     clipped = np.maximum(scores, best - _SPREAD_KEPT * max(best - middle, 1e-3))
     scale = max(float(clipped.std()), 1e-6)
-    # A length for each dimension: epochs may matter little where the rate matters much.
-    lengths = 0.5
-    smooth = Matern(length_scale=lengths, length_scale_bounds=(0.05, 5.0), nu=2.5)
-    kernel = ConstantKernel(1.0) * smooth + WhiteKernel(0.1)
+    kernel = ConstantKernel(1.0) * Matern(length_scale=0.5, length_scale_bounds=(0.05, 5.0), nu=2.5) + WhiteKernel(0.1)
     process = GaussianProcessRegressor(kernel, normalize_y=False, random_state=seed)
     with warnings.catch_warnings():
         # A bound that is reached is an answer here, not a mistake.

@@ -13,9 +13,10 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from threadpoolctl import threadpool_limits
 
+from orchestrator.config import SamplerName
 from orchestrator.errors import SearchError
 from orchestrator.records import Hyperparameters
-from orchestrator.search.samplers import SamplerName, make_sampler
+from orchestrator.search.samplers import make_sampler
 from orchestrator.search.space import ParameterValue, SearchSpace
 from orchestrator.storage import digest
 

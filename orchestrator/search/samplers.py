@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import optuna
 from optuna.distributions import CategoricalDistribution
@@ -12,10 +11,9 @@ from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from orchestrator.config import SamplerName
 from orchestrator.errors import SearchError
 from orchestrator.search.space import ParameterValue, SearchSpace
-
-SamplerName = Literal["tpe", "gp", "random", "cmaes"]
 
 # The fixed rule and the recipes that all groups try come first: they are what a model needs to begin with.
 STARTUP_TRIALS = 4

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.config import EntropyEstimator
 from orchestrator.diversity.entropy import shannon_entropy
 from orchestrator.diversity.estimators import (
-    EntropyEstimator,
     entropy_deviation,
     entropy_interval,
     estimate_entropy,

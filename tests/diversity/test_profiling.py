@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from orchestrator.config import DiversityMeasure
-from orchestrator.diversity.estimators import EntropyEstimator
+from orchestrator.config import DiversityMeasure, EntropyEstimator
 from orchestrator.diversity.features import SAMPLE_SIZE
 from orchestrator.diversity.profiling import ProfileSettings, finish, rarefaction_size
 from orchestrator.diversity.statistics import PartialProfile

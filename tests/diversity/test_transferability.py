@@ -21,7 +21,7 @@ from orchestrator.diversity.transferability import (
     variance_between,
     variance_within,
 )
-from orchestrator.diversity.vendi import unit_directions
+from orchestrator.diversity.vendi import on_own_axes, unit_directions
 from orchestrator.errors import DataError
 
 Array = NDArray[np.float64]
@@ -119,6 +119,15 @@ def test_extremes_have_scores_too() -> None:
     assert all(math.isfinite(value) for value in (h_score(few), log_evidence(few), fisher_ratio(few)))
     with pytest.raises(DataError, match="at least one image"):
         h_score(FeatureSums(outer=np.zeros((2, 2)), counts={}, sums={}))
+
+
+@pytest.mark.parametrize("score", [h_score, log_evidence, fisher_ratio, variance_within, variance_between])
+@pytest.mark.parametrize("num_images", [6, 25, 60])
+def test_a_subset_on_its_own_axes_scores_as_on_those_of_all(score, num_images: int) -> None:
+    rows, labels = features_of(num_images, dimensions=40)
+    own, shared = FeatureSums.of(on_own_axes(rows), labels), FeatureSums.of(rows, labels)
+    # The evidence is where its fixed point is left, which is not to the last digit.
+    assert score(own) == pytest.approx(score(shared), rel=1e-6, abs=1e-5)
 
 
 def test_distances_between_classes_are_those_of_their_means() -> None:

@@ -8,15 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.diversity.vendi import (
+    REPEATS,
+    on_own_axes,
     rarefied_interval,
     rarefied_scores,
-    rarefied_vendi,
     similarity_matrix,
     unit_directions,
     vendi_score,
     vendi_scores,
 )
 from orchestrator.errors import DataError
+
+
+def rarefied_vendi(directions: np.ndarray, num_images: int, *, seed: int, repeats: int = REPEATS) -> float:
+    return rarefied_scores(directions, num_images, [1.0], seed=seed, repeats=repeats)[0]
 
 
 def score_of(features: np.ndarray) -> float:
@@ -157,3 +162,11 @@ def test_an_interval_stays_where_scores_are() -> None:
     assert rarefied_interval(unit_directions(np.ones((9, 3))), 5, 1.0, seed=0) == (1.0, 1.0)
     low, high = rarefied_interval(unit_directions(np.eye(9)), 5, 5.0, seed=0)
     assert 1.0 < low < high == 5.0
+
+
+@pytest.mark.parametrize(("num_images", "dimensions"), [(5, 20), (5, 5), (20, 5)])
+def test_own_axes_are_no_more_than_images_and_keep_lengths_and_angles(num_images: int, dimensions: int) -> None:
+    directions = unit_directions(np.random.default_rng(7).normal(size=(num_images, dimensions)))
+    rotated = on_own_axes(directions)
+    assert rotated.shape == (num_images, min(num_images, dimensions + 1))
+    np.testing.assert_allclose(rotated @ rotated.T, directions @ directions.T, atol=1e-12)

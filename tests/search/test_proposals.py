@@ -12,10 +12,11 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from search_examples import NUM_STAGES, a_search
 
+from orchestrator.config import SamplerName
 from orchestrator.errors import SearchError
 from orchestrator.records import Hyperparameters
 from orchestrator.search.proposals import propose, quiet_optuna
-from orchestrator.search.samplers import SamplerName, check_sampler, drawn_apart
+from orchestrator.search.samplers import check_sampler, drawn_apart
 from orchestrator.search.shared_list import shared_list
 from orchestrator.search.space import SearchSpace
 
