@@ -199,7 +199,7 @@ def test_a_misspelt_column_gets_a_suggestion(tmp_path: Path, parquet_config: Mak
 
 
 def test_a_column_of_the_wrong_type_is_refused(tmp_path: Path, parquet_config: MakeConfig) -> None:
-    write(tmp_path / "a.parquet", {"image": ["text"], "label": [["a"]], "subset": ["s"], "id": ["i"]})
+    write(tmp_path / "a.parquet", {"image": [1], "label": [["a"]], "subset": ["s"], "id": ["i"]})
     with pytest.raises(ConfigError, match="encoded images"):
         list_fragments(parquet_config(tmp_path))
     with pytest.raises(ConfigError, match=r"data\.label must name a column of texts"):
