@@ -29,6 +29,7 @@ EntropyEstimator = Literal["plug_in", "miller_madow", "chao_shen"]
 SamplerName = Literal["tpe", "gp", "random", "cmaes"]
 SplitName = Literal["train", "val", "test"]
 DataFormat = Literal["parquet", "csv", "jsonl", "webdataset", "images"]
+InputFormat = Literal[DataFormat, "auto"]
 
 DEMO_URI = "demo://digits"
 SOURCE_URI = "demo://rendered-digits"
@@ -80,7 +81,7 @@ class DataConfig(Section):
     """
 
     uri: Annotated[str, Field(min_length=1)]
-    format: Literal[DataFormat, "auto"] = "auto"
+    format: InputFormat = "auto"
     image: str | None = None
     image_root: str | None = None
     label: str | None = None

@@ -114,10 +114,12 @@ def _scan_headers(stream: io.RawIOBase, start: int, end: int | None) -> Iterator
             # The archive would keep every header for as long as it is open.
             archive.members.clear()
             is_stored = info.isreg() and not info.issparse()
-            if info.offset < place or (is_stored and not 0 <= info.size <= size - info.offset_data):
-                raise DataError(f"the entry {info.name[:100]} ends beyond the end of the file")
+            is_whole = info.offset >= place and (not is_stored or 0 <= info.size <= size - info.offset_data)
             place = info.offset_data
+            # Given even if it is cut off: its name tells whether the sample before it is whole.
             yield info, archive.offset
+            if not is_whole:
+                raise DataError(f"the entry {info.name[:100]} ends beyond the end of the file")
             if end is not None and archive.offset >= end:
                 return
         if end is None:
@@ -135,7 +137,8 @@ def _scan_headers(stream: io.RawIOBase, start: int, end: int | None) -> Iterator
 def _require_end(stream: io.BufferedReader, place: int, size: int) -> None:
     """Check that the headers ended where the archive says so: tarfile ends without a word where one is damaged."""
     stream.seek(place)
-    if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+    padding = stream.read(min(size - place, _MAX_PADDING_BYTES))
+    if len(padding) < tarfile.BLOCKSIZE or any(padding):
         raise DataError(f"the tar is cut off or damaged at byte {place}")
     if size - place > _MAX_PADDING_BYTES:
         raise DataError(f"the tar ends at byte {place}, the file at {size}")

@@ -34,7 +34,6 @@ def test_images_are_recognised_in_any_case_of_their_suffix(tmp_path: Path) -> No
     assert fragment.files == ("north/cat/0.PNG", "north/cat/1.png")
 
 
-@pytest.mark.parametrize("scheme", ["", "file://"])
 def test_a_table_of_paths_beside_images_is_not_mistaken_for_them_nor_they_for_it(tmp_path: Path) -> None:
     write_image_folder(tmp_path, subsets={"north": {"cat": 2}})
     (tmp_path / "labels.csv").write_text("image,label,subset\nnorth/cat/0.png,cat,north\n")
@@ -56,6 +55,7 @@ def test_tables_of_two_formats_are_ambiguous(tmp_path: Path, parquet_config: Mak
     assert len(list_fragments(config.model_copy(update={"format": "parquet"}))) == 2
 
 
+@pytest.mark.parametrize("scheme", ["", "file://"])
 def test_one_file_is_an_input_too(tmp_path: Path, parquet_config: MakeConfig, scheme: str) -> None:
     shard = next(write_parquet_shards(tmp_path, subsets=SUBSETS, num_shards=1).iterdir())
     config = parquet_config(tmp_path).model_copy(update={"uri": f"{scheme}{shard}"})
