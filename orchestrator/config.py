@@ -83,7 +83,7 @@ class DataConfig(Section):
     uri: Annotated[str, Field(min_length=1)]
     format: InputFormat = "auto"
     image: str | None = None
-    image_root: str | None = None
+    image_root: Annotated[str, Field(min_length=1)] | None = None
     label: str | None = None
     subset: str | None = None
     id: str | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -47,11 +47,10 @@ class _Header:
 
 @dataclass(frozen=True)
 class _TextTable:
-    """Hold the rows of a file in fragments and the columns that they have, or why it cannot be read."""
+    """Hold the rows of a file in fragments, and the columns that they have; none where it cannot be read."""
 
     names: frozenset[str]
     fragments: tuple[Fragment, ...]
-    error: str | None = None
 
 
 def list_line_ranges(
@@ -182,7 +181,8 @@ def _read_texts(
         beginning = io.BufferedReader(stream)
         header = _read_header(beginning, path, fragment.format)
         lines = _lines(stream, fragment)
-    return [_describe(lines[position], header, config) for position in positions]
+    columns = named_columns(config)
+    return [_describe(lines[position], header, columns, config) for position in positions]
 
 
 def _lines(stream: pa.NativeFile, fragment: Fragment) -> list[bytes]:
@@ -193,10 +193,12 @@ def _lines(stream: pa.NativeFile, fragment: Fragment) -> list[bytes]:
     return lines
 
 
-def _describe(line: bytes, header: _Header, config: DataConfig) -> tuple[dict[Field, str | None], str | None]:
+def _describe(
+    line: bytes, header: _Header, columns: Mapping[Field, str], config: DataConfig
+) -> tuple[dict[Field, str | None], str | None]:
     try:
         row = _parse(line, header)
-        texts = {field: as_text(row.get(column), column) for field, column in named_columns(config).items()}
+        texts = {field: as_text(row.get(column), column) for field, column in columns.items()}
     except DataError as error:
         return {}, str(error)
     if config.id is None:
