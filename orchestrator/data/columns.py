@@ -25,7 +25,7 @@ def named_columns(config: DataConfig) -> dict[Field, str]:
 
 
 def require_columns(
-    columns: Mapping[Field, str], required: Collection[Field], known: Collection[str], *, what: str = "a column"
+    columns: Mapping[Field, str], required: Collection[Field], known: Collection[str], *, what: str
 ) -> None:
     """Check that every field that is required or named has its column among those known.
 

@@ -95,10 +95,10 @@ def read_row_group(
         table = _read_columns(fragment, config, file_system, root, with_image=with_image)
         if rows is not None:
             table = table.take(pa.array(rows, pa.int64()))
+        return _to_rows(fragment, config, table, positions, with_image=with_image)
     except _READ_FAILURES as error:
         broken = make_broken_rows(fragment, describe_failure(error), with_image=with_image)
         return broken if rows is None else broken.take(pa.array(rows, pa.int64()))
-    return _to_rows(fragment, config, table, positions, with_image=with_image)
 
 
 def _read_footer(file_system: fs.FileSystem, path: str, image: str | None) -> _Footer:
