@@ -144,7 +144,7 @@ def _require_names(
     with file_system.open_input_file(f"{root}/{fragment.files[0]}") as stream:
         # Found before any is read: both move the stream.
         shown = list(islice(scan_samples(stream, fragment.start_byte, fragment.end_byte), _NUM_SHOWN))
-        for sample in shown:
+        for sample in (sample for sample in shown if sample.error is None):
             known.update(sample.entries)
             try:
                 known.update(_read_json(stream, sample))
