@@ -13,6 +13,7 @@ from rich.console import Console
 
 from orchestrator.cluster.inference import predict_with_model
 from orchestrator.cluster.session import session
+from orchestrator.config import InputFormat
 from orchestrator.errors import DataError, OrchestratorError
 from orchestrator.experiment_file import load_experiment
 from orchestrator.pipeline import STAGES, Pipeline
@@ -99,9 +100,10 @@ def _add_stage_commands() -> None:
 @app.command()
 def predict(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A trained model: RUN/groups/GROUP/model.")],
-    input_uri: Annotated[str, typer.Argument(metavar="INPUT_URI", help="Image files or Parquet shards.")],
+    input_uri: Annotated[str, typer.Argument(metavar="INPUT_URI", help="Images, tables, or tar shards.")],
     output: Annotated[str, typer.Option(metavar="URI", help="Where the Parquet files of predictions go.")],
-    image: Annotated[str, typer.Option(help="The column of the images, where the input is Parquet.")] = "image",
+    image: Annotated[str, typer.Option(help="The column of the images in a table, or their entry in a tar.")] = "image",
+    format: Annotated[InputFormat, typer.Option(help="The format of the input; auto goes by suffixes.")] = "auto",
     use_gpu: Annotated[
         bool | None, typer.Option("--use-gpu/--no-use-gpu", help="Default: where the cluster has a GPU.")
     ] = None,
@@ -120,7 +122,9 @@ def predict(
     def work() -> None:
         with session() as place:
             console.print(f"predict: on {place}")
-            predicted, bad = predict_with_model(model, input_uri, output, image_column=image, use_gpu=use_gpu)
+            predicted, bad = predict_with_model(
+                model, input_uri, output, image_column=image, format=format, use_gpu=use_gpu
+            )
         console.print(f"predict: {predicted:,} images to {output}, {bad:,} could not be read")
         if predicted == 0:
             raise DataError("an image must be readable to be predicted", value=f"{bad:,} that are not in {input_uri}")

@@ -28,6 +28,8 @@ DiversityMeasure = Literal["label_entropy", "pixel_entropy", "feature_diversity"
 EntropyEstimator = Literal["plug_in", "miller_madow", "chao_shen"]
 SamplerName = Literal["tpe", "gp", "random", "cmaes"]
 SplitName = Literal["train", "val", "test"]
+DataFormat = Literal["parquet", "csv", "jsonl", "webdataset", "images"]
+InputFormat = Literal[DataFormat, "auto"]
 
 DEMO_URI = "demo://digits"
 SOURCE_URI = "demo://rendered-digits"
@@ -69,19 +71,23 @@ class SplitConfig(Section):
 class DataConfig(Section):
     """Say where the labelled images are and how to read them.
 
-    `path` is the template of an image folder and may name subset, label, split and name. `id` names the
-    column of the samples' identity; without it, the path identifies an image file, the digest of the bytes a row.
+    `image`, `label`, `subset`, `id` and those of `split` name columns of a table, or entries and JSON fields of tar
+    samples. An image column holds bytes, structs of bytes and path, or paths: relative ones are below `image_root`,
+    a path or URI, by default the directory of `uri`. `path` is the template of an image folder, by default
+    `{subset}/{label}/{name}`, or of the tar shards, and may name subset, label, split and name. Without `id`, the
+    path identifies an image file, the digest of the bytes any other image.
     `verify: none` opens no image in the catalogue pass and makes no pixel cache. `max_cache_bytes` bounds the
     cache of decoded pixels; larger data is streamed in the final training.
     """
 
     uri: Annotated[str, Field(min_length=1)]
-    format: Literal["parquet", "images", "auto"] = "auto"
+    format: InputFormat = "auto"
     image: str | None = None
+    image_root: Annotated[str, Field(min_length=1)] | None = None
     label: str | None = None
     subset: str | None = None
     id: str | None = None
-    path: str = "{subset}/{label}/{name}"
+    path: str | None = None
     split: SplitConfig = SplitConfig()
     verify: Literal["decode", "none"] = "decode"
     max_bad_fraction: Fraction = 0.01

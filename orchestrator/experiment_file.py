@@ -19,7 +19,9 @@ from orchestrator.errors import ConfigError
 _PATHS = (
     ("storage_path",),
     ("data", "uri"),
+    ("data", "image_root"),
     ("pretrain", "data", "uri"),
+    ("pretrain", "data", "image_root"),
     ("backbone", "weights"),
 )
 

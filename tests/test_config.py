@@ -33,7 +33,7 @@ MISTAKES = {
     "storage_path": (experiment(storage_path=[]), "storage_path must be text", "[]", "--set storage_path="),
     "top level, misspelt": (experiment(serch={}), "serch is not a key", "{}", "Did you mean search?"),
     "top level, unknown": (experiment(zzz=1), "zzz is not a key", "1", "Known keys there: name"),
-    "data": (data(format="csv"), "data.format must be 'parquet'", "'csv'", "--set data.format="),
+    "data": (data(format="xlsx"), "data.format must be 'parquet'", "'xlsx'", "--set data.format="),
     "data, missing": ({"name": "test"}, "data must be given", "nothing", "Add it"),
     "data, empty": (experiment(data=None), "data must be a mapping of keys", "nothing", "--set data="),
     "data, misspelt": (data(lable="x"), "data.lable is not a key", "'x'", "Did you mean data.label?"),

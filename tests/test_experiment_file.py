@@ -47,12 +47,13 @@ def test_paths_in_the_file_are_relative_to_the_file(tmp_path: Path, monkeypatch:
     monkeypatch.chdir(elsewhere)
     config = load(
         tmp_path,
-        "name: test\nstorage_path: runs\ndata: {uri: ../images}\n"
-        "pretrain: {data: {uri: source}}\nbackbone: {weights: weights/model.pt}\n",
+        "name: test\nstorage_path: runs\ndata: {uri: ../images, image_root: photos}\n"
+        "pretrain: {data: {uri: source, image_root: s3://bucket/x}}\nbackbone: {weights: weights/model.pt}\n",
     )
     assert config.storage_path == str(tmp_path / "runs")
     assert config.data.uri == str(tmp_path.parent / "images")
     assert config.pretrain is not None and config.pretrain.data.uri == str(tmp_path / "source")
+    assert (config.data.image_root, config.pretrain.data.image_root) == (str(tmp_path / "photos"), "s3://bucket/x")
     assert config.backbone.weights == str(tmp_path / "weights" / "model.pt")
 
 

@@ -17,7 +17,7 @@ from orchestrator.cluster.failures import translated
 from orchestrator.cluster.resources import observe_cluster
 from orchestrator.cluster.watchdog import Watchdog, watched
 from orchestrator.cluster.workers import use_threads, worker_device
-from orchestrator.config import ClusterConfig, DataConfig
+from orchestrator.config import ClusterConfig, DataConfig, InputFormat
 from orchestrator.data.decoding import decode_image, resize_image
 from orchestrator.data.reader import PixelReader
 from orchestrator.data.sources import Fragment, list_fragments, read_fragment
@@ -103,7 +103,7 @@ def _wanted(plan: InferencePlan) -> dict[str, float]:
 
 
 def predict_with_model(
-    model_uri: str, input_uri: str, output_uri: str, *, image_column: str, use_gpu: bool | None
+    model_uri: str, input_uri: str, output_uri: str, *, image_column: str, format: InputFormat, use_gpu: bool | None
 ) -> tuple[int, int]:
     """Predict with a saved model on the connected cluster; see `predict_images`.
 
@@ -117,7 +117,7 @@ def predict_with_model(
         use_gpu=shape.total("GPU") > 0 if use_gpu is None else use_gpu,
         stall_timeout_s=ClusterConfig().stall_timeout_s,
     )
-    data = DataConfig(uri=storage.absolute(input_uri), image=image_column, path="{name}")
+    data = DataConfig(uri=storage.absolute(input_uri), format=format, image=image_column, path="{name}")
     return predict_images(data, storage.absolute(output_uri), plan)
 
 

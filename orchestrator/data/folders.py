@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 from pyarrow import fs
@@ -15,30 +14,29 @@ from orchestrator.data.fragments import (
     WHOLE_SUBSET,
     Field,
     Fragment,
-    describe_failure,
     make_rows,
+    number_fragments,
 )
+from orchestrator.data.image_files import read_places
 from orchestrator.data.listing import Listing
-from orchestrator.data.templates import PathTemplate
+from orchestrator.data.templates import PathTemplate, placeholders, read_path
 from orchestrator.errors import ConfigError
 
+DEFAULT_TEMPLATE = "{subset}/{label}/{name}"
 FILES_PER_FRAGMENT = 256
-# Reading small files waits for the disk or the store, not for the processor.
-_READ_THREADS = 8
 
 
-def list_chunks(listing: Listing, config: DataConfig, required: Collection[Field]) -> list[Fragment]:
+def list_chunks(
+    listing: Listing, config: DataConfig, required: Collection[Field], file_system: fs.FileSystem, root: str
+) -> list[Fragment]:
     """Make a fragment of every 256 files, in the order of their paths.
 
     Raises ConfigError when the template lacks a field that is required or named.
     """
-    _check_template(PathTemplate(config.path), config, required)
+    _check_template(PathTemplate(config.path or DEFAULT_TEMPLATE), config, required)
     paths = [file.path for file in listing.files]
     chunks = [tuple(paths[i : i + FILES_PER_FRAGMENT]) for i in range(0, len(paths), FILES_PER_FRAGMENT)]
-    return [
-        Fragment(key=key, format="images", files=files, row_group=None, first_row=0, num_rows=len(files), error=None)
-        for key, files in enumerate(chunks)
-    ]
+    return number_fragments(Fragment(format="images", files=files, num_rows=len(files)) for files in chunks)
 
 
 def read_files(
@@ -56,29 +54,15 @@ def read_files(
     errors: list[str | None] = [error for _, error in described]
     image = None
     if with_image:
-        with ThreadPoolExecutor(_READ_THREADS) as pool:
-            read = list(pool.map(lambda path: _read_file(file_system, f"{root}/{path}"), files))
-        image = pa.array([content for content, _ in read], pa.large_binary())
-        errors = [failure or error for error, (_, failure) in zip(errors, read, strict=True)]
+        image, failures = read_places([(file_system, f"{root}/{path}") for path in files])
+        errors = [failure or error for error, failure in zip(errors, failures, strict=True)]
     texts = {field: pa.array([found.get(field) for found, _ in described], pa.string()) for field in TEXT_FIELDS}
     return make_rows(files, [0] * len(files), texts, errors=errors, image=image)
 
 
-def _placeholders(config: DataConfig) -> dict[Field, str]:
-    """Give the placeholder that each field is read from; without one of its own, a file's path identifies it."""
-    named: dict[Field, str | None] = {
-        "label": "label",
-        "subset": "subset",
-        "split": config.split.column or "split",
-        "id": config.id,
-        "together": config.split.keep_together,
-    }
-    return {field: name for field, name in named.items() if name is not None}
-
-
 def _check_template(template: PathTemplate, config: DataConfig, required: Collection[Field]) -> None:
     named = {"split": config.split.column, "id": config.id, "together": config.split.keep_together}
-    for field, placeholder in _placeholders(config).items():
+    for field, placeholder in placeholders(config).items():
         if placeholder in template.fields:
             continue
         if named.get(field) is not None:
@@ -95,18 +79,10 @@ def _check_template(template: PathTemplate, config: DataConfig, required: Collec
             )
 
 
-def _describe(path: str, config: DataConfig) -> tuple[dict[Field, str | None], str | None]:
+def _describe(path: str, config: DataConfig) -> tuple[dict[Field, str], str | None]:
     """Read the text fields of a path, and why it cannot be read or None."""
-    found = PathTemplate(config.path).match(path)
+    template = config.path or DEFAULT_TEMPLATE
+    found = read_path(path, template, config)
     if found is None:
-        return {"id": path}, f"the path does not match {config.path}"
-    texts = {field: found[name] for field, name in _placeholders(config).items() if name in found}
-    return {"id": path, "subset": WHOLE_SUBSET, **texts}, None
-
-
-def _read_file(file_system: fs.FileSystem, path: str) -> tuple[bytes | None, str | None]:
-    try:
-        with file_system.open_input_file(path) as stream:
-            return stream.read(), None
-    except OSError as error:
-        return None, describe_failure(error)
+        return {"id": path}, f"the path does not match {template}"
+    return {"id": path, "subset": WHOLE_SUBSET, **found}, None

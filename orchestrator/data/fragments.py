@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import pyarrow as pa
+
+from orchestrator.config import DataFormat
 
 Field = Literal["image", "label", "subset", "split", "id", "together"]
 
@@ -27,19 +29,29 @@ CONFIG_KEYS: Mapping[Field, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Fragment:
-    """Name a piece of the input: a row group of a Parquet file, or some image files.
+    """Name a piece of the input: rows of a Parquet row group, lines of a text table, samples of a tar, image files.
 
     `key` is the position in the listing, `files` are relative to the root, `first_row` counts from the start of
-    the file. A file that cannot be opened is a fragment with an `error` and one bad row.
+    the file, where the bytes `start_byte` up to `end_byte` hold the lines or samples. What cannot be read at all is
+    a fragment with an `error` and its bad rows; `row_errors` are rows, counted like `first_row`, whose fault only
+    the whole file shows.
     """
 
-    key: int
-    format: Literal["parquet", "images"]
+    key: int = 0
+    format: DataFormat
     files: tuple[str, ...]
-    row_group: int | None
-    first_row: int
+    row_group: int | None = None
+    first_row: int = 0
     num_rows: int
-    error: str | None
+    error: str | None = None
+    start_byte: int = 0
+    end_byte: int = 0
+    row_errors: tuple[tuple[int, str], ...] = ()
+
+
+def number_fragments(fragments: Iterable[Fragment]) -> list[Fragment]:
+    """Give every fragment its position in the listing as its key."""
+    return [replace(fragment, key=key) for key, fragment in enumerate(fragments)]
 
 
 def make_rows(

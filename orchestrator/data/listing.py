@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Literal
 
 from pyarrow import fs
 
 from orchestrator import storage
-from orchestrator.config import DataConfig
-from orchestrator.errors import DataError
+from orchestrator.config import DataConfig, DataFormat
+from orchestrator.errors import ConfigError, DataError
 
-PARQUET_SUFFIXES = frozenset({".parquet"})
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm"})
+
+_SUFFIXES: Mapping[DataFormat, frozenset[str]] = {
+    "parquet": frozenset({".parquet"}),
+    "webdataset": frozenset({".tar"}),
+    "csv": frozenset({".csv", ".tsv"}),
+    "jsonl": frozenset({".jsonl", ".ndjson"}),
+    "images": IMAGE_SUFFIXES,
+}
 
 
 @dataclass(frozen=True)
@@ -29,26 +36,31 @@ class InputFile:
 class Listing:
     """Hold the input files of one format, ordered by path."""
 
-    format: Literal["parquet", "images"]
+    format: DataFormat
     files: tuple[InputFile, ...]
 
 
 def list_input(config: DataConfig) -> Listing:
-    """List the input. Raises StorageError when it is not there, DataError when it holds nothing to read."""
+    """List the input.
+
+    `auto` is the only format that has files; images beside Parquet files or tars are taken for previews. Raises
+    StorageError when the input is not there, DataError when it holds nothing to read, ConfigError when `auto` finds
+    several formats.
+    """
     _, root = find_root(config.uri)
     found = [_relative(info, root) for info in storage.list_files(config.uri)]
-    parquet = tuple(file for file in found if _suffix(file) in PARQUET_SUFFIXES)
-    images = tuple(file for file in found if _suffix(file) in IMAGE_SUFFIXES)
-    format = config.format if config.format != "auto" else ("parquet" if parquet else "images")
-    files = parquet if format == "parquet" else images
-    if not files:
+    by_format = {
+        format: tuple(file for file in found if _suffix(file) in suffixes) for format, suffixes in _SUFFIXES.items()
+    }
+    format = config.format if config.format != "auto" else _recognise(by_format)
+    if not by_format[format]:
         seen = sorted({_suffix(file) or "none" for file in found})
         raise DataError(
-            "the input must hold Parquet files or images",
+            "the input must hold tables, tar shards or images",
             value=f"{config.uri} with {len(found)} files, suffixes: {', '.join(seen[:8]) or 'none'}",
-            remedy=f"Check data.uri and data.format; images end in {', '.join(sorted(IMAGE_SUFFIXES))}.",
+            remedy=f"Check data.uri and data.format: {_describe_suffixes()}.",
         )
-    return Listing(format, files)
+    return Listing(format, by_format[format])
 
 
 def find_root(uri: str) -> tuple[fs.FileSystem, str]:
@@ -61,6 +73,24 @@ def find_root(uri: str) -> tuple[fs.FileSystem, str]:
     if file_system.get_file_info(path).type == fs.FileType.File:
         path = str(PurePosixPath(path).parent)
     return file_system, path
+
+
+def _recognise(by_format: Mapping[DataFormat, tuple[InputFile, ...]]) -> DataFormat:
+    present: list[DataFormat] = [format for format, files in by_format.items() if files]
+    # Beside a table of paths the images may be what it names, or the data that it describes in passing.
+    if "images" in present and present[0] in ("parquet", "webdataset"):
+        present.remove("images")
+    if len(present) > 1:
+        raise ConfigError(
+            "data.format must say which files are the data where there are several formats",
+            value=f"auto and files of {', '.join(f'{format} ({len(by_format[format])})' for format in present)}",
+            remedy=f"Set data.format to {' or '.join(present)}, or name one file in data.uri.",
+        )
+    return present[0] if present else "images"
+
+
+def _describe_suffixes() -> str:
+    return "; ".join(f"{format} files end in {', '.join(sorted(suffixes))}" for format, suffixes in _SUFFIXES.items())
 
 
 def _relative(info: fs.FileInfo, root: str) -> InputFile:

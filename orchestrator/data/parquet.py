@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ from pyarrow import fs
 from pyarrow import parquet as pq
 
 from orchestrator.config import DataConfig
+from orchestrator.data.columns import named_columns, require_columns, require_identity
 from orchestrator.data.fragments import (
     CONFIG_KEYS,
     WHOLE_SUBSET,
@@ -21,9 +21,14 @@ from orchestrator.data.fragments import (
     describe_failure,
     make_broken_rows,
     make_rows,
+    number_fragments,
 )
+from orchestrator.data.image_files import ImageRoot
 from orchestrator.data.listing import Listing
 from orchestrator.errors import ConfigError
+
+PATHS_PER_FRAGMENT = 1024
+"""The most image files that one fragment names; a row group that holds paths is cut into several."""
 
 # Listing waits for the store, not for the processor.
 _FOOTER_THREADS = 16
@@ -32,40 +37,47 @@ _READ_FAILURES = (OSError, pa.ArrowException, LookupError)
 
 
 @dataclass(frozen=True)
+class _RowGroup:
+    """Hold the number of rows of a row group, and whether their images are paths alone."""
+
+    num_rows: int
+    holds_paths: bool
+
+
+@dataclass(frozen=True)
 class _Footer:
-    """Hold what the end of a file says: its columns and the length of every row group, or why it cannot be read."""
+    """Hold what the end of a file says: its columns and its row groups, or why it cannot be read."""
 
     schema: pa.Schema
-    row_counts: tuple[int, ...] = ()
+    row_groups: tuple[_RowGroup, ...] = ()
     error: str | None = None
 
 
 def list_row_groups(
     listing: Listing, config: DataConfig, required: Collection[Field], file_system: fs.FileSystem, root: str
 ) -> list[Fragment]:
-    """Make a fragment of every row group, from the files' footers alone.
+    """Make a fragment of every row group, from the files' footers alone; of every 1,024 rows where they hold paths.
 
     A file that cannot be opened, or lacks a column that others have, is one fragment with an error. Raises
     ConfigError when a required field names no column, or when no file has a column that is named.
     """
     with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
-        footers = list(pool.map(lambda file: _read_footer(file_system, f"{root}/{file.path}"), listing.files))
-    columns = _columns(config)
+        footers = list(
+            pool.map(lambda file: _read_footer(file_system, f"{root}/{file.path}", config.image), listing.files)
+        )
+    columns = named_columns(config)
     readable = [footer.schema for footer in footers if footer.error is None]
     if readable:
-        _check_columns(columns, required, readable)
-    _check_identity(config)
-    pieces = [
-        piece
+        types = {entry.name: entry.type for schema in readable for entry in schema}
+        require_columns(columns, required, types, what="a column of the Parquet files")
+        _require_types(columns, types)
+        if not (config.image is not None and _is_text(types[config.image])):
+            require_identity(config, remedy="Name a column of unique values in data.id")
+    return number_fragments(
+        fragment
         for file, footer in zip(listing.files, footers, strict=True)
-        for piece in _pieces(file.path, footer, columns.values())
-    ]
-    return [
-        Fragment(
-            key=key, format="parquet", files=(path,), row_group=group, first_row=first, num_rows=count, error=error
-        )
-        for key, (path, group, first, count, error) in enumerate(pieces)
-    ]
+        for fragment in _cut(file.path, footer, columns.values())
+    )
 
 
 def read_row_group(
@@ -78,126 +90,154 @@ def read_row_group(
     rows: Sequence[int] | None,
 ) -> pa.Table:
     """Read the rows of a fragment, or those at the positions `rows` in it; see `sources.read_fragment`."""
+    positions = range(fragment.num_rows) if rows is None else rows
     try:
-        table = _read(fragment, config, file_system, root, with_image=with_image)
+        table = _read_columns(fragment, config, file_system, root, with_image=with_image)
+        if rows is not None:
+            table = table.take(pa.array(rows, pa.int64()))
+        return _to_rows(fragment, config, table, positions, with_image=with_image)
     except _READ_FAILURES as error:
-        table = make_broken_rows(fragment, describe_failure(error), with_image=with_image)
-    return table if rows is None else table.take(pa.array(rows, pa.int64()))
+        broken = make_broken_rows(fragment, describe_failure(error), with_image=with_image)
+        return broken if rows is None else broken.take(pa.array(rows, pa.int64()))
 
 
-def _read_footer(file_system: fs.FileSystem, path: str) -> _Footer:
+def _read_footer(file_system: fs.FileSystem, path: str, image: str | None) -> _Footer:
     try:
         with file_system.open_input_file(path) as stream:
             file = pq.ParquetFile(stream)
-            groups = range(file.metadata.num_row_groups)
-            return _Footer(file.schema_arrow, tuple(file.metadata.row_group(index).num_rows for index in groups))
+            schema = file.schema_arrow
+            groups = (file.metadata.row_group(index) for index in range(file.metadata.num_row_groups))
+            kind = schema.field(image).type if image in schema.names else pa.null()
+            row_groups = tuple(_RowGroup(group.num_rows, _holds_paths(group, image, kind)) for group in groups)
+            return _Footer(schema, row_groups)
     except (OSError, pa.ArrowException) as error:
         return _Footer(pa.schema([]), error=describe_failure(error))
 
 
-def _pieces(
-    path: str, footer: _Footer, columns: Collection[str]
-) -> Iterator[tuple[str, int | None, int, int, str | None]]:
+def _holds_paths(group: pq.RowGroupMetaData, image: str | None, kind: pa.DataType) -> bool:
+    """Tell whether the images of a row group lie elsewhere; for structs, whether all their bytes are null."""
+    if not pa.types.is_struct(kind):
+        return _is_text(kind)
+    chunks = (group.column(index) for index in range(group.num_columns))
+    found = next((chunk for chunk in chunks if chunk.path_in_schema == f"{image}.bytes"), None)
+    if found is None:
+        return True
+    statistics = found.statistics
+    return statistics is not None and statistics.has_null_count and statistics.null_count == group.num_rows
+
+
+def _cut(path: str, footer: _Footer, columns: Collection[str]) -> Iterator[Fragment]:
+    num_rows = sum(group.num_rows for group in footer.row_groups)
     missing = sorted(set(columns) - set(footer.schema.names))
     if footer.error is not None:
-        yield path, None, 0, 1, footer.error
+        yield Fragment(format="parquet", files=(path,), num_rows=1, error=footer.error)
     elif missing:
-        yield path, None, 0, sum(footer.row_counts), f"the file has no column {missing[0]}"
+        error = f"the file has no column {missing[0]}"
+        yield Fragment(format="parquet", files=(path,), num_rows=num_rows, error=error)
     else:
         first = 0
-        for group, count in enumerate(footer.row_counts):
-            if count:
-                yield path, group, first, count, None
-            first += count
+        for index, group in enumerate(footer.row_groups):
+            end, step = first + group.num_rows, PATHS_PER_FRAGMENT if group.holds_paths else max(1, group.num_rows)
+            for row in range(first, end, step):
+                count = min(step, end - row)
+                yield Fragment(format="parquet", files=(path,), row_group=index, first_row=row, num_rows=count)
+            first = end
 
 
-def _columns(config: DataConfig) -> dict[Field, str]:
-    """Give the column of every field that names one."""
-    named: dict[Field, str | None] = {
-        "image": config.image,
-        "label": config.label,
-        "subset": config.subset,
-        "split": config.split.column,
-        "id": config.id,
-        "together": config.split.keep_together,
-    }
-    return {field: column for field, column in named.items() if column is not None}
-
-
-def _check_columns(columns: dict[Field, str], required: Collection[Field], schemas: list[pa.Schema]) -> None:
-    types = {entry.name: entry.type for schema in schemas for entry in schema}
-    for field in CONFIG_KEYS:
-        column = columns.get(field)
-        if column is None and field not in required:
-            continue
-        if column not in types:
+def _require_types(columns: Mapping[Field, str], types: Mapping[str, pa.DataType]) -> None:
+    for field, column in columns.items():
+        kind = types[column]
+        if field == "image" and not (_is_binary(kind) or _is_text(kind) or _is_image_struct(kind)):
             raise ConfigError(
-                f"{CONFIG_KEYS[field]} must name a column of the Parquet files",
-                value=column or "nothing",
-                remedy=_suggest(column, sorted(types)),
-            )
-        if field == "image" and not _holds_images(types[column]):
-            raise ConfigError(
-                "data.image must name a column of encoded images, binary or a struct with bytes",
-                value=f"{column} of type {types[column]}",
+                "data.image must name a column of encoded images, structs of bytes and path, or paths",
+                value=f"{column} of type {kind}",
                 remedy="Name another column.",
             )
-        if field != "image" and pa.types.is_nested(types[column]):
+        if field != "image" and pa.types.is_nested(kind):
             raise ConfigError(
                 f"{CONFIG_KEYS[field]} must name a column of texts, numbers or booleans",
-                value=f"{column} of type {types[column]}",
+                value=f"{column} of type {kind}",
                 remedy="Name another column.",
             )
 
 
-def _check_identity(config: DataConfig) -> None:
-    if config.verify == "none" and config.id is None:
-        raise ConfigError(
-            "data.id must name a column when data.verify is none: the digest of an image needs the image",
-            value="nothing",
-            remedy="Name a column of unique values in data.id, or set data.verify to decode.",
-        )
-
-
-def _suggest(column: str | None, known: list[str]) -> str:
-    close = difflib.get_close_matches(column or "", known, n=1)
-    hint = f"Did you mean {close[0]}? " if close else ""
-    return f"{hint}They have {', '.join(known) or 'none'}."
-
-
-def _holds_images(kind: pa.DataType) -> bool:
-    if pa.types.is_struct(kind):
-        return any(entry.name == "bytes" and _is_binary(entry.type) for entry in kind)
-    return _is_binary(kind)
+def _is_image_struct(kind: pa.DataType) -> bool:
+    return pa.types.is_struct(kind) and any(
+        (entry.name == "bytes" and _is_binary(entry.type)) or (entry.name == "path" and _is_text(entry.type))
+        for entry in kind
+    )
 
 
 def _is_binary(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
 
 
-def _read(
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _read_columns(
     fragment: Fragment, config: DataConfig, file_system: fs.FileSystem, root: str, *, with_image: bool
 ) -> pa.Table:
-    columns = _columns(config)
-    image_column = columns.pop("image", None)
-    file = fragment.files[0]
-    with file_system.open_input_file(f"{root}/{file}") as stream:
+    """Read the needed columns of a fragment's rows. Raises one of _READ_FAILURES."""
+    columns = named_columns(config)
+    image = columns.pop("image", None)
+    with file_system.open_input_file(f"{root}/{fragment.files[0]}") as stream:
         reader = pq.ParquetFile(stream, pre_buffer=True)
         wanted = set(columns.values())
-        if with_image and image_column is not None:
-            is_struct = pa.types.is_struct(reader.schema_arrow.field(image_column).type)
-            wanted.add(f"{image_column}.bytes" if is_struct else image_column)
+        # The path of an image is its identity where no column is.
+        is_identity = image is not None and config.id is None and _is_text(reader.schema_arrow.field(image).type)
+        if image is not None and (with_image or is_identity):
+            wanted.add(image)
         # One task has one processor: threads of its own would take others'.
         table = reader.read_row_group(fragment.row_group, columns=sorted(wanted), use_threads=False)
+        earlier = (reader.metadata.row_group(index).num_rows for index in range(fragment.row_group or 0))
+        table = table.slice(fragment.first_row - sum(earlier), fragment.num_rows).select(sorted(wanted))
+    if table.num_rows != fragment.num_rows:
+        raise LookupError("the file has changed since it was listed")
+    return table
+
+
+def _to_rows(
+    fragment: Fragment, config: DataConfig, table: pa.Table, positions: Sequence[int], *, with_image: bool
+) -> pa.Table:
+    """Turn the read columns into the rows of a fragment, and read the images that they name."""
+    columns = named_columns(config)
+    image_column = columns.pop("image", None)
+    count = len(positions)
     texts = {field: _as_text(table.column(column)) for field, column in columns.items()}
     if config.subset is None:
-        texts["subset"] = pa.array([WHOLE_SUBSET] * fragment.num_rows, pa.string())
-    image = None
+        texts["subset"] = pa.array([WHOLE_SUBSET] * count, pa.string())
+    contents = paths = None
+    if image_column in table.column_names:
+        contents, paths = _images(table.column(image_column))
+    if config.id is None and paths is not None:
+        texts["id"] = paths
+    image, errors = None, None
     if with_image:
-        absent = pa.nulls(fragment.num_rows, pa.binary())
-        image = absent if image_column is None else _image_bytes(table.column(image_column))
-    numbers = range(fragment.first_row, fragment.first_row + fragment.num_rows)
-    return make_rows([file] * fragment.num_rows, list(numbers), texts, image=image)
+        image = pa.nulls(count, pa.large_binary()) if contents is None else contents
+        if paths is not None and paths.null_count < count:
+            named, errors = ImageRoot.of(config).read(paths.to_pylist())
+            image = pc.coalesce(image, named)
+    rows = [fragment.first_row + position for position in positions]
+    return make_rows([fragment.files[0]] * count, rows, texts, errors=errors, image=image)
+
+
+def _images(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray | None, pa.ChunkedArray | None]:
+    """Give the bytes and the paths that a column of images holds; None where it has none, no path beside bytes."""
+    if _is_text(column.type):
+        return None, _as_text(column)
+    if not pa.types.is_struct(column.type):
+        return column.cast(pa.large_binary()), None
+    names = [entry.name for entry in column.type]
+    contents = pc.struct_field(column, "bytes").cast(pa.large_binary()) if "bytes" in names else None
+    if "path" not in names:
+        return contents, None
+    paths = _as_text(pc.struct_field(column, "path"))
+    is_needed = pa.scalar(True) if contents is None else pc.is_null(contents)
+    return contents, pc.if_else(is_needed, paths, pa.scalar(None, pa.string()))
 
 
 def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -207,7 +247,3 @@ def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
         # Whole numbers beside missing ones often come as floats, the missing ones as not-a-number.
         column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
     return column.cast(pa.string())
-
-
-def _image_bytes(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +27,12 @@ def write_fragments(uri: str, fragments: list[Fragment]) -> None:
 @lru_cache(maxsize=2)
 def read_fragments(uri: str) -> tuple[Fragment, ...]:
     """Read the listing, once for each process."""
-    return tuple(Fragment(**{**entry, "files": tuple(entry["files"])}) for entry in storage.read_json(uri))
+    return tuple(_restore(entry) for entry in storage.read_json(uri))
+
+
+def _restore(entry: dict[str, Any]) -> Fragment:
+    row_errors = tuple((row, error) for row, error in entry["row_errors"])
+    return Fragment(**{**entry, "files": tuple(entry["files"]), "row_errors": row_errors})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Protocol
 
 import pyarrow as pa
+from pyarrow import fs
 
 from orchestrator import storage
-from orchestrator.config import DataConfig
+from orchestrator.config import DataConfig, DataFormat
 from orchestrator.data.folders import list_chunks, read_files
 from orchestrator.data.fragments import Field, Fragment, make_broken_rows
-from orchestrator.data.listing import find_root, list_input
+from orchestrator.data.listing import Listing, find_root, list_input
 from orchestrator.data.parquet import list_row_groups, read_row_group
+from orchestrator.data.text_tables import list_line_ranges, read_lines
+from orchestrator.data.webdataset import list_samples, read_samples
 from orchestrator.errors import DataError
 
 __all__ = ["Field", "Fragment", "list_fragments", "listing_digest", "read_fragment"]
@@ -19,25 +23,61 @@ __all__ = ["Field", "Fragment", "list_fragments", "listing_digest", "read_fragme
 _IMAGE_ALONE: tuple[Field, ...] = ("image",)
 
 
+class _List(Protocol):
+    """List the fragments of one format."""
+
+    def __call__(
+        self, listing: Listing, config: DataConfig, required: Collection[Field], file_system: fs.FileSystem, root: str
+    ) -> list[Fragment]: ...
+
+
+class _Read(Protocol):
+    """Read a fragment of one format."""
+
+    def __call__(
+        self,
+        fragment: Fragment,
+        config: DataConfig,
+        file_system: fs.FileSystem,
+        root: str,
+        *,
+        with_image: bool,
+        rows: Sequence[int] | None,
+    ) -> pa.Table: ...
+
+
+_FORMATS: Mapping[DataFormat, tuple[_List, _Read]] = {
+    "parquet": (list_row_groups, read_row_group),
+    "csv": (list_line_ranges, read_lines),
+    "jsonl": (list_line_ranges, read_lines),
+    "webdataset": (list_samples, read_samples),
+    "images": (list_chunks, read_files),
+}
+
+
 def list_fragments(config: DataConfig, *, required: Collection[Field] = _IMAGE_ALONE) -> list[Fragment]:
-    """List the input in fragments: row groups of Parquet files, or chunks of image files, ordered by path.
+    """List the input in fragments: rows of tables, samples of tars, or chunks of image files, ordered by path.
 
     `required` are the fields that must be given: image alone for prediction, image and label for a source task,
     image, label and subset for a catalogue. Raises ConfigError naming the field and the columns that there are,
     StorageError or DataError when there is nothing to read.
     """
     listing = list_input(config)
-    if listing.format == "images":
-        return list_chunks(listing, config, required)
     file_system, root = find_root(config.uri)
-    fragments = list_row_groups(listing, config, required, file_system, root)
+    list_format, _ = _FORMATS[listing.format]
+    fragments = list_format(listing, config, required, file_system, root)
     if not fragments:
-        raise DataError("the Parquet files must hold rows", value=f"none in {config.uri}", remedy="Check data.uri.")
+        raise DataError(
+            f"the {listing.format} files must hold rows", value=f"none in {config.uri}", remedy="Check data.uri."
+        )
     return fragments
 
 
 def listing_digest(config: DataConfig) -> str:
-    """Digest the path, size and time of change of every input file; no file is opened."""
+    """Digest the path, size and time of change of every input file; no file is opened.
+
+    Images that a table names are none of the input files: what replaces one under its old name goes unnoticed.
+    """
     listing = list_input(config)
     return storage.digest(listing.format, [(file.path, file.size, file.mtime_ns) for file in listing.files])
 
@@ -48,12 +88,13 @@ def read_fragment(
     """Read the needed columns of a fragment, or of the rows at the positions `rows` in it, in that order.
 
     Columns: file (relative to the root), row (int64, counted in the file; 0 for an image file), label, subset,
-    split, id, together and error (strings, null where absent), and image (large_binary) with `with_image`.
+    split, id, together and error (strings, null where absent), and image (large_binary) with `with_image`, without
+    which no image is read.
     What cannot be read becomes rows with an error, never an exception.
     """
     file_system, root = find_root(config.uri)
     if fragment.error is not None:
         table = make_broken_rows(fragment, fragment.error, with_image=with_image)
         return table if rows is None else table.take(pa.array(rows, pa.int64()))
-    read = read_files if fragment.format == "images" else read_row_group
-    return read(fragment, config, file_system, root, with_image=with_image, rows=rows)
+    _, read_format = _FORMATS[fragment.format]
+    return read_format(fragment, config, file_system, root, with_image=with_image, rows=rows)

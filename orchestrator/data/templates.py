@@ -1,4 +1,4 @@
-"""Reads labels and subsets out of the paths of an image folder."""
+"""Reads labels and subsets out of the paths of image files and tar shards."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import re
 import string
 from dataclasses import dataclass
 
+from orchestrator.config import DataConfig
+from orchestrator.data.fragments import Field
 from orchestrator.errors import ConfigError
 
 
@@ -57,6 +59,26 @@ class PathTemplate:
             value=self.text,
             remedy="Write for example {subset}/{label}/{name}.",
         )
+
+
+def placeholders(config: DataConfig) -> dict[Field, str]:
+    """Give the placeholder that each field is read from, where a template has it."""
+    named: dict[Field, str | None] = {
+        "label": "label",
+        "subset": "subset",
+        "split": config.split.column or "split",
+        "id": config.id,
+        "together": config.split.keep_together,
+    }
+    return {field: name for field, name in named.items() if name is not None}
+
+
+def read_path(path: str, template: str, config: DataConfig) -> dict[Field, str] | None:
+    """Read the fields that a template names out of a path, None when it does not match."""
+    found = PathTemplate(template).match(path)
+    if found is None:
+        return None
+    return {field: found[name] for field, name in placeholders(config).items() if name in found}
 
 
 def _reach(field: str) -> str:

@@ -152,7 +152,12 @@ def test_a_file_without_a_column_that_others_have_is_bad_as_a_whole(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    "remaining", [{"label": ["a"]}, {"image": [b"x"], "label": ["a"], "subset": ["s"], "id": ["i"]}]
+    "remaining",
+    [
+        {"label": ["a"] * 9},
+        {"image": [b"x"], "label": ["a"], "subset": ["s"], "id": ["i"]},
+        {"image": [1] * 9, "label": ["a"] * 9, "subset": ["s"] * 9, "id": ["i"] * 9},
+    ],
 )
 def test_a_file_that_changed_since_the_listing_is_bad_rows(
     tmp_path: Path, parquet_config: MakeConfig, remaining: dict[str, Any]
@@ -199,7 +204,7 @@ def test_a_misspelt_column_gets_a_suggestion(tmp_path: Path, parquet_config: Mak
 
 
 def test_a_column_of_the_wrong_type_is_refused(tmp_path: Path, parquet_config: MakeConfig) -> None:
-    write(tmp_path / "a.parquet", {"image": ["text"], "label": [["a"]], "subset": ["s"], "id": ["i"]})
+    write(tmp_path / "a.parquet", {"image": [1], "label": [["a"]], "subset": ["s"], "id": ["i"]})
     with pytest.raises(ConfigError, match="encoded images"):
         list_fragments(parquet_config(tmp_path))
     with pytest.raises(ConfigError, match=r"data\.label must name a column of texts"):

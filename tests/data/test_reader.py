@@ -9,8 +9,8 @@ import pytest
 from builders import write_image_folder, write_parquet_shards
 
 from orchestrator.config import DataConfig
-from orchestrator.data.reader import PixelReader, blocks_of, write_fragments
-from orchestrator.data.sources import list_fragments
+from orchestrator.data.reader import PixelReader, blocks_of, read_fragments, write_fragments
+from orchestrator.data.sources import Fragment, list_fragments
 from orchestrator.errors import DataError
 
 MakeConfig = Callable[..., DataConfig]
@@ -52,6 +52,17 @@ def test_blocks_hold_every_row_once_and_never_two_fragments(config: DataConfig, 
     assert all(len(set(block.column("fragment").to_pylist())) == 1 for block in blocks)
     ids = [identity for block in blocks for identity in block.column("id").to_pylist()]
     assert sorted(ids) == table.column("id").to_pylist()
+
+
+def test_fragments_are_restored_as_they_were(tmp_path: Path) -> None:
+    uri = str(tmp_path / "fragments.json")
+    fragments = [
+        Fragment(key=0, format="parquet", files=("a",), row_group=1, first_row=5, num_rows=2),
+        Fragment(key=1, format="webdataset", files=("b",), num_rows=3, end_byte=9, row_errors=((1, "twice"),)),
+        Fragment(key=2, format="images", files=("c", "d"), num_rows=2, error="gone"),
+    ]
+    write_fragments(uri, fragments)
+    assert list(read_fragments(uri)) == fragments
 
 
 def test_an_image_that_can_no_longer_be_read_is_named(

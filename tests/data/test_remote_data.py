@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from builders import write_image_folder, write_parquet_shards
+from format_examples import FORMATS, make_samples
 
 from orchestrator import storage
 from orchestrator.config import DataConfig
@@ -53,3 +54,16 @@ def test_an_object_store_gives_the_same_catalogue_and_pixels_as_a_disk(
     ]
     np.testing.assert_array_equal(*taken)
     assert taken[0].std() > 0
+
+
+@pytest.mark.parametrize("format", ["parquet structs", "csv", "jsonl", "webdataset"])
+def test_images_that_tables_name_and_tars_are_read_from_an_object_store(
+    tmp_path: Path, s3_bucket: str, make_catalogue: MakeCatalogue, format: str
+) -> None:
+    samples = make_samples()
+    local = FORMATS[format](tmp_path / "data", [samples[:7], samples[7:]])
+    remote = local.model_copy(update={"uri": upload(tmp_path / "data", f"{s3_bucket}/data")})
+    tables = [make_catalogue(config) for config in (local, remote)]
+    first, second = (table.filter(table.column("ok")) for table in tables)
+    assert first.num_rows == 9
+    assert first.equals(second)

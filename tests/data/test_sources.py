@@ -9,7 +9,7 @@ from builders import write_image_folder, write_parquet_shards
 
 from orchestrator.config import DataConfig
 from orchestrator.data.sources import list_fragments, listing_digest, read_fragment
-from orchestrator.errors import DataError, StorageError
+from orchestrator.errors import ConfigError, DataError, StorageError
 
 MakeConfig = Callable[..., DataConfig]
 
@@ -34,6 +34,27 @@ def test_images_are_recognised_in_any_case_of_their_suffix(tmp_path: Path) -> No
     assert fragment.files == ("north/cat/0.PNG", "north/cat/1.png")
 
 
+def test_a_table_of_paths_beside_images_is_not_mistaken_for_them_nor_they_for_it(tmp_path: Path) -> None:
+    write_image_folder(tmp_path, subsets={"north": {"cat": 2}})
+    (tmp_path / "labels.csv").write_text("image,label,subset\nnorth/cat/0.png,cat,north\n")
+    with pytest.raises(ConfigError, match=r"data\.format must say .*csv \(1\), images \(2\).*to csv or images"):
+        list_fragments(DataConfig(uri=str(tmp_path), image="image"))
+    columns = {"image": "image", "label": "label", "subset": "subset"}
+    by_table = list_fragments(DataConfig(uri=str(tmp_path), format="csv", **columns))
+    by_file = list_fragments(DataConfig(uri=str(tmp_path / "labels.csv"), **columns))
+    assert by_table == by_file
+    assert [fragment.format for fragment in by_table] == ["csv"]
+    assert list_fragments(DataConfig(uri=str(tmp_path), format="images"))[0].num_rows == 2
+
+
+def test_tables_of_two_formats_are_ambiguous(tmp_path: Path, parquet_config: MakeConfig) -> None:
+    config = parquet_config(write_parquet_shards(tmp_path, subsets=SUBSETS))
+    (tmp_path / "shard.tar").touch()
+    with pytest.raises(ConfigError, match=r"data\.format must say"):
+        list_fragments(config)
+    assert len(list_fragments(config.model_copy(update={"format": "parquet"}))) == 2
+
+
 @pytest.mark.parametrize("scheme", ["", "file://"])
 def test_one_file_is_an_input_too(tmp_path: Path, parquet_config: MakeConfig, scheme: str) -> None:
     shard = next(write_parquet_shards(tmp_path, subsets=SUBSETS, num_shards=1).iterdir())
@@ -44,14 +65,14 @@ def test_one_file_is_an_input_too(tmp_path: Path, parquet_config: MakeConfig, sc
 
 
 def test_a_folder_without_anything_to_read_says_what_it_holds(tmp_path: Path) -> None:
-    (tmp_path / "table.csv").touch()
-    with pytest.raises(DataError, match=r"with 1 files, suffixes: \.csv"):
+    (tmp_path / "table.xlsx").touch()
+    with pytest.raises(DataError, match=r"with 1 files, suffixes: \.xlsx"):
         list_fragments(DataConfig(uri=str(tmp_path)))
 
 
 def test_a_format_that_is_asked_for_is_not_guessed(tmp_path: Path) -> None:
     write_parquet_shards(tmp_path, subsets=SUBSETS)
-    with pytest.raises(DataError, match="must hold Parquet files or images"):
+    with pytest.raises(DataError, match="must hold tables, tar shards or images"):
         list_fragments(DataConfig(uri=str(tmp_path), format="images"))
 
 

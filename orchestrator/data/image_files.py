@@ -1,0 +1,90 @@
+"""Reads image files: those of a folder, and those that a column of paths names."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pyarrow as pa
+from pyarrow import fs
+
+from orchestrator import storage
+from orchestrator.config import DataConfig
+from orchestrator.data.fragments import describe_failure
+from orchestrator.data.listing import find_root
+from orchestrator.errors import DataError, StorageError
+
+# Reading small files waits for the disk or the store, not for the processor.
+_READ_THREADS = 8
+
+FilePlace = tuple[fs.FileSystem, str]
+"""A file system and a path in it."""
+
+
+@dataclass(frozen=True)
+class ImageRoot:
+    """Find the image files that a table names.
+
+    A relative path is below the root and cannot leave it; an absolute path or a URI is read as it is.
+    """
+
+    file_system: fs.FileSystem
+    path: str
+
+    @classmethod
+    def of(cls, config: DataConfig) -> ImageRoot:
+        """Take `image_root`, by default the directory of `uri`."""
+        return cls(*(find_root(config.uri) if config.image_root is None else storage.resolve(config.image_root)))
+
+    def read(self, paths: Sequence[str | None]) -> tuple[pa.Array, list[str | None]]:
+        """Read the files at `paths`: large_binary [n], null where there is no path or no file, and why or None."""
+        buckets: dict[str, FilePlace] = {}
+        places: list[FilePlace | None] = []
+        errors: list[str | None] = []
+        for path in paths:
+            place, error = None, None
+            try:
+                place = self._locate(path, buckets) if path else None
+            except (DataError, StorageError) as failure:
+                error = str(failure)
+            places.append(place)
+            errors.append(error)
+        contents, failures = read_places(places)
+        return contents, [error or failure for error, failure in zip(errors, failures, strict=True)]
+
+    def _locate(self, path: str, buckets: dict[str, FilePlace]) -> FilePlace:
+        scheme, is_uri, rest = path.partition("://")
+        if path.startswith("/") or scheme == "file":
+            return storage.resolve(path)
+        if is_uri:
+            # Opening a file system takes longer than a read: one for all files of a bucket.
+            bucket, _, key = rest.partition("/")
+            uri = f"{scheme}://{bucket}"
+            if uri not in buckets:
+                buckets[uri] = storage.resolve(uri)
+            file_system, base = buckets[uri]
+            return file_system, f"{base.rstrip('/')}/{key}"
+        below = posixpath.normpath(path)
+        if below == ".." or below.startswith("../"):
+            raise DataError(f"the path {path[:200]} leaves data.image_root")
+        return self.file_system, f"{self.path.rstrip('/')}/{below}"
+
+
+def read_places(places: Sequence[FilePlace | None]) -> tuple[pa.Array, list[str | None]]:
+    """Read files: large_binary [n], null where there is none or it cannot be read, and why it cannot or None."""
+    with ThreadPoolExecutor(_READ_THREADS) as pool:
+        read = list(pool.map(_read_place, places))
+    return pa.array([content for content, _ in read], pa.large_binary()), [failure for _, failure in read]
+
+
+def _read_place(place: FilePlace | None) -> tuple[bytes | None, str | None]:
+    if place is None:
+        return None, None
+    file_system, path = place
+    try:
+        with file_system.open_input_file(path) as stream:
+            return stream.read(), None
+    except (OSError, pa.ArrowException) as error:
+        return None, describe_failure(error)
