@@ -24,7 +24,8 @@ def perceptual_hash(rgb: NDArray[np.uint8]) -> str:
     """Hash the looks of RGB pixels [height, width, 3] to 256 bits: 64 hexadecimal characters.
 
     The hash is pHash (Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010): which of
-    the 16 x 16 lowest frequencies of the luminance, at 64 x 64 pixels, are above their median.
+    the 16 x 16 lowest frequencies of the luminance, at 64 x 64 pixels, are above their median. Colours do not count;
+    what has no structure, a plain sky, is hashed by its noise.
     """
     return str(imagehash.phash(Image.fromarray(rgb), hash_size=_HASH_SIZE))
 

@@ -18,7 +18,7 @@ from orchestrator.data.perceptual import NEAR_DISTANCE, near_pairs, parse_hashes
 def a_picture(number: int) -> NDArray[np.uint8]:
     """Cut a piece of 160 x 160 out of a photo; pieces of other numbers do not overlap."""
     photo: NDArray[np.uint8] = load_sample_image("china.jpg")
-    top, left = 160 * (number // 4), 160 * (number % 4)
+    top, left = 107 + 160 * (number // 4), 160 * (number % 4)
     return np.ascontiguousarray(photo[top : top + 160, left : left + 160])
 
 
