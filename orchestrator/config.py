@@ -95,7 +95,7 @@ class DataConfig(Section):
     def _copies_are_told_by_pixels(self) -> Self:
         if self.deduplicate != "none" and self.verify == "none":
             raise ValueError(
-                f"deduplicate must be none with verify: none, got {self.deduplicate}: set verify to decode"
+                f"deduplicate must be none where verify is none, got {self.deduplicate}: set verify to decode"
             )
         return self
 

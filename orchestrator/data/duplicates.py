@@ -77,11 +77,13 @@ def connect(size: int, pairs: Iterable[Pairs]) -> NDArray[np.int64]:
     """
     components = np.arange(size, dtype=np.int64)
     pending: list[Pairs] = []
+    held = 0
     for piece in pairs:
         pending.append(piece)
+        held += len(piece[0])
         # Thousands of pictures alike make millions of pairs.
-        if sum(len(left) for left, _ in pending) > _MOST_PAIRS:
-            components, pending = _merge(components, pending), []
+        if held > _MOST_PAIRS:
+            components, pending, held = _merge(components, pending), [], 0
     return _merge(components, pending) if pending else components
 
 

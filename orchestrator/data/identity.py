@@ -32,7 +32,7 @@ def pixel_digest(rgb: NDArray[np.uint8]) -> str:
     """Digest RGB pixels [height, width, 3] and their shape into 32 hexadecimal characters."""
     # Measured on one core at 128 px: 42 microseconds beside 190 for decoding.
     hashed = hashlib.blake2b(np.asarray(rgb.shape, dtype="<u4").tobytes(), digest_size=16)
-    hashed.update(np.ascontiguousarray(rgb))
+    hashed.update(np.ascontiguousarray(rgb).data)
     return hashed.hexdigest()
 
 

@@ -220,7 +220,7 @@ def generated(samples: list[dict[str, Any]], splits: list[str] | None) -> list[R
 
 
 @given(ANY_SAMPLES, SPLITS, st.sampled_from(["exact", "near"]), st.randoms())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_one_of_each_picture_stays_on_one_side_whatever_the_order(
     samples: list[dict[str, Any]], splits: list[str] | None, mode: Mode, order: random.Random
 ) -> None:
