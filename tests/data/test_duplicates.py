@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from builders import ROW_SCHEMA, build_rows, class_image, encode_image
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet as pq
 
@@ -22,6 +22,7 @@ from orchestrator.data.identity import assign_split, split_key
 
 Row = dict[str, Any]
 Mode = Literal["none", "exact", "near"]
+BUSY_MACHINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 CONFIG = DataConfig(uri="unused", image="image", label="label", subset="subset", id="id")
 
 
@@ -220,7 +221,7 @@ def generated(samples: list[dict[str, Any]], splits: list[str] | None) -> list[R
 
 
 @given(ANY_SAMPLES, SPLITS, st.sampled_from(["exact", "near"]), st.randoms())
-@settings(max_examples=80, deadline=None)
+@settings(BUSY_MACHINE, max_examples=80)
 def test_one_of_each_picture_stays_on_one_side_whatever_the_order(
     samples: list[dict[str, Any]], splits: list[str] | None, mode: Mode, order: random.Random
 ) -> None:
@@ -277,6 +278,7 @@ def sets_of(labels: list[int]) -> set[frozenset[int]]:
 
 
 @given(EDGES, st.integers(1, 20), st.randoms())
+@BUSY_MACHINE
 def test_components_do_not_depend_on_the_order_of_edges_and_hold_every_node(
     edges: list[tuple[int, int]], size: int, order: random.Random
 ) -> None:
