@@ -30,6 +30,7 @@ SamplerName = Literal["tpe", "gp", "random", "cmaes"]
 SplitName = Literal["train", "val", "test"]
 DataFormat = Literal["parquet", "csv", "jsonl", "webdataset", "images"]
 InputFormat = Literal[DataFormat, "auto"]
+Deduplicate = Literal["none", "exact", "near"]
 
 DEMO_URI = "demo://digits"
 SOURCE_URI = "demo://rendered-digits"
@@ -76,8 +77,10 @@ class DataConfig(Section):
     a path or URI, by default the directory of `uri`. `path` is the template of an image folder, by default
     `{subset}/{label}/{name}`, or of the tar shards, and may name subset, label, split and name. Without `id`, the
     path identifies an image file, the digest of the bytes any other image.
-    `verify: none` opens no image in the catalogue pass and makes no pixel cache. `max_cache_bytes` bounds the
-    cache of decoded pixels; larger data is streamed in the final training.
+    `verify: none` opens no image in the catalogue pass and makes no pixel cache. `deduplicate` leaves one of the
+    images of a subset that show the same picture, and keeps the picture on one side of the split: `exact` tells it by
+    its decoded pixels, `near` by its looks, `none` only counts. `max_cache_bytes` bounds the cache of decoded pixels;
+    larger data is streamed in the final training.
     """
 
     uri: Annotated[str, Field(min_length=1)]
@@ -90,8 +93,17 @@ class DataConfig(Section):
     path: str | None = None
     split: SplitConfig = SplitConfig()
     verify: Literal["decode", "none"] = "decode"
+    deduplicate: Deduplicate = "none"
     max_bad_fraction: Fraction = 0.01
     max_cache_bytes: Annotated[int, Field(ge=0)] = 20 * 2**30
+
+    @model_validator(mode="after")
+    def _copies_are_told_by_pixels(self) -> Self:
+        if self.deduplicate != "none" and self.verify == "none":
+            raise ValueError(
+                f"deduplicate must be none where verify is none, got {self.deduplicate}: set verify to decode"
+            )
+        return self
 
 
 def _require_plain(value: object) -> object:

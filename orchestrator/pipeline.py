@@ -37,7 +37,7 @@ from orchestrator.records import (
     Report,
     StageCost,
 )
-from orchestrator.reporting.findings import grouping_finding
+from orchestrator.reporting.findings import copies_finding, grouping_finding
 from orchestrator.reporting.html import render_html
 from orchestrator.runs import RunDirectory
 from orchestrator.stages.context import GroupContext
@@ -244,6 +244,8 @@ class Pipeline:
             f"catalogue: {record.num_images:,} images, {len(record.labels)} labels, {len(record.subsets)} subsets; "
             f"{record.num_cached:,} cached as pixels; {record.num_quarantined:,} rows quarantined{bad}"
         )
+        if finding := copies_finding(record):
+            self._say(f"catalogue: {finding}")
         return 1
 
     def _find_catalogue(self, plan: IngestPlan) -> Catalogue | None:

@@ -107,6 +107,12 @@ MISTAKES = {
         "data.verify none",
         "Set it to decode",
     ),
+    "copies without images": (
+        data(verify="none", deduplicate="exact"),
+        "data.deduplicate must be none where verify is none",
+        "exact",
+        "Set verify to decode",
+    ),
     "grouping": (
         experiment(grouping={"method": "quantile"}),
         "grouping.method must be",

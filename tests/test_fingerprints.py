@@ -51,6 +51,7 @@ EVERYTHING = set(all_of(validate_experiment(experiment_dict("/data", "/runs"))))
         ({"storage_path": "/elsewhere"}, set()),
         ({"seed": 5}, EVERYTHING - {"groups"}),
         ({"data": {"max_bad_fraction": 0.5}}, {"catalogue"}),
+        ({"data": {"deduplicate": "exact"}}, {"catalogue"}),
         ({"backbone": {"image_size": 64}}, {"catalogue", "backbone"}),
         ({"diversity": {"split": "all"}}, {"profile"}),
         ({"grouping": {"num_groups": 3}}, {"groups"}),

@@ -10,20 +10,20 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import ray
-from pyarrow import compute as pc
 
 from orchestrator import storage
 from orchestrator.cluster.failures import translated
 from orchestrator.cluster.watchdog import Watchdog, watched
 from orchestrator.config import DataConfig
-from orchestrator.data.catalogue import SampleTable, assemble, data_fingerprint, examine, summarise
+from orchestrator.data.catalogue import SampleTable, assemble, bad_rows, data_fingerprint, examine, summarise
+from orchestrator.data.duplicates import deduplicate
 from orchestrator.data.pixels import write_pixels
 from orchestrator.data.reader import PixelReader, read_fragments, write_fragments
 from orchestrator.data.sources import Field, Fragment, list_fragments, read_fragment
 from orchestrator.errors import BadFractionError, DataError, ResourceError
 from orchestrator.records import Catalogue
 
-CATALOGUE_VERSION = 2
+CATALOGUE_VERSION = 3
 
 _TABLE = "catalogue.parquet"
 _QUARANTINE = "quarantine.parquet"
@@ -65,7 +65,8 @@ def make_catalogue(plan: IngestPlan, *, fingerprint: str) -> Catalogue:
     folder = f"{plan.folder}/{fingerprint}"
     folder_uri = storage.join(plan.run_uri, folder)
     table = assemble(list(_examined(fragments, plan, folder_uri)))
-    quarantine = table.filter(pc.invert(table.column("ok")))
+    table, copies = deduplicate(table, plan.data, plan.seed)
+    quarantine = bad_rows(table)
     storage.write_table(storage.join(folder_uri, _QUARANTINE), quarantine)
     _require_usable(table, quarantine, plan, folder)
     storage.write_table(storage.join(folder_uri, _TABLE), table)
@@ -77,6 +78,8 @@ def make_catalogue(plan: IngestPlan, *, fingerprint: str) -> Catalogue:
         image_size=plan.image_size,
         data_fingerprint=data_fingerprint(table),
         seconds=time.perf_counter() - started,
+        deduplicate=plan.data.deduplicate,
+        **copies,
         **summarise(table),
     )
 

@@ -13,7 +13,15 @@ from pyarrow import compute as pc
 from orchestrator import storage
 from orchestrator.config import DataConfig, SplitName
 from orchestrator.data.decoding import decode_image, resize_image
-from orchestrator.data.identity import assign_split, image_digest, parse_split, split_key, stable_fraction
+from orchestrator.data.identity import (
+    assign_split,
+    image_digest,
+    parse_split,
+    pixel_digest,
+    split_key,
+    stable_fraction,
+)
+from orchestrator.data.perceptual import perceptual_hash
 from orchestrator.errors import DataError
 from orchestrator.records import SubsetCount
 
@@ -23,21 +31,28 @@ CATALOGUE_SCHEMA = pa.schema(
         ("subset", pa.string()),
         ("label", pa.string()),
         ("split", pa.string()),
+        ("split_given", pa.bool_()),
         ("file", pa.string()),
         ("row", pa.int64()),
         ("ok", pa.bool_()),
         ("reason", pa.string()),
+        ("copy_of", pa.string()),
         ("content", pa.string()),
+        ("pixels", pa.string()),
+        ("perceptual", pa.string()),
         ("together", pa.string()),
         ("fragment", pa.int32()),
         ("pixel_row", pa.int32()),
     ]
 )
-"""A row for each sample. Texts are empty, never null, where there is nothing to say; `content` is the digest of
-the image's bytes; `together` what a sample must stay on one side of every split with; `pixel_row` is the row in the
-fragment's file of cached pixels, -1 when they are not cached."""
+"""A row for each sample. Texts are empty, never null, where there is nothing to say; `split_given` tells that the data
+names the split; `copy_of` is the id of the first sample that shows the same picture; `content` is the digest of the
+image's bytes, `pixels` that of the decoded ones, `perceptual` the hash of their looks where near copies are looked for;
+`together` what a sample must stay on one side of every split with; `pixel_row` is the row in the fragment's file of
+cached pixels, -1 when they are not cached."""
 
-_CANONICAL_ORDER = ("id", "subset", "label", "content", "file", "row")
+# All that a sample is comes before where it lies: the first of several copies is the same in other files.
+_CANONICAL_ORDER = ("id", "subset", "label", "content", "together", "split", "file", "row")
 
 
 def examine(
@@ -64,6 +79,8 @@ def examine(
         try:
             _require_fields(sample, row)
             rgb = _decode(row["image"]) if config.verify == "decode" else None
+            if rgb is not None:
+                sample.update(_hashes(rgb, config))
             identity = _require_identity(sample)
             sample["split"] = _split(identity, row, config, seed)
         except DataError as error:
@@ -92,11 +109,15 @@ def _describe(row: dict[str, Any], config: DataConfig, fragment_key: int) -> dic
         "subset": (row["subset"] or "").strip(),
         "label": (row["label"] or "").strip(),
         "split": "",
+        "split_given": bool(row["split"]),
         "file": row["file"],
         "row": row["row"],
         "ok": True,
         "reason": "",
+        "copy_of": "",
         "content": content,
+        "pixels": "",
+        "perceptual": "",
         "together": row["together"] or "",
         "fragment": fragment_key,
         "pixel_row": -1,
@@ -123,6 +144,12 @@ def _decode(image: bytes | None) -> NDArray[np.uint8]:
     return decode_image(image)
 
 
+def _hashes(rgb: NDArray[np.uint8], config: DataConfig) -> dict[str, str]:
+    # The looks take as long as the decoding: only those who ask for them pay.
+    looks = perceptual_hash(rgb) if config.deduplicate == "near" else ""
+    return {"pixels": pixel_digest(rgb), "perceptual": looks}
+
+
 def _split(identity: str, row: dict[str, Any], config: DataConfig, seed: int) -> SplitName:
     if row["split"]:
         return parse_split(row["split"])
@@ -139,14 +166,13 @@ def assemble(parts: Sequence[pa.Table]) -> pa.Table:
 
 
 def data_fingerprint(table: pa.Table) -> str:
-    """Digest the identity, subset, label, split and content of every usable row of an assembled table.
+    """Digest the identity, subset, label, split, content and `together` of every usable row of an assembled table.
 
     Where the rows lie does not matter: the same samples in other files have the same fingerprint.
     """
     usable = table.filter(table.column("ok"))
-    return storage.digest_bytes(
-        chunk for name in ("id", "subset", "label", "split", "content") for chunk in _column_bytes(usable.column(name))
-    )
+    names = ("id", "subset", "label", "split", "content", "together")
+    return storage.digest_bytes(chunk for name in names for chunk in _column_bytes(usable.column(name)))
 
 
 def _column_bytes(column: pa.ChunkedArray) -> Iterator[bytes]:
@@ -159,6 +185,7 @@ class CatalogueSummary(TypedDict):
     """Name the counts of `records.Catalogue`."""
 
     num_images: int
+    num_copies_left_out: int
     num_quarantined: int
     num_cached: int
     quarantine_reasons: dict[str, int]
@@ -169,21 +196,33 @@ class CatalogueSummary(TypedDict):
 def summarise(table: pa.Table) -> CatalogueSummary:
     """Count the rows of an assembled table; rows that name no subset are in the totals alone."""
     usable = table.filter(table.column("ok"))
-    quarantined = table.filter(pc.invert(table.column("ok")))
+    quarantined = bad_rows(table)
+    left_out = table.filter(_is_left_out(table))
     return CatalogueSummary(
         num_images=usable.num_rows,
+        num_copies_left_out=left_out.num_rows,
         num_quarantined=quarantined.num_rows,
         num_cached=int(np.count_nonzero(np.asarray(usable.column("pixel_row")) >= 0)),
         quarantine_reasons={reason: count for (reason,), count in _count(quarantined, "reason").items()},
         labels=sorted(pc.unique(usable.column("label")).to_pylist()),
-        subsets=_count_subsets(usable, quarantined),
+        subsets=_count_subsets(usable, quarantined, left_out),
     )
 
 
-def _count_subsets(usable: pa.Table, quarantined: pa.Table) -> list[SubsetCount]:
+def bad_rows(table: pa.Table) -> pa.Table:
+    """Give the rows of an assembled table that cannot be used; copies that were left out could be."""
+    return table.filter(pc.and_not(pc.invert(table.column("ok")), _is_left_out(table)))
+
+
+def _is_left_out(table: pa.Table) -> pa.ChunkedArray:
+    return pc.and_not(pc.not_equal(table.column("copy_of"), ""), table.column("ok"))
+
+
+def _count_subsets(usable: pa.Table, quarantined: pa.Table, left_out: pa.Table) -> list[SubsetCount]:
     good = _count(usable, "subset", "split")
     bad = _count(quarantined, "subset")
-    names = sorted({subset for subset, _ in good} | {subset for (subset,) in bad if subset})
+    copies = _count(left_out, "subset")
+    names = sorted({subset for subset, _ in good} | {subset for (subset,) in (*bad, *copies) if subset})
     return [
         SubsetCount(
             subset=name,
@@ -191,6 +230,7 @@ def _count_subsets(usable: pa.Table, quarantined: pa.Table) -> list[SubsetCount]
             val=good.get((name, "val"), 0),
             test=good.get((name, "test"), 0),
             quarantined=bad.get((name,), 0),
+            copies_left_out=copies.get((name,), 0),
         )
         for name in names
     ]

@@ -8,6 +8,8 @@ from typing import Literal
 from orchestrator.diversity.distinctness import is_indistinct
 from orchestrator.records import (
     Baseline,
+    Catalogue,
+    CopyCount,
     DepthCost,
     Evaluation,
     Groups,
@@ -71,6 +73,33 @@ def headline(report: Report) -> str:
     sentence = f"The recipes beat the fixed rule on test accuracy in {won}{rest}."
     pooled = [pooled_finding(found) for found in report.comparisons if found.baseline == "fixed_rule"]
     return " ".join([sentence, *pooled])
+
+
+def copies_finding(catalogue: Catalogue) -> str:
+    """Say how many images are copies of others, what that does, and what was done; nothing where there are none."""
+    kinds = {"exact": catalogue.exact_copies, "near, the exact ones among them": catalogue.near_copies}
+    found = {kind: counts for kind, counts in kinds.items() if counts is not None and counts.copies}
+    if not found:
+        return ""
+    said = f"Copies of other images: {'; '.join(_copies(kind, counts) for kind, counts in found.items())}."
+    if catalogue.deduplicate != "none":
+        left_out = counted(catalogue.num_copies_left_out, "image")
+        return f"{said} {left_out} left out as copies; what stays of a picture is on one side of the split."
+    if not any(counts.pictures_across_splits for counts in found.values()):
+        return said
+    return (
+        f"{said} Warning: what is learned and tested as well makes scores too good; "
+        "data.deduplicate: exact keeps a picture on one side of the split."
+    )
+
+
+def _copies(kind: str, counts: CopyCount) -> str:
+    parts = [f"{counts.copies:,} {kind}", f"{counts.copies_within_subsets:,} of them within a subset"]
+    if counts.pictures_across_splits:
+        parts.append(f"{counted(counts.pictures_across_splits, 'picture')} in more than one split")
+    if counts.pictures_of_several_labels:
+        parts.append(f"{counted(counts.pictures_of_several_labels, 'picture')} of several labels")
+    return ", ".join(parts)
 
 
 def grouping_finding(groups: Groups) -> str:

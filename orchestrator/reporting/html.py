@@ -23,6 +23,7 @@ from orchestrator.reporting import wording
 from orchestrator.reporting.figures import Plot, group_color
 from orchestrator.reporting.findings import (
     choice_finding,
+    copies_finding,
     frequent_mistakes,
     group_finding,
     grouping_finding,
@@ -83,6 +84,7 @@ def render_html(report: Report) -> str:
             saving=saving_finding(report.search_costs) if report.search_costs else "",
             sections=sections,
             grouping=grouping_finding(report.groups),
+            copies=copies_finding(report.catalogue),
             diversity=diversity_plot(report.profile, report.groups) if sections else None,
             gains=gains_plot(report.groups, report.evaluations, report.comparisons),
             split_totals=_split_totals(report),

@@ -45,12 +45,12 @@ _STYLES = {"better": "green", "worse": "red", "unclear": "dim", "unknown": "dim"
 
 
 def catalogue_table(catalogue: Catalogue) -> Table:
-    """Show the images of every subset by split, and the quarantined rows; very many subsets are cut short."""
-    table = _table("Subset", "Train", "Val", "Test", "Quarantined", numbers_from=1)
+    """Show the images of every subset by split, and what was left out; very many subsets are cut short."""
+    has_copies = catalogue.num_copies_left_out > 0
+    table = _table("Subset", "Train", "Val", "Test", "Quarantined", *["Copies"] * has_copies, numbers_from=1)
     for found in catalogue.subsets[:MOST_CATALOGUE_ROWS]:
-        table.add_row(
-            _name(found.subset), count(found.train), count(found.val), count(found.test), count(found.quarantined)
-        )
+        counts = [found.train, found.val, found.test, found.quarantined, *[found.copies_left_out] * has_copies]
+        table.add_row(_name(found.subset), *map(count, counts))
     hidden = len(catalogue.subsets) - MOST_CATALOGUE_ROWS
     if hidden > 0:
         table.add_row(f"and {hidden} more")

@@ -18,7 +18,7 @@ from pyarrow import parquet as pq
 from orchestrator.config import DataConfig
 from orchestrator.data.catalogue import CATALOGUE_SCHEMA, SampleTable, assemble, data_fingerprint, examine, summarise
 from orchestrator.data.fragments import make_rows
-from orchestrator.data.identity import image_digest, stable_fraction
+from orchestrator.data.identity import image_digest, pixel_digest, stable_fraction
 from orchestrator.errors import DataError
 
 MakeConfig = Callable[..., DataConfig]
@@ -67,8 +67,10 @@ def write_shards(directory: Path, rows: list[dict[str, object]], names: list[str
 def test_a_usable_row_says_where_its_pixels_are() -> None:
     row = examine_row(label="  cat ", subset="north\n")
     assert row == {
-        "id": "a", "subset": "north", "label": "cat", "split": row["split"], "file": "f.parquet", "row": 7,
-        "ok": True, "reason": "", "content": image_digest(IMAGE), "together": "", "fragment": 3, "pixel_row": 0,
+        "id": "a", "subset": "north", "label": "cat", "split": row["split"], "split_given": False,
+        "file": "f.parquet", "row": 7, "ok": True, "reason": "", "copy_of": "",
+        "content": image_digest(IMAGE), "pixels": pixel_digest(np.zeros((4, 4, 3), dtype=np.uint8)), "perceptual": "",
+        "together": "", "fragment": 3, "pixel_row": 0,
     }  # fmt: skip
     assert row["split"] in ("train", "val", "test")
 
@@ -180,7 +182,7 @@ def test_no_part_at_all_makes_an_empty_catalogue() -> None:
     assert summarise(assemble([]))["num_images"] == 0
 
 
-@pytest.mark.parametrize("column", ["id", "subset", "label", "split", "content"])
+@pytest.mark.parametrize("column", ["id", "subset", "label", "split", "content", "together"])
 def test_the_fingerprint_changes_with_what_a_sample_is(
     tmp_path: Path, parquet_config: MakeConfig, make_catalogue: MakeCatalogue, column: str
 ) -> None:
@@ -207,7 +209,7 @@ def test_the_fingerprint_keeps_neighbouring_texts_apart() -> None:
     def fingerprint(ids: list[str]) -> str:
         rows = [dict.fromkeys(CATALOGUE_SCHEMA.names, "") | {"id": identity, "ok": True} for identity in ids]
         for row in rows:
-            row.update(row=0, fragment=0, pixel_row=0)
+            row.update(row=0, fragment=0, pixel_row=0, split_given=False)
         return data_fingerprint(pa.Table.from_pylist(rows, schema=CATALOGUE_SCHEMA))
 
     assert fingerprint(["a", "bc"]) != fingerprint(["ab", "c"])

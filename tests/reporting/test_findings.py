@@ -1,10 +1,11 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from report_examples import a_search, an_evaluation
+from report_examples import a_report, a_search, an_evaluation
 
-from orchestrator.records import DepthCost, Recipe, Report, SearchCosts
+from orchestrator.records import Catalogue, CopyCount, DepthCost, Recipe, Report, SearchCosts
 from orchestrator.reporting.findings import (
+    copies_finding,
     frequent_mistakes,
     group_finding,
     grouping_finding,
@@ -148,3 +149,34 @@ def test_subsets_that_chance_parts_are_said_to_be_one_group(report: Report) -> N
 
 def test_nothing_is_said_of_groups_whose_measures_have_no_intervals(report: Report) -> None:
     assert grouping_finding(report.groups.model_copy(update={"difference_p_value": None})) == ""
+
+
+EXACT = CopyCount(copies=12, copies_within_subsets=10, pictures_across_splits=1, pictures_of_several_labels=0)
+
+
+def a_catalogue(**changes: object) -> Catalogue:
+    return a_report().catalogue.model_copy(update=changes)
+
+
+def test_a_picture_in_several_splits_is_warned_of_with_its_remedy() -> None:
+    text = copies_finding(a_catalogue(exact_copies=EXACT))
+    assert "12 exact, 10 of them within a subset, 1 picture in more than one split." in text
+    assert "Warning" in text and "data.deduplicate: exact" in text
+
+
+def test_copies_within_one_split_are_counted_without_a_warning() -> None:
+    text = copies_finding(a_catalogue(exact_copies=EXACT.model_copy(update={"pictures_across_splits": 0})))
+    assert "12 exact" in text and "Warning" not in text
+
+
+def test_after_deduplication_the_sentence_says_what_was_left_out() -> None:
+    near = EXACT.model_copy(update={"copies": 40, "pictures_of_several_labels": 2})
+    done = a_catalogue(exact_copies=EXACT, near_copies=near, deduplicate="near", num_copies_left_out=38)
+    text = copies_finding(done)
+    assert "40 near, the exact ones among them" in text and "2 pictures of several labels" in text
+    assert "38 images left out as copies" in text and "Warning" not in text
+
+
+def test_without_copies_nothing_is_said() -> None:
+    none = CopyCount(copies=0, copies_within_subsets=0, pictures_across_splits=0, pictures_of_several_labels=0)
+    assert copies_finding(a_catalogue(exact_copies=none)) == copies_finding(a_catalogue()) == ""

@@ -78,6 +78,13 @@ def test_very_many_subsets_are_cut_short_in_the_catalogue() -> None:
     assert "and 60 more" in printed(tables.catalogue_table(report.catalogue))
 
 
+def test_copies_have_a_column_only_where_some_were_left_out(report: Report) -> None:
+    assert "Copies" not in printed(tables.catalogue_table(report.catalogue))
+    subsets = [found.model_copy(update={"copies_left_out": 777}) for found in report.catalogue.subsets]
+    changed = report.catalogue.model_copy(update={"subsets": subsets, "num_copies_left_out": 777 * len(subsets)})
+    assert printed(tables.catalogue_table(changed)).count("777") == len(subsets)
+
+
 def test_failed_trials_are_counted(report: Report) -> None:
     search = a_search("low", num_trials=4, failed=(0, 1, 2, 3))
     text = printed(tables.search_table([search], []))
