@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -33,6 +34,8 @@ MANIFEST = "_manifest.json"
 # Names that begin with an underscore are hidden from whoever reads the folder as data.
 _CLAIM = "_input.json"
 _PARTS = "_parts"
+# Of the section data: what does not change the rows that are read.
+_BESIDE_READING = {"verify", "max_bad_fraction", "max_cache_bytes"}
 # Enough for any cluster that is there, and a reason for an autoscaler to add to it.
 _TASKS_AT_ONCE = 256
 
@@ -44,9 +47,8 @@ def shard_input(config: DataConfig, output_uri: str, rows_per_shard: int, *, say
     A run that was cut short goes on after the shards that it has written; a finished one has nothing to do. Raises
     StorageError when the output holds anything else.
     """
-    fingerprint = storage.digest(
-        "shards", SHARDS_VERSION, config.model_dump(mode="json"), listing_digest(config), rows_per_shard
-    )
+    reading = config.model_dump(mode="json", exclude=_BESIDE_READING)
+    fingerprint = storage.digest("shards", SHARDS_VERSION, reading, listing_digest(config), rows_per_shard)
     finished = _find_finished(output_uri, fingerprint)
     if finished is not None:
         say(f"shard: up to date, {output_uri} was made from this input")
@@ -86,7 +88,7 @@ def _find_finished(output_uri: str, fingerprint: str) -> ShardSet | None:
 
 def _claim(config: DataConfig, output_uri: str, fingerprint: str) -> None:
     """Mark the output as that of this input. Raises StorageError when it holds anything else."""
-    if f"{output_uri}/".startswith(f"{config.uri}/"):
+    if f"{output_uri}/".startswith(f"{config.uri.rstrip('/')}/"):
         raise ConfigError(
             "the shards must lie outside of their input", value=output_uri, remedy="Name a folder beside it."
         )
@@ -98,7 +100,7 @@ def _claim(config: DataConfig, output_uri: str, fingerprint: str) -> None:
             value=f"{output_uri} with {names[0]}",
             remedy="Remove it or name another.",
         )
-    storage.write_bytes(claim, f'{{"fingerprint": "{fingerprint}"}}'.encode())
+    storage.write_bytes(claim, json.dumps({"fingerprint": fingerprint}).encode())
 
 
 def _count(shards: Sequence[ShardFile]) -> tuple[int, int]:
@@ -136,7 +138,8 @@ def _write(
     steps: Any,
 ) -> list[ShardFile]:
     """Write the shards of a task that are not there yet, each with a note of what it holds."""
-    names = {shard.number: f"shard-{shard.number:05d}-of-{num_shards:05d}" for shard in task}
+    width = max(5, len(str(num_shards)))
+    names = {shard.number: f"shard-{shard.number:0{width}d}-of-{num_shards:0{width}d}" for shard in task}
     found = {number: _find_written(output_uri, name) for number, name in names.items()}
     missing = [shard for shard in task if found[shard.number] is None]
     for shard, rows in zip(missing, make_shards(missing, fragments, config), strict=True):
