@@ -74,6 +74,8 @@ def test_mistakes_are_one_error_and_a_code(
     assert "Did you mean parquet?" in capsys.readouterr().err
     assert main(["shard", str(data), str(tmp_path / "out"), "--image", "images"]) == 1
     assert "Did you mean image?" in capsys.readouterr().err
+    # A mistake leaves nothing behind that the corrected command would stumble over.
+    assert main(["shard", str(data), str(tmp_path / "out"), "--image", "image"]) == 0
     assert main(["index", str(tmp_path / "gone"), str(tmp_path / "index.parquet")]) == 1
     assert "Error: " in capsys.readouterr().err
 

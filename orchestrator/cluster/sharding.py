@@ -53,8 +53,8 @@ def shard_input(config: DataConfig, output_uri: str, rows_per_shard: int, *, say
     if finished is not None:
         say(f"shard: up to date, {output_uri} was made from this input")
         return finished
-    _claim(config, output_uri, fingerprint)
     fragments = list_fragments(config)
+    _claim(config, output_uri, fingerprint)
     found: dict[str, ShardFile] = {}
     num_rows = sum(fragment.num_rows for fragment in fragments)
     progress = Progress("shard", say=say, total=num_rows)
