@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from orchestrator.cli_data import index, shard
 from orchestrator.cluster.inference import predict_with_model
 from orchestrator.cluster.session import session
 from orchestrator.config import InputFormat
-from orchestrator.errors import DataError, OrchestratorError
+from orchestrator.errors import DataError
 from orchestrator.experiment_file import load_experiment
 from orchestrator.pipeline import STAGES, Pipeline
 from orchestrator.reporting.tables import groups_table, profile_table, summary_table
 from orchestrator.runs import RunDirectory
-
-INTERRUPTED = 130
+from orchestrator.terminal import guarded, open_console, timed_lines
 
 Experiment = Annotated[Path, typer.Argument(metavar="EXPERIMENT.yaml", help="The experiment file.")]
 Overrides = Annotated[
@@ -117,7 +116,7 @@ def predict(
 
     The output has a row an image: file, row, label, a probability for each class, and error where there is none.
     """
-    console = _console()
+    console = open_console()
 
     def work() -> None:
         with session() as place:
@@ -129,7 +128,11 @@ def predict(
         if predicted == 0:
             raise DataError("an image must be readable to be predicted", value=f"{bad:,} that are not in {input_uri}")
 
-    _guarded(work)
+    guarded(work)
+
+
+app.command()(index)
+app.command()(shard)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -144,12 +147,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run_stages(experiment: Path, overrides: list[str] | None, stages: Sequence[str]) -> None:
-    console = _console()
-    started = time.monotonic()
-
-    def say(line: str) -> None:
-        elapsed = f"[{time.monotonic() - started:6.1f} s]"
-        console.print(f"{elapsed} {line}", markup=False, highlight=False, soft_wrap=True)
+    console = open_console()
+    say = timed_lines(console)
 
     def work() -> None:
         config = load_experiment(experiment, overrides or [])
@@ -160,7 +159,7 @@ def _run_stages(experiment: Path, overrides: list[str] | None, stages: Sequence[
             pipeline.run(stages)
         _show(console, pipeline, stages)
 
-    _guarded(work)
+    guarded(work)
 
 
 def _show(console: Console, pipeline: Pipeline, stages: Sequence[str]) -> None:
@@ -173,22 +172,6 @@ def _show(console: Console, pipeline: Pipeline, stages: Sequence[str]) -> None:
         console.print(groups_table(*pipeline.grouped()))
     elif "profile" in stages:
         console.print(profile_table(pipeline.profiled()))
-
-
-def _guarded(work: Callable[[], None]) -> None:
-    try:
-        work()
-    except OrchestratorError as error:
-        Console(stderr=True, soft_wrap=True).print(f"Error: {error}", markup=False, highlight=False)
-        raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        Console(stderr=True).print("Stopped. What is finished stays; the same command goes on from there.")
-        raise typer.Exit(INTERRUPTED) from None
-
-
-def _console() -> Console:
-    # A job's log is no terminal: without a width of its own, tables would be cut at 80 columns.
-    return Console() if sys.stdout.isatty() else Console(width=120)
 
 
 def entry() -> None:

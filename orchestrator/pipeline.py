@@ -16,7 +16,7 @@ from orchestrator.cluster.ingest import (
 )
 from orchestrator.cluster.pretraining import BACKBONE_VERSION, prepare_backbone
 from orchestrator.cluster.profiling import PROFILE_VERSION, ProfilePlan, make_profile
-from orchestrator.cluster.resources import observe_cluster
+from orchestrator.cluster.resources import observe_cluster, peak_memory
 from orchestrator.cluster.workers import Workbench
 from orchestrator.config import DataConfig, ExperimentConfig
 from orchestrator.data.catalogue import SampleTable
@@ -100,7 +100,10 @@ class Pipeline:
         return self._groups_record, self._profile_record
 
     def _timed(self, stage: str, step: Callable[[], int]) -> None:
-        """Run a stage and keep its cost; a step says how many units it did, 0 when all was up to date."""
+        """Run a stage and keep its cost; a step says how many units it did, 0 when all was up to date.
+
+        Units are trials, images, or whatever a stage does several of.
+        """
         started = time.perf_counter()
         done = step()
         if not done:
@@ -109,8 +112,17 @@ class Pipeline:
         seconds = time.perf_counter() - started
         self._say(f"{stage}: done in {seconds:.1f} s")
         kept = [cost for cost in self._costs().stages if cost.stage != stage]
-        trials = done if stage == "search" else 0
-        costs = [*kept, StageCost(stage=stage, seconds=seconds, trials=trials)]
+        shape = observe_cluster(elastic=False)
+        cost = StageCost(
+            stage=stage,
+            seconds=seconds,
+            trials=done if stage == "search" else 0,
+            images=done if stage in ("catalogue", "profile") else 0,
+            cpus=shape.total("CPU"),
+            gpus=shape.total("GPU"),
+            driver_bytes=peak_memory(),
+        )
+        costs = [*kept, cost]
         costs.sort(key=lambda cost: STAGES.index(cost.stage))
         self.run_directory.write("costs.json", Costs(fingerprint="costs", stages=costs))
 
@@ -246,7 +258,7 @@ class Pipeline:
         )
         if finding := copies_finding(record):
             self._say(f"catalogue: {finding}")
-        return 1
+        return record.num_images + record.num_quarantined + record.num_copies_left_out
 
     def _find_catalogue(self, plan: IngestPlan) -> Catalogue | None:
         return self.run_directory.find(f"{plan.folder}.json", Catalogue, self._catalogue_fingerprint(plan))
@@ -254,7 +266,7 @@ class Pipeline:
     def _make_catalogue(self, plan: IngestPlan) -> Catalogue:
         fingerprint = self._catalogue_fingerprint(plan)
         self._say(f"{plan.folder}: reading {plan.data.uri}")
-        record = make_catalogue(plan, fingerprint=fingerprint)
+        record = make_catalogue(plan, fingerprint=fingerprint, say=self._say)
         self.run_directory.write(f"{plan.folder}.json", record)
         self.run_directory.prune(plan.folder, keep=fingerprint)
         return record
@@ -279,10 +291,12 @@ class Pipeline:
         workbench = None
         if self._measures_features:
             workbench = Workbench.of(config, self._backbone_record, self.run_directory.uri)
-        record = make_profile(self._samples, self._reader, workbench, plan, fingerprint=self._profile_fingerprint)
+        record = make_profile(
+            self._samples, self._reader, workbench, plan, fingerprint=self._profile_fingerprint, say=self._say
+        )
         self.run_directory.write("profile.json", record)
         self._say(f"profile: {', '.join(plan.settings.measures)} of {len(record.subsets)} subsets over {record.split}")
-        return 1
+        return max(1, sum(found.num_images for found in record.subsets))
 
     def _group(self) -> int:
         if self.run_directory.find("groups.json", Groups, self._groups_fingerprint):

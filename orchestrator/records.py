@@ -431,11 +431,19 @@ class PooledComparison(Value):
 
 
 class StageCost(Value):
-    """Say what one stage cost in this run directory, in wall seconds of its last execution."""
+    """Say what one stage cost in this run directory, in wall seconds of its last execution.
+
+    `images` counts those that it went through, 0 where that says nothing. `cpus` and `gpus` are the cluster's at its
+    end. `driver_bytes` is the most memory that the process which runs the stages has had up to then.
+    """
 
     stage: str
     seconds: float
     trials: int = 0
+    images: int = 0
+    cpus: float = 0.0
+    gpus: float = 0.0
+    driver_bytes: int = 0
 
 
 class Costs(Record):

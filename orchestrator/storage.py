@@ -157,6 +157,15 @@ def list_names(uri: str) -> list[str]:
         return sorted(str(entry.base_name) for entry in file_system.get_file_info(selector))
 
 
+def list_entries(uri: str) -> list[fs.FileInfo]:
+    """List the files and folders directly in a directory, sorted, without hidden ones. Raises StorageError."""
+    file_system, path = resolve(uri)
+    with _naming(uri, "a directory must be readable"):
+        entries = file_system.get_file_info(fs.FileSelector(path, recursive=False))
+    shown = [entry for entry in entries if not _is_hidden(entry.base_name)]
+    return sorted(shown, key=lambda entry: str(entry.base_name))
+
+
 def _is_hidden(path: str) -> bool:
     return any(part.startswith((".", "_")) for part in path.strip("/").split("/"))
 

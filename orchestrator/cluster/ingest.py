@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import pyarrow as pa
 import ray
+from pyarrow import compute as pc
 
 from orchestrator import storage
 from orchestrator.cluster.failures import translated
+from orchestrator.cluster.progress import Progress
 from orchestrator.cluster.watchdog import Watchdog, watched
 from orchestrator.config import DataConfig
 from orchestrator.data.catalogue import SampleTable, assemble, bad_rows, data_fingerprint, examine, summarise
@@ -55,16 +57,18 @@ class IngestPlan:
         return ("image", *fields) if self.data.verify == "decode" else fields
 
 
-def make_catalogue(plan: IngestPlan, *, fingerprint: str) -> Catalogue:
+def make_catalogue(plan: IngestPlan, *, fingerprint: str, say: Callable[[str], None] = lambda line: None) -> Catalogue:
     """Read every sample once; write the table, the quarantine and the cache of decoded pixels.
 
-    Raises DataError when nothing is usable, BadFractionError when more than `max_bad_fraction` of the rows are not.
+    `say` receives lines about the progress. Raises DataError when nothing is usable, BadFractionError when more than
+    `max_bad_fraction` of the rows are not.
     """
     started = time.perf_counter()
     fragments = list_fragments(plan.data, required=plan.required)
     folder = f"{plan.folder}/{fingerprint}"
     folder_uri = storage.join(plan.run_uri, folder)
-    table = assemble(list(_examined(fragments, plan, folder_uri)))
+    progress = Progress(plan.folder, say=say, total=sum(fragment.num_rows for fragment in fragments))
+    table = assemble(list(progress.follow(_examined(fragments, plan, folder_uri), _count)))
     table, copies = deduplicate(table, plan.data, plan.seed)
     quarantine = bad_rows(table)
     storage.write_table(storage.join(folder_uri, _QUARANTINE), quarantine)
@@ -141,6 +145,10 @@ def _examined(fragments: list[Fragment], plan: IngestPlan, folder_uri: str) -> I
         Watchdog("the catalogue pass", wanted={"CPU": 1}, stall_timeout_s=plan.stall_timeout_s) as watchdog,
     ):
         yield from watched(examined.iter_batches(batch_size=None, batch_format="pyarrow"), watchdog)
+
+
+def _count(examined: pa.Table) -> tuple[int, int]:
+    return examined.num_rows, int(pc.sum(pc.invert(examined.column("ok"))).as_py() or 0)
 
 
 def _cache_fraction(num_rows: int, plan: IngestPlan) -> float:

@@ -6,7 +6,7 @@ What opening a block's images gave is kept: the next profile opens only those of
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from orchestrator import storage
 from orchestrator.cluster.failures import translated
+from orchestrator.cluster.progress import Progress
 from orchestrator.cluster.watchdog import Watchdog, watched
 from orchestrator.cluster.workers import Workbench, use_threads
 from orchestrator.data.catalogue import SampleTable
@@ -56,10 +57,12 @@ def make_profile(
     plan: ProfilePlan,
     *,
     fingerprint: str,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Profile:
     """Measure the diversity of every subset; images are opened only for measures that need them.
 
-    `workbench` is needed for feature diversity alone. Of what earlier profiles kept, only what this one used stays.
+    `workbench` is needed for feature diversity alone; `say` receives lines about the progress. Of what earlier
+    profiles kept, only what this one used stays.
     """
     started = time.perf_counter()
     positions = samples.where(split=None if plan.settings.split == "all" else plan.settings.split)
@@ -74,7 +77,10 @@ def make_profile(
         translated("the diversity pass"),
         Watchdog("the diversity pass", wanted={"CPU": 1}, stall_timeout_s=plan.stall_timeout_s) as watchdog,
     ):
-        profile = finish((row["partial"] for row in watched(measured.iter_rows(), watchdog)), plan.settings)
+        partials = (row["partial"] for row in watched(measured.iter_rows(), watchdog))
+        progress = Progress("profile", say=say, total=rows.num_rows)
+        counted = progress.follow(partials, lambda partial: (blocks[partial.key].num_rows, 0))
+        profile = finish(counted, plan.settings)
     if plan.partials_uri is not None:
         _forget(plan.partials_uri, keep={measure.name_of(block) for block in blocks})
     return profile.model_copy(update={"fingerprint": fingerprint, "seconds": time.perf_counter() - started})

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
+from resource import RUSAGE_SELF, getrusage
 
 import ray
 
@@ -36,6 +38,12 @@ def observe_cluster(*, elastic: bool) -> ClusterShape:
     """Look at the nodes that are alive now."""
     alive = (node for node in ray.nodes() if node["Alive"])
     return ClusterShape(nodes=tuple(dict(node["Resources"]) for node in alive), elastic=elastic)
+
+
+def peak_memory() -> int:
+    """Give the most bytes of memory that this process has had."""
+    peak = getrusage(RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def uses_gpu(train: TrainConfig, shape: ClusterShape) -> bool:

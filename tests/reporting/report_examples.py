@@ -203,7 +203,7 @@ def a_report(*, subsets_per_group: int = 8, num_classes: int = 7, num_trials: in
             _comparison("from_scratch", 0.205, (0.18, 0.231)),
         ],
         costs=[
-            StageCost(stage="catalogue", seconds=21.4),
+            StageCost(stage="catalogue", seconds=21.4, images=48_000, cpus=16, gpus=2, driver_bytes=700 * 2**20),
             StageCost(stage="profile", seconds=9.1),
             StageCost(stage="group", seconds=0.02),
             StageCost(stage="search", seconds=248.0, trials=3 * num_trials),

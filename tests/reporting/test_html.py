@@ -86,6 +86,7 @@ def test_failed_trials_quarantined_rows_and_costs_are_shown(document: str) -> No
     assert "2 trials failed: high-5 (DivergedError: the loss must be finite, got nan)" in text
     assert "the image cannot be decoded" in text and "quarantine.parquet" in text
     assert "4 min 08 s" in text and "7 min 26 s in all" in text
+    assert "2,243" in text and "700 MiB" in text
 
 
 def test_names_from_the_data_are_never_markup() -> None:
