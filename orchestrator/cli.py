@@ -11,12 +11,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from orchestrator import storage
 from orchestrator.cluster.inference import predict_with_model
 from orchestrator.cluster.session import session
 from orchestrator.errors import DataError, OrchestratorError
 from orchestrator.experiment_file import load_experiment
 from orchestrator.pipeline import STAGES, Pipeline
-from orchestrator.reporting.tables import groups_table, profile_table, summary_table
+from orchestrator.reporting.findings import assignment_notes
+from orchestrator.reporting.tables import assignments_table, groups_table, profile_table, summary_table
 from orchestrator.runs import RunDirectory
 
 INTERRUPTED = 130
@@ -124,6 +126,35 @@ def predict(
         console.print(f"predict: {predicted:,} images to {output}, {bad:,} could not be read")
         if predicted == 0:
             raise DataError("an image must be readable to be predicted", value=f"{bad:,} that are not in {input_uri}")
+
+    _guarded(work)
+
+
+@app.command()
+def assign(
+    run_uri: Annotated[str, typer.Argument(metavar="RUN", help="A run's directory: <storage_path>/<name>.")],
+    data_uri: Annotated[str, typer.Argument(metavar="DATA_URI", help="Labelled images, laid out as the run's data.")],
+) -> None:
+    """Say which group of a finished run serves subsets that have arrived since.
+
+    \b
+    Examples:
+      orchestrator assign ~/ray_results/cameras s3://bucket/new-cameras
+      orchestrator assign RUN photos/site-25
+
+    The subsets are measured as the run's were, and fall into its groups by the borders or centres that formed them:
+    nothing is searched or trained, and no record of the run changes. The result is in RUN/assignments/.
+    """
+    console = _console()
+
+    def work() -> None:
+        pipeline = Pipeline.of_run(run_uri, say=lambda line: console.print(line, markup=False, highlight=False))
+        with session() as place:
+            console.print(f"assign: on {place}")
+            found = pipeline.assign(storage.absolute(data_uri))
+        console.print(assignments_table(found))
+        for note in assignment_notes(found):
+            console.print(note, markup=False, highlight=False, soft_wrap=True)
 
     _guarded(work)
 

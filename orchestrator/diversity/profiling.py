@@ -31,8 +31,8 @@ class ProfileSettings:
     """Say what is measured of merged statistics.
 
     `num_labels` is the size of the whole label space. Measures of labels are always taken, the others where
-    `measures` name them. Feature diversity is compared at the size of the smallest subset with `min_images` images or
-    more (of all subsets, where none has), at most 512.
+    `measures` name them. Feature diversity is compared at `rarefied_to` images; without it, at the size of the smallest
+    subset with `min_images` images or more (of all subsets, where none has), at most 512.
     """
 
     num_labels: int
@@ -41,6 +41,7 @@ class ProfileSettings:
     min_images: int
     seed: int
     entropy_estimator: EntropyEstimator = "plug_in"
+    rarefied_to: int | None = None
 
 
 def finish(partials: Iterable[PartialProfile], settings: ProfileSettings) -> Profile:
@@ -52,7 +53,8 @@ def finish(partials: Iterable[PartialProfile], settings: ProfileSettings) -> Pro
     _check_coverage(merged, settings.measures)
     rarefied_to = None
     if "feature_diversity" in settings.measures:
-        rarefied_to = rarefaction_size([part.num_images for part in merged.values()], settings.min_images)
+        sizes = [part.num_images for part in merged.values()]
+        rarefied_to = settings.rarefied_to or rarefaction_size(sizes, settings.min_images)
     return Profile(
         split=settings.split,
         rarefied_to=rarefied_to,
