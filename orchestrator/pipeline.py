@@ -24,6 +24,7 @@ from orchestrator.data.reader import PixelReader
 from orchestrator.data.sources import listing_digest
 from orchestrator.demo import resolve_demo
 from orchestrator.diversity.grouping import GROUPING_VERSION, group_subsets
+from orchestrator.diversity.profiling import ProfileSettings
 from orchestrator.errors import ConfigError
 from orchestrator.evaluation.comparisons import pool
 from orchestrator.experiment_file import dump_experiment, is_weights_path, load_resolved
@@ -83,7 +84,8 @@ class Pipeline:
         # Its pixels are looked at once: they are not kept.
         data = self._ingest.data.model_copy(update={"uri": data_uri, "max_cache_bytes": 0})
         plan = self._ingest_plan(data, "assignments", needs_subset=True)
-        return assign(self._groups_context, plan, fingerprint=self._catalogue_fingerprint(plan))
+        profile_plan = self._profile_plan(num_labels=len(self._catalogue_record.labels))
+        return assign(self._groups_context, plan, profile_plan, fingerprint=self._catalogue_fingerprint(plan))
 
     def run(self, stages: Sequence[str] = STAGES) -> None:
         """Run stages in their order, skipping what is up to date.
@@ -284,20 +286,30 @@ class Pipeline:
     def _profile(self) -> int:
         if self.run_directory.find("profile.json", Profile, self._profile_fingerprint):
             return 0
-        config = self.config
-        plan = ProfilePlan.of(
-            config,
-            config.diversity.measures,
-            num_labels=len(self._catalogue_record.labels),
-            partials_uri=self.run_directory.path("profile", "partials"),
-        )
+        plan = self._profile_plan(num_labels=len(self._catalogue_record.labels))
         workbench = None
         if self._measures_features:
-            workbench = Workbench.of(config, self._backbone_record, self.run_directory.uri)
+            workbench = Workbench.of(self.config, self._backbone_record, self.run_directory.uri)
         record = make_profile(self._samples, self._reader, workbench, plan, fingerprint=self._profile_fingerprint)
         self.run_directory.write("profile.json", record)
         self._say(f"profile: {', '.join(plan.settings.measures)} of {len(record.subsets)} subsets over {record.split}")
         return 1
+
+    def _profile_plan(self, *, num_labels: int) -> ProfilePlan:
+        config = self.config
+        return ProfilePlan(
+            settings=ProfileSettings(
+                num_labels=num_labels,
+                measures=config.diversity.measures,
+                split=config.diversity.split,
+                min_images=config.grouping.min_images,
+                seed=config.seed,
+                entropy_estimator=config.diversity.entropy_estimator,
+            ),
+            sample_per_subset=config.diversity.sample_per_subset,
+            partials_uri=self.run_directory.path("profile", "partials"),
+            stall_timeout_s=config.cluster.stall_timeout_s,
+        )
 
     def _group(self) -> int:
         if self.run_directory.find("groups.json", Groups, self._groups_fingerprint):

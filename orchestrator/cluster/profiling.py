@@ -6,7 +6,7 @@ What opening a block's images gave is kept: the next profile opens only those of
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,6 @@ from orchestrator import storage
 from orchestrator.cluster.failures import translated
 from orchestrator.cluster.watchdog import Watchdog, watched
 from orchestrator.cluster.workers import Workbench, use_threads
-from orchestrator.config import DiversityMeasure, ExperimentConfig
 from orchestrator.data.catalogue import SampleTable
 from orchestrator.data.decoding import luminance_histogram
 from orchestrator.data.identity import stable_fraction
@@ -48,32 +47,6 @@ class ProfilePlan:
     sample_per_subset: int | None
     stall_timeout_s: float
     partials_uri: str | None = None
-
-    @classmethod
-    def of(
-        cls,
-        config: ExperimentConfig,
-        measures: Sequence[DiversityMeasure],
-        *,
-        num_labels: int,
-        partials_uri: str | None = None,
-        rarefied_to: int | None = None,
-    ) -> ProfilePlan:
-        """Take the settings from the experiment; `rarefied_to` is None where the subsets themselves say it."""
-        return cls(
-            settings=ProfileSettings(
-                num_labels=num_labels,
-                measures=measures,
-                split=config.diversity.split,
-                min_images=config.grouping.min_images,
-                seed=config.seed,
-                entropy_estimator=config.diversity.entropy_estimator,
-                rarefied_to=rarefied_to,
-            ),
-            sample_per_subset=config.diversity.sample_per_subset,
-            partials_uri=partials_uri,
-            stall_timeout_s=config.cluster.stall_timeout_s,
-        )
 
 
 def make_profile(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
@@ -11,6 +11,7 @@ from orchestrator import fingerprints, storage
 from orchestrator.cluster.ingest import IngestPlan, make_catalogue, pixel_reader, read_samples
 from orchestrator.cluster.profiling import PROFILE_VERSION, ProfilePlan, make_profile
 from orchestrator.data.catalogue import SampleTable
+from orchestrator.data.reader import PixelReader
 from orchestrator.diversity.assignment import assign_subsets
 from orchestrator.records import Assignment, Assignments, Catalogue, Hyperparameters, ModelCard, Profile, Recipe
 from orchestrator.stages.context import GroupContext
@@ -19,15 +20,16 @@ from orchestrator.stages.train import MODEL_CARD, model_fingerprint
 ASSIGNMENTS_VERSION = 1
 
 
-def assign(context: GroupContext, plan: IngestPlan, *, fingerprint: str) -> Assignments:
+def assign(context: GroupContext, plan: IngestPlan, profile_plan: ProfilePlan, *, fingerprint: str) -> Assignments:
     """Read and measure new data as the run's was, and assign its subsets to the run's groups.
 
-    `fingerprint` is that of the data's catalogue. What is found goes to a folder named by it below the plan's folder;
+    `profile_plan` is the run's, `fingerprint` that of the data's catalogue. What is found goes to a folder named by it below the plan's folder;
     a second call finds the catalogue and the profile there. Raises what the catalogue and profile stages raise.
     """
     catalogue = _catalogue(context, plan, fingerprint)
     samples = read_samples(context.run_directory.uri, catalogue)
-    profile = _profile(context, plan, catalogue, samples)
+    folder = f"{plan.folder}/{fingerprint}"
+    profile = _profile(context, catalogue, samples, pixel_reader(plan, catalogue), profile_plan, folder=folder)
     found = assign_subsets(profile, context.groups, min_images=context.config.grouping.min_images)
     offers = {group.name: _offer(context, group.name) for group in context.groups.groups}
     measured = {assignment.subset for assignment in found}
@@ -38,7 +40,7 @@ def assign(context: GroupContext, plan: IngestPlan, *, fingerprint: str) -> Assi
         unmeasured=[subset.subset for subset in catalogue.subsets if subset.subset not in measured],
         num_quarantined=catalogue.num_quarantined,
     )
-    context.run_directory.write(f"{plan.folder}/{fingerprint}/assignments.json", record)
+    context.run_directory.write(f"{folder}/assignments.json", record)
     return record
 
 
@@ -84,11 +86,19 @@ def _catalogue(context: GroupContext, plan: IngestPlan, fingerprint: str) -> Cat
     return record
 
 
-def _profile(context: GroupContext, plan: IngestPlan, catalogue: Catalogue, samples: SampleTable) -> Profile:
+def _profile(
+    context: GroupContext,
+    catalogue: Catalogue,
+    samples: SampleTable,
+    reader: PixelReader,
+    plan: ProfilePlan,
+    *,
+    folder: str,
+) -> Profile:
     """Measure what the groups stand on, feature diversity at the number of images of the run's own profile."""
     measures = context.groups.measures
     has_features = "feature_diversity" in measures
-    name = f"{plan.folder}/{catalogue.fingerprint}/profile.json"
+    name = f"{folder}/profile.json"
     fingerprint = fingerprints.of_later_profile(
         context.config,
         data=catalogue.data_fingerprint,
@@ -99,13 +109,14 @@ def _profile(context: GroupContext, plan: IngestPlan, catalogue: Catalogue, samp
     record = context.run_directory.find(name, Profile, fingerprint)
     if record is None:
         context.say(f"assign: measuring {', '.join(measures)} of {len(catalogue.subsets)} subsets")
-        settings = ProfilePlan.of(
-            context.config,
-            measures,
+        settings = replace(
+            plan.settings,
+            measures=measures,
             num_labels=len(_labels(context.table) | _labels(samples)),
             rarefied_to=context.profile.rarefied_to,
         )
         workbench = context.workbench if has_features else None
-        record = make_profile(samples, pixel_reader(plan, catalogue), workbench, settings, fingerprint=fingerprint)
+        alike = replace(plan, settings=settings, partials_uri=None)
+        record = make_profile(samples, reader, workbench, alike, fingerprint=fingerprint)
         context.run_directory.write(name, record)
     return record

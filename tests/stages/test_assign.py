@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from builders import write_parquet_shards
-from tiny_experiments import SUBSETS
 
 from orchestrator.cli import main
 from orchestrator.config import ExperimentConfig
