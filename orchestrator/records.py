@@ -76,7 +76,8 @@ class SubsetProfile(Value):
 
     `label_entropy` is by the chosen estimator, `effective_classes` is its exponential, `imbalance_ratio` the most
     frequent class over the least frequent one. `feature_diversity` is the Vendi score at equal N (rarefied),
-    `feature_diversity_by_order` that of other orders, `raw_feature_diversity` that of all images. `h_score`,
+    `feature_diversity_by_order` that of other orders, `raw_feature_diversity` that of all images, which is certain to
+    lie in its bounds where features too long to be summed up exactly were sketched; None where it is exact. `h_score`,
     `log_evidence` (LogME) and `fisher_ratio` say how well the features part the classes; an infinite ratio is None.
     Intervals are of 95%, for the source that the subset is a sample of.
     """
@@ -96,6 +97,7 @@ class SubsetProfile(Value):
     feature_diversity_interval: tuple[float, float] | None = None
     feature_diversity_by_order: dict[str, float] = {}
     raw_feature_diversity: float | None = None
+    raw_feature_diversity_bounds: tuple[float, float] | None = None
     h_score: float | None = None
     log_evidence: float | None = None
     fisher_ratio: float | None = None

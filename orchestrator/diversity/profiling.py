@@ -19,7 +19,7 @@ from orchestrator.diversity.estimators import (
 from orchestrator.diversity.features import SAMPLE_SIZE
 from orchestrator.diversity.statistics import PartialProfile, SubsetStatistics, merge_partials
 from orchestrator.diversity.transferability import fisher_ratio, h_score, log_evidence
-from orchestrator.diversity.vendi import on_own_axes, rarefied_interval, rarefied_scores, vendi_score
+from orchestrator.diversity.vendi import on_own_axes, rarefied_interval, rarefied_scores
 from orchestrator.errors import DataError
 from orchestrator.records import Profile, SubsetProfile
 
@@ -112,11 +112,13 @@ def _feature_measures(
     score = rarefied.pop("1")
     sums = statistics.features.sums_on_own_axes()
     ratio = fisher_ratio(sums)
+    low, high = statistics.features.vendi_bounds()
     return {
         "feature_diversity": score,
         "feature_diversity_interval": rarefied_interval(sample, rarefied_to, score, seed=seed),
         "feature_diversity_by_order": rarefied,
-        "raw_feature_diversity": vendi_score(statistics.features.similarity_matrix()),
+        "raw_feature_diversity": math.sqrt(low * high),
+        "raw_feature_diversity_bounds": None if low == high else (low, high),
         "h_score": h_score(sums),
         "log_evidence": log_evidence(sums),
         "fisher_ratio": ratio if math.isfinite(ratio) else None,

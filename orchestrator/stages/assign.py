@@ -23,8 +23,9 @@ ASSIGNMENTS_VERSION = 1
 def assign(context: GroupContext, plan: IngestPlan, profile_plan: ProfilePlan, *, fingerprint: str) -> Assignments:
     """Read and measure new data as the run's was, and assign its subsets to the run's groups.
 
-    `profile_plan` is the run's, `fingerprint` that of the data's catalogue. What is found goes to a folder named by it below the plan's folder;
-    a second call finds the catalogue and the profile there. Raises what the catalogue and profile stages raise.
+    `profile_plan` is the run's, `fingerprint` that of the data's catalogue. What is found goes to a folder named by it
+    below the plan's folder; a second call finds the catalogue and the profile there. Raises what the catalogue and
+    profile stages raise.
     """
     catalogue = _catalogue(context, plan, fingerprint)
     samples = read_samples(context.run_directory.uri, catalogue)
