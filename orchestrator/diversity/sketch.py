@@ -105,7 +105,8 @@ def _evenest(shares: Shares, room: float) -> Shares:
         return shares
 
     def raised(level: float) -> Shares:
-        return np.clip(level, shares, shares + room)
+        clipped: Shares = np.clip(level, shares, shares + room)
+        return clipped
 
     highest = float(shares[0]) + room
     if raised(highest).sum() <= 1.0:
