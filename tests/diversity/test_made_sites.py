@@ -38,9 +38,7 @@ def order_by(profiles: Mapping[str, SubsetProfile], measure: str) -> list[str]:
 def dealt(counts: Mapping[str, Sequence[int]]) -> tuple[list[str], list[str]]:
     """Give the site and the label of every image: so many of each class at each site."""
     sites = [site for site, numbers in counts.items() for _ in range(sum(numbers))]
-    labels = [
-        CLASSES[index] for numbers in counts.values() for index, number in enumerate(numbers) for _ in range(number)
-    ]
+    labels = [label for numbers in counts.values() for label in np.repeat(CLASSES[: len(numbers)], numbers).tolist()]
     return sites, labels
 
 
@@ -77,10 +75,10 @@ def test_the_more_skewed_a_site_is_the_less_diverse_it_is_found() -> None:
 def test_pacs_by_site_is_in_the_order_that_its_sites_were_made_in() -> None:
     """Two classes, three skewed, five or all seven skewed, all evenly: in each of four domains."""
     tables = [pq.read_table(path, columns=["site", "label"]) for path in sorted(PACS.glob("*.parquet"))]
-    sites, labels = (
-        [text for table in tables for text in table.column(name).to_pylist()] for name in ("site", "label")
-    )
-    profiles = measured(sites, labels, ImageMeasures(), "label_entropy")
+    columns = {
+        name: [text for table in tables for text in table.column(name).to_pylist()] for name in ("site", "label")
+    }
+    profiles = measured(columns["site"], columns["label"], ImageMeasures(), "label_entropy")
     for domain in DOMAINS:
         two, three, five, skewed, even = (profiles[f"{domain}-{number}"].label_entropy for number in range(5))
         assert two < three < min(five, skewed) <= max(five, skewed) < even
