@@ -67,7 +67,7 @@ class Pipeline:
     def of_run(cls, run_uri: str, *, say: Say) -> Pipeline:
         """Take up a run as its records stand, whatever has become of its data and weights since.
 
-        Raises RecordError when it has no catalogue or no backbone.
+        Raises StorageError where there is no run, and RecordError when it has no catalogue or no backbone.
         """
         directory = RunDirectory(storage.absolute(run_uri))
         pipeline = cls(load_resolved(directory.path("config.yaml")), say=say)

@@ -14,7 +14,7 @@ from orchestrator.diversity.vendi import on_own_axes, similarity_matrix, unit_di
 from orchestrator.errors import DataError
 
 SAMPLE_SIZE = 512
-# To here an exact sum takes at most 34 MB and its eigenvalues a second or two; a sketch would save half of the memory.
+# To here an exact sum takes at most 34 MB a subset and its eigenvalues about a second, against 8 MB and no exactness.
 MOST_EXACT_DIMENSIONS = 2048
 
 
