@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from orchestrator import storage
 from orchestrator.cli_data import index, shard
 from orchestrator.cluster.inference import predict_with_model
 from orchestrator.cluster.session import session
@@ -17,7 +18,8 @@ from orchestrator.config import InputFormat
 from orchestrator.errors import DataError
 from orchestrator.experiment_file import load_experiment
 from orchestrator.pipeline import STAGES, Pipeline
-from orchestrator.reporting.tables import groups_table, profile_table, summary_table
+from orchestrator.reporting.findings import assignment_notes
+from orchestrator.reporting.tables import assignments_table, groups_table, profile_table, summary_table
 from orchestrator.runs import RunDirectory
 from orchestrator.terminal import guarded, open_console, timed_lines
 
@@ -133,6 +135,35 @@ def predict(
 
 app.command()(index)
 app.command()(shard)
+
+
+@app.command()
+def assign(
+    run_uri: Annotated[str, typer.Argument(metavar="RUN", help="A run's directory: <storage_path>/<name>.")],
+    data_uri: Annotated[str, typer.Argument(metavar="DATA_URI", help="Labelled images, laid out as the run's data.")],
+) -> None:
+    """Say which group of a finished run serves subsets that have arrived since.
+
+    \b
+    Examples:
+      orchestrator assign ~/ray_results/cameras s3://bucket/new-cameras
+      orchestrator assign RUN photos/site-25
+
+    The subsets are measured as the run's were, and fall into its groups by the borders or centres that formed them:
+    nothing is searched or trained, and no record of the run changes. The result is in RUN/assignments/.
+    """
+    console = open_console()
+
+    def work() -> None:
+        pipeline = Pipeline.of_run(run_uri, say=timed_lines(console))
+        with session() as place:
+            console.print(f"assign: on {place}")
+            found = pipeline.assign(storage.absolute(data_uri))
+        console.print(assignments_table(found))
+        for note in assignment_notes(found):
+            console.print(note, markup=False, highlight=False, soft_wrap=True)
+
+    guarded(work)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

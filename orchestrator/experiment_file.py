@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from orchestrator import storage
 from orchestrator.config import ExperimentConfig
 from orchestrator.config_mistakes import explain
 from orchestrator.errors import ConfigError
@@ -74,6 +75,11 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Experime
     for override in overrides:
         raw = _override(raw, override)
     return validate_experiment(raw)
+
+
+def load_resolved(uri: str) -> ExperimentConfig:
+    """Read what `dump_experiment` wrote to a path or URI. Raises StorageError or ConfigError."""
+    return validate_experiment(parse_yaml(storage.read_bytes(uri).decode(errors="replace"), source=uri))
 
 
 def dump_experiment(config: ExperimentConfig) -> str:

@@ -46,6 +46,13 @@ def of_groups(config: ExperimentConfig, *, profile: str, version: int) -> str:
     return digest("groups", version, profile, _plain(config.grouping), config.grouping_measures)
 
 
+def of_later_profile(
+    config: ExperimentConfig, *, data: str, backbone: PretrainedBackbone | None, groups: str, version: int
+) -> str:
+    """Fingerprint the profile of later subsets: the inputs of any profile, and the groups that it is compared with."""
+    return digest("later", of_profile(config, data=data, backbone=backbone, version=version), groups)
+
+
 def of_study(config: ExperimentConfig, *, group: str, data: str, backbone: PretrainedBackbone, version: int) -> str:
     """Fingerprint a study: what makes its trials comparable. How many there are to be is no part of it."""
     search = _plain(config.search, without=_SEARCH_OPERATION | _SEARCH_LENGTH)

@@ -27,8 +27,9 @@ from orchestrator.diversity.grouping import GROUPING_VERSION, group_subsets
 from orchestrator.diversity.profiling import ProfileSettings
 from orchestrator.errors import ConfigError
 from orchestrator.evaluation.comparisons import pool
-from orchestrator.experiment_file import dump_experiment, is_weights_path
+from orchestrator.experiment_file import dump_experiment, is_weights_path, load_resolved
 from orchestrator.records import (
+    Assignments,
     Catalogue,
     Costs,
     Groups,
@@ -40,6 +41,7 @@ from orchestrator.records import (
 from orchestrator.reporting.findings import copies_finding, grouping_finding
 from orchestrator.reporting.html import render_html
 from orchestrator.runs import RunDirectory
+from orchestrator.stages.assign import assign
 from orchestrator.stages.context import GroupContext
 from orchestrator.stages.evaluate import evaluate, read_evaluations, read_predictions
 from orchestrator.stages.search import read_searches, search
@@ -60,6 +62,30 @@ class Pipeline:
         self.run_directory = RunDirectory.of(config)
         self._say = say
         self._listings: dict[str, str] = {}
+
+    @classmethod
+    def of_run(cls, run_uri: str, *, say: Say) -> Pipeline:
+        """Take up a run as its records stand, whatever has become of its data and weights since.
+
+        Raises StorageError where there is no run, and RecordError when it has no catalogue or no backbone.
+        """
+        directory = RunDirectory(storage.absolute(run_uri))
+        pipeline = cls(load_resolved(directory.path("config.yaml")), say=say)
+        pipeline.run_directory = directory
+        pipeline._catalogue_record = directory.read("catalogue.json", Catalogue, stage="catalogue")
+        pipeline._backbone_record = directory.read("backbone.json", PretrainedBackbone, stage="pretrain")
+        return pipeline
+
+    def assign(self, data_uri: str) -> Assignments:
+        """Assign the subsets of data that is like the run's to its groups; no record of the run changes.
+
+        Raises RecordError when the run has no groups, or groups of another configuration.
+        """
+        # Its pixels are looked at once: they are not kept.
+        data = self._ingest.data.model_copy(update={"uri": data_uri, "max_cache_bytes": 0})
+        plan = self._ingest_plan(data, "assignments", needs_subset=True)
+        profile_plan = self._profile_plan(num_labels=len(self._catalogue_record.labels))
+        return assign(self._groups_context, plan, profile_plan, fingerprint=self._catalogue_fingerprint(plan))
 
     def run(self, stages: Sequence[str] = STAGES) -> None:
         """Run stages in their order, skipping what is up to date.
@@ -274,10 +300,22 @@ class Pipeline:
     def _profile(self) -> int:
         if self.run_directory.find("profile.json", Profile, self._profile_fingerprint):
             return 0
+        plan = self._profile_plan(num_labels=len(self._catalogue_record.labels))
+        workbench = None
+        if self._measures_features:
+            workbench = Workbench.of(self.config, self._backbone_record, self.run_directory.uri)
+        record = make_profile(
+            self._samples, self._reader, workbench, plan, fingerprint=self._profile_fingerprint, say=self._say
+        )
+        self.run_directory.write("profile.json", record)
+        self._say(f"profile: {', '.join(plan.settings.measures)} of {len(record.subsets)} subsets over {record.split}")
+        return max(1, sum(found.num_images for found in record.subsets))
+
+    def _profile_plan(self, *, num_labels: int) -> ProfilePlan:
         config = self.config
-        plan = ProfilePlan(
+        return ProfilePlan(
             settings=ProfileSettings(
-                num_labels=len(self._catalogue_record.labels),
+                num_labels=num_labels,
                 measures=config.diversity.measures,
                 split=config.diversity.split,
                 min_images=config.grouping.min_images,
@@ -288,15 +326,6 @@ class Pipeline:
             partials_uri=self.run_directory.path("profile", "partials"),
             stall_timeout_s=config.cluster.stall_timeout_s,
         )
-        workbench = None
-        if self._measures_features:
-            workbench = Workbench.of(config, self._backbone_record, self.run_directory.uri)
-        record = make_profile(
-            self._samples, self._reader, workbench, plan, fingerprint=self._profile_fingerprint, say=self._say
-        )
-        self.run_directory.write("profile.json", record)
-        self._say(f"profile: {', '.join(plan.settings.measures)} of {len(record.subsets)} subsets over {record.split}")
-        return max(1, sum(found.num_images for found in record.subsets))
 
     def _group(self) -> int:
         if self.run_directory.find("groups.json", Groups, self._groups_fingerprint):

@@ -97,7 +97,8 @@ class SubsetProfile(Value):
 
     `label_entropy` is by the chosen estimator, `effective_classes` is its exponential, `imbalance_ratio` the most
     frequent class over the least frequent one. `feature_diversity` is the Vendi score at equal N (rarefied),
-    `feature_diversity_by_order` that of other orders, `raw_feature_diversity` that of all images. `h_score`,
+    `feature_diversity_by_order` that of other orders, `raw_feature_diversity` that of all images, which is certain to
+    lie in its bounds where features too long to be summed up exactly were sketched; None where it is exact. `h_score`,
     `log_evidence` (LogME) and `fisher_ratio` say how well the features part the classes; an infinite ratio is None.
     Intervals are of 95%, for the source that the subset is a sample of.
     """
@@ -117,6 +118,7 @@ class SubsetProfile(Value):
     feature_diversity_interval: tuple[float, float] | None = None
     feature_diversity_by_order: dict[str, float] = {}
     raw_feature_diversity: float | None = None
+    raw_feature_diversity_bounds: tuple[float, float] | None = None
     h_score: float | None = None
     log_evidence: float | None = None
     fisher_ratio: float | None = None
@@ -148,16 +150,33 @@ class Group(Value):
     stability: dict[str, float] = {}
 
 
+class GroupingRule(Value):
+    """Say into which group any subset falls, by its values of the grouping measures.
+
+    A value is standardised by `means` and `deviations`, one for each measure. With `centres` [groups, measures], of
+    standardised values, the nearest one is the subset's group. Else the subset's score, which is the value of a single
+    measure as it stands and the mean of several standardised ones, is cut at `borders`, which ascend, one less than
+    there are groups; on a border it goes up.
+    """
+
+    means: list[float]
+    deviations: list[float]
+    borders: list[float] = []
+    centres: list[list[float]] = []
+
+
 class Groups(Record):
     """Hold the groups in ascending order of diversity.
 
-    `difference_p_value` says how likely the subsets differ as much as they do by chance; None where not known.
+    `difference_p_value` says how likely the subsets differ as much as they do by chance; None where not known. `rule`
+    puts the profile's subsets into their groups, and later ones too.
     """
 
     groups: list[Group]
     method: str
     measures: list[DiversityMeasure]
     difference_p_value: float | None = None
+    rule: GroupingRule
 
 
 class Hyperparameters(Value):
@@ -169,6 +188,40 @@ class Hyperparameters(Value):
     batch_size: int = Field(ge=2)
     optimizer: OptimizerName
     weight_decay: float = Field(ge=0)
+
+
+class Assignment(Value):
+    """Say which of the existing groups a later subset falls into, and what the group has for it.
+
+    `values` are those of the grouping measures. `certainty` is the share of bootstrap redraws in which the subset
+    comes to this group; None where it cannot be told. `is_small` says that it has less than `grouping.min_images`,
+    `is_comparable` that it has as many images as the run compared feature diversity at: with fewer it scores too low.
+    `unknown_classes` are those of its classes that no subset of the group has. `recipe` and `model`, a path below the
+    run directory, are None before they are made.
+    """
+
+    subset: str
+    group: str
+    num_images: int
+    values: dict[DiversityMeasure, float]
+    certainty: float | None
+    is_small: bool
+    is_comparable: bool
+    unknown_classes: list[str] = []
+    recipe: Hyperparameters | None = None
+    model: str | None = None
+
+
+class Assignments(Record):
+    """Hold the groups of the subsets in the data at `uri`, ordered by name.
+
+    `unmeasured` are subsets without a usable image in the split that the profile measures.
+    """
+
+    uri: str
+    assignments: list[Assignment]
+    unmeasured: list[str]
+    num_quarantined: int
 
 
 class EpochMetrics(Value):

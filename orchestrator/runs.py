@@ -58,14 +58,23 @@ class RunDirectory:
             return None
         return record if record.fingerprint == fingerprint else None
 
+    def read(self, name: str, kind: type[RecordType], *, stage: str) -> RecordType:
+        """Give a record whatever it was made from. Raises RecordError naming the stage that makes it."""
+        if not storage.exists(self.path(name)):
+            raise self._missing(name, stage)
+        return kind.from_json(storage.read_bytes(self.path(name)), source=self.path(name))
+
     def require(self, name: str, kind: type[RecordType], fingerprint: str, *, stage: str) -> RecordType:
         """Give a record of an earlier stage. Raises RecordError naming the stage to run first."""
         record = self.find(name, kind, fingerprint)
         if record is not None:
             return record
+        raise self._missing(name, stage)
+
+    def _missing(self, name: str, stage: str) -> RecordError:
         there = storage.exists(self.path(name))
         rule = f"{name} was made from other inputs" if there else f"{name} must exist before this stage"
-        raise RecordError(
+        return RecordError(
             rule, value=self.path(name), remedy=f"Run `orchestrator {stage}` (or `orchestrator run`) first."
         )
 

@@ -13,7 +13,7 @@ from orchestrator.cli import main
 from orchestrator.pipeline import STAGES
 
 
-@pytest.mark.parametrize("command", [*STAGES, "run", "predict", "index", "shard"])
+@pytest.mark.parametrize("command", [*STAGES, "run", "predict", "index", "shard", "assign"])
 def test_every_commands_help_shows_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0
     assert f"  orchestrator {command} " in capsys.readouterr().out

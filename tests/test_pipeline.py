@@ -165,6 +165,18 @@ def test_a_saved_model_predicts_new_images_and_says_which_it_could_not_read(
     assert main(["predict", str(model), str(tiny_data), "--output", str(output)]) == 1
 
 
+def test_assigned_subsets_are_told_the_recipe_and_the_model_of_their_group(
+    finished: FinishedRun, tiny_data: Path
+) -> None:
+    found = Pipeline.of_run(str(finished.directory), say=lambda line: None).assign(str(tiny_data))
+    recipes = {recipe.group: recipe.hyperparameters for recipe in finished.report.recipes}
+    groups = {name: group.name for group in finished.report.groups.groups for name in group.subsets}
+    assert {assignment.subset: assignment.group for assignment in found.assignments} == groups
+    for assignment in found.assignments:
+        assert assignment.recipe == recipes[assignment.group]
+        assert (finished.directory / str(assignment.model) / "model.safetensors").exists()
+
+
 def test_a_stage_whose_inputs_are_missing_names_the_stage_to_run(tiny_experiment: MakeExperiment) -> None:
     with pytest.raises(RecordError, match=r"catalogue.json must exist.*orchestrator catalogue"):
         Pipeline(tiny_experiment(), say=lambda line: None).run(["profile"])

@@ -31,7 +31,7 @@ from orchestrator.errors import StorageError
 from orchestrator.finetune.classifier import extract_features
 from orchestrator.records import Profile
 
-PROFILE_VERSION = 2
+PROFILE_VERSION = 3
 MEASURES_VERSION = 1
 _MAX_ROWS = 512
 _IMAGE_MEASURES = ("pixel_entropy", "feature_diversity")

@@ -4,11 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 Directions = NDArray[np.float64]
+
+
+class ClassSums(Protocol):
+    """Know each class's images and sum [d] of directions."""
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Give the images of each class."""
+
+    @property
+    def sums(self) -> Mapping[str, Directions]:
+        """Give the sum of each class's directions."""
+
+
+def sum_classes(directions: Directions, labels: Sequence[str]) -> tuple[dict[str, int], dict[str, Directions]]:
+    """Count and sum up directions [n, d] by their labels [n]."""
+    names, classes = np.unique(np.asarray(labels, dtype=str), return_inverse=True)
+    sums = np.zeros((len(names), directions.shape[1]))
+    np.add.at(sums, classes, directions)
+    counts = np.bincount(classes, minlength=len(names))
+    return (
+        {str(name): int(count) for name, count in zip(names, counts, strict=True)},
+        {str(name): total for name, total in zip(names, sums, strict=True)},
+    )
+
+
+def add_classes(one: ClassSums, other: ClassSums) -> tuple[dict[str, int], dict[str, Directions]]:
+    """Add the counts and sums of two; neither changes."""
+    counts, sums = dict(one.counts), dict(one.sums)
+    for name, count in other.counts.items():
+        counts[name] = counts.get(name, 0) + count
+        sums[name] = sums[name] + other.sums[name] if name in sums else other.sums[name]
+    return counts, sums
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -22,22 +56,12 @@ class FeatureSums:
     @classmethod
     def of(cls, directions: Directions, labels: Sequence[str]) -> FeatureSums:
         """Sum up directions [n, d] with their labels [n]."""
-        names, classes = np.unique(np.asarray(labels, dtype=str), return_inverse=True)
-        sums = np.zeros((len(names), directions.shape[1]))
-        np.add.at(sums, classes, directions)
-        counts = np.bincount(classes, minlength=len(names))
-        return cls(
-            outer=directions.T @ directions,
-            counts={str(name): int(count) for name, count in zip(names, counts, strict=True)},
-            sums={str(name): total for name, total in zip(names, sums, strict=True)},
-        )
+        counts, sums = sum_classes(directions, labels)
+        return cls(outer=directions.T @ directions, counts=counts, sums=sums)
 
     def __add__(self, other: FeatureSums) -> FeatureSums:
         """Add the images of both; neither changes."""
-        counts, sums = dict(self.counts), dict(self.sums)
-        for name, count in other.counts.items():
-            counts[name] = counts.get(name, 0) + count
-            sums[name] = sums[name] + other.sums[name] if name in sums else other.sums[name]
+        counts, sums = add_classes(self, other)
         return FeatureSums(outer=self.outer + other.outer, counts=counts, sums=sums)
 
     @property

@@ -9,10 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.diversity.feature_sums import FeatureSums
-from orchestrator.diversity.vendi import on_own_axes, similarity_matrix, unit_directions
+from orchestrator.diversity.sketch import SketchedSums
+from orchestrator.diversity.vendi import on_own_axes, similarity_matrix, unit_directions, vendi_score
 from orchestrator.errors import DataError
 
 SAMPLE_SIZE = 512
+# To here an exact sum takes at most 34 MB a subset and its eigenvalues about a second, against 8 MB and no exactness.
+MOST_EXACT_DIMENSIONS = 2048
 
 
 def hash_ids(ids: Sequence[str]) -> NDArray[np.uint64]:
@@ -28,7 +31,8 @@ class FeatureMoments:
 
     Rows [n, d] and their labels are kept as they came while there are few; beyond max(d + 1, `sample_size`) they become
     float64 sums over their directions, of (d + 1) x (d + 1) and a row for each class, and only the `sample_size` rows
-    with the smallest hashes stay. Which rows stay depends neither on the sharding nor on the order of merging.
+    with the smallest hashes stay. Which rows stay depends neither on the sharding nor on the order of merging. Where d
+    is more than MOST_EXACT_DIMENSIONS, a sketch takes the place of the (d + 1) x (d + 1) sum.
     """
 
     def __init__(self, sample_size: int = SAMPLE_SIZE) -> None:
@@ -38,7 +42,7 @@ class FeatureMoments:
         self._rows: NDArray[np.floating] = np.zeros((0, 0), dtype=np.float32)
         self._hashes: NDArray[np.uint64] = np.zeros(0, dtype=np.uint64)
         self._labels: list[str] = []
-        self._sums: FeatureSums | None = None
+        self._sums: FeatureSums | SketchedSums | None = None
 
     def add(self, features: NDArray[np.floating], hashes: NDArray[np.uint64], labels: Sequence[str]) -> None:
         """Add features [n, d] with the hashes [n] of their images' identities, and the images' labels [n].
@@ -71,28 +75,48 @@ class FeatureMoments:
         if self._rows.shape[1] != other._rows.shape[1]:
             raise DataError(f"features must have {self._rows.shape[1]} dimensions", value=other._rows.shape[1])
         if self._sums is not None or other._sums is not None:
-            self._sums = self._summed() + other._summed()
+            self._sums = _added(self._summed(), other._summed())
         self.num_images += other.num_images
         self._rows = np.concatenate([self._rows, other._rows])
         self._hashes = np.concatenate([self._hashes, other._hashes])
         self._labels = [*self._labels, *other._labels]
         self._condense()
 
+    def vendi_bounds(self) -> tuple[float, float]:
+        """Give the bounds of the Vendi score of all images: the score twice, but for a sketch.
+
+        Raises DataError without images.
+        """
+        if isinstance(self._sums, SketchedSums):
+            return self._sums.vendi_bounds()
+        score = vendi_score(self.similarity_matrix())
+        return score, score
+
     def similarity_matrix(self) -> NDArray[np.float64]:
-        """Give the matrix of trace 1 whose eigenvalues make the Vendi score. Raises DataError without images."""
+        """Give the matrix of trace 1 whose eigenvalues make the Vendi score.
+
+        Raises DataError without images, or when a sketch is all there is.
+        """
         if self._sums is not None:
-            return self._sums.outer / self.num_images
+            return _exact(self._sums).outer / self.num_images
         return similarity_matrix(self._sorted_directions())
 
     def sums(self) -> FeatureSums:
-        """Give the sums over the directions of all images. Raises DataError without images."""
-        return self._sums or FeatureSums.of(self._sorted_directions(), self._sorted_labels())
+        """Give the sums over the directions of all images.
+
+        Raises DataError without images, or when a sketch is all there is.
+        """
+        if self._sums is not None:
+            return _exact(self._sums)
+        return FeatureSums.of(self._sorted_directions(), self._sorted_labels())
 
     def sums_on_own_axes(self) -> FeatureSums:
         """Give sums that say as much of this subset alone, with no more dimensions than images where rows are kept.
 
-        Raises DataError without images.
+        Of a sketch they say what its axes hold. Raises DataError without images.
         """
+        if isinstance(self._sums, SketchedSums):
+            return self._sums.on_own_axes()
         return self._sums or FeatureSums.of(on_own_axes(self._sorted_directions()), self._sorted_labels())
 
     def sample(self) -> NDArray[np.float64]:
@@ -110,8 +134,11 @@ class FeatureMoments:
     def _sorted_labels(self) -> list[str]:
         return [self._labels[row] for row in _order(self._rows, self._hashes)]
 
-    def _summed(self) -> FeatureSums:
-        return FeatureSums.of(unit_directions(self._rows), self._labels) if self._sums is None else self._sums
+    def _summed(self) -> FeatureSums | SketchedSums:
+        if self._sums is not None:
+            return self._sums
+        kind = FeatureSums if self._rows.shape[1] <= MOST_EXACT_DIMENSIONS else SketchedSums
+        return kind.of(unit_directions(self._rows), self._labels)
 
     def _condense(self) -> None:
         """Sum up the rows and keep only the sample once they are too many to keep."""
@@ -122,6 +149,23 @@ class FeatureMoments:
         kept = _order(self._rows, self._hashes)[: self._sample_size]
         self._rows, self._hashes = self._rows[kept], self._hashes[kept]
         self._labels = [self._labels[row] for row in kept]
+
+
+def _added(one: FeatureSums | SketchedSums, other: FeatureSums | SketchedSums) -> FeatureSums | SketchedSums:
+    # The number of dimensions decides which kind both are.
+    if isinstance(one, SketchedSums) and isinstance(other, SketchedSums):
+        return one + other
+    return _exact(one) + _exact(other)
+
+
+def _exact(sums: FeatureSums | SketchedSums) -> FeatureSums:
+    if isinstance(sums, SketchedSums):
+        raise DataError(
+            f"features must have at most {MOST_EXACT_DIMENSIONS} dimensions to be summed up exactly",
+            value=sums.rows.shape[1] - 1,
+            remedy="Use a backbone of fewer features.",
+        )
+    return sums
 
 
 def _order(rows: NDArray[np.floating], hashes: NDArray[np.uint64]) -> NDArray[np.int64]:

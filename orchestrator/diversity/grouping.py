@@ -19,13 +19,13 @@ from orchestrator.diversity.distinctness import (
     difference_p_value,
     is_indistinct,
 )
-from orchestrator.diversity.estimators import NORMAL_95
+from orchestrator.diversity.measures import deviations_of, values_of
+from orchestrator.diversity.placement import place, scored, standardized, ungrouped, with_borders, with_centres
 from orchestrator.errors import ConfigError, DataError, RecordError
-from orchestrator.records import Group, Groups, Profile, SubsetProfile
+from orchestrator.records import Group, GroupingRule, Groups, Profile, SubsetProfile
 
-GROUPING_VERSION = 2
+GROUPING_VERSION = 3
 
-_UNDECIDED = -1
 _MOST_GROUPS = 6
 _MOST_SILHOUETTES = 2000
 
@@ -44,9 +44,9 @@ def group_subsets(profile: Profile, config: GroupingConfig, measures: Sequence[D
     greatest mean silhouette (Rousseeuw, "Silhouettes", 1987) over the standardised measures; one where fewer than
     three subsets differ.
 
-    Subsets below `config.min_images` have no part in forming groups; each joins the group of the subset nearest
-    to it in the standardised measures (with `thresholds`, its own interval's group where there is one) and
-    is named in `small_subsets`.
+    What was found is kept as a rule, by which any subset falls into a group: borders midway between groups (with
+    `thresholds`, these where both sides are groups), or with `kmeans` the nearest centre. Subsets below
+    `config.min_images` have no part in forming it; they fall where it puts them and are named in `small_subsets`.
 
     Where the measures have intervals, every group says how stable its subsets' places are, and all of them how likely
     the large subsets differ as much by chance; when that is more than 0.05, `config.on_indistinct` keeps the groups,
@@ -54,7 +54,12 @@ def group_subsets(profile: Profile, config: GroupingConfig, measures: Sequence[D
     measure, and ConfigError when every subset is below `config.min_images`.
     """
     subsets = sorted(profile.subsets, key=lambda subset: subset.subset)
-    values = _values_of(subsets, measures)
+    if not subsets:
+        raise RecordError(
+            "a profile must hold at least one subset",
+            remedy="Check that data.split leaves images for training, or set diversity.split to all.",
+        )
+    values = values_of(subsets, measures)
     large = np.array([subset.num_images >= config.min_images for subset in subsets])
     if not large.any():
         raise ConfigError(
@@ -62,42 +67,39 @@ def group_subsets(profile: Profile, config: GroupingConfig, measures: Sequence[D
             value=config.min_images,
             remedy=f"Lower it to {max(subset.num_images for subset in subsets)} or less.",
         )
-    deviations = _deviations_of(subsets, measures)
+    deviations = deviations_of(subsets, measures)
     p_value = None if deviations is None else difference_p_value(values[large], deviations[large])
-    levels = _settle(_assign(values, large, config), p_value, config)
-    formed = np.unique(levels)
+    rule = _settle(_form(values[large], config), values[large], p_value, config)
+    levels = place(rule, values)
+    num_groups = int(levels.max()) + 1
     stability = None
-    if deviations is not None and len(formed) > 1 and len(subsets) <= MOST_REDRAWN:
+    if deviations is not None and num_groups > 1 and len(subsets) <= MOST_REDRAWN:
         stability = assignment_stability(
-            values, deviations, levels, lambda redrawn: _assign(redrawn, large, config), seed=0
+            values, deviations, levels, lambda redrawn: place(_form(redrawn[large], config), redrawn), seed=0
         )
     return Groups(
         groups=[
             _group(name, np.flatnonzero(levels == level).tolist(), subsets, values, large, stability)
-            for name, level in zip(group_names(len(formed)), formed, strict=True)
+            for level, name in enumerate(group_names(num_groups))
         ],
         method=config.method,
         measures=list(measures),
         difference_p_value=p_value,
+        rule=rule,
     )
 
 
-def _assign(values: Values, large: NDArray[np.bool_], config: GroupingConfig) -> Levels:
-    points = _standardized(values, large)
-    return _join_nearest(_levels(values, points, large, config), points, large)
-
-
-def _settle(levels: Levels, p_value: float | None, config: GroupingConfig) -> Levels:
+def _settle(rule: GroupingRule, values: Values, p_value: float | None, config: GroupingConfig) -> GroupingRule:
     """Do what is wanted where chance may have made the groups; elsewhere they stay as they are."""
-    if p_value is None or not is_indistinct(p_value) or len(np.unique(levels)) == 1:
-        return levels
+    if p_value is None or not is_indistinct(p_value) or not place(rule, values).any():
+        return rule
     if config.on_indistinct == "fail":
         raise DataError(
             f"subsets must differ beyond chance, p at most {DIFFERENT:g}, to be grouped",
             value=f"p = {p_value:.2g}",
             remedy="Measure more images, group by another measure, or set grouping.on_indistinct to keep or merge.",
         )
-    return np.zeros_like(levels) if config.on_indistinct == "merge" else levels
+    return ungrouped(values) if config.on_indistinct == "merge" else rule
 
 
 def group_names(num_groups: int) -> list[str]:
@@ -107,53 +109,14 @@ def group_names(num_groups: int) -> list[str]:
     return [f"g{index}" for index in range(num_groups)]
 
 
-def _values_of(subsets: Sequence[SubsetProfile], measures: Sequence[DiversityMeasure]) -> Values:
-    """Give the measures [subsets, measures] as they stand in the profile."""
-    if not subsets:
-        raise RecordError(
-            "a profile must hold at least one subset",
-            remedy="Check that data.split leaves images for training, or set diversity.split to all.",
-        )
-    return np.array([[_value_of(subset, measure) for measure in measures] for subset in subsets])
-
-
-def _deviations_of(subsets: Sequence[SubsetProfile], measures: Sequence[DiversityMeasure]) -> Values | None:
-    """Give the standard deviations [subsets, measures] behind the intervals; None where a measure has none."""
-    rows = []
-    for subset in subsets:
-        intervals: list[tuple[float, float] | None] = [getattr(subset, f"{measure}_interval") for measure in measures]
-        known = [interval for interval in intervals if interval is not None]
-        if len(known) < len(intervals):
-            return None
-        rows.append([(high - low) / (2 * NORMAL_95) for low, high in known])
-    return np.array(rows)
-
-
-def _value_of(subset: SubsetProfile, measure: DiversityMeasure) -> float:
-    value: float | None = getattr(subset, measure)
-    if value is None:
-        raise RecordError(
-            f"the profile must hold {measure} of subset {subset.subset}",
-            remedy=f"Add {measure} to diversity.measures.",
-        )
-    return value
-
-
-def _standardized(values: Values, large: NDArray[np.bool_]) -> Values:
-    """Shift and scale every measure to mean 0 and standard deviation 1 over the large subsets."""
-    deviations = values[large].std(axis=0)
-    points: Values = (values - values[large].mean(axis=0)) / np.where(deviations > 0, deviations, 1.0)
-    return points
-
-
-def _levels(values: Values, points: Values, large: NDArray[np.bool_], config: GroupingConfig) -> Levels:
-    """Give every subset its level of diversity, ascending, or leave a small one undecided."""
+def _form(values: Values, config: GroupingConfig) -> GroupingRule:
+    """Form groups of subsets with these values [subsets, measures]: none of them is empty."""
+    rule = ungrouped(values)
     if config.method == "thresholds":
-        return np.searchsorted(config.thresholds, values[:, 0], side="right").astype(np.int64)
-    levels = np.full(len(values), _UNDECIDED, dtype=np.int64)
-    scores = values[:, 0] if values.shape[1] == 1 else points.mean(axis=1)
-    levels[large] = _formed(scores[large], points[large], config.method, config.num_groups)
-    return levels
+        levels = np.searchsorted(config.thresholds, values[:, 0], side="right").astype(np.int64)
+        return with_borders(rule, values, levels, config.thresholds)
+    levels = _formed(scored(rule, values), standardized(rule, values), config.method, config.num_groups)
+    return (with_centres if config.method == "kmeans" else with_borders)(rule, values, levels)
 
 
 def _formed(scores: Values, points: Values, method: str, num_groups: int | Literal["auto"]) -> Levels:
@@ -203,16 +166,6 @@ def _cluster_levels(points: Values, num_groups: int) -> Levels:
     ranks = np.argsort(np.argsort(means, kind="stable"), kind="stable")
     levels: Levels = ranks[np.searchsorted(found, clusters)].astype(np.int64)
     return levels
-
-
-def _join_nearest(levels: Levels, points: Values, large: NDArray[np.bool_]) -> Levels:
-    """Give every subset whose level has no large subset the level of the large subset nearest to it."""
-    joined = levels.copy()
-    hosts = np.flatnonzero(large)
-    for guest in np.flatnonzero(~np.isin(levels, levels[large])):
-        distances = np.linalg.norm(points[hosts] - points[guest], axis=1)
-        joined[guest] = levels[hosts[distances.argmin()]]
-    return joined
 
 
 def _group(

@@ -19,7 +19,7 @@ from orchestrator.diversity.estimators import (
 from orchestrator.diversity.features import SAMPLE_SIZE
 from orchestrator.diversity.statistics import PartialProfile, SubsetStatistics, merge_partials
 from orchestrator.diversity.transferability import fisher_ratio, h_score, log_evidence
-from orchestrator.diversity.vendi import on_own_axes, rarefied_interval, rarefied_scores, vendi_score
+from orchestrator.diversity.vendi import on_own_axes, rarefied_interval, rarefied_scores
 from orchestrator.errors import DataError
 from orchestrator.records import Profile, SubsetProfile
 
@@ -31,8 +31,8 @@ class ProfileSettings:
     """Say what is measured of merged statistics.
 
     `num_labels` is the size of the whole label space. Measures of labels are always taken, the others where
-    `measures` name them. Feature diversity is compared at the size of the smallest subset with `min_images` images or
-    more (of all subsets, where none has), at most 512.
+    `measures` name them. Feature diversity is compared at `rarefied_to` images; without it, at the size of the smallest
+    subset with `min_images` images or more (of all subsets, where none has), at most 512.
     """
 
     num_labels: int
@@ -41,6 +41,7 @@ class ProfileSettings:
     min_images: int
     seed: int
     entropy_estimator: EntropyEstimator = "plug_in"
+    rarefied_to: int | None = None
 
 
 def finish(partials: Iterable[PartialProfile], settings: ProfileSettings) -> Profile:
@@ -52,7 +53,8 @@ def finish(partials: Iterable[PartialProfile], settings: ProfileSettings) -> Pro
     _check_coverage(merged, settings.measures)
     rarefied_to = None
     if "feature_diversity" in settings.measures:
-        rarefied_to = rarefaction_size([part.num_images for part in merged.values()], settings.min_images)
+        sizes = [part.num_images for part in merged.values()]
+        rarefied_to = settings.rarefied_to or rarefaction_size(sizes, settings.min_images)
     return Profile(
         split=settings.split,
         rarefied_to=rarefied_to,
@@ -110,11 +112,13 @@ def _feature_measures(
     score = rarefied.pop("1")
     sums = statistics.features.sums_on_own_axes()
     ratio = fisher_ratio(sums)
+    low, high = statistics.features.vendi_bounds()
     return {
         "feature_diversity": score,
         "feature_diversity_interval": rarefied_interval(sample, rarefied_to, score, seed=seed),
         "feature_diversity_by_order": rarefied,
-        "raw_feature_diversity": vendi_score(statistics.features.similarity_matrix()),
+        "raw_feature_diversity": math.sqrt(low * high),
+        "raw_feature_diversity_bounds": None if low == high else (low, high),
         "h_score": h_score(sums),
         "log_evidence": log_evidence(sums),
         "fisher_ratio": ratio if math.isfinite(ratio) else None,

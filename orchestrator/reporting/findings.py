@@ -7,6 +7,8 @@ from typing import Literal
 
 from orchestrator.diversity.distinctness import is_indistinct
 from orchestrator.records import (
+    Assignment,
+    Assignments,
     Baseline,
     Catalogue,
     CopyCount,
@@ -122,6 +124,32 @@ def grouping_finding(groups: Groups) -> str:
         f"{said} {counted(len(unsure), 'subset')} would come to the same group less than nine times in ten, "
         f"were they measured on other images: {named}."
     )
+
+
+def assignment_notes(found: Assignments) -> list[str]:
+    """Say, a line each, what speaks against trusting the assignments of later subsets; nothing where nothing does."""
+    notes = [f"{subset.subset}: {doubt}" for subset in found.assignments for doubt in _doubts(subset)]
+    if found.unmeasured:
+        notes.append(f"Without a usable image in the measured split: {shortened(found.unmeasured, most=5)}.")
+    if found.num_quarantined:
+        notes.append(f"{counted(found.num_quarantined, 'row')} could not be used.")
+    return notes
+
+
+def _doubts(subset: Assignment) -> list[str]:
+    doubts = []
+    images = counted(subset.num_images, "image")
+    if subset.is_small:
+        doubts.append(f"{images} are few to measure diversity by.")
+    if not subset.is_comparable:
+        doubts.append(f"feature diversity was compared at more than {images}; with so few it scores too low.")
+    if subset.certainty is not None and subset.certainty < _SURE:
+        doubts.append("measured on other images it could well come to another group.")
+    if subset.unknown_classes:
+        unknown = counted(len(subset.unknown_classes), "class")
+        named = shortened(subset.unknown_classes, most=5)
+        doubts.append(f"{unknown} unknown to the model of {subset.group}: {named}.")
+    return doubts
 
 
 def group_finding(search: SearchResult | None, recipe: Recipe | None, evaluation: Evaluation | None) -> str:

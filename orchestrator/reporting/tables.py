@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.records import (
+    Assignments,
     Baseline,
     Catalogue,
     Evaluation,
@@ -93,6 +94,26 @@ def groups_table(groups: Groups, profile: Profile) -> Table:
             f"{low:.2f} to {high:.2f}",
         )
     table.caption = grouping_finding(groups) or None
+    return table
+
+
+def assignments_table(found: Assignments) -> Table:
+    """Show the group that each later subset falls into, how surely, and what the group has for it."""
+    measures = list(found.assignments[0].values) if found.assignments else []
+    titles = [measure.replace("_", "\n").capitalize() for measure in measures]
+    table = _table("Subset", "Images", *titles, "Group", "Certainty", "Recipe", "Model", numbers_from=1)
+    for column in table.columns[-2:]:
+        column.justify = "left"
+    for subset in found.assignments:
+        table.add_row(
+            _name(subset.subset),
+            count(subset.num_images),
+            *(number(subset.values[measure]) for measure in measures),
+            _name(subset.group),
+            percent(subset.certainty),
+            "\n".join(recipe_lines(subset.recipe)) if subset.recipe else ABSENT,
+            subset.model or ABSENT,
+        )
     return table
 
 

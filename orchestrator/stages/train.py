@@ -12,7 +12,7 @@ from orchestrator.errors import OrchestratorError
 from orchestrator.records import ModelCard, Recipe
 from orchestrator.stages.context import GroupContext
 
-_MODEL = "model/model.json"
+MODEL_CARD = "model/model.json"
 _STREAM_BLOCK_ROWS = 256
 
 
@@ -24,7 +24,7 @@ def train(context: GroupContext) -> int:
     pending = [
         recipe
         for recipe in context.recipes()
-        if context.find(recipe.group, _MODEL, ModelCard, model_fingerprint(context, recipe)) is None
+        if context.find(recipe.group, MODEL_CARD, ModelCard, model_fingerprint(context, recipe)) is None
     ]
     if not pending:
         return 0
@@ -50,7 +50,7 @@ def train(context: GroupContext) -> int:
 def read_models(context: GroupContext) -> list[ModelCard]:
     """Give the cards of the trained models. Raises RecordError when they have to be trained first."""
     return [
-        context.require(recipe.group, _MODEL, ModelCard, model_fingerprint(context, recipe), stage="train")
+        context.require(recipe.group, MODEL_CARD, ModelCard, model_fingerprint(context, recipe), stage="train")
         for recipe in context.recipes()
     ]
 
