@@ -75,7 +75,8 @@ class SubsetProfile(Value):
     """Measure one subset; entropies in nats, absent measures None.
 
     `label_entropy` is by the chosen estimator, `effective_classes` is its exponential, `imbalance_ratio` the most
-    frequent class over the least frequent one. `feature_diversity` is the Vendi score at equal N (rarefied),
+    frequent class over the least frequent one. `attribute_entropies` are those of `diversity.columns` by name, and
+    `joint_attribute_entropy` that of their combinations. `feature_diversity` is the Vendi score at equal N (rarefied),
     `feature_diversity_by_order` that of other orders, `raw_feature_diversity` that of all images. `h_score`,
     `log_evidence` (LogME) and `fisher_ratio` say how well the features part the classes; an infinite ratio is None.
     Intervals are of 95%, for the source that the subset is a sample of.
@@ -90,6 +91,8 @@ class SubsetProfile(Value):
     effective_classes: float
     label_entropy_interval: tuple[float, float] | None = None
     imbalance_ratio: float | None = None
+    attribute_entropies: dict[str, float] = {}
+    joint_attribute_entropy: float | None = None
     pixel_entropy: float | None = None
     pixel_entropy_interval: tuple[float, float] | None = None
     feature_diversity: float | None = None

@@ -1,4 +1,4 @@
-"""Measures every subset in parallel with Ray Data: a partial profile for each block, merged in block order.
+"""Measures every subset: labels by counting columns, images in parallel with Ray Data, merged in block order.
 
 What opening a block's images gave is kept: the next profile opens only those of blocks that are new or have changed.
 """
@@ -6,23 +6,29 @@ What opening a block's images gave is kept: the next profile opens only those of
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 import ray
 from numpy.typing import NDArray
+from pyarrow import compute as pc
 
 from orchestrator import storage
+from orchestrator.cluster.column_counts import count_attributes, count_columns
 from orchestrator.cluster.failures import translated
 from orchestrator.cluster.watchdog import Watchdog, watched
 from orchestrator.cluster.workers import Workbench, use_threads
+from orchestrator.config import DataConfig
 from orchestrator.data.catalogue import SampleTable
+from orchestrator.data.columns import LABEL, SUBSET
 from orchestrator.data.decoding import luminance_histogram
 from orchestrator.data.identity import stable_fraction
 from orchestrator.data.manifests import Manifest
-from orchestrator.data.reader import PixelReader, blocks_of
+from orchestrator.data.reader import PixelReader, blocks_of, read_fragments
+from orchestrator.diversity.category_counts import count_rows, encoded
 from orchestrator.diversity.entropy import histogram_entropy
 from orchestrator.diversity.profiling import ProfileSettings, finish
 from orchestrator.diversity.statistics import ImageMeasures, PartialProfile
@@ -30,7 +36,7 @@ from orchestrator.errors import StorageError
 from orchestrator.finetune.classifier import extract_features
 from orchestrator.records import Profile
 
-PROFILE_VERSION = 2
+PROFILE_VERSION = 3
 MEASURES_VERSION = 1
 _MAX_ROWS = 512
 _IMAGE_MEASURES = ("pixel_entropy", "feature_diversity")
@@ -63,7 +69,43 @@ def make_profile(
     """
     started = time.perf_counter()
     positions = samples.where(split=None if plan.settings.split == "all" else plan.settings.split)
-    rows = samples.table.take(pa.array(sampled(samples.table, positions, plan)))
+    chosen = pa.array(sampled(samples.table, positions, plan))
+    attributes = plan.settings.attributes
+    profile = finish(
+        count_rows(samples.table.select([SUBSET, LABEL]).take(chosen)),
+        _partials(samples.table.take(chosen), reader, workbench, plan),
+        plan.settings,
+        attributes=_attributes(samples.table.take(chosen), reader, plan) if attributes else None,
+    )
+    return profile.model_copy(update={"fingerprint": fingerprint, "seconds": time.perf_counter() - started})
+
+
+def make_label_profile(data: DataConfig, plan: ProfilePlan) -> tuple[Profile, Counter[str]]:
+    """Measure labels and attributes straight from the shards, of all splits; give the profile, and bad rows by reason.
+
+    No image is opened, and no catalogue is needed: rows that only opening their image would tell to be bad count. The
+    size of the label space is that of the labels that occur. Raises what `count_columns` raises.
+    """
+    started = time.perf_counter()
+    counts = count_columns(data, plan.settings.attributes, stall_timeout_s=plan.stall_timeout_s)
+    num_labels = len(pc.unique(counts.labels.column(LABEL)))
+    settings = replace(plan.settings, num_labels=num_labels, measures=("label_entropy",), split="all")
+    profile = finish(counts.labels, [], settings, attributes=counts.attributes)
+    return profile.model_copy(update={"seconds": time.perf_counter() - started}), counts.bad_rows
+
+
+def _attributes(rows: pa.Table, reader: PixelReader, plan: ProfilePlan) -> pa.Table:
+    fragments = read_fragments(reader.fragments_uri)
+    attributes = plan.settings.attributes
+    return count_attributes(rows, fragments, reader.data, attributes, stall_timeout_s=plan.stall_timeout_s)
+
+
+def _partials(
+    rows: pa.Table, reader: PixelReader, workbench: Workbench | None, plan: ProfilePlan
+) -> Iterator[PartialProfile]:
+    """Measure images block by block; nothing is opened or started where only labels are measured."""
+    if not set(_IMAGE_MEASURES) & set(plan.settings.measures):
+        return
     blocks = [
         block.append_column("key", pa.array([key] * block.num_rows))
         for key, block in enumerate(blocks_of(rows, _MAX_ROWS))
@@ -74,24 +116,27 @@ def make_profile(
         translated("the diversity pass"),
         Watchdog("the diversity pass", wanted={"CPU": 1}, stall_timeout_s=plan.stall_timeout_s) as watchdog,
     ):
-        profile = finish((row["partial"] for row in watched(measured.iter_rows(), watchdog)), plan.settings)
+        for row in watched(measured.iter_rows(), watchdog):
+            yield row["partial"]
     if plan.partials_uri is not None:
         _forget(plan.partials_uri, keep={measure.name_of(block) for block in blocks})
-    return profile.model_copy(update={"fingerprint": fingerprint, "seconds": time.perf_counter() - started})
 
 
 def sampled(table: pa.Table, positions: NDArray[np.int64], plan: ProfilePlan) -> NDArray[np.int64]:
     """Keep `sample_per_subset` positions of each subset: those whose identity hashes lowest, a uniform sample."""
     if plan.sample_per_subset is None:
         return positions
-    chosen = table.select(["id", "subset"]).take(pa.array(positions))
-    hashes = np.array([stable_fraction(identity, plan.settings.seed) for identity in chosen.column("id").to_pylist()])
-    subsets = np.asarray(chosen.column("subset").to_pylist())
-    kept = []
-    for subset in np.unique(subsets):
-        members = np.flatnonzero(subsets == subset)
-        kept.append(members[np.argsort(hashes[members], kind="stable")[: plan.sample_per_subset]])
-    return positions[np.sort(np.concatenate(kept))] if kept else positions
+    chosen = table.select(["id", SUBSET]).take(pa.array(positions))
+    subsets = np.asarray(encoded([chosen.column(SUBSET)]).indices)
+    sizes = np.bincount(subsets)
+    is_cut = sizes[subsets] > plan.sample_per_subset
+    hashes = np.zeros(len(positions))
+    hashes[is_cut] = [
+        stable_fraction(identity, plan.settings.seed) for identity in chosen.column("id").filter(is_cut).to_pylist()
+    ]
+    order = np.lexsort((hashes, subsets))
+    places = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return positions[np.sort(order[places < plan.sample_per_subset])]
 
 
 @dataclass(frozen=True)
@@ -105,7 +150,7 @@ class _Measure:
 
     def __call__(self, block: pa.Table) -> dict[str, list[PartialProfile]]:
         use_threads(1)
-        subsets, labels, ids = (block.column(name).to_pylist() for name in ("subset", "label", "id"))
+        subsets, labels, ids = (block.column(name).to_pylist() for name in (SUBSET, LABEL, "id"))
         key = block.column("key")[0].as_py()
         images = self._find_or_measure(block)
         return {"partial": [PartialProfile.of_block(key=key, subsets=subsets, labels=labels, ids=ids, images=images)]}

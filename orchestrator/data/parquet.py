@@ -23,7 +23,7 @@ from orchestrator.data.fragments import (
     make_rows,
 )
 from orchestrator.data.listing import Listing
-from orchestrator.errors import ConfigError
+from orchestrator.errors import ConfigError, DataError
 
 # Listing waits for the store, not for the processor.
 _FOOTER_THREADS = 16
@@ -83,6 +83,31 @@ def read_row_group(
     except _READ_FAILURES as error:
         table = make_broken_rows(fragment, describe_failure(error), with_image=with_image)
     return table if rows is None else table.take(pa.array(rows, pa.int64()))
+
+
+def read_text_columns(
+    fragment: Fragment, file_system: fs.FileSystem, root: str, columns: Sequence[str]
+) -> dict[str, pa.ChunkedArray]:
+    """Read these columns of a fragment alone, as texts or dictionaries of texts; a file may lack some of them.
+
+    Raises DataError saying why when the fragment cannot be read.
+    """
+    try:
+        with file_system.open_input_file(f"{root}/{fragment.files[0]}") as stream:
+            # What is stored as a dictionary stays one: its texts are then made once, not for every row.
+            reader = pq.ParquetFile(stream, pre_buffer=True, read_dictionary=list(columns))
+            known = sorted(set(columns) & set(reader.schema_arrow.names))
+            table = reader.read_row_group(fragment.row_group, columns=known, use_threads=False)
+    except _READ_FAILURES as error:
+        raise DataError(describe_failure(error)) from error
+    return {name: _as_text_or_dictionary(table.column(name)) for name in known}
+
+
+def known_columns(listing: Listing, file_system: fs.FileSystem, root: str) -> set[str]:
+    """Give the columns that any of the files has."""
+    with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
+        footers = pool.map(lambda file: _read_footer(file_system, f"{root}/{file.path}"), listing.files)
+    return {name for footer in footers for name in footer.schema.names}
 
 
 def _read_footer(file_system: fs.FileSystem, path: str) -> _Footer:
@@ -207,6 +232,11 @@ def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
         # Whole numbers beside missing ones often come as floats, the missing ones as not-a-number.
         column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
     return column.cast(pa.string())
+
+
+def _as_text_or_dictionary(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    is_encoded = pa.types.is_dictionary(column.type) and pa.types.is_string(column.type.value_type)
+    return column if is_encoded else _as_text(column)
 
 
 def _image_bytes(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -38,7 +39,7 @@ from orchestrator.reporting.wording import (
 )
 
 MOST_SUBSETS = 3
-MOST_CATALOGUE_ROWS = 60
+MOST_SUBSET_ROWS = 60
 # Only names may be broken over lines: their length is the data's.
 _NAMES = ("Subset", "Subsets", "Group", "")
 _STYLES = {"better": "green", "worse": "red", "unclear": "dim", "unknown": "dim"}
@@ -47,24 +48,27 @@ _STYLES = {"better": "green", "worse": "red", "unclear": "dim", "unknown": "dim"
 def catalogue_table(catalogue: Catalogue) -> Table:
     """Show the images of every subset by split, and the quarantined rows; very many subsets are cut short."""
     table = _table("Subset", "Train", "Val", "Test", "Quarantined", numbers_from=1)
-    for found in catalogue.subsets[:MOST_CATALOGUE_ROWS]:
+    for found in catalogue.subsets[:MOST_SUBSET_ROWS]:
         table.add_row(
             _name(found.subset), count(found.train), count(found.val), count(found.test), count(found.quarantined)
         )
-    hidden = len(catalogue.subsets) - MOST_CATALOGUE_ROWS
-    if hidden > 0:
-        table.add_row(f"and {hidden} more")
+    _say_what_is_hidden(table, len(catalogue.subsets))
     return table
 
 
 def profile_table(profile: Profile) -> Table:
-    """Show the diversity of every subset; measures that no subset has are left out."""
+    """Show the diversity of every subset; measures that no subset has are left out, very many subsets cut short."""
+    attributes = list(profile.subsets[0].attribute_entropies) if profile.subsets else []
     has_pixels = any(found.pixel_entropy is not None for found in profile.subsets)
     has_features = any(found.feature_diversity is not None for found in profile.subsets)
+    named = [*attributes, "Joint"] if len(attributes) > 1 else attributes
     optional = ["Pixel\nentropy"] * has_pixels + ["Feature\ndiversity"] * has_features
+    optional += [f"{escape(name)}\nentropy" for name in named]
     table = _table("Subset", "Images", "Classes", "Label\nentropy", "Effective\nclasses", *optional, numbers_from=1)
-    for found in profile.subsets:
+    for found in profile.subsets[:MOST_SUBSET_ROWS]:
         measured = [number(found.pixel_entropy)] * has_pixels + [number(found.feature_diversity, 1)] * has_features
+        measured += [number(found.attribute_entropies.get(name)) for name in attributes]
+        measured += [number(found.joint_attribute_entropy)] * (len(attributes) > 1)
         table.add_row(
             _name(found.subset),
             count(found.num_images),
@@ -73,6 +77,7 @@ def profile_table(profile: Profile) -> Table:
             number(found.effective_classes, 1),
             *measured,
         )
+    _say_what_is_hidden(table, len(profile.subsets))
     return table
 
 
@@ -172,6 +177,11 @@ def costs_table(costs: Sequence[StageCost]) -> Table:
     table.add_section()
     table.add_row("all", duration(sum(cost.seconds for cost in costs)), count(trials) if trials else "")
     return table
+
+
+def _say_what_is_hidden(table: Table, num_subsets: int) -> None:
+    if num_subsets > MOST_SUBSET_ROWS:
+        table.add_row(f"and {num_subsets - MOST_SUBSET_ROWS:,} more")
 
 
 def _table(*titles: str, numbers_from: int | None = None) -> Table:
