@@ -115,6 +115,11 @@ class Profile(Record):
     rarefied_to: int | None = None
     seconds: float = 0.0
 
+    @property
+    def attributes(self) -> list[str]:
+        """Name the columns whose entropies were measured, in the order of `diversity.columns`."""
+        return list(self.subsets[0].attribute_entropies) if self.subsets else []
+
 
 class Group(Value):
     """Name subsets of like diversity. `small_subsets` are those below `min_images`, put to the nearest group.

@@ -28,6 +28,8 @@ from orchestrator.errors import DataError
 T = TypeVar("T")
 Share = TypeVar("Share")
 
+ROW_COLUMNS = [SUBSET, "fragment", "file", "row"]
+
 # A task that counts fewer takes longer to start than to count.
 _ROWS_PER_TASK = 250_000
 _TASKS_PER_CPU = 2
@@ -71,11 +73,11 @@ def count_attributes(
     *,
     stall_timeout_s: float,
 ) -> pa.Table:
-    """Count the attributes of catalogue rows by subset, reading them from the rows' files.
+    """Count the attributes of catalogue rows (ROW_COLUMNS) by subset, reading them from the files of the rows.
 
     Raises DataError when a file cannot be read any more.
     """
-    by_fragment = rows.select([SUBSET, "fragment", "file", "row"]).sort_by("fragment")
+    by_fragment = rows.select(ROW_COLUMNS).sort_by("fragment")
     numbers = np.asarray(by_fragment.column("fragment"))
     starts = np.flatnonzero(np.diff(numbers, prepend=-1)).tolist()
     lengths = np.diff(starts, append=len(numbers)).tolist()

@@ -24,12 +24,18 @@ def unit_directions(features: NDArray[np.floating]) -> NDArray[np.float64]:
     they count as equal to each other and as unlike the rest.
     """
     exact = features.astype(np.float64)
-    largest = np.abs(exact).max(axis=1, initial=0.0, keepdims=True)
-    is_zero = largest == 0.0
-    # Dividing by the largest entry first keeps squares of tiny or huge entries representable.
-    scaled = exact / np.where(is_zero, 1.0, largest)
-    lengths = np.linalg.norm(scaled, axis=1, keepdims=True)
-    return np.hstack([scaled / np.where(is_zero, 1.0, lengths), is_zero.astype(np.float64)])
+    with np.errstate(over="ignore"):
+        squares = np.einsum("ij,ij->i", exact, exact)
+    # Squares of tiny or huge entries cannot be represented: dividing by the largest entry first keeps them so.
+    is_extreme = ~((squares > 1e-200) & (squares < 1e200))
+    largest = np.abs(exact[is_extreme]).max(axis=1, initial=0.0, keepdims=True)
+    exact[is_extreme] /= np.where(largest == 0.0, 1.0, largest)
+    squares[is_extreme] = (exact[is_extreme] ** 2).sum(axis=1)
+    is_zero = squares == 0.0
+    directions = np.empty((exact.shape[0], exact.shape[1] + 1))
+    np.divide(exact, np.sqrt(np.where(is_zero, 1.0, squares))[:, None], out=directions[:, :-1])
+    directions[:, -1] = is_zero
+    return directions
 
 
 def on_own_axes(directions: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -118,8 +124,10 @@ def rarefied_interval(
     logarithms = []
     for repeat in range(repeats):
         generator = np.random.default_rng([seed, repeat, taken])
-        chosen = directions[generator.integers(0, len(directions), size=taken)]
-        logarithms.append(math.log(vendi_score(similarity_matrix(chosen))))
+        drawn, repeats_of = np.unique(generator.integers(0, len(directions), size=taken), return_counts=True)
+        # Equal images have the eigenvalues of one that weighs as much: a third fewer rows, and less than half the time.
+        weighted = directions[drawn] * np.sqrt(repeats_of)[:, None]
+        logarithms.append(math.log(vendi_score(similarity_matrix(weighted))))
     deviation = float(np.std(logarithms, ddof=1)) * math.sqrt(taken / len(directions))
     reach = math.exp(NORMAL_95 * deviation)
     return max(1.0, score / reach), min(float(taken), score * reach)

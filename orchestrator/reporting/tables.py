@@ -58,7 +58,7 @@ def catalogue_table(catalogue: Catalogue) -> Table:
 
 def profile_table(profile: Profile) -> Table:
     """Show the diversity of every subset; measures that no subset has are left out, very many subsets cut short."""
-    attributes = list(profile.subsets[0].attribute_entropies) if profile.subsets else []
+    attributes = profile.attributes
     has_pixels = any(found.pixel_entropy is not None for found in profile.subsets)
     has_features = any(found.feature_diversity is not None for found in profile.subsets)
     named = [*attributes, "Joint"] if len(attributes) > 1 else attributes
