@@ -9,6 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -168,9 +169,7 @@ def _run(task: Callable[..., T], arguments: Sequence[tuple[object, ...]], stall_
     what = "counting columns"
     results: dict[int, T] = {}
     with translated(what), Watchdog(what, wanted={"CPU": 1}, stall_timeout_s=stall_timeout_s) as watchdog:
-        for index, outcome in gather(
-            [lambda found=found: remote.remote(*found) for found in arguments], watchdog=watchdog
-        ):
+        for index, outcome in gather([partial(remote.remote, *found) for found in arguments], watchdog=watchdog):
             if isinstance(outcome, Exception):
                 raise translate(outcome, what)
             results[index] = outcome

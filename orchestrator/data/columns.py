@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +16,8 @@ from orchestrator.data.parquet import known_columns, read_text_columns
 from orchestrator.data.templates import PathTemplate
 from orchestrator.errors import ConfigError, DataError
 
-SUBSET, LABEL = "subset", "label"
+SUBSET: Final = "subset"
+LABEL: Final = "label"
 
 
 def read_columns(fragment: Fragment, config: DataConfig, columns: Sequence[str]) -> pa.Table:

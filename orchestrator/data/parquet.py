@@ -94,9 +94,10 @@ def read_text_columns(
     """
     try:
         with file_system.open_input_file(f"{root}/{fragment.files[0]}") as stream:
+            metadata = pq.read_metadata(stream)
+            known = sorted(set(columns) & set(metadata.schema.to_arrow_schema().names))
             # What is stored as a dictionary stays one: its texts are then made once, not for every row.
-            reader = pq.ParquetFile(stream, pre_buffer=True, read_dictionary=list(columns))
-            known = sorted(set(columns) & set(reader.schema_arrow.names))
+            reader = pq.ParquetFile(stream, metadata=metadata, pre_buffer=True, read_dictionary=known)
             table = reader.read_row_group(fragment.row_group, columns=known, use_threads=False)
     except _READ_FAILURES as error:
         raise DataError(describe_failure(error)) from error

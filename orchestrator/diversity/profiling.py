@@ -26,7 +26,7 @@ from orchestrator.diversity.features import SAMPLE_SIZE
 from orchestrator.diversity.statistics import PartialProfile, SubsetStatistics, merge_partials
 from orchestrator.diversity.subset_counts import SubsetCounts
 from orchestrator.diversity.transferability import fisher_ratio, h_score, log_evidence
-from orchestrator.diversity.vendi import on_own_axes, rarefied_interval, rarefied_scores, vendi_score
+from orchestrator.diversity.vendi import rarefied_interval, rarefied_scores, vendi_score
 from orchestrator.errors import DataError
 from orchestrator.records import Profile, SubsetProfile
 
@@ -167,8 +167,7 @@ def _pixel_measures(statistics: SubsetStatistics) -> dict[str, Any]:
 def _feature_measures(
     subset: str, statistics: SubsetStatistics, settings: ProfileSettings, rarefied_to: int
 ) -> dict[str, Any]:
-    # A hundred resamples follow, of whose products every coordinate is a part.
-    sample, seed = on_own_axes(statistics.features.sample()), _subset_seed(settings.seed, subset)
+    sample, seed = statistics.features.sample(), _subset_seed(settings.seed, subset)
     rarefied = dict(zip(_ORDERS, rarefied_scores(sample, rarefied_to, list(_ORDERS.values()), seed=seed), strict=True))
     score = rarefied.pop("1")
     sums = statistics.features.sums_on_own_axes()
