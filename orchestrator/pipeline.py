@@ -276,6 +276,7 @@ class Pipeline:
     def _profile(self) -> int:
         if self.run_directory.find("profile.json", Profile, self._profile_fingerprint):
             return 0
+        require_columns(self._ingest.data, self.config.diversity.columns)
         plan = self._profile_plan(num_labels=len(self._catalogue_record.labels))
         workbench = None
         if self._measures_features:
