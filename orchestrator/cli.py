@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -72,6 +72,32 @@ def run(
     _run_stages(experiment, overrides, STAGES if stages is None else stages.split(","))
 
 
+@app.command()
+def profile(
+    experiment: Experiment,
+    overrides: Overrides = None,
+    labels_only: Annotated[
+        bool, typer.Option("--labels-only", help="Count labels straight from the files; write nothing.")
+    ] = False,
+) -> None:
+    """Measure the diversity of every subset.
+
+    \b
+    Examples:
+      orchestrator profile jobs/experiments/demo.yaml
+      orchestrator profile experiment.yaml --labels-only
+
+    The stages before it must have run: `orchestrator run` runs them all. With --labels-only nothing has to: the columns
+    of labels and subsets, and those that diversity.columns names, are counted over all splits, and no image is opened.
+    """
+    if not labels_only:
+        _run_stages(experiment, overrides, ["profile"])
+        return
+    _on_cluster(
+        experiment, overrides, lambda console, pipeline: console.print(profile_table(pipeline.profile_labels()))
+    )
+
+
 def _stage_command(stage: str, summary: str) -> None:
     def command(experiment: Experiment, overrides: Overrides = None) -> None:
         _run_stages(experiment, overrides, [stage])
@@ -87,15 +113,14 @@ def _add_stage_commands() -> None:
     summaries = {
         "pretrain": "Load the pretrained weights, or train the source task that makes them.",
         "catalogue": "List, verify and split every sample, and cache its pixels.",
-        "profile": "Measure the diversity of every subset.",
         "group": "Put subsets of like diversity together.",
         "search": "Search freeze depth, learning rate and epochs for every group.",
         "train": "Train the winner of every group, across workers.",
         "evaluate": "Test every model beside its baselines.",
         "report": "Write report.html and report.json.",
     }
-    for stage in STAGES:
-        _stage_command(stage, summaries[stage])
+    for stage, summary in summaries.items():
+        _stage_command(stage, summary)
 
 
 @app.command()
@@ -178,19 +203,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run_stages(experiment: Path, overrides: list[str] | None, stages: Sequence[str]) -> None:
+    def work(console: Console, pipeline: Pipeline) -> None:
+        pipeline.run(stages)
+        _show(console, pipeline, stages)
+
+    _on_cluster(experiment, overrides, work)
+
+
+def _on_cluster(experiment: Path, overrides: list[str] | None, work: Callable[[Console, Pipeline], None]) -> None:
+    """Do some work of an experiment on the cluster, telling what happens and when."""
     console = open_console()
     say = timed_lines(console)
 
-    def work() -> None:
+    def session_work() -> None:
         config = load_experiment(experiment, overrides or [])
         pipeline = Pipeline(config, say=say)
         say(f"run {config.name} in {pipeline.run_directory.uri}")
         with session() as place:
             say(f"on {place}")
-            pipeline.run(stages)
-        _show(console, pipeline, stages)
+            work(console, pipeline)
 
-    guarded(work)
+    guarded(session_work)
 
 
 def _show(console: Console, pipeline: Pipeline, stages: Sequence[str]) -> None:

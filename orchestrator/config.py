@@ -155,13 +155,23 @@ class PretrainConfig(Section):
 class DiversityConfig(Section):
     """Say which measures of diversity are taken, over which split, and from how many images of a subset.
 
-    `entropy_estimator` mends what small samples miss of the label entropy: `plug_in` does not.
+    `entropy_estimator` mends what small samples miss of entropies of labels and columns: `plug_in` does not. `columns`
+    name columns of Parquet files, or names in data.path for an image folder, such as weather or camera: the entropy of
+    each and of their combinations is measured, a missing value counting as one of its own.
     """
 
     measures: Annotated[list[DiversityMeasure], Field(min_length=1)] = ["label_entropy"]
     split: Literal["train", "all"] = "train"
     sample_per_subset: PositiveInt | None = None
     entropy_estimator: EntropyEstimator = "plug_in"
+    columns: list[Annotated[str, Field(min_length=1)]] = []
+
+    @field_validator("columns")
+    @classmethod
+    def _columns_differ(cls, columns: list[str]) -> list[str]:
+        if len(set(columns)) < len(columns):
+            raise ValueError(f"must name each column once, got {columns}: drop repeats")
+        return columns
 
 
 class GroupingConfig(Section):

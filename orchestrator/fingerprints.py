@@ -34,11 +34,17 @@ def of_backbone(config: ExperimentConfig, *, weights: str, source_listing: str, 
     return digest("backbone", version, _plain(config.backbone), weights, source, config.seed)
 
 
-def of_profile(config: ExperimentConfig, *, data: str, backbone: PretrainedBackbone | None, version: int) -> str:
-    """Fingerprint the profile: the samples, the measures, and the backbone where features are measured."""
+def of_profile(
+    config: ExperimentConfig, *, data: str, files: str, backbone: PretrainedBackbone | None, version: int
+) -> str:
+    """Fingerprint the profile: the samples, the measures, and the backbone where features are measured.
+
+    `files` stands for the input's files, which count where columns that are no part of the samples are read from them.
+    """
     features = None if backbone is None else [backbone.digest, _plain(backbone.spec)]
     min_images = config.grouping.min_images
-    return digest("profile", version, data, _plain(config.diversity), min_images, features, config.seed)
+    columns = files if config.diversity.columns else None
+    return digest("profile", version, data, columns, _plain(config.diversity), min_images, features, config.seed)
 
 
 def of_groups(config: ExperimentConfig, *, profile: str, version: int) -> str:
@@ -47,10 +53,10 @@ def of_groups(config: ExperimentConfig, *, profile: str, version: int) -> str:
 
 
 def of_later_profile(
-    config: ExperimentConfig, *, data: str, backbone: PretrainedBackbone | None, groups: str, version: int
+    config: ExperimentConfig, *, data: str, files: str, backbone: PretrainedBackbone | None, groups: str, version: int
 ) -> str:
     """Fingerprint the profile of later subsets: the inputs of any profile, and the groups that it is compared with."""
-    return digest("later", of_profile(config, data=data, backbone=backbone, version=version), groups)
+    return digest("later", of_profile(config, data=data, files=files, backbone=backbone, version=version), groups)
 
 
 def of_study(config: ExperimentConfig, *, group: str, data: str, backbone: PretrainedBackbone, version: int) -> str:

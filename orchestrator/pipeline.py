@@ -15,13 +15,14 @@ from orchestrator.cluster.ingest import (
     read_samples,
 )
 from orchestrator.cluster.pretraining import BACKBONE_VERSION, prepare_backbone
-from orchestrator.cluster.profiling import PROFILE_VERSION, ProfilePlan, make_profile
+from orchestrator.cluster.profiling import PROFILE_VERSION, ProfilePlan, make_label_profile, make_profile
 from orchestrator.cluster.resources import observe_cluster, peak_memory
 from orchestrator.cluster.workers import Workbench
 from orchestrator.config import DataConfig, ExperimentConfig
 from orchestrator.data.catalogue import SampleTable
 from orchestrator.data.reader import PixelReader
 from orchestrator.data.sources import listing_digest
+from orchestrator.data.text_columns import require_attributes
 from orchestrator.demo import resolve_demo
 from orchestrator.diversity.grouping import GROUPING_VERSION, group_subsets
 from orchestrator.diversity.profiling import ProfileSettings
@@ -116,6 +117,18 @@ class Pipeline:
         """Read the report of a finished run."""
         content = storage.read_bytes(self.run_directory.path("report.json"))
         return Report.from_json(content, source="report.json")
+
+    def profile_labels(self) -> Profile:
+        """Measure labels and columns straight from the files: no image is opened, nothing is written."""
+        require_attributes(self._ingest.data, self.config.diversity.columns)
+        profile, bad_rows = make_label_profile(self._ingest.data, self._profile_plan(num_labels=0))
+        num_rows = sum(subset.num_images for subset in profile.subsets)
+        bad = "".join(f"; {count:,} x {reason}" for reason, count in bad_rows.most_common())
+        self._say(
+            f"profile: {num_rows:,} rows of {len(profile.subsets):,} subsets counted in {profile.seconds:.1f} s; "
+            f"{bad_rows.total():,} rows left out{bad}"
+        )
+        return profile
 
     def profiled(self) -> Profile:
         """Give the profile, when it is up to date."""
@@ -226,6 +239,7 @@ class Pipeline:
         return fingerprints.of_profile(
             self.config,
             data=self._catalogue_record.data_fingerprint,
+            files=self._catalogue_record.fingerprint,
             backbone=self._backbone_record if self._measures_features else None,
             version=PROFILE_VERSION,
         )
@@ -276,6 +290,8 @@ class Pipeline:
     def _catalogue(self) -> int:
         if self._find_catalogue(self._ingest):
             return 0
+        # The profile would say so too, but only after every image was opened.
+        require_attributes(self._ingest.data, self.config.diversity.columns)
         record = self._make_catalogue(self._ingest)
         bad = "".join(f"; {count} x {reason}" for reason, count in record.quarantine_reasons.items())
         self._say(
@@ -300,6 +316,7 @@ class Pipeline:
     def _profile(self) -> int:
         if self.run_directory.find("profile.json", Profile, self._profile_fingerprint):
             return 0
+        require_attributes(self._ingest.data, self.config.diversity.columns)
         plan = self._profile_plan(num_labels=len(self._catalogue_record.labels))
         workbench = None
         if self._measures_features:
@@ -321,6 +338,7 @@ class Pipeline:
                 min_images=config.grouping.min_images,
                 seed=config.seed,
                 entropy_estimator=config.diversity.entropy_estimator,
+                attributes=config.diversity.columns,
             ),
             sample_per_subset=config.diversity.sample_per_subset,
             partials_uri=self.run_directory.path("profile", "partials"),

@@ -96,7 +96,8 @@ class SubsetProfile(Value):
     """Measure one subset; entropies in nats, absent measures None.
 
     `label_entropy` is by the chosen estimator, `effective_classes` is its exponential, `imbalance_ratio` the most
-    frequent class over the least frequent one. `feature_diversity` is the Vendi score at equal N (rarefied),
+    frequent class over the least frequent one. `attribute_entropies` are those of `diversity.columns` by name, and
+    `joint_attribute_entropy` that of their combinations. `feature_diversity` is the Vendi score at equal N (rarefied),
     `feature_diversity_by_order` that of other orders, `raw_feature_diversity` that of all images, which is certain to
     lie in its bounds where features too long to be summed up exactly were sketched; None where it is exact. `h_score`,
     `log_evidence` (LogME) and `fisher_ratio` say how well the features part the classes; an infinite ratio is None.
@@ -112,6 +113,8 @@ class SubsetProfile(Value):
     effective_classes: float
     label_entropy_interval: tuple[float, float] | None = None
     imbalance_ratio: float | None = None
+    attribute_entropies: dict[str, float] = {}
+    joint_attribute_entropy: float | None = None
     pixel_entropy: float | None = None
     pixel_entropy_interval: tuple[float, float] | None = None
     feature_diversity: float | None = None
@@ -134,6 +137,11 @@ class Profile(Record):
     split: Literal["train", "all"]
     rarefied_to: int | None = None
     seconds: float = 0.0
+
+    @property
+    def attributes(self) -> list[str]:
+        """Name the columns whose entropies were measured, in the order of `diversity.columns`."""
+        return list(self.subsets[0].attribute_entropies) if self.subsets else []
 
 
 class Group(Value):

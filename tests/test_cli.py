@@ -45,6 +45,19 @@ def test_an_unknown_stage_is_refused_with_the_known_ones(
     assert "stages must be known, got trian" in capsys.readouterr().err
 
 
+def test_labels_alone_are_profiled_without_any_stage_before(
+    ray_cluster: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_parquet_shards(tmp_path / "data", subsets={"a": {"x": 4, "y": 4}, "b": {"x": 5}}, num_shards=2)
+    experiment = tmp_path / "experiment.yaml"
+    experiment.write_text(json.dumps(experiment_dict(data, tmp_path / "runs", diversity={"columns": ["id"]})))
+    assert main(["profile", str(experiment), "--labels-only"]) == 0
+    shown = capsys.readouterr().out
+    assert "13 rows of 2 subsets counted" in shown and "0 rows left out" in shown
+    assert "0.69" in shown and "2.08" in shown
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_misused_command_exits_with_the_usage_code() -> None:
     assert main(["run"]) == 2
     assert main(["nonsense"]) == 2

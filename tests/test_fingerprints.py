@@ -31,7 +31,7 @@ def all_of(config: ExperimentConfig) -> dict[str, str]:
     return {
         "catalogue": fingerprints.of_catalogue(config, config.data, listing="files", version=1),
         "backbone": fingerprints.of_backbone(config, weights="w", source_listing="", version=1),
-        "profile": fingerprints.of_profile(config, data="data", backbone=None, version=1),
+        "profile": fingerprints.of_profile(config, data="data", files="files", backbone=None, version=1),
         "groups": fingerprints.of_groups(config, profile="p", version=1),
         "study": study,
         "search": fingerprints.of_search(config, study=study, version=1),
@@ -54,6 +54,7 @@ EVERYTHING = set(all_of(validate_experiment(experiment_dict("/data", "/runs"))))
         ({"data": {"deduplicate": "exact"}}, {"catalogue"}),
         ({"backbone": {"image_size": 64}}, {"catalogue", "backbone"}),
         ({"diversity": {"split": "all"}}, {"profile"}),
+        ({"diversity": {"columns": ["weather"]}}, {"profile"}),
         ({"grouping": {"num_groups": 3}}, {"groups"}),
         ({"search": {"num_samples": 9}}, {"search"}),
         ({"search": {"max_concurrent_trials": 1}}, set()),
@@ -78,3 +79,14 @@ def test_a_new_version_of_a_stage_makes_its_records_stale() -> None:
     config = validate_experiment(experiment_dict("/data", "/runs"))
     one, two = (fingerprints.of_groups(config, profile="p", version=version) for version in (1, 2))
     assert one != two
+
+
+@pytest.mark.parametrize(("columns", "is_stale"), [([], False), (["weather"], True)])
+def test_changed_files_with_the_same_samples_matter_where_columns_are_read_from_them(
+    columns: list[str], is_stale: bool
+) -> None:
+    config = validate_experiment(experiment_dict("/data", "/runs", diversity={"columns": columns}))
+    before, after = (
+        fingerprints.of_profile(config, data="data", files=files, backbone=None, version=1) for files in ("a", "b")
+    )
+    assert (before != after) == is_stale

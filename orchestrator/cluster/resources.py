@@ -46,6 +46,12 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def driver_memory() -> int:
+    """Give the bytes of memory that Ray counts on the driver's node; 0 where it counts none."""
+    here = ray.get_runtime_context().get_node_id()
+    return next((int(node["Resources"].get("memory", 0)) for node in ray.nodes() if node["NodeID"] == here), 0)
+
+
 def uses_gpu(train: TrainConfig, shape: ClusterShape) -> bool:
     """Resolve `train.use_gpu`: `auto` is yes when the cluster has a GPU.
 

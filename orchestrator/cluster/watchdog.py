@@ -110,13 +110,14 @@ def beside_driver() -> NodeAffinitySchedulingStrategy:
 def gather(
     submissions: Sequence[Callable[[], ray.ObjectRef[T]]],
     *,
-    progress: Any,
+    progress: Any = None,
     watchdog: Watchdog,
     limit: int | None = None,
 ) -> Iterator[tuple[int, T | Exception]]:
     """Submit remote calls, at most `limit` at a time, and give (index, result or error) as they finish.
 
-    Steps told to `progress` count as progress. An interruption cancels what still runs.
+    A result counts as progress, and so do steps told to `progress` where it is given. An interruption cancels what
+    still runs.
     """
     queue = list(enumerate(submissions))
     waiting: dict[ray.ObjectRef[T], int] = {}
@@ -146,6 +147,8 @@ def _result(reference: ray.ObjectRef[T]) -> T | Exception:
 
 
 def _steps(progress: Any, seen: int) -> int:
+    if progress is None:
+        return seen
     try:
         return int(ray.get(progress.steps.remote(), timeout=10))
     except GetTimeoutError:

@@ -14,6 +14,7 @@ from orchestrator.errors import WeightsError
 from orchestrator.finetune.backbones import Backbone, create_backbone
 from orchestrator.finetune.classifier import Classifier, new_classifier
 from orchestrator.finetune.contracts import NO_AUGMENTATION, TrainingSettings
+from orchestrator.finetune.folding import fold_batch_norms
 from orchestrator.finetune.weights import load_pretrained
 from orchestrator.records import BackboneSpec, PretrainedBackbone
 
@@ -68,6 +69,10 @@ class Workbench:
         """Give the pretrained backbone, loaded once for each process: do not change it."""
         return _pretrained(self.weights_uri, self.backbone.digest, self.backbone.spec.model_dump_json())
 
+    def feature_extractor(self) -> Backbone:
+        """Give the pretrained backbone as it is fastest to evaluate, made once for each process: never train it."""
+        return _folded(self.weights_uri, self.backbone.digest, self.backbone.spec.model_dump_json())
+
     def _random(self) -> Backbone:
         spec = self.backbone.spec
         with torch.random.fork_rng(devices=[]):
@@ -85,6 +90,12 @@ def _pretrained(weights_uri: str, digest: str, spec_json: str) -> Backbone:
             remedy="Remove backbone.json from the run directory to make it anew.",
         )
     return backbone
+
+
+@lru_cache(maxsize=2)
+def _folded(weights_uri: str, digest: str, spec_json: str) -> Backbone:
+    image_size = BackboneSpec.model_validate_json(spec_json).image_size
+    return fold_batch_norms(_pretrained(weights_uri, digest, spec_json), image_size)
 
 
 def resolve_precision(precision: Literal["fp32", "bf16", "auto"], device: str) -> Literal["fp32", "bf16"]:

@@ -86,6 +86,14 @@ def make_broken_rows(fragment: Fragment, error: str, *, with_image: bool) -> pa.
     return make_rows([fragment.files[0]] * count, list(rows), {}, errors=[error] * count, image=image)
 
 
+def positions_in(fragment: Fragment, rows: pa.Table) -> list[int]:
+    """Give the places of catalogue rows in the fragment that they are of."""
+    if fragment.format == "images":
+        place = {file: index for index, file in enumerate(fragment.files)}
+        return [place[file] for file in rows.column("file").to_pylist()]
+    return [row - fragment.first_row for row in rows.column("row").to_pylist()]
+
+
 def describe_failure(error: Exception) -> str:
     """Say in one line why a file cannot be read."""
     lines = str(error).strip().splitlines() or [type(error).__name__]

@@ -25,7 +25,7 @@ from orchestrator.data.fragments import (
 )
 from orchestrator.data.image_files import ImageRoot
 from orchestrator.data.listing import Listing
-from orchestrator.errors import ConfigError
+from orchestrator.errors import ConfigError, DataError
 
 PATHS_PER_FRAGMENT = 1024
 """The most image files that one fragment names; a row group that holds paths is cut into several."""
@@ -99,6 +99,33 @@ def read_row_group(
     except _READ_FAILURES as error:
         broken = make_broken_rows(fragment, describe_failure(error), with_image=with_image)
         return broken if rows is None else broken.take(pa.array(rows, pa.int64()))
+
+
+def read_text_columns(
+    fragment: Fragment, file_system: fs.FileSystem, root: str, columns: Sequence[str]
+) -> dict[str, pa.ChunkedArray]:
+    """Read these columns of a fragment alone, as texts or dictionaries of texts; a file may lack some of them.
+
+    Raises DataError saying why when the fragment cannot be read.
+    """
+    try:
+        with file_system.open_input_file(f"{root}/{fragment.files[0]}") as stream:
+            metadata = pq.read_metadata(stream)
+            known = sorted(set(columns) & set(metadata.schema.to_arrow_schema().names))
+            # What is stored as a dictionary stays one: its texts are then made once, not for every row.
+            reader = pq.ParquetFile(stream, metadata=metadata, pre_buffer=True, read_dictionary=known)
+            table = reader.read_row_group(fragment.row_group, columns=known, use_threads=False)
+            table = _rows_of(fragment, table, metadata)
+    except _READ_FAILURES as error:
+        raise DataError(describe_failure(error)) from error
+    return {name: _as_text_or_dictionary(table.column(name)) for name in known}
+
+
+def known_columns(listing: Listing, file_system: fs.FileSystem, root: str) -> set[str]:
+    """Give the columns that any of the files has."""
+    with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
+        footers = pool.map(lambda file: _read_footer(file_system, f"{root}/{file.path}", None), listing.files)
+    return {name for footer in footers for name in footer.schema.names}
 
 
 def _read_footer(file_system: fs.FileSystem, path: str, image: str | None) -> _Footer:
@@ -193,11 +220,16 @@ def _read_columns(
             wanted.add(image)
         # One task has one processor: threads of its own would take others'.
         table = reader.read_row_group(fragment.row_group, columns=sorted(wanted), use_threads=False)
-        earlier = (reader.metadata.row_group(index).num_rows for index in range(fragment.row_group or 0))
-        table = table.slice(fragment.first_row - sum(earlier), fragment.num_rows).select(sorted(wanted))
-    if table.num_rows != fragment.num_rows:
+        return _rows_of(fragment, table, reader.metadata).select(sorted(wanted))
+
+
+def _rows_of(fragment: Fragment, row_group: pa.Table, metadata: pq.FileMetaData) -> pa.Table:
+    """Cut a fragment's rows out of its row group. Raises LookupError when they are not there any more."""
+    earlier = sum(metadata.row_group(index).num_rows for index in range(fragment.row_group or 0))
+    rows = row_group.slice(fragment.first_row - earlier, fragment.num_rows)
+    if rows.num_rows != fragment.num_rows:
         raise LookupError("the file has changed since it was listed")
-    return table
+    return rows
 
 
 def _to_rows(
@@ -247,3 +279,8 @@ def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
         # Whole numbers beside missing ones often come as floats, the missing ones as not-a-number.
         column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
     return column.cast(pa.string())
+
+
+def _as_text_or_dictionary(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    is_encoded = pa.types.is_dictionary(column.type) and pa.types.is_string(column.type.value_type)
+    return column if is_encoded else _as_text(column)

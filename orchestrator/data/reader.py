@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from orchestrator import storage
 from orchestrator.config import DataConfig
 from orchestrator.data.decoding import decode_image, resize_image
+from orchestrator.data.fragments import positions_in
 from orchestrator.data.pixels import PixelCache
 from orchestrator.data.sources import Fragment, read_fragment
 from orchestrator.errors import DataError
@@ -66,12 +67,7 @@ class PixelReader:
     def read_contents(self, rows: pa.Table) -> list[bytes]:
         """Give the encoded images of catalogue rows of one fragment, in their order."""
         fragment = read_fragments(self.fragments_uri)[rows.column("fragment")[0].as_py()]
-        if fragment.format == "images":
-            place = {file: index for index, file in enumerate(fragment.files)}
-            positions = [place[file] for file in rows.column("file").to_pylist()]
-        else:
-            positions = [row - fragment.first_row for row in rows.column("row").to_pylist()]
-        table = read_fragment(fragment, self.data, with_image=True, rows=positions)
+        table = read_fragment(fragment, self.data, with_image=True, rows=positions_in(fragment, rows))
         contents: list[bytes | None] = table.column("image").to_pylist()
         for row, content in zip(table.select(["file", "row", "error"]).to_pylist(), contents, strict=True):
             if content is None:
@@ -104,8 +100,9 @@ def blocks_of(rows: pa.Table, max_rows: int) -> list[pa.Table]:
     """Cut catalogue rows into blocks of one fragment each, of at most `max_rows` rows, in a fixed order."""
     fragments = np.asarray(rows.column("fragment"))
     order = np.lexsort((np.asarray(rows.column("row")), fragments))
-    blocks = []
-    for fragment in np.unique(fragments):
-        members = order[fragments[order] == fragment]
-        blocks += [rows.take(pa.array(members[i : i + max_rows])) for i in range(0, len(members), max_rows)]
-    return blocks
+    borders = np.flatnonzero(np.diff(fragments[order])) + 1
+    return [
+        rows.take(pa.array(members[start : start + max_rows]))
+        for members in np.split(order, borders)
+        for start in range(0, len(members), max_rows)
+    ]

@@ -19,19 +19,15 @@ def shannon_entropy(counts: ArrayLike) -> float:
     return float(_row_entropies(np.asarray(counts)[np.newaxis])[0])
 
 
-def normalized_entropy(counts: ArrayLike, num_classes: int, entropy: float | None = None) -> float:
-    """Give H / ln K in [0, 1] of counts, K = `num_classes` of the whole label space; 0 when K is 1.
+def normalized_entropy(entropy: float, num_classes: int) -> float:
+    """Give H / ln K in [0, 1] of an entropy or an estimate of it, K = `num_classes` of the whole label space.
 
-    H is `entropy`, an estimate of it, by default that of the counts. Raises DataError when more than K counts are
-    positive.
+    0 when K is 1.
     """
-    occurring = int(np.count_nonzero(np.asarray(counts)))
-    if occurring > num_classes:
-        raise DataError(f"at most {num_classes} classes can occur in this label space", value=occurring)
     if num_classes <= 1:
         return 0.0
     # Even counts can exceed 1 by a rounding error, and an estimate by more.
-    return min(1.0, (shannon_entropy(counts) if entropy is None else entropy) / math.log(num_classes))
+    return min(1.0, entropy / math.log(num_classes))
 
 
 def effective_number(entropy: float) -> float:
@@ -47,14 +43,9 @@ def histogram_entropy(histograms: ArrayLike) -> NDArray[np.float64]:
     return _row_entropies(np.asarray(histograms))
 
 
-def require_counts(counts: NDArray[np.number]) -> None:
-    """Raise DataError for a negative count."""
+def _row_entropies(counts: NDArray[np.number]) -> NDArray[np.float64]:
     if (counts < 0).any():
         raise DataError("counts must not be negative", value=counts.min())
-
-
-def _row_entropies(counts: NDArray[np.number]) -> NDArray[np.float64]:
-    require_counts(counts)
     totals = counts.sum(axis=1, keepdims=True, dtype=np.float64)
     shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
     # abs makes 0.0 of -0.0, which would read oddly in a record.

@@ -18,6 +18,17 @@ SAMPLE_SIZE = 512
 MOST_EXACT_DIMENSIONS = 2048
 
 
+def held_bytes(sizes: NDArray[np.number], num_classes: NDArray[np.number], dimensions: int) -> NDArray[np.float64]:
+    """Give the bytes [s] that the moments of subsets of these sizes [s] and classes [s] come to hold.
+
+    Rows of float32 while there are few; beyond, the sums in float64 and the rows of the sample.
+    """
+    row_bytes = 4 * dimensions
+    summed = 8.0 * (dimensions + 1) * (dimensions + 1 + num_classes) + row_bytes * SAMPLE_SIZE
+    held: NDArray[np.float64] = np.where(sizes > max(dimensions + 1, SAMPLE_SIZE), summed, row_bytes * sizes)
+    return held
+
+
 def hash_ids(ids: Sequence[str]) -> NDArray[np.uint64]:
     """Hash identities to uint64 [n], the same everywhere: the lowest hashes are a random sample of the ids."""
     digests = b"".join(

@@ -1,28 +1,36 @@
-"""The profile of every subset, made from partial profiles."""
+"""The profile of every subset, made from counts of its labels and partial profiles of its images."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import pyarrow as pa
+from threadpoolctl import threadpool_limits
+
 from orchestrator.config import EntropyEstimator
+from orchestrator.diversity.category_counts import COUNT, SUBSET
 from orchestrator.diversity.entropy import effective_number, normalized_entropy
 from orchestrator.diversity.estimators import (
     NORMAL_95,
-    entropy_interval,
-    estimate_entropy,
-    imbalance_ratio,
+    entropy_intervals,
+    estimate_entropies,
+    imbalance_ratios,
 )
 from orchestrator.diversity.features import SAMPLE_SIZE
 from orchestrator.diversity.statistics import PartialProfile, SubsetStatistics, merge_partials
+from orchestrator.diversity.subset_counts import SubsetCounts
 from orchestrator.diversity.transferability import fisher_ratio, h_score, log_evidence
-from orchestrator.diversity.vendi import on_own_axes, rarefied_interval, rarefied_scores
+from orchestrator.diversity.vendi import rarefied_interval, rarefied_scores
 from orchestrator.errors import DataError
 from orchestrator.records import Profile, SubsetProfile
 
+LABEL = "label"
 _ORDERS = {"1": 1.0, "2": 2.0, "inf": math.inf}
 
 
@@ -30,9 +38,10 @@ _ORDERS = {"1": 1.0, "2": 2.0, "inf": math.inf}
 class ProfileSettings:
     """Say what is measured of merged statistics.
 
-    `num_labels` is the size of the whole label space. Measures of labels are always taken, the others where
-    `measures` name them. Feature diversity is compared at `rarefied_to` images; without it, at the size of the smallest
-    subset with `min_images` images or more (of all subsets, where none has), at most 512.
+    `num_labels` is the size of the whole label space, `attributes` name what is counted beside labels. Measures of
+    labels are always taken, the others where `measures` name them. Feature diversity is compared at `rarefied_to`
+    images; without it, at the size of the smallest subset with `min_images` images or more (of all subsets, where none
+    has), at most 512.
     """
 
     num_labels: int
@@ -42,23 +51,39 @@ class ProfileSettings:
     seed: int
     entropy_estimator: EntropyEstimator = "plug_in"
     rarefied_to: int | None = None
+    attributes: Sequence[str] = ()
 
 
-def finish(partials: Iterable[PartialProfile], settings: ProfileSettings) -> Profile:
-    """Merge partial profiles, in whatever order they arrive, and measure every subset.
+def finish(
+    labels: pa.Table,
+    partials: Iterable[PartialProfile],
+    settings: ProfileSettings,
+    *,
+    attributes: pa.Table | None = None,
+) -> Profile:
+    """Measure every subset: from the counts of its labels and attributes, and from partial profiles of its images.
 
-    Raises DataError when a measure does not cover all images of a subset.
+    `labels` counts the column label, `attributes` a column for each of the settings', as `count_rows` does; the partial
+    profiles are merged in whatever order they arrive, and are none where no measure opens images. Raises DataError
+    when a measure does not cover all images of a subset, or more labels occur than the label space has.
     """
+    counted = SubsetCounts.of(labels, [LABEL])
+    _check_label_space(counted, settings.num_labels)
     merged = merge_partials(partials)
-    _check_coverage(merged, settings.measures)
+    sizes = [int(total) for total in counted.rows.totals]
+    _check_coverage(dict(zip(counted.subsets, sizes, strict=True)), merged, settings.measures)
     rarefied_to = None
     if "feature_diversity" in settings.measures:
-        sizes = [part.num_images for part in merged.values()]
         rarefied_to = settings.rarefied_to or rarefaction_size(sizes, settings.min_images)
+    of_images = _image_measures(merged, settings, rarefied_to)
+    of_attributes = {} if attributes is None else _attribute_measures(attributes, settings)
     return Profile(
         split=settings.split,
         rarefied_to=rarefied_to,
-        subsets=[_measure(subset, statistics, settings, rarefied_to) for subset, statistics in merged.items()],
+        subsets=[
+            SubsetProfile(subset=subset, **of_labels, **of_attributes.get(subset, {}), **of_images.get(subset, {}))
+            for subset, of_labels in zip(counted.subsets, _label_measures(counted, settings), strict=True)
+        ],
     )
 
 
@@ -74,25 +99,63 @@ def rarefaction_size(sizes: Sequence[int], min_images: int) -> int | None:
     return min(min(large or sizes), SAMPLE_SIZE)
 
 
-def _measure(
-    subset: str, statistics: SubsetStatistics, settings: ProfileSettings, rarefied_to: int | None
-) -> SubsetProfile:
-    label_counts = dict(sorted(statistics.label_counts.items()))
-    counts = list(label_counts.values())
-    entropy = estimate_entropy(counts, settings.entropy_estimator)
-    return SubsetProfile(
-        subset=subset,
-        num_images=statistics.num_images,
-        num_classes=len(counts),
-        label_counts=label_counts,
-        label_entropy=entropy,
-        label_entropy_interval=entropy_interval(counts, settings.entropy_estimator, num_classes=settings.num_labels),
-        normalized_label_entropy=normalized_entropy(counts, settings.num_labels, entropy),
-        effective_classes=effective_number(entropy),
-        imbalance_ratio=imbalance_ratio(counts),
-        **(_pixel_measures(statistics) if "pixel_entropy" in settings.measures else {}),
-        **({} if rarefied_to is None else _feature_measures(subset, statistics, settings, rarefied_to)),
-    )
+def _label_measures(counted: SubsetCounts, settings: ProfileSettings) -> Iterator[dict[str, Any]]:
+    rows = counted.rows
+    lows, highs = entropy_intervals(rows, settings.entropy_estimator, num_classes=settings.num_labels)
+    for label_counts, total, entropy, low, high, ratio in zip(
+        counted.by_subset(),
+        rows.totals.tolist(),
+        estimate_entropies(rows, settings.entropy_estimator).tolist(),
+        lows.tolist(),
+        highs.tolist(),
+        imbalance_ratios(rows).tolist(),
+        strict=True,
+    ):
+        yield {
+            "num_images": int(total),
+            "num_classes": len(label_counts),
+            "label_counts": label_counts,
+            "label_entropy": entropy,
+            "label_entropy_interval": (low, high),
+            "normalized_label_entropy": normalized_entropy(entropy, settings.num_labels),
+            "effective_classes": effective_number(entropy),
+            "imbalance_ratio": ratio,
+        }
+
+
+def _attribute_measures(attributes: pa.Table, settings: ProfileSettings) -> dict[str, dict[str, Any]]:
+    """Give the entropies of every subset's attributes, each alone and all together."""
+    columns = [name for name in attributes.column_names if name not in (SUBSET, COUNT)]
+    joint = SubsetCounts.of(attributes, columns)
+    alone = {
+        name: estimate_entropies(SubsetCounts.of(attributes, [column]).rows, settings.entropy_estimator).tolist()
+        for name, column in zip(settings.attributes, columns, strict=True)
+    }
+    together = estimate_entropies(joint.rows, settings.entropy_estimator).tolist()
+    return {
+        subset: {
+            "attribute_entropies": {name: entropies[index] for name, entropies in alone.items()},
+            "joint_attribute_entropy": together[index],
+        }
+        for index, subset in enumerate(joint.subsets)
+    }
+
+
+def _image_measures(
+    merged: Mapping[str, SubsetStatistics], settings: ProfileSettings, rarefied_to: int | None
+) -> dict[str, dict[str, Any]]:
+    """Measure subsets side by side: each needs a hundred eigenvalue problems that leave other processors idle."""
+
+    def measure(subset: str) -> dict[str, Any]:
+        return {
+            **(_pixel_measures(merged[subset]) if "pixel_entropy" in settings.measures else {}),
+            **({} if rarefied_to is None else _feature_measures(subset, merged[subset], settings, rarefied_to)),
+        }
+
+    if rarefied_to is None:
+        return {subset: measure(subset) for subset in merged}
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
+        return dict(zip(merged, pool.map(measure, merged), strict=True))
 
 
 def _pixel_measures(statistics: SubsetStatistics) -> dict[str, Any]:
@@ -106,8 +169,7 @@ def _pixel_measures(statistics: SubsetStatistics) -> dict[str, Any]:
 def _feature_measures(
     subset: str, statistics: SubsetStatistics, settings: ProfileSettings, rarefied_to: int
 ) -> dict[str, Any]:
-    # A hundred resamples follow, of whose products every coordinate is a part.
-    sample, seed = on_own_axes(statistics.features.sample()), _subset_seed(settings.seed, subset)
+    sample, seed = statistics.features.sample(), _subset_seed(settings.seed, subset)
     rarefied = dict(zip(_ORDERS, rarefied_scores(sample, rarefied_to, list(_ORDERS.values()), seed=seed), strict=True))
     score = rarefied.pop("1")
     sums = statistics.features.sums_on_own_axes()
@@ -130,15 +192,20 @@ def _subset_seed(seed: int, subset: str) -> int:
     return int.from_bytes(hashlib.blake2b(f"{seed} {subset}".encode(), digest_size=8).digest(), "big")
 
 
-def _check_coverage(merged: Mapping[str, SubsetStatistics], measures: Sequence[str]) -> None:
-    for subset, statistics in merged.items():
+def _check_label_space(counted: SubsetCounts, num_labels: int) -> None:
+    if counted.num_categories > num_labels:
+        raise DataError(f"at most {num_labels} labels can occur in this label space", value=counted.num_categories)
+
+
+def _check_coverage(sizes: Mapping[str, int], merged: Mapping[str, SubsetStatistics], measures: Sequence[str]) -> None:
+    if not {"pixel_entropy", "feature_diversity"} & set(measures):
+        return
+    for subset, num_images in sizes.items():
+        statistics = merged.get(subset, SubsetStatistics())
         measured = {
             "pixel_entropy": statistics.num_histograms,
             "feature_diversity": statistics.features.num_images,
         }
-        for measure, num_images in measured.items():
-            if measure in measures and (num_images != statistics.num_images or num_images == 0):
-                raise DataError(
-                    f"{measure} of subset {subset} must cover its {statistics.num_images} images",
-                    value=num_images,
-                )
+        for measure, covered in measured.items():
+            if measure in measures and covered != num_images:
+                raise DataError(f"{measure} of subset {subset} must cover its {num_images} images", value=covered)

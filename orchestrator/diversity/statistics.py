@@ -1,10 +1,9 @@
-"""Statistics of subsets that parallel tasks take from their share of the images, and their exact merging."""
+"""Statistics of subsets that parallel tasks take from the images they open, and their exact merging."""
 
 from __future__ import annotations
 
 import io
 import math
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -19,26 +18,19 @@ from orchestrator.errors import DataError
 class SubsetStatistics:
     """Sum up some images of one subset.
 
-    `label_counts` count labels; `pixel_entropy_sum` adds the histogram entropies in nats of
-    `num_histograms` images, `pixel_entropy_squares` their squares; `features` hold the moments of their features.
+    `pixel_entropy_sum` adds the histogram entropies in nats of `num_histograms` images, `pixel_entropy_squares` their
+    squares; `features` hold the moments of their features.
     """
 
     def __init__(self) -> None:
         """Start without images."""
-        self.label_counts: Counter[str] = Counter()
         self.num_histograms = 0
         self.pixel_entropy_sum = 0.0
         self.pixel_entropy_squares = 0.0
         self.features = FeatureMoments()
 
-    @property
-    def num_images(self) -> int:
-        """Count the labelled images."""
-        return self.label_counts.total()
-
     def merge(self, other: SubsetStatistics) -> None:
         """Add the images of another summary, which stays as it is."""
-        self.label_counts.update(other.label_counts)
         self.num_histograms += other.num_histograms
         self.pixel_entropy_sum += other.pixel_entropy_sum
         self.pixel_entropy_squares += other.pixel_entropy_squares
@@ -84,24 +76,21 @@ class PartialProfile:
     ) -> PartialProfile:
         """Sum up a block of images, each with its subset, label and identity, and what opening them gave."""
         partial = cls(key=key)
-        subset_of = np.asarray(subsets)
-        for subset in sorted(set(subsets)):
-            members = np.flatnonzero(subset_of == subset).tolist()
-            partial.add_labels(subset, [labels[index] for index in members])
+        names, subset_of = np.unique(np.asarray(subsets, dtype=str), return_inverse=True)
+        borders = np.cumsum(np.bincount(subset_of, minlength=len(names)))[:-1]
+        for subset, members in zip(
+            names.tolist(), np.split(np.argsort(subset_of, kind="stable"), borders), strict=True
+        ):
             if images.pixel_entropies is not None:
                 partial.add_pixel_entropies(subset, images.pixel_entropies[members])
             if images.features is not None:
                 partial.add_features(
                     subset,
                     images.features[members],
-                    [ids[index] for index in members],
-                    [labels[index] for index in members],
+                    [ids[index] for index in members.tolist()],
+                    [labels[index] for index in members.tolist()],
                 )
         return partial
-
-    def add_labels(self, subset: str, labels: Sequence[str]) -> None:
-        """Count the labels of images, one for each image."""
-        self._of(subset).label_counts.update(labels)
 
     def add_histograms(self, subset: str, histograms: NDArray[np.int64]) -> None:
         """Add luminance histograms [n, 256] of images."""

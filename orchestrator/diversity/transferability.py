@@ -55,7 +55,7 @@ def h_score(sums: FeatureSums) -> float:
     if not kept.any():
         return 0.0
     axes = axes[:, kept]
-    between = np.einsum("ij,ik,kj->j", axes, sums.between_classes(), axes)
+    between = (axes * (sums.between_classes() @ axes)).sum(axis=0)
     return float((between / variances[kept]).sum())
 
 

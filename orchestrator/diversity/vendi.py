@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,11 +23,23 @@ def unit_directions(features: NDArray[np.floating]) -> NDArray[np.float64]:
     A zero vector has no direction of its own: all of them get the last coordinate, 0 for every other vector. So
     they count as equal to each other and as unlike the rest.
     """
-    exact = features.astype(np.float64)
-    largest = np.abs(exact).max(axis=1, initial=0.0, keepdims=True)
+    exact = np.asarray(features, dtype=np.float64)
+    with np.errstate(over="ignore"):
+        squares = np.einsum("ij,ij->i", exact, exact)
+    directions = np.empty((exact.shape[0], exact.shape[1] + 1))
+    # Squares of tiny or huge entries cannot be represented: their rows are divided by the largest entry first.
+    is_extreme = ~((squares > 1e-200) & (squares < 1e200))
+    np.divide(exact, np.sqrt(np.where(is_extreme, 1.0, squares))[:, None], out=directions[:, :-1])
+    directions[:, -1] = 0.0
+    if is_extreme.any():
+        directions[is_extreme] = _scaled_directions(exact[is_extreme])
+    return directions
+
+
+def _scaled_directions(features: NDArray[np.float64]) -> NDArray[np.float64]:
+    largest = np.abs(features).max(axis=1, initial=0.0, keepdims=True)
     is_zero = largest == 0.0
-    # Dividing by the largest entry first keeps squares of tiny or huge entries representable.
-    scaled = exact / np.where(is_zero, 1.0, largest)
+    scaled = features / np.where(is_zero, 1.0, largest)
     lengths = np.linalg.norm(scaled, axis=1, keepdims=True)
     return np.hstack([scaled / np.where(is_zero, 1.0, lengths), is_zero.astype(np.float64)])
 
@@ -92,11 +104,11 @@ def rarefied_scores(
     """
     if len(directions) <= num_images:
         return vendi_scores(similarity_matrix(directions), orders)
-    scores = []
+    scores, similarities, weights = [], _similarities(directions), np.ones(num_images)
     for repeat in range(repeats):
         generator = np.random.default_rng([seed, repeat])
         chosen = generator.choice(len(directions), size=num_images, replace=False)
-        scores.append(vendi_scores(similarity_matrix(directions[chosen]), orders))
+        scores.append(vendi_scores(similarities(chosen, weights), orders))
     return [math.fsum(column) / repeats for column in zip(*scores, strict=True)]
 
 
@@ -115,11 +127,32 @@ def rarefied_interval(
     asymptotically normal distribution", 1948). Repeated images lower all resamples alike: only their spread is used.
     """
     taken = min(len(directions), num_images)
-    logarithms = []
+    logarithms, similarities = [], _similarities(directions)
     for repeat in range(repeats):
         generator = np.random.default_rng([seed, repeat, taken])
-        chosen = directions[generator.integers(0, len(directions), size=taken)]
-        logarithms.append(math.log(vendi_score(similarity_matrix(chosen))))
+        # Equal images have the eigenvalues of one that weighs as much: a third fewer rows, and less than half the time.
+        chosen, weights = np.unique(generator.integers(0, len(directions), size=taken), return_counts=True)
+        logarithms.append(math.log(vendi_score(similarities(chosen, weights.astype(np.float64)))))
     deviation = float(np.std(logarithms, ddof=1)) * math.sqrt(taken / len(directions))
     reach = math.exp(NORMAL_95 * deviation)
     return max(1.0, score / reach), min(float(taken), score * reach)
+
+
+def _similarities(
+    directions: NDArray[np.float64],
+) -> Callable[[NDArray[np.int64], NDArray[np.float64]], NDArray[np.float64]]:
+    """Give what makes the similarity matrix of some of the directions [n, d], by their places and weights.
+
+    Where it has a row for each of them, their inner products are those of all, computed once.
+    """
+    num_images, dimensions = directions.shape
+    products = directions @ directions.T if num_images <= dimensions else None
+
+    def similarity_of(chosen: NDArray[np.int64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        lengths = np.sqrt(weights / weights.sum())
+        if products is None:
+            return similarity_matrix(directions[chosen] * lengths[:, None]) * len(chosen)
+        matrix: NDArray[np.float64] = products[np.ix_(chosen, chosen)] * np.outer(lengths, lengths)
+        return matrix
+
+    return similarity_of

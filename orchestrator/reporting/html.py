@@ -91,6 +91,7 @@ def render_html(report: Report) -> str:
             num_trials=sum(len(search.trials) for search in report.searches),
             num_failed=len(failed),
             total_seconds=sum(cost.seconds for cost in report.costs),
+            attributes=report.profile.attributes,
             has_pixel_entropy=any(found.pixel_entropy is not None for found in report.profile.subsets),
             has_feature_diversity=any(found.feature_diversity is not None for found in report.profile.subsets),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -39,7 +40,7 @@ from orchestrator.reporting.wording import (
 )
 
 MOST_SUBSETS = 3
-MOST_CATALOGUE_ROWS = 60
+MOST_SUBSET_ROWS = 60
 # Only names may be broken over lines: their length is the data's.
 _NAMES = ("Subset", "Subsets", "Group", "")
 _STYLES = {"better": "green", "worse": "red", "unclear": "dim", "unknown": "dim"}
@@ -49,23 +50,26 @@ def catalogue_table(catalogue: Catalogue) -> Table:
     """Show the images of every subset by split, and what was left out; very many subsets are cut short."""
     has_copies = catalogue.num_copies_left_out > 0
     table = _table("Subset", "Train", "Val", "Test", "Quarantined", *["Copies"] * has_copies, numbers_from=1)
-    for found in catalogue.subsets[:MOST_CATALOGUE_ROWS]:
+    for found in catalogue.subsets[:MOST_SUBSET_ROWS]:
         counts = [found.train, found.val, found.test, found.quarantined, *[found.copies_left_out] * has_copies]
         table.add_row(_name(found.subset), *map(count, counts))
-    hidden = len(catalogue.subsets) - MOST_CATALOGUE_ROWS
-    if hidden > 0:
-        table.add_row(f"and {hidden} more")
+    _say_what_is_hidden(table, len(catalogue.subsets))
     return table
 
 
 def profile_table(profile: Profile) -> Table:
-    """Show the diversity of every subset; measures that no subset has are left out."""
+    """Show the diversity of every subset; measures that no subset has are left out, very many subsets cut short."""
+    attributes = profile.attributes
     has_pixels = any(found.pixel_entropy is not None for found in profile.subsets)
     has_features = any(found.feature_diversity is not None for found in profile.subsets)
+    named = [*attributes, "Joint"] if len(attributes) > 1 else attributes
     optional = ["Pixel\nentropy"] * has_pixels + ["Feature\ndiversity"] * has_features
+    optional += [f"{escape(name)}\nentropy" for name in named]
     table = _table("Subset", "Images", "Classes", "Label\nentropy", "Effective\nclasses", *optional, numbers_from=1)
-    for found in profile.subsets:
+    for found in profile.subsets[:MOST_SUBSET_ROWS]:
         measured = [number(found.pixel_entropy)] * has_pixels + [number(found.feature_diversity, 1)] * has_features
+        measured += [number(found.attribute_entropies.get(name)) for name in attributes]
+        measured += [number(found.joint_attribute_entropy)] * (len(attributes) > 1)
         table.add_row(
             _name(found.subset),
             count(found.num_images),
@@ -74,6 +78,7 @@ def profile_table(profile: Profile) -> Table:
             number(found.effective_classes, 1),
             *measured,
         )
+    _say_what_is_hidden(table, len(profile.subsets))
     return table
 
 
@@ -193,6 +198,11 @@ def costs_table(costs: Sequence[StageCost]) -> Table:
     table.add_section()
     table.add_row("all", duration(sum(cost.seconds for cost in costs)), count(trials) if trials else "")
     return table
+
+
+def _say_what_is_hidden(table: Table, num_subsets: int) -> None:
+    if num_subsets > MOST_SUBSET_ROWS:
+        table.add_row(f"and {num_subsets - MOST_SUBSET_ROWS:,} more")
 
 
 def _table(*titles: str, numbers_from: int | None = None) -> Table:

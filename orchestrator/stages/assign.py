@@ -103,6 +103,7 @@ def _profile(
     fingerprint = fingerprints.of_later_profile(
         context.config,
         data=catalogue.data_fingerprint,
+        files=catalogue.fingerprint,
         backbone=context.backbone if has_features else None,
         groups=context.groups.fingerprint,
         version=PROFILE_VERSION,
@@ -113,6 +114,7 @@ def _profile(
         settings = replace(
             plan.settings,
             measures=measures,
+            attributes=(),
             num_labels=len(_labels(context.table) | _labels(samples)),
             rarefied_to=context.profile.rarefied_to,
         )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -16,13 +18,16 @@ from scipy.stats import entropy
 from tiny_experiments import SUBSETS
 
 from orchestrator.cluster.ingest import IngestPlan, make_catalogue, pixel_reader, read_samples
-from orchestrator.cluster.profiling import ProfilePlan, make_profile, sampled
+from orchestrator.cluster.profiling import ProfilePlan, make_profile, require_room, sampled
 from orchestrator.cluster.workers import Workbench
 from orchestrator.config import DataConfig
 from orchestrator.data.catalogue import SampleTable
+from orchestrator.data.identity import stable_fraction
 from orchestrator.data.reader import PixelReader
+from orchestrator.diversity.category_counts import count_rows
 from orchestrator.diversity.profiling import ProfileSettings
-from orchestrator.errors import ConfigError, DataError
+from orchestrator.diversity.subset_counts import SubsetCounts
+from orchestrator.errors import ConfigError, DataError, ResourceError
 from orchestrator.finetune.weights import load_pretrained
 from orchestrator.records import BackboneSpec, PretrainedBackbone
 
@@ -46,10 +51,13 @@ def plan(
     split: Literal["train", "all"] = "all",
     sample_per_subset: int | None = None,
     partials_uri: str | None = None,
+    attributes: Sequence[str] = (),
 ) -> ProfilePlan:
     return ProfilePlan(
         partials_uri=partials_uri,
-        settings=ProfileSettings(num_labels=4, measures=measures, split=split, min_images=0, seed=0),
+        settings=ProfileSettings(
+            num_labels=4, measures=measures, split=split, min_images=0, seed=0, attributes=attributes
+        ),
         sample_per_subset=sample_per_subset,
         stall_timeout_s=60,
     )
@@ -104,6 +112,51 @@ def test_a_sample_takes_that_many_of_each_subset_and_is_part_of_a_larger_one(tin
         for count in (9, 12)
     )
     assert nine < twelve
+
+
+def test_a_sample_is_of_the_lowest_hashes_in_every_subset() -> None:
+    ids, subsets = [f"image-{index}" for index in range(60)], ["abc"[index % 3] for index in range(60)]
+    table = pa.table({"id": ids, "subset": subsets})
+    positions = np.arange(50, dtype=np.int64)
+    found = sampled(table, positions, plan("label_entropy", sample_per_subset=4))
+    expected = [
+        sorted((i for i in range(50) if subsets[i] == name), key=lambda i: stable_fraction(ids[i], 0))[:4]
+        for name in "abc"
+    ]
+    assert found.tolist() == sorted(index for kept in expected for index in kept)
+
+
+def test_subsets_whose_features_would_not_fit_the_driver_are_refused_before_the_pass() -> None:
+    rows = {"subset": np.repeat([f"site-{index}" for index in range(1000)], 2).tolist(), "label": ["cat", "dog"] * 1000}
+    counted = SubsetCounts.of(count_rows(pa.table(rows)), ["label"])
+    require_room(counted, 1280, memory=2 * 2000 * 1280 * 4)
+    with pytest.raises(ResourceError, match=r"1,000 subsets, of 1,280 dimensions.*Set or lower diversity.sample"):
+        require_room(counted, 1280, memory=2 * 2000 * 1280 * 4 - 2)
+
+
+def weathered(directory: Path) -> Path:
+    """Write shards with a column of weathers beside the tiny data's, one of them missing in each shard."""
+    data = write_parquet_shards(directory, subsets=SUBSETS, num_shards=3)
+    for path in data.glob("*.parquet"):
+        table = pq.read_table(path)
+        weather = [None, *(["sun", "rain", "snow"][index % 3] for index in range(table.num_rows - 1))]
+        pq.write_table(table.append_column("weather", pa.array(weather)), path)
+    return data
+
+
+def test_attributes_are_counted_over_the_rows_that_are_measured(tmp_path: Path) -> None:
+    data = weathered(tmp_path / "data")
+    samples, reader = ingest(data, tmp_path / "run")
+    settings = plan("label_entropy", split="train", attributes=["weather", "label"])
+    profile = make_profile(samples, reader, None, settings, fingerprint="p")
+    rows = {row["id"]: row for row in pq.read_table(data).to_pylist()}
+    for subset in profile.subsets:
+        trained = samples.table.take(samples.where(subsets=[subset.subset], split="train")).column("id").to_pylist()
+        weathers = Counter(rows[name]["weather"] for name in trained)
+        joint = Counter((rows[name]["weather"], rows[name]["label"]) for name in trained)
+        assert subset.attribute_entropies["weather"] == pytest.approx(entropy(list(weathers.values())), abs=1e-12)
+        assert subset.attribute_entropies["label"] == pytest.approx(subset.label_entropy, abs=1e-12)
+        assert subset.joint_attribute_entropy == pytest.approx(entropy(list(joint.values())), abs=1e-12)
 
 
 def test_data_without_a_usable_sample_says_why(tmp_path: Path) -> None:

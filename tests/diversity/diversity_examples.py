@@ -2,8 +2,10 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
+from orchestrator.diversity.category_counts import count_rows, merge_counts
 from orchestrator.diversity.statistics import PartialProfile
 from orchestrator.records import Profile, SubsetProfile
 
@@ -19,23 +21,35 @@ def identities(num_images: int, prefix: str = "image") -> list[str]:
     return [f"{prefix}-{index}" for index in range(num_images)]
 
 
-def random_partials(
+def label_table(**labels: Sequence[str]) -> pa.Table:
+    """Count the labels of subsets, one label an image."""
+    rows = [{"subset": subset, "label": label} for subset, names in labels.items() for label in names]
+    schema = pa.schema([("subset", pa.string()), ("label", pa.string())])
+    return count_rows(pa.Table.from_pylist(rows, schema))
+
+
+def random_parts(
     num_partials: int, seed: int = 0, images_each: int = 7, dimensions: int = 5
-) -> list[PartialProfile]:
-    """Make partial profiles of the subsets a, b and c with every statistic."""
+) -> tuple[pa.Table, list[PartialProfile]]:
+    """Make the label counts and partial profiles of the subsets a, b and c with every statistic."""
     rng = np.random.default_rng(seed)
-    partials = []
+    counts, partials = [], []
     for key in range(num_partials):
         partial = PartialProfile(key=key)
         for subset in rng.permutation(["a", "b", "c"])[: rng.integers(1, 4)]:
             count = int(rng.integers(1, images_each + 1))
             labels = rng.choice(["cat", "dog", "fox"], size=count).tolist()
-            partial.add_labels(subset, labels)
+            counts.append(label_table(**{str(subset): labels}))
             partial.add_histograms(subset, rng.integers(0, 50, size=(count, 256)))
             features = rng.normal(size=(count, dimensions)).astype(np.float32)
             partial.add_features(subset, features, identities(count, f"{subset}-{key}"), labels)
         partials.append(partial)
-    return partials
+    return merge_counts([label_table(), *counts]), partials
+
+
+def random_partials(num_partials: int, seed: int = 0) -> list[PartialProfile]:
+    """Make partial profiles of the subsets a, b and c with every statistic."""
+    return random_parts(num_partials, seed)[1]
 
 
 def a_profile(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -12,20 +13,55 @@ from hypothesis import strategies as st
 from orchestrator.config import EntropyEstimator
 from orchestrator.diversity.entropy import shannon_entropy
 from orchestrator.diversity.estimators import (
-    entropy_deviation,
-    entropy_interval,
-    estimate_entropy,
-    imbalance_ratio,
+    entropy_deviations,
+    entropy_intervals,
+    estimate_entropies,
+    imbalance_ratios,
 )
+from orchestrator.diversity.subset_counts import CountRows
 from orchestrator.errors import DataError
 
-COUNTS = st.lists(st.integers(0, 1000), min_size=1, max_size=20)
+ESTIMATORS: list[EntropyEstimator] = ["plug_in", "miller_madow", "chao_shen"]
+COUNTS = st.lists(st.integers(1, 1000), min_size=1, max_size=20)
 SOURCE = np.array([0.4, 0.2, 0.1, 0.1, 0.05, 0.05, 0.04, 0.03, 0.02, 0.01])
 ENTROPY = float(-(SOURCE * np.log(SOURCE)).sum())
 
 
 def draw(num_images: int, repeats: int = 2000) -> np.ndarray:
     return np.random.default_rng(0).multinomial(num_images, SOURCE, size=repeats)
+
+
+def rows_of(*subsets: Sequence[int]) -> CountRows:
+    """Put the positive counts of several subsets one after the other."""
+    positive = [[count for count in counts if count] for counts in subsets]
+    starts = np.cumsum([0, *(len(counts) for counts in positive)])[:-1]
+    return CountRows(np.array([count for counts in positive for count in counts], dtype=np.int64), starts)
+
+
+def estimate_entropy(counts: Sequence[int], estimator: EntropyEstimator = "plug_in") -> float:
+    return float(estimate_entropies(rows_of(counts), estimator)[0])
+
+
+def entropy_deviation(counts: Sequence[int]) -> float:
+    return float(entropy_deviations(rows_of(counts))[0])
+
+
+def entropy_interval(
+    counts: Sequence[int], estimator: EntropyEstimator = "plug_in", *, num_classes: int
+) -> tuple[float, float]:
+    lows, highs = entropy_intervals(rows_of(counts), estimator, num_classes=num_classes)
+    return float(lows[0]), float(highs[0])
+
+
+@given(st.lists(COUNTS, min_size=1, max_size=6), st.sampled_from(ESTIMATORS))
+def test_subsets_beside_it_do_not_change_a_subsets_bits(subsets: list[list[int]], estimator: EntropyEstimator) -> None:
+    together, alone = rows_of(*subsets), [rows_of(counts) for counts in subsets]
+    assert estimate_entropies(together, estimator).tolist() == [estimate_entropies(r, estimator)[0] for r in alone]
+    lows, highs = entropy_intervals(together, estimator, num_classes=20)
+    assert [*zip(lows, highs, strict=True)] == [
+        (low[0], high[0]) for low, high in (entropy_intervals(r, estimator, num_classes=20) for r in alone)
+    ]
+    assert imbalance_ratios(together).tolist() == [imbalance_ratios(r)[0] for r in alone]
 
 
 @given(COUNTS)
@@ -44,8 +80,8 @@ def test_chao_shen_as_computed_by_hand() -> None:
     assert estimate_entropy([3, 1], "chao_shen") == pytest.approx(expected, abs=1e-12)
 
 
-@pytest.mark.parametrize("estimator", ["plug_in", "miller_madow", "chao_shen"])
-@pytest.mark.parametrize("counts", [[], [0], [7], [1], [1, 1], [1, 1, 1], [2, 2], [10**9, 10**9]])
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("counts", [[7], [1], [1, 1], [1, 1, 1], [2, 2], [10**9, 10**9]])
 def test_every_estimate_is_a_number_of_nats(counts: list[int], estimator: EntropyEstimator) -> None:
     found = estimate_entropy(counts, estimator)
     assert math.isfinite(found) and found >= 0.0
@@ -77,7 +113,7 @@ def test_the_deviation_is_that_of_simulated_samples(num_images: int) -> None:
 
 def test_even_counts_have_a_deviation_too() -> None:
     assert entropy_deviation([5, 5]) == pytest.approx(math.sqrt(1 / 200))
-    assert entropy_deviation([5]) == entropy_deviation([]) == 0.0
+    assert entropy_deviation([5]) == 0.0
 
 
 @pytest.mark.parametrize("num_images", [50, 500])
@@ -94,10 +130,14 @@ def test_an_interval_stays_where_entropies_are(counts: list[int], estimator: Ent
 
 
 def test_imbalance_compares_the_classes_that_occur() -> None:
-    assert imbalance_ratio([30, 0, 10, 15]) == 3.0
-    assert imbalance_ratio([4]) == imbalance_ratio([]) == 1.0
+    assert imbalance_ratios(rows_of([30, 10, 15], [4])).tolist() == [3.0, 1.0]
 
 
-def test_negative_counts_are_refused() -> None:
-    with pytest.raises(DataError, match="must not be negative, got -1"):
-        estimate_entropy([2, -1])
+def test_no_subsets_have_no_entropies() -> None:
+    assert estimate_entropies(rows_of()).size == imbalance_ratios(rows_of()).size == 0
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_counts_that_are_not_positive_are_refused(count: int) -> None:
+    with pytest.raises(DataError, match=f"must be positive, got {count}"):
+        CountRows(np.array([2, count]), np.array([0]))

@@ -1,13 +1,16 @@
 import math
+from collections.abc import Sequence
 
 import numpy as np
+import pyarrow as pa
 import pytest
-from diversity_examples import brute_force_vendi, identities, random_partials
+from diversity_examples import brute_force_vendi, identities, label_table, random_parts
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
 from orchestrator.config import DiversityMeasure, EntropyEstimator
+from orchestrator.diversity.category_counts import count_rows, merge_counts
 from orchestrator.diversity.features import SAMPLE_SIZE
 from orchestrator.diversity.profiling import ProfileSettings, finish, rarefaction_size
 from orchestrator.diversity.statistics import PartialProfile
@@ -18,12 +21,14 @@ EVERY_MEASURE: list[DiversityMeasure] = ["label_entropy", "pixel_entropy", "feat
 
 
 def finished(
-    partials: list[PartialProfile],
+    labels: pa.Table,
+    partials: Sequence[PartialProfile] = (),
     measures: list[DiversityMeasure] = EVERY_MEASURE,
     num_labels: int = 4,
     min_images: int = 0,
     seed: int = 9,
     estimator: EntropyEstimator = "plug_in",
+    attributes: dict[str, Sequence[str]] | None = None,
 ) -> Profile:
     settings = ProfileSettings(
         num_labels=num_labels,
@@ -32,29 +37,31 @@ def finished(
         min_images=min_images,
         seed=seed,
         entropy_estimator=estimator,
+        attributes=list(attributes or {}),
     )
-    return finish(partials, settings)
+    if attributes is None:
+        return finish(labels, partials, settings)
+    columns = {f"attribute {index}": values for index, values in enumerate(attributes.values())}
+    subsets = ["site"] * len(columns["attribute 0"])
+    return finish(labels, partials, settings, attributes=count_rows(pa.table({"subset": subsets, **columns})))
 
 
-def with_features(**features: np.ndarray) -> list[PartialProfile]:
-    """Make one partial profile of these subsets, all images of one label."""
+def with_features(**features: np.ndarray) -> tuple[pa.Table, list[PartialProfile]]:
+    """Make the label counts and one partial profile of these subsets, all images of one label."""
     partial = PartialProfile(key=0)
     for subset, rows in features.items():
-        partial.add_labels(subset, ["cat"] * len(rows))
         partial.add_features(subset, rows, identities(len(rows), subset), ["cat"] * len(rows))
-    return [partial]
+    return label_table(**{subset: ["cat"] * len(rows) for subset, rows in features.items()}), [partial]
 
 
 @given(st.permutations(range(6)))
 def test_the_profile_has_the_same_bits_in_whatever_order_partial_results_arrive(order: list[int]) -> None:
-    partials = random_partials(6)
-    assert finished([partials[key] for key in order]).to_json() == finished(partials).to_json()
+    labels, partials = random_parts(6)
+    assert finished(labels, [partials[key] for key in order]).to_json() == finished(labels, partials).to_json()
 
 
 def test_label_measures_as_computed_by_hand() -> None:
-    partial = PartialProfile(key=0)
-    partial.add_labels("site", ["dog", "cat", "cat", "cat"])
-    (subset,) = finished([partial], ["label_entropy"]).subsets
+    (subset,) = finished(label_table(site=["dog", "cat", "cat", "cat"]), measures=["label_entropy"]).subsets
     assert subset.num_images == 4
     assert list(subset.label_counts.items()) == [("cat", 3), ("dog", 1)]
     assert subset.num_classes == 2
@@ -64,10 +71,9 @@ def test_label_measures_as_computed_by_hand() -> None:
 
 
 def test_an_estimator_changes_all_that_comes_from_the_entropy() -> None:
-    partial = PartialProfile(key=0)
-    partial.add_labels("site", ["dog", "cat", "cat", "cat"])
-    (plain,) = finished([partial], ["label_entropy"]).subsets
-    (mended,) = finished([partial], ["label_entropy"], estimator="miller_madow").subsets
+    labels = label_table(site=["dog", "cat", "cat", "cat"])
+    (plain,) = finished(labels, measures=["label_entropy"]).subsets
+    (mended,) = finished(labels, measures=["label_entropy"], estimator="miller_madow").subsets
     assert mended.label_entropy == pytest.approx(plain.label_entropy + 1 / 8)
     assert mended.effective_classes == pytest.approx(math.exp(mended.label_entropy))
     assert mended.normalized_label_entropy == pytest.approx(mended.label_entropy / math.log(4))
@@ -80,7 +86,7 @@ def test_an_estimator_changes_all_that_comes_from_the_entropy() -> None:
 
 def test_feature_diversity_comes_with_its_interval_and_other_orders() -> None:
     rows = np.random.default_rng(3).normal(size=(40, 6))
-    (small, large) = finished(with_features(small=rows[:20], large=rows), ["feature_diversity"]).subsets[::-1]
+    (small, large) = finished(*with_features(small=rows[:20], large=rows), ["feature_diversity"]).subsets[::-1]
     for subset in (small, large):
         assert subset.feature_diversity is not None and subset.feature_diversity_interval is not None
         low, high = subset.feature_diversity_interval
@@ -96,15 +102,15 @@ def test_features_that_part_the_classes_score_higher_than_features_that_do_not()
     parted = rows + 4 * np.eye(6)[[0, 1, 2] * 20]
     partial = PartialProfile(key=0)
     for subset, features in (("mixed", rows), ("parted", parted)):
-        partial.add_labels(subset, labels)
         partial.add_features(subset, features, identities(60, subset), labels)
-    mixed, well_parted = finished([partial], ["feature_diversity"]).subsets
+    counts = label_table(mixed=labels, parted=labels)
+    mixed, well_parted = finished(counts, [partial], ["feature_diversity"]).subsets
     for name in ("h_score", "log_evidence", "fisher_ratio"):
         assert getattr(well_parted, name) > getattr(mixed, name)
 
 
 def test_measures_that_were_not_asked_for_are_none() -> None:
-    profile = finished(random_partials(3), ["label_entropy"])
+    profile = finished(*random_parts(3), ["label_entropy"])
     assert profile.rarefied_to is None
     for subset in profile.subsets:
         assert subset.pixel_entropy is subset.feature_diversity is subset.raw_feature_diversity is None
@@ -116,26 +122,25 @@ def test_pixel_entropy_is_the_mean_over_images() -> None:
     partials = []
     for key, rows in enumerate([[0, 1], [2, 3, 4]]):
         partial = PartialProfile(key=key)
-        partial.add_labels("site", ["cat"] * len(rows))
         partial.add_histograms("site", histograms[rows])
         partials.append(partial)
-    (subset,) = finished(partials, ["pixel_entropy"]).subsets
+    (subset,) = finished(label_table(site=["cat"] * 5), partials, ["pixel_entropy"]).subsets
     expected = np.mean([stats.entropy(histogram) for histogram in histograms])
     assert subset.pixel_entropy == pytest.approx(expected, rel=1e-12)
 
 
 def test_subsets_are_ordered_by_name() -> None:
-    assert [subset.subset for subset in finished(random_partials(5)).subsets] == ["a", "b", "c"]
+    assert [subset.subset for subset in finished(*random_parts(5)).subsets] == ["a", "b", "c"]
 
 
 def test_raw_feature_diversity_is_the_score_of_all_images() -> None:
     features = np.random.default_rng(0).normal(size=(30, 4))
-    (subset,) = finished(with_features(site=features), ["feature_diversity"]).subsets
+    (subset,) = finished(*with_features(site=features), ["feature_diversity"]).subsets
     assert subset.raw_feature_diversity == pytest.approx(brute_force_vendi(features), rel=1e-9)
 
 
 def test_feature_diversity_is_compared_at_the_size_of_the_smallest_subset() -> None:
-    profile = finished(with_features(large=np.eye(40), small=np.eye(12, 40)), ["feature_diversity"])
+    profile = finished(*with_features(large=np.eye(40), small=np.eye(12, 40)), ["feature_diversity"])
     large, small = profile.subsets
     assert profile.rarefied_to == 12
     assert large.raw_feature_diversity == pytest.approx(40.0)
@@ -145,7 +150,7 @@ def test_feature_diversity_is_compared_at_the_size_of_the_smallest_subset() -> N
 
 def test_a_subset_below_min_images_takes_what_it_has_and_does_not_set_the_size() -> None:
     partials = with_features(large=np.eye(20), small=np.eye(3, 20), tiny=np.eye(2, 20))
-    profile = finished(partials, ["feature_diversity"], min_images=3)
+    profile = finished(*partials, ["feature_diversity"], min_images=3)
     assert profile.rarefied_to == 3
     assert [subset.feature_diversity for subset in profile.subsets] == pytest.approx([3.0, 3.0, 2.0])
 
@@ -153,7 +158,7 @@ def test_a_subset_below_min_images_takes_what_it_has_and_does_not_set_the_size()
 def test_subsets_beyond_the_sample_are_compared_at_the_samples_size() -> None:
     features = np.random.default_rng(0).normal(size=(700, 3))
     features[600:] = [1.0, 0.0, 0.0]
-    profile = finished(with_features(site=features), ["feature_diversity"])
+    profile = finished(*with_features(site=features), ["feature_diversity"])
     (subset,) = profile.subsets
     assert profile.rarefied_to == SAMPLE_SIZE == 512
     assert subset.raw_feature_diversity == pytest.approx(brute_force_vendi(features), rel=1e-9)
@@ -163,15 +168,15 @@ def test_subsets_beyond_the_sample_are_compared_at_the_samples_size() -> None:
 def test_a_subsets_score_does_not_change_when_another_subset_of_that_size_joins() -> None:
     rng = np.random.default_rng(0)
     first, second, third = rng.normal(size=(50, 6)), rng.normal(size=(20, 6)), rng.normal(size=(20, 6))
-    alone = finished(with_features(a=first, b=second), ["feature_diversity"])
-    joined = finished(with_features(a=first, b=second, c=third), ["feature_diversity"])
+    alone = finished(*with_features(a=first, b=second), ["feature_diversity"])
+    joined = finished(*with_features(a=first, b=second, c=third), ["feature_diversity"])
     assert joined.subsets[:2] == alone.subsets
 
 
 def test_the_samples_of_a_subset_are_drawn_from_the_seed() -> None:
     rng = np.random.default_rng(0)
     partials = with_features(a=rng.normal(size=(50, 6)), b=rng.normal(size=(20, 6)))
-    scores = [finished(partials, ["feature_diversity"], seed=seed).subsets[0] for seed in (1, 1, 2)]
+    scores = [finished(*partials, ["feature_diversity"], seed=seed).subsets[0] for seed in (1, 1, 2)]
     assert scores[0] == scores[1] != scores[2]
 
 
@@ -183,13 +188,29 @@ def test_where_every_subset_is_small_the_smallest_sets_the_size() -> None:
 
 
 def test_no_partial_results_make_an_empty_profile() -> None:
-    assert finished([]).subsets == []
+    assert finished(label_table()).subsets == []
 
 
 @pytest.mark.parametrize("measure", ["pixel_entropy", "feature_diversity"])
 def test_a_measure_that_misses_images_is_refused(measure: DiversityMeasure) -> None:
-    partial = random_partials(1)[0]
-    subset = next(iter(partial.subsets))
-    partial.add_labels(subset, ["cat"])
+    labels, partials = random_parts(1)
+    (subset, *_) = partials[0].subsets
+    one_more = merge_counts([labels, label_table(**{subset: ["cat"]})])
     with pytest.raises(DataError, match=f"{measure} of subset {subset} must cover its"):
-        finished([partial], [measure])
+        finished(one_more, partials, [measure])
+
+
+def test_more_labels_than_the_label_space_are_refused() -> None:
+    with pytest.raises(DataError, match=r"at most 1 labels.*got 2"):
+        finished(label_table(site=["cat", "dog"]), measures=["label_entropy"], num_labels=1)
+
+
+def test_attributes_have_entropies_alone_and_together() -> None:
+    weather, camera = ["sun", "sun", "rain", "rain"], ["left", "right", "left", "left"]
+    columns = {"weather": weather, "count": camera}
+    labels = label_table(site=["cat"] * 4)
+    (subset,) = finished(labels, measures=["label_entropy"], attributes=columns).subsets
+    assert subset.attribute_entropies == pytest.approx({"weather": math.log(2), "count": stats.entropy([3, 1])})
+    assert subset.joint_attribute_entropy == pytest.approx(stats.entropy([1, 1, 2]))
+    (plain,) = finished(labels, measures=["label_entropy"]).subsets
+    assert plain.attribute_entropies == {} and plain.joint_attribute_entropy is None

@@ -1,5 +1,4 @@
 import pickle
-from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
@@ -15,7 +14,6 @@ from orchestrator.errors import DataError
 
 def bits_of(statistics: SubsetStatistics) -> tuple[object, ...]:
     return (
-        sorted(statistics.label_counts.items()),
         statistics.num_histograms,
         statistics.pixel_entropy_sum.hex(),
         statistics.features.num_images,
@@ -69,16 +67,10 @@ def test_an_iterator_is_merged_as_it_comes() -> None:
 def test_statistics_add_up_over_tasks() -> None:
     histograms = np.random.default_rng(0).integers(0, 9, size=(4, 256))
     first, second = PartialProfile(key=0), PartialProfile(key=1)
-    first.add_labels("a", ["cat", "cat", "dog"])
-    first.add_labels("a", ["dog"])
     first.add_histograms("a", histograms[:1])
-    second.add_labels("a", ["fox", "cat"])
-    second.add_labels("b", ["cat"])
     second.add_histograms("a", histograms[1:])
     second.add_features("b", np.ones((1, 3)), identities(1), ["cat"])
     merged = merge_partials([second, first])
-    assert merged["a"].label_counts == Counter(cat=3, dog=2, fox=1)
-    assert (merged["a"].num_images, merged["b"].num_images) == (6, 1)
     assert merged["a"].num_histograms == 4
     assert merged["a"].pixel_entropy_sum == pytest.approx(histogram_entropy(histograms).sum())
     assert merged["b"].features.num_images == 1
@@ -128,7 +120,6 @@ def test_a_block_sums_up_like_its_subsets_one_by_one() -> None:
     block = PartialProfile.of_block(key=3, subsets=subsets, labels=labels, ids=ids, images=images)
     expected = PartialProfile(key=3)
     for subset, members in (("a", [1, 4, 5]), ("b", [0, 2, 3])):
-        expected.add_labels(subset, [labels[i] for i in members])
         expected.add_pixel_entropies(subset, images.pixel_entropies[members])
         expected.add_features(subset, images.features[members], [ids[i] for i in members], [labels[i] for i in members])
     assert block.key == 3

@@ -131,6 +131,16 @@ def test_measures_and_scores_that_are_absent_are_dashes(report: Report) -> None:
     assert not re.search(r"\bnan\b", Reader(document).text.replace("got nan", ""))
 
 
+def test_entropies_of_attributes_have_columns(report: Report) -> None:
+    measured = {"attribute_entropies": {"weather": 0.8125, "<camera>": 1.25}, "joint_attribute_entropy": 1.93}
+    subsets = [found.model_copy(update=measured) for found in report.profile.subsets]
+    changed = report.model_copy(update={"profile": report.profile.model_copy(update={"subsets": subsets})})
+    text = Reader(render_html(changed)).text
+    for word in ("Entropy of weather", "Entropy of <camera>", "Joint entropy", "0.81", "1.93"):
+        assert word in text
+    assert "Joint entropy" not in Reader(render_html(report)).text
+
+
 def test_a_failed_baseline_shows_its_error(report: Report) -> None:
     unknown = {"accuracy": None, "accuracy_interval": None, "accuracy_gain": None, "accuracy_gain_interval": None}
     evaluation = report.evaluations[0]

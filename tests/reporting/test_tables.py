@@ -85,6 +85,19 @@ def test_copies_have_a_column_only_where_some_were_left_out(report: Report) -> N
     assert printed(tables.catalogue_table(changed)).count("777") == len(subsets)
 
 
+def test_very_many_subsets_are_cut_short_in_the_profile() -> None:
+    report = a_report(subsets_per_group=40)
+    assert "and 60 more" in printed(tables.profile_table(report.profile))
+
+
+def test_attributes_get_a_column_each_and_one_together(report: Report) -> None:
+    measured = {"attribute_entropies": {"[red]weather": 0.81, "camera": 1.25}, "joint_attribute_entropy": 1.93}
+    subsets = [found.model_copy(update=measured) for found in report.profile.subsets]
+    text = printed(tables.profile_table(report.profile.model_copy(update={"subsets": subsets})))
+    for word in ("[red]weather", "camera", "Joint", "0.81", "1.25", "1.93"):
+        assert word in text
+
+
 def test_failed_trials_are_counted(report: Report) -> None:
     search = a_search("low", num_trials=4, failed=(0, 1, 2, 3))
     text = printed(tables.search_table([search], []))

@@ -1,0 +1,67 @@
+"""Measure the diversity pass against its peers: PACS with MobileNetV2 0.35 at 96 px, and labels of large tables.
+
+    python tests/benchmarks/profile/bench_profile.py DATA WEIGHTS [--only NAME ...] [--repeats N] [--tiny]
+
+Prints one JSON object a line: {"benchmark", "ratio", "aim", "ours", "peer", "unit"}. A ratio is the peer's median over
+ours, over alternated repeats, of times or bytes. Ray is started anew for every measurement, off the clock, and both
+sides have imported what they need. What happens meanwhile goes to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+# The search's benchmarks keep what any benchmark needs.
+sys.path.append(str(Path(__file__).resolve().parents[1] / "search"))
+
+from bench_images import measure_images
+from bench_labels import measure_labels
+from bench_memory import measure_memory
+from bench_vendi import measure_vendi
+from figures import Figure
+from sizes import Place, Sizes
+
+MEASUREMENTS: dict[str, Callable[[Place], Iterator[Figure]]] = {
+    "images_per_second_vs_dataloader": measure_images,
+    "floor_over_time": measure_images,
+    "label_entropy_10m_rows": measure_labels,
+    "memory_flatness": measure_memory,
+    "vendi_vs_score_x": measure_vendi,
+    "vendi_vs_score_dual": measure_vendi,
+}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="directory of the PACS shards")
+    parser.add_argument("weights", type=Path, help="state dict of MobileNetV2 0.35")
+    names = list(MEASUREMENTS)
+    parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
+    parser.add_argument("--repeats", type=int, help="repeats of every measurement")
+    parser.add_argument("--tiny", action="store_true", help="try every line in minutes; the figures mean nothing")
+    arguments = parser.parse_args()
+    sizes = Sizes.tiny() if arguments.tiny else Sizes()
+    if arguments.repeats is not None:
+        sizes = replace(sizes, repeats=arguments.repeats)
+    # Libraries write to stdout as they please: from here on only the figures do.
+    figures = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    with tempfile.TemporaryDirectory(prefix="bench-profile-", ignore_cleanup_errors=True) as scratch:
+        place = Place(
+            data=arguments.data.resolve(), weights=arguments.weights.resolve(), scratch=Path(scratch), sizes=sizes
+        )
+        for measure in dict.fromkeys(MEASUREMENTS[name] for name in arguments.only):
+            for figure in measure(place):
+                if figure.benchmark in arguments.only:
+                    print(figure.line(), file=figures, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""Columns are read alone, as texts, and a mistake in their names is found before anything is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from builders import write_image_folder, write_parquet_shards
+
+from orchestrator.config import DataConfig
+from orchestrator.data.sources import list_fragments
+from orchestrator.data.text_columns import read_columns, require_attributes
+from orchestrator.errors import ConfigError, DataError
+
+SUBSETS = {"a": {"cat": 2, "dog": 1}}
+
+
+def config(directory: Path, **changes: object) -> DataConfig:
+    named = {"uri": str(directory), "image": "image", "label": "label", "subset": "subset"}
+    return DataConfig.model_validate(named | changes)
+
+
+def test_numbers_and_missing_values_become_texts_and_nulls(tmp_path: Path) -> None:
+    table = pa.table({"image": [b"", b""], "label": [3, 4], "subset": ["a", "b"], "camera": [1.0, None]})
+    pq.write_table(table, tmp_path / "x.parquet")
+    data = config(tmp_path)
+    (fragment,) = list_fragments(data)
+    found = read_columns(fragment, data, ["camera", "unknown"])
+    assert found.to_pydict() == {
+        "subset": ["a", "b"],
+        "label": ["3", "4"],
+        "attribute 0": ["1", None],
+        "attribute 1": [None, None],
+    }
+
+
+def test_data_without_subsets_is_one(tmp_path: Path) -> None:
+    data = config(write_parquet_shards(tmp_path, subsets=SUBSETS, num_shards=1), subset=None)
+    (fragment,) = list_fragments(data)
+    assert read_columns(fragment, data, []).column("subset").to_pylist() == ["all"] * 3
+
+
+def test_names_in_paths_are_columns(tmp_path: Path) -> None:
+    write_image_folder(tmp_path, subsets=SUBSETS)
+    data = DataConfig(uri=str(tmp_path), path="{site}/{label}/{name}")
+    (fragment,) = list_fragments(data, required=["label"])
+    found = read_columns(fragment, data, ["site"])
+    assert found.column("attribute 0").to_pylist() == ["a"] * 3
+    assert sorted(found.column("label").to_pylist()) == ["cat", "cat", "dog"]
+
+
+def test_a_file_that_is_gone_says_so(tmp_path: Path) -> None:
+    data = config(write_parquet_shards(tmp_path, subsets=SUBSETS, num_shards=1))
+    (fragment,) = list_fragments(data)
+    (tmp_path / fragment.files[0]).unlink()
+    with pytest.raises(DataError, match="the file cannot be read"):
+        read_columns(fragment, data, [])
+
+
+def test_a_column_that_no_file_has_is_named_with_those_there_are(tmp_path: Path) -> None:
+    data = config(write_parquet_shards(tmp_path / "shards", subsets=SUBSETS, num_shards=1))
+    require_attributes(data, ["id", "label"])
+    with pytest.raises(ConfigError, match=r"diversity.columns must name columns.*got labl.*Did you mean label"):
+        require_attributes(data, ["labl"])
+    write_image_folder(tmp_path / "folder", subsets=SUBSETS)
+    with pytest.raises(ConfigError, match=r"got weather.*There are label, name, subset"):
+        require_attributes(DataConfig(uri=str(tmp_path / "folder")), ["weather"])
