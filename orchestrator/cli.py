@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from orchestrator.cluster.inference import predict_with_model
 from orchestrator.cluster.session import session
 from orchestrator.errors import DataError, OrchestratorError
 from orchestrator.experiment_file import load_experiment
 from orchestrator.pipeline import STAGES, Pipeline
-from orchestrator.reporting.tables import groups_table, profile_table, summary_table
-from orchestrator.runs import RunDirectory
+from orchestrator.reporting.tables import groups_table, profile_table, ranking_table, summary_table
 
 INTERRUPTED = 130
 
@@ -81,11 +80,36 @@ def _stage_command(stage: str, summary: str) -> None:
     app.command(stage)(command)
 
 
+def profile(
+    experiment: Experiment,
+    overrides: Overrides = None,
+    backbones: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES", help="Rank these instead, separated by commas: titles of candidates, or torchvision names."
+        ),
+    ] = None,
+) -> None:
+    """Measure the diversity of every subset, or rank backbones by how well they part its classes.
+
+    \b
+    Examples:
+      orchestrator profile jobs/experiments/demo.yaml
+      orchestrator profile experiment.yaml --backbones resnet18,mobilenet_v2,convnext_tiny
+
+    The stages before it must have run: `orchestrator run` runs them all. A ranking needs the catalogue alone.
+    """
+    if backbones is None:
+        _run_stages(experiment, overrides, ["profile"])
+        return
+    names = list(dict.fromkeys(name.strip() for name in backbones.split(",") if name.strip()))
+    _with_pipeline(experiment, overrides, lambda pipeline: _rank(pipeline, names))
+
+
 def _add_stage_commands() -> None:
     summaries = {
         "pretrain": "Load the pretrained weights, or train the source task that makes them.",
         "catalogue": "List, verify and split every sample, and cache its pixels.",
-        "profile": "Measure the diversity of every subset.",
         "group": "Put subsets of like diversity together.",
         "search": "Search freeze depth, learning rate and epochs for every group.",
         "train": "Train the winner of every group, across workers.",
@@ -93,7 +117,10 @@ def _add_stage_commands() -> None:
         "report": "Write report.html and report.json.",
     }
     for stage in STAGES:
-        _stage_command(stage, summaries[stage])
+        if stage == "profile":
+            app.command("profile")(profile)
+        else:
+            _stage_command(stage, summaries[stage])
 
 
 @app.command()
@@ -140,6 +167,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run_stages(experiment: Path, overrides: list[str] | None, stages: Sequence[str]) -> None:
+    def work(pipeline: Pipeline) -> list[RenderableType]:
+        pipeline.run(stages)
+        return _shown(pipeline, stages)
+
+    _with_pipeline(experiment, overrides, work)
+
+
+def _rank(pipeline: Pipeline, names: Sequence[str]) -> list[RenderableType]:
+    return [ranking_table(pipeline.rank(names))]
+
+
+def _with_pipeline(
+    experiment: Path, overrides: list[str] | None, work: Callable[[Pipeline], Sequence[RenderableType]]
+) -> None:
+    """Work on an experiment's pipeline in a session, then print what that gives."""
     console = _console()
     started = time.monotonic()
 
@@ -147,28 +189,30 @@ def _run_stages(experiment: Path, overrides: list[str] | None, stages: Sequence[
         elapsed = f"[{time.monotonic() - started:6.1f} s]"
         console.print(f"{elapsed} {line}", markup=False, highlight=False, soft_wrap=True)
 
-    def work() -> None:
+    def guarded() -> None:
         config = load_experiment(experiment, overrides or [])
         pipeline = Pipeline(config, say=say)
         say(f"run {config.name} in {pipeline.run_directory.uri}")
         with session() as place:
             say(f"on {place}")
-            pipeline.run(stages)
-        _show(console, pipeline, stages)
+            shown = work(pipeline)
+        for part in shown:
+            console.print(part, soft_wrap=isinstance(part, str), markup=False, highlight=False)
 
-    _guarded(work)
+    _guarded(guarded)
 
 
-def _show(console: Console, pipeline: Pipeline, stages: Sequence[str]) -> None:
-    """Print what the last of the stages found."""
-    directory: RunDirectory = pipeline.run_directory
+def _shown(pipeline: Pipeline, stages: Sequence[str]) -> list[RenderableType]:
+    """Give what the last of the stages found."""
     if "report" in stages:
-        console.print(summary_table(pipeline.report()))
-        console.print(f"Report: {directory.path('report.html')}", soft_wrap=True, markup=False, highlight=False)
-    elif "group" in stages:
-        console.print(groups_table(*pipeline.grouped()))
-    elif "profile" in stages:
-        console.print(profile_table(pipeline.profiled()))
+        path = pipeline.run_directory.path("report.html")
+        return [summary_table(pipeline.report()), f"Report: {path}"]
+    if "group" in stages:
+        return [groups_table(*pipeline.grouped())]
+    if "profile" in stages:
+        chosen = pipeline.ranked()
+        return [*([] if chosen is None else [ranking_table(chosen)]), profile_table(pipeline.profiled())]
+    return []
 
 
 def _guarded(work: Callable[[], None]) -> None:

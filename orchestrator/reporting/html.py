@@ -149,6 +149,7 @@ def _environment() -> jinja2.Environment:
         counted=wording.counted,
         duration=wording.duration,
         interval=wording.interval,
+        magnitude=wording.magnitude,
         metric_value=wording.metric_value,
         number=wording.number,
         percent=wording.percent,
