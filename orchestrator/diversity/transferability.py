@@ -136,7 +136,8 @@ def _evidences(
         - np.log(prior + noise * squares).sum(axis=1, keepdims=True) / 2
         - num_images / 2 * math.log(2 * math.pi)
     )
-    return evidence[:, 0] / num_images
+    per_image: NDArray[np.float64] = evidence[:, 0] / num_images
+    return per_image
 
 
 def frechet_distance(one: FeatureSums, other: FeatureSums) -> float:

@@ -64,14 +64,13 @@ def profile_table(profile: Profile) -> Table:
     """Show the diversity of every subset; measures that no subset has are left out."""
     has_pixels = any(found.pixel_entropy is not None for found in profile.subsets)
     has_features = any(found.feature_diversity is not None for found in profile.subsets)
-    of_features = ["Feature\ndiversity", "Fisher\nratio", "H-score", "LogME"]
-    optional = ["Pixel\nentropy"] * has_pixels + of_features * has_features
+    # One measure of separability: the others would leave no room for names.
+    optional = ["Pixel\nentropy"] * has_pixels + ["Feature\ndiversity", "LogME"] * has_features
     table = _table("Subset", "Images", "Classes", "Label\nentropy", "Effective\nclasses", *optional, numbers_from=1)
     for found in profile.subsets:
         measured = [number(found.pixel_entropy)] * has_pixels
         if has_features:
-            measured += [number(found.feature_diversity, 1), number(found.fisher_ratio)]
-            measured += [number(found.h_score), number(found.log_evidence)]
+            measured += [number(found.feature_diversity, 1), number(found.log_evidence)]
         table.add_row(
             _name(found.subset),
             count(found.num_images),

@@ -51,8 +51,9 @@ def count(value: int) -> str:
 
 def magnitude(value: float) -> str:
     """Write a large number in three digits with the letter of its power of a thousand: 2.22 M, 308 M, 1.81 G."""
-    power = min(4, max(0, math.floor(math.log10(value) / 3))) if value >= 1 else 0
-    scaled = value / 1000**power
+    rounded = float(f"{value:.3g}")
+    power = min(4, int(math.log10(rounded) // 3)) if rounded >= 1000 else 0
+    scaled = rounded / 1000**power
     digits = 0 if power == 0 or scaled >= 100 else 1 if scaled >= 10 else 2
     return f"{scaled:.{digits}f} {' kMGT'[power]}".rstrip()
 
