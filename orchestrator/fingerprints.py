@@ -54,6 +54,11 @@ def of_profile(config: ExperimentConfig, *, data: str, backbone: PretrainedBackb
     return digest("profile", version, data, _plain(config.diversity), min_images, features, config.seed)
 
 
+def of_distances(config: ExperimentConfig, *, profile: str, source: str, version: int) -> str:
+    """Fingerprint the distances of subsets: the profile, and the images of the source task."""
+    return digest("distances", version, profile, source, config.seed)
+
+
 def of_groups(config: ExperimentConfig, *, profile: str, version: int) -> str:
     """Fingerprint the groups: the profile and the section that groups it."""
     return digest("groups", version, profile, _plain(config.grouping), config.grouping_measures)

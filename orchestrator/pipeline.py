@@ -32,6 +32,7 @@ from orchestrator.records import (
     BackboneRanking,
     Catalogue,
     Costs,
+    Distances,
     Groups,
     PretrainedBackbone,
     Profile,
@@ -42,6 +43,7 @@ from orchestrator.reporting.findings import grouping_finding
 from orchestrator.reporting.html import render_html
 from orchestrator.runs import RunDirectory
 from orchestrator.stages.context import GroupContext
+from orchestrator.stages.distances import DISTANCES_VERSION, LabelledImages, distances_of
 from orchestrator.stages.evaluate import evaluate, read_evaluations, read_predictions
 from orchestrator.stages.ranking import Candidates, backbone_fingerprint, rank_backbones
 from orchestrator.stages.search import read_searches, search
@@ -307,8 +309,12 @@ class Pipeline:
 
     def _profile(self) -> int:
         chosen = self._choose_backbone() if self.config.backbone.candidates else 0
+        profiled = self._measure_diversity()
+        return chosen + profiled + (self._measure_distances() if self._measures_features else 0)
+
+    def _measure_diversity(self) -> int:
         if self.run_directory.find("profile.json", Profile, self._profile_fingerprint):
-            return chosen
+            return 0
         config = self.config
         plan = ProfilePlan(
             settings=ProfileSettings(
@@ -329,6 +335,45 @@ class Pipeline:
         record = make_profile(self._samples, self._reader, workbench, plan, fingerprint=self._profile_fingerprint)
         self.run_directory.write("profile.json", record)
         self._say(f"profile: {', '.join(plan.settings.measures)} of {len(record.subsets)} subsets over {record.split}")
+        return 1
+
+    @cached_property
+    def _distances_fingerprint(self) -> str:
+        source = self._source_images
+        return fingerprints.of_distances(
+            self.config,
+            profile=self._profile_fingerprint,
+            source="" if source is None else source.catalogue.data_fingerprint,
+            version=DISTANCES_VERSION,
+        )
+
+    @cached_property
+    def _source_images(self) -> LabelledImages | None:
+        catalogue = None if self._source is None else self._find_catalogue(self._source)
+        if self._source is None or self.config.pretrain is None or catalogue is None:
+            return None
+        return LabelledImages(
+            catalogue=catalogue,
+            samples=read_samples(self.run_directory.uri, catalogue),
+            reader=pixel_reader(self._source, catalogue),
+            classes=self.config.pretrain.classes or catalogue.labels,
+        )
+
+    def _measure_distances(self) -> int:
+        fingerprint, catalogue = self._distances_fingerprint, self._catalogue_record
+        if self.run_directory.find("distances.json", Distances, fingerprint):
+            return 0
+        images = LabelledImages(
+            catalogue=catalogue, samples=self._samples, reader=self._reader, classes=catalogue.labels
+        )
+        found = distances_of(
+            images,
+            self._source_images,
+            Workbench.of(self.config, self._backbone_record, self.run_directory.uri),
+            min_images=self.config.grouping.min_images,
+            stall_timeout_s=self.config.cluster.stall_timeout_s,
+        )
+        self.run_directory.write("distances.json", found.model_copy(update={"fingerprint": fingerprint}))
         return 1
 
     def _group(self) -> int:
@@ -368,6 +413,7 @@ class Pipeline:
             costs=self._costs().stages,
             search_costs=read_costs(context),
             rankings=self._rankings(),
+            distances=self._distances(),
         )
         page = render_html(report)
         storage.write_bytes(self.run_directory.path("report.html"), page.encode())
@@ -379,3 +425,8 @@ class Pipeline:
         asked = self.run_directory.read("rankings/asked.json", BackboneRanking)
         data = self._catalogue_record.data_fingerprint
         return [found for found in (self.ranked(), asked) if found is not None and found.data_fingerprint == data]
+
+    def _distances(self) -> Distances | None:
+        if not self._measures_features:
+            return None
+        return self.run_directory.find("distances.json", Distances, self._distances_fingerprint)

@@ -113,6 +113,38 @@ class Profile(Record):
     seconds: float = 0.0
 
 
+Relation = Literal[
+    "same domain, same task",
+    "same domain, another task",
+    "another domain, same task",
+    "another domain, another task",
+]
+
+
+class SourceDistance(Value):
+    """Say how far one subset lies from the source task, and how many of its classes the source knows."""
+
+    subset: str
+    distance: float
+    num_classes: int
+    shared_classes: int
+    relation: Relation
+
+
+class Distances(Record):
+    """Hold squared Frechet distances of unit features, each between samples of `num_images` images.
+
+    `between` has those of `subsets` from each other, row by row. `to_source` has those from the run's source task,
+    `source_range` what 95% of samples of the source keep within of the rest of it; None where there is no source task.
+    """
+
+    num_images: int
+    subsets: list[str]
+    between: list[list[float]]
+    source_range: float | None = None
+    to_source: list[SourceDistance] = []
+
+
 class Group(Value):
     """Name subsets of like diversity. `small_subsets` are those below `min_images`, put to the nearest group.
 
@@ -512,3 +544,4 @@ class Report(Record):
     costs: list[StageCost]
     search_costs: SearchCosts | None = None
     rankings: list[BackboneRanking] = []
+    distances: Distances | None = None

@@ -23,17 +23,17 @@ MOST_SUBSETS = 64
 _MAX_ROWS = 128
 
 
-def sample_training_images(samples: SampleTable, *, seed: int) -> pa.Table:
+def sample_training_images(samples: SampleTable, *, seed: int, most_per_subset: int = MOST_PER_SUBSET) -> pa.Table:
     """Take the rows of a uniform sample of each subset's training images, in the catalogue's order.
 
-    At most 256 of each subset, and at most 4,096 of the 64 largest subsets: those whose identity hashes lowest.
+    At most `most_per_subset` of each, and at most 4,096 of the 64 largest subsets: those whose identity hashes lowest.
     """
     positions = samples.where(split="train")
     rows = samples.table.take(pa.array(positions))
     subsets = np.asarray(rows.column("subset").to_pylist(), dtype=str)
     names, counts = np.unique(subsets, return_counts=True)
     largest = names[np.argsort(-counts, kind="stable")[:MOST_SUBSETS]]
-    most = min(MOST_PER_SUBSET, MOST_IMAGES // max(1, len(largest)))
+    most = min(most_per_subset, MOST_IMAGES // max(1, len(largest)))
     hashes = np.array([stable_fraction(identity, seed) for identity in rows.column("id").to_pylist()])
     kept = [np.zeros(0, dtype=np.int64)]
     for name in largest:

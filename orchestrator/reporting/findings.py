@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
@@ -9,6 +10,7 @@ from orchestrator.diversity.distinctness import is_indistinct
 from orchestrator.records import (
     Baseline,
     DepthCost,
+    Distances,
     Evaluation,
     Groups,
     PooledComparison,
@@ -92,6 +94,20 @@ def grouping_finding(groups: Groups) -> str:
     return (
         f"{said} {counted(len(unsure), 'subset')} would come to the same group less than nine times in ten, "
         f"were they measured on other images: {named}."
+    )
+
+
+def source_finding(distances: Distances) -> str:
+    """Say what the subsets have in common with the source task; nothing where there is none."""
+    if not distances.to_source or distances.source_range is None:
+        return ""
+    tally = Counter(found.relation for found in distances.to_source)
+    relations = enumerated([f"{name} ({counted(count, 'subset')})" for name, count in tally.most_common()])
+    return (
+        f"Compared with the source task: {relations}. Distances are squared Frechet distances of unit features, each "
+        f"between {counted(distances.num_images, 'image')}. Samples of the source keep within "
+        f"{distances.source_range:.3f} of the rest of it in 95% of draws: what lies beyond is another domain. The task "
+        "is the same where the source has at least half of the classes."
     )
 
 

@@ -28,6 +28,7 @@ from orchestrator.reporting.findings import (
     grouping_finding,
     headline,
     saving_finding,
+    source_finding,
     verdict,
     warm_start_finding,
 )
@@ -83,6 +84,7 @@ def render_html(report: Report) -> str:
             saving=saving_finding(report.search_costs) if report.search_costs else "",
             sections=sections,
             grouping=grouping_finding(report.groups),
+            source=source_finding(report.distances) if report.distances else "",
             diversity=diversity_plot(report.profile, report.groups) if sections else None,
             gains=gains_plot(report.groups, report.evaluations, report.comparisons),
             split_totals=_split_totals(report),

@@ -7,6 +7,7 @@ from orchestrator.records import (
     BackboneSpec,
     Baseline,
     Catalogue,
+    Distances,
     EpochMetrics,
     Evaluation,
     Group,
@@ -19,6 +20,7 @@ from orchestrator.records import (
     Recipe,
     Report,
     SearchResult,
+    SourceDistance,
     StageCost,
     SubsetCount,
     SubsetProfile,
@@ -214,6 +216,22 @@ def a_report(*, subsets_per_group: int = 8, num_classes: int = 7, num_trials: in
             StageCost(stage="evaluate", seconds=96.5),
         ],
         rankings=[a_ranking()],
+        distances=Distances(
+            num_images=60,
+            subsets=[],
+            between=[],
+            source_range=0.12,
+            to_source=[
+                SourceDistance(
+                    subset=subset,
+                    distance=0.31,
+                    num_classes=3,
+                    shared_classes=1,
+                    relation="another domain, another task",
+                )
+                for subset in ("harbour", "quarry")
+            ],
+        ),
     )
 
 

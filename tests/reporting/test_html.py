@@ -152,3 +152,12 @@ def test_separability_is_shown_where_features_were_measured(report: Report, docu
     profile = report.profile.model_copy(update={"subsets": subsets})
     bare = render_html(report.model_copy(update={"profile": profile, "rankings": []}))
     assert "Fisher" not in Reader(bare).text
+
+
+def test_the_source_task_is_compared_with_where_there_is_one(report: Report, document: str) -> None:
+    text = Reader(document).text
+    assert "another domain, another task (2 subsets)" in text and "keep within 0.120" in text
+    assert "1 of 3" in text
+    assert report.distances is not None
+    without = report.distances.model_copy(update={"source_range": None, "to_source": []})
+    assert "source task:" not in Reader(render_html(report.model_copy(update={"distances": without}))).text
