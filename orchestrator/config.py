@@ -507,6 +507,8 @@ class ExperimentConfig(Section):
             raise ValueError(
                 f"grouping.measures must be profiled, got {', '.join(sorted(unprofiled))}: add it to diversity.measures"
             )
+        if self.data.verify == "none" and self.backbone.candidates:
+            raise ValueError("backbone.candidates must open images, got data.verify none: set it to decode")
         if self.data.verify == "none" and self.diversity.measures != ["label_entropy"]:
             raise ValueError(
                 "diversity.measures beyond label_entropy must open images, got data.verify none: set it to decode"

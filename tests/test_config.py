@@ -104,6 +104,12 @@ MISTAKES = {
         "pretrain for resnet18",
         "run of its own",
     ),
+    "backbone, candidates without images": (
+        {**candidates({"name": "resnet18"}), "data": {"uri": "/data", "verify": "none"}},
+        "backbone.candidates must open images",
+        "data.verify none",
+        "decode",
+    ),
     "backbone beside candidates": (
         experiment(backbone={"name": "vit_b_16", "candidates": [{"name": "resnet18"}]}),
         "backbone.name must be left out where candidates name networks",

@@ -13,7 +13,7 @@ import pyarrow as pa
 from orchestrator import fingerprints, storage
 from orchestrator.cluster.pretraining import BACKBONE_VERSION, prepare_backbone
 from orchestrator.cluster.ranking import features_of, sample_training_images
-from orchestrator.cluster.workers import Workbench, use_threads
+from orchestrator.cluster.workers import Workbench
 from orchestrator.config import BackboneConfig, ExperimentConfig
 from orchestrator.data.catalogue import SampleTable
 from orchestrator.data.reader import PixelReader
@@ -73,7 +73,7 @@ class Candidates:
 
     def _prepared(self, title: str) -> PretrainedBackbone:
         fingerprint, run_uri = self.fingerprints[title], self.run_directory.uri
-        self.say(f"candidate {title} with weights {self.networks[title].weights}")
+        self.say(f"backbones: {title} with weights {self.networks[title].weights}")
         record = prepare_backbone(self._alone(title), run_uri, None, fingerprint=fingerprint, folder=_FOLDER)
         self.run_directory.write(f"{_FOLDER}/{fingerprint}.json", record)
         return record
@@ -148,8 +148,6 @@ def _measured(
     started = time.perf_counter()
     workbench = Workbench.of(config, backbone, run_directory.uri)
     features = features_of(rows, reader, workbench, stall_timeout_s=config.cluster.stall_timeout_s)
-    # One core, as a task has: what the whole machine gives depends on who else computes.
-    use_threads(1)
     network = workbench.pretrained()
     measured = CandidateMeasures(
         fingerprint=fingerprint,
