@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+from rich.console import RenderableType
 
 from orchestrator import storage
 from orchestrator.cli_data import index, shard
@@ -19,8 +19,7 @@ from orchestrator.errors import DataError
 from orchestrator.experiment_file import load_experiment
 from orchestrator.pipeline import STAGES, Pipeline
 from orchestrator.reporting.findings import assignment_notes
-from orchestrator.reporting.tables import assignments_table, groups_table, profile_table, summary_table
-from orchestrator.runs import RunDirectory
+from orchestrator.reporting.tables import assignments_table, groups_table, profile_table, ranking_table, summary_table
 from orchestrator.terminal import guarded, open_console, timed_lines
 
 Experiment = Annotated[Path, typer.Argument(metavar="EXPERIMENT.yaml", help="The experiment file.")]
@@ -79,23 +78,34 @@ def profile(
     labels_only: Annotated[
         bool, typer.Option("--labels-only", help="Count labels straight from the files; write nothing.")
     ] = False,
+    backbones: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES", help="Rank these instead, separated by commas: titles of candidates, or torchvision names."
+        ),
+    ] = None,
 ) -> None:
-    """Measure the diversity of every subset.
+    """Measure the diversity of every subset, or rank backbones by how well they part its classes.
 
     \b
     Examples:
       orchestrator profile jobs/experiments/demo.yaml
       orchestrator profile experiment.yaml --labels-only
+      orchestrator profile experiment.yaml --backbones resnet18,mobilenet_v2,convnext_tiny
 
-    The stages before it must have run: `orchestrator run` runs them all. With --labels-only nothing has to: the columns
-    of labels and subsets, and those that diversity.columns names, are counted over all splits, and no image is opened.
+    The stages before it must have run: `orchestrator run` runs them all. A ranking needs the catalogue alone. With
+    --labels-only nothing has to: the columns of labels and subsets, and those that diversity.columns names, are counted
+    over all splits, and no image is opened.
     """
-    if not labels_only:
+    if labels_only and backbones is not None:
+        raise typer.BadParameter("--labels-only opens no image, --backbones needs them: leave one out")
+    if labels_only:
+        _on_cluster(experiment, overrides, lambda pipeline: [profile_table(pipeline.profile_labels())])
+    elif backbones is not None:
+        names = list(dict.fromkeys(name.strip() for name in backbones.split(",") if name.strip()))
+        _on_cluster(experiment, overrides, lambda pipeline: [ranking_table(pipeline.rank(names))])
+    else:
         _run_stages(experiment, overrides, ["profile"])
-        return
-    _on_cluster(
-        experiment, overrides, lambda console, pipeline: console.print(profile_table(pipeline.profile_labels()))
-    )
 
 
 def _stage_command(stage: str, summary: str) -> None:
@@ -203,15 +213,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run_stages(experiment: Path, overrides: list[str] | None, stages: Sequence[str]) -> None:
-    def work(console: Console, pipeline: Pipeline) -> None:
+    def work(pipeline: Pipeline) -> list[RenderableType]:
         pipeline.run(stages)
-        _show(console, pipeline, stages)
+        return _shown(pipeline, stages)
 
     _on_cluster(experiment, overrides, work)
 
 
-def _on_cluster(experiment: Path, overrides: list[str] | None, work: Callable[[Console, Pipeline], None]) -> None:
-    """Do some work of an experiment on the cluster, telling what happens and when."""
+def _on_cluster(
+    experiment: Path, overrides: list[str] | None, work: Callable[[Pipeline], Sequence[RenderableType]]
+) -> None:
+    """Do some work of an experiment on the cluster, telling what happens and when, and print what that gives."""
     console = open_console()
     say = timed_lines(console)
 
@@ -221,21 +233,24 @@ def _on_cluster(experiment: Path, overrides: list[str] | None, work: Callable[[C
         say(f"run {config.name} in {pipeline.run_directory.uri}")
         with session() as place:
             say(f"on {place}")
-            work(console, pipeline)
+            shown = work(pipeline)
+        for part in shown:
+            console.print(part, soft_wrap=isinstance(part, str), markup=False, highlight=False)
 
     guarded(session_work)
 
 
-def _show(console: Console, pipeline: Pipeline, stages: Sequence[str]) -> None:
-    """Print what the last of the stages found."""
-    directory: RunDirectory = pipeline.run_directory
+def _shown(pipeline: Pipeline, stages: Sequence[str]) -> list[RenderableType]:
+    """Give what the last of the stages found."""
     if "report" in stages:
-        console.print(summary_table(pipeline.report()))
-        console.print(f"Report: {directory.path('report.html')}", soft_wrap=True, markup=False, highlight=False)
-    elif "group" in stages:
-        console.print(groups_table(*pipeline.grouped()))
-    elif "profile" in stages:
-        console.print(profile_table(pipeline.profiled()))
+        path = pipeline.run_directory.path("report.html")
+        return [summary_table(pipeline.report()), f"Report: {path}"]
+    if "group" in stages:
+        return [groups_table(*pipeline.grouped())]
+    if "profile" in stages:
+        chosen = pipeline.ranked()
+        return [*([] if chosen is None else [ranking_table(chosen)]), profile_table(pipeline.profiled())]
+    return []
 
 
 def entry() -> None:

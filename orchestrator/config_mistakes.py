@@ -59,7 +59,10 @@ def _explain(detail: ErrorDetails) -> str:
     location = [str(part) for part in itertools.takewhile(lambda part: isinstance(part, str), parts)]
     field, kind, value = ".".join(location), detail["type"], detail["input"]
     if kind == "extra_forbidden":
-        return f"{field} is not a key of the experiment file, got {_show(value)}. {_suggest(location)}"
+        keys = [str(part) for part in parts if isinstance(part, str)]
+        return f"{'.'.join(keys)} is not a key of the experiment file, got {_show(value)}. {_suggest(keys)}"
+    if kind == "missing" and isinstance(parts[-1], str) and len(location) < len(parts):
+        return f"{field} must have {parts[-1]} in every entry, got {_show(value)}. Add it to the experiment file."
     if kind == "missing" and len(location) == len(parts):
         return f"{field} must be given, got nothing. Add it to the experiment file or use --set {field}=VALUE."
     if kind == "value_error":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ _PATHS = (
     ("pretrain", "data", "uri"),
     ("pretrain", "data", "image_root"),
     ("backbone", "weights"),
+    ("backbone", "candidates", "weights"),
 )
 
 _FLOAT_TAG = "tag:yaml.org,2002:float"
@@ -158,13 +159,23 @@ def _assign(base: dict[str, Any], change: dict[str, Any], *, depth: int) -> dict
 
 def _resolve_paths(raw: dict[str, Any], base: Path) -> dict[str, Any]:
     resolved = copy.deepcopy(raw)
-    for *sections, key in _PATHS:
-        section: Any = resolved
-        for name in sections:
-            section = section.get(name) if isinstance(section, dict) else None
-        if isinstance(section, dict) and _is_path(key, section.get(key)):
-            section[key] = _absolute(section[key], base)
+    for *names, key in _PATHS:
+        for section in _sections(resolved, names):
+            if _is_path(key, section.get(key)):
+                section[key] = _absolute(section[key], base)
     return resolved
+
+
+def _sections(raw: object, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Give the mappings at a path of keys; every entry of a list on the way."""
+    if isinstance(raw, list):
+        for entry in raw:
+            yield from _sections(entry, names)
+    elif isinstance(raw, dict):
+        if names:
+            yield from _sections(raw.get(names[0]), names[1:])
+        else:
+            yield raw
 
 
 def _is_path(key: str, value: object) -> bool:

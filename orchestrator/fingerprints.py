@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pydantic import BaseModel
 
 from orchestrator.config import DataConfig, ExperimentConfig
@@ -31,7 +33,18 @@ def of_backbone(config: ExperimentConfig, *, weights: str, source_listing: str, 
     """Fingerprint the pretrained backbone: its section, the content of its weights, the source task."""
     is_trained_here = config.backbone.weights == "pretrain"
     source = [_plain(config.pretrain), source_listing, config.train.precision] if is_trained_here else None
-    return digest("backbone", version, _plain(config.backbone), weights, source, config.seed)
+    network = _plain(config.backbone, without={"candidates"})
+    return digest("backbone", version, network, weights, source, config.seed)
+
+
+def of_candidate_measures(config: ExperimentConfig, *, data: str, backbone: PretrainedBackbone, version: int) -> str:
+    """Fingerprint what was measured of one candidate backbone: its weights and the samples."""
+    return digest("candidate measures", version, data, backbone.digest, _plain(backbone.spec), config.seed)
+
+
+def of_ranking(config: ExperimentConfig, *, data: str, candidates: Mapping[str, str], version: int) -> str:
+    """Fingerprint a ranking, and the choice that stands on it: the samples, and the candidates by title."""
+    return digest("ranking", version, data, list(candidates.items()), config.seed)
 
 
 def of_profile(
@@ -45,6 +58,11 @@ def of_profile(
     min_images = config.grouping.min_images
     columns = files if config.diversity.columns else None
     return digest("profile", version, data, columns, _plain(config.diversity), min_images, features, config.seed)
+
+
+def of_distances(config: ExperimentConfig, *, profile: str, source: str, version: int) -> str:
+    """Fingerprint the distances of subsets: the profile, and the images of the source task."""
+    return digest("distances", version, profile, source, config.seed)
 
 
 def of_groups(config: ExperimentConfig, *, profile: str, version: int) -> str:

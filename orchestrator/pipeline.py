@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
 from orchestrator import fingerprints, storage
@@ -14,11 +14,11 @@ from orchestrator.cluster.ingest import (
     pixel_reader,
     read_samples,
 )
-from orchestrator.cluster.pretraining import BACKBONE_VERSION, prepare_backbone
+from orchestrator.cluster.pretraining import prepare_backbone
 from orchestrator.cluster.profiling import PROFILE_VERSION, ProfilePlan, make_label_profile, make_profile
 from orchestrator.cluster.resources import observe_cluster, peak_memory
 from orchestrator.cluster.workers import Workbench
-from orchestrator.config import DataConfig, ExperimentConfig
+from orchestrator.config import BackboneConfig, DataConfig, ExperimentConfig
 from orchestrator.data.catalogue import SampleTable
 from orchestrator.data.reader import PixelReader
 from orchestrator.data.sources import listing_digest
@@ -28,11 +28,13 @@ from orchestrator.diversity.grouping import GROUPING_VERSION, group_subsets
 from orchestrator.diversity.profiling import ProfileSettings
 from orchestrator.errors import ConfigError
 from orchestrator.evaluation.comparisons import pool
-from orchestrator.experiment_file import dump_experiment, is_weights_path, load_resolved
+from orchestrator.experiment_file import dump_experiment, load_resolved
 from orchestrator.records import (
     Assignments,
+    BackboneRanking,
     Catalogue,
     Costs,
+    Distances,
     Groups,
     PretrainedBackbone,
     Profile,
@@ -44,7 +46,9 @@ from orchestrator.reporting.html import render_html
 from orchestrator.runs import RunDirectory
 from orchestrator.stages.assign import assign
 from orchestrator.stages.context import GroupContext
+from orchestrator.stages.distances import DISTANCES_VERSION, LabelledImages, distances_of
 from orchestrator.stages.evaluate import evaluate, read_evaluations, read_predictions
+from orchestrator.stages.ranking import Candidates, backbone_fingerprint, rank_backbones
 from orchestrator.stages.search import read_searches, search
 from orchestrator.stages.shared_inputs import read_costs
 from orchestrator.stages.train import read_models, train
@@ -73,8 +77,8 @@ class Pipeline:
         directory = RunDirectory(storage.absolute(run_uri))
         pipeline = cls(load_resolved(directory.path("config.yaml")), say=say)
         pipeline.run_directory = directory
-        pipeline._catalogue_record = directory.read("catalogue.json", Catalogue, stage="catalogue")
-        pipeline._backbone_record = directory.read("backbone.json", PretrainedBackbone, stage="pretrain")
+        pipeline._catalogue_record = directory.require_any("catalogue.json", Catalogue, stage="catalogue")
+        pipeline._backbone_record = directory.require_any("backbone.json", PretrainedBackbone, stage="pretrain")
         return pipeline
 
     def assign(self, data_uri: str) -> Assignments:
@@ -113,6 +117,17 @@ class Pipeline:
                 if stage in stages:
                     self._timed(stage, steps[stage])
 
+    def rank(self, names: Sequence[str]) -> BackboneRanking:
+        """Rank backbones: candidates of the experiment by their titles, or torchvision's by name, default weights.
+
+        Raises ConfigError without a name, RecordError when the catalogue has to be made first.
+        """
+        if not names:
+            raise ConfigError("a ranking must name a backbone", remedy="Write --backbones resnet18,mobilenet_v2.")
+        asked = {name: self._named(name) for name in names}
+        with self.run_directory.owned():
+            return self._rank(self._candidates_of(asked), name="asked")
+
     def report(self) -> Report:
         """Read the report of a finished run."""
         content = storage.read_bytes(self.run_directory.path("report.json"))
@@ -133,6 +148,12 @@ class Pipeline:
     def profiled(self) -> Profile:
         """Give the profile, when it is up to date."""
         return self._profile_record
+
+    def ranked(self) -> BackboneRanking | None:
+        """Give the ranking that chose the run's backbone; None where the experiment names one."""
+        if not self.config.backbone.candidates:
+            return None
+        return self.run_directory.find("rankings/candidates.json", BackboneRanking, self._backbone_fingerprint)
 
     def grouped(self) -> tuple[Groups, Profile]:
         """Give the groups and the profile they stand on, when they are up to date."""
@@ -202,14 +223,26 @@ class Pipeline:
         )
 
     @cached_property
+    def _candidates(self) -> Candidates:
+        return self._candidates_of(self.config.backbone.by_title)
+
+    def _candidates_of(self, networks: Mapping[str, BackboneConfig]) -> Candidates:
+        return Candidates(config=self.config, run_directory=self.run_directory, networks=networks, say=self._say)
+
+    def _named(self, name: str) -> BackboneConfig:
+        """Give the experiment's network of this title, else torchvision's with its default weights, on its pixels."""
+        own = self.config.backbone
+        network = own.by_title.get(name, BackboneConfig(name=name, image_size=own.image_size, resize=own.resize))
+        if network.weights != "pretrain":
+            return network
+        return network.model_copy(update={"weights": self.run_directory.path(self._backbone_record.weights)})
+
+    @cached_property
     def _backbone_fingerprint(self) -> str:
-        weights = self.config.backbone.weights
-        return fingerprints.of_backbone(
-            self.config,
-            weights=storage.digest_bytes([storage.read_bytes(weights)]) if is_weights_path(weights) else weights,
-            source_listing="" if self._source is None else self._catalogue_fingerprint(self._source),
-            version=BACKBONE_VERSION,
-        )
+        if self.config.backbone.candidates:
+            return self._candidates.ranking_fingerprint(self._catalogue_record.data_fingerprint)
+        listing = "" if self._source is None else self._catalogue_fingerprint(self._source)
+        return backbone_fingerprint(self.config, listing)
 
     @cached_property
     def _catalogue_record(self) -> Catalogue:
@@ -226,9 +259,8 @@ class Pipeline:
 
     @cached_property
     def _backbone_record(self) -> PretrainedBackbone:
-        return self.run_directory.require(
-            "backbone.json", PretrainedBackbone, self._backbone_fingerprint, stage="pretrain"
-        )
+        stage = "profile" if self.config.backbone.candidates else "pretrain"
+        return self.run_directory.require("backbone.json", PretrainedBackbone, self._backbone_fingerprint, stage=stage)
 
     @property
     def _measures_features(self) -> bool:
@@ -273,6 +305,8 @@ class Pipeline:
     # The stages: each gives how many units of work it did.
 
     def _pretrain(self) -> int:
+        if self.config.backbone.candidates:
+            return self._candidates.prepare()
         fingerprint = self._backbone_fingerprint
         if self.run_directory.find("backbone.json", PretrainedBackbone, fingerprint):
             return 0
@@ -313,7 +347,28 @@ class Pipeline:
         self.run_directory.prune(plan.folder, keep=fingerprint)
         return record
 
+    def _choose_backbone(self) -> int:
+        """Make the best of the candidates the run's backbone; it can only be told once there are images."""
+        fingerprint = self._backbone_fingerprint
+        if self.run_directory.find("backbone.json", PretrainedBackbone, fingerprint):
+            return 0
+        ranking = self._rank(self._candidates, name="candidates")
+        chosen = self._candidates.backbone(ranking.chosen)
+        self.run_directory.write("backbone.json", chosen.model_copy(update={"fingerprint": fingerprint}))
+        self._say(f"backbone: {ranking.chosen} is taken")
+        return 1
+
+    def _rank(self, candidates: Candidates, *, name: str) -> BackboneRanking:
+        ranking = rank_backbones(candidates, self._catalogue_record, self._samples, self._reader, name=name)
+        candidates.forget_others(keep=self._candidates.fingerprints.values())
+        return ranking
+
     def _profile(self) -> int:
+        chosen = self._choose_backbone() if self.config.backbone.candidates else 0
+        profiled = self._measure_diversity()
+        return chosen + profiled + (self._measure_distances() if self._measures_features else 0)
+
+    def _measure_diversity(self) -> int:
         if self.run_directory.find("profile.json", Profile, self._profile_fingerprint):
             return 0
         require_attributes(self._ingest.data, self.config.diversity.columns)
@@ -344,6 +399,45 @@ class Pipeline:
             partials_uri=self.run_directory.path("profile", "partials"),
             stall_timeout_s=config.cluster.stall_timeout_s,
         )
+
+    @cached_property
+    def _distances_fingerprint(self) -> str:
+        source = self._source_images
+        return fingerprints.of_distances(
+            self.config,
+            profile=self._profile_fingerprint,
+            source="" if source is None else source.catalogue.data_fingerprint,
+            version=DISTANCES_VERSION,
+        )
+
+    @cached_property
+    def _source_images(self) -> LabelledImages | None:
+        catalogue = None if self._source is None else self._find_catalogue(self._source)
+        if self._source is None or self.config.pretrain is None or catalogue is None:
+            return None
+        return LabelledImages(
+            catalogue=catalogue,
+            samples=read_samples(self.run_directory.uri, catalogue),
+            reader=pixel_reader(self._source, catalogue),
+            classes=self.config.pretrain.classes or catalogue.labels,
+        )
+
+    def _measure_distances(self) -> int:
+        fingerprint, catalogue = self._distances_fingerprint, self._catalogue_record
+        if self.run_directory.find("distances.json", Distances, fingerprint):
+            return 0
+        images = LabelledImages(
+            catalogue=catalogue, samples=self._samples, reader=self._reader, classes=catalogue.labels
+        )
+        found = distances_of(
+            images,
+            self._source_images,
+            Workbench.of(self.config, self._backbone_record, self.run_directory.uri),
+            min_images=self.config.grouping.min_images,
+            stall_timeout_s=self.config.cluster.stall_timeout_s,
+        )
+        self.run_directory.write("distances.json", found.model_copy(update={"fingerprint": fingerprint}))
+        return 1
 
     def _group(self) -> int:
         if self.run_directory.find("groups.json", Groups, self._groups_fingerprint):
@@ -381,8 +475,21 @@ class Pipeline:
             ),
             costs=self._costs().stages,
             search_costs=read_costs(context),
+            rankings=self._rankings(),
+            distances=self._distances(),
         )
         page = render_html(report)
         storage.write_bytes(self.run_directory.path("report.html"), page.encode())
         self.run_directory.write("report.json", report)
         return 1
+
+    def _rankings(self) -> list[BackboneRanking]:
+        """Give the ranking that chose the backbone, and the last one that was asked for, of the data as it is."""
+        asked = self.run_directory.find_any("rankings/asked.json", BackboneRanking)
+        data = self._catalogue_record.data_fingerprint
+        return [found for found in (self.ranked(), asked) if found is not None and found.data_fingerprint == data]
+
+    def _distances(self) -> Distances | None:
+        if not self._measures_features:
+            return None
+        return self.run_directory.find("distances.json", Distances, self._distances_fingerprint)

@@ -144,6 +144,38 @@ class Profile(Record):
         return list(self.subsets[0].attribute_entropies) if self.subsets else []
 
 
+Relation = Literal[
+    "same domain, same task",
+    "same domain, another task",
+    "another domain, same task",
+    "another domain, another task",
+]
+
+
+class SourceDistance(Value):
+    """Say how far one subset lies from the source task, and how many of its classes the source knows."""
+
+    subset: str
+    distance: float
+    num_classes: int
+    shared_classes: int
+    relation: Relation
+
+
+class Distances(Record):
+    """Hold squared Frechet distances of unit features, each between samples of `num_images` images.
+
+    `between` has those of `subsets` from each other, row by row. `to_source` has those from the run's source task,
+    `source_range` what 95% of samples of the source keep within of the rest of it; None where there is no source task.
+    """
+
+    num_images: int
+    subsets: list[str]
+    between: list[list[float]]
+    source_range: float | None = None
+    to_source: list[SourceDistance] = []
+
+
 class Group(Value):
     """Name subsets of like diversity. `small_subsets` are those below `min_images`, put to the nearest group.
 
@@ -406,6 +438,80 @@ class PretrainedBackbone(Record):
     source_accuracy: float | None = None
 
 
+class CandidateScores(Value):
+    """Score one candidate backbone on a sample of one subset's training images.
+
+    `num_images` counts all training images. `h_score` is by a shrunk covariance; an infinite `fisher_ratio` is None.
+    `log_evidence_of_halves` has LogME of random halves of the sample, the same ones for every candidate.
+    """
+
+    subset: str
+    num_images: int
+    num_sampled: int
+    num_classes: int
+    log_evidence: float
+    h_score: float
+    fisher_ratio: float | None
+    log_evidence_of_halves: list[float]
+
+
+class CandidateMeasures(Record):
+    """Hold what was measured of one candidate backbone, by subset in the order of their names.
+
+    `forward_flops` are of one image, a multiplication and an addition counting as two; `images_per_second` is a
+    forward pass on one core of the machine that ran the driver.
+    """
+
+    title: str
+    parameters: int
+    forward_flops: int
+    images_per_second: float
+    feature_dim: int
+    subsets: list[CandidateScores]
+    seconds: float
+
+
+class SubsetRank(Value):
+    """Rank one candidate on one subset: 1 is the best; `win_share` is of random halves in which it is the best."""
+
+    subset: str
+    num_sampled: int
+    rank: float
+    win_share: float
+    log_evidence: float
+    h_score: float
+    fisher_ratio: float | None
+
+
+class RankedCandidate(Value):
+    """Weigh one candidate's fit to the data against its cost.
+
+    `mean_rank` is over subsets, weighted by training images. `gap_interval` holds its mean rank less that of the first
+    candidate in 95% of random halves of the images, None for the first; `is_equal_to_first` says that this reaches 0.
+    """
+
+    title: str
+    parameters: int
+    forward_flops: int
+    images_per_second: float
+    feature_dim: int
+    mean_rank: float
+    win_share: float
+    gap_interval: tuple[float, float] | None
+    is_equal_to_first: bool
+    subsets: list[SubsetRank]
+
+
+class BackboneRanking(Record):
+    """Hold candidate backbones in the order of their mean rank by LogME, which one is chosen, and why."""
+
+    data_fingerprint: str
+    chosen: str
+    reason: str
+    num_halves: int
+    candidates: list[RankedCandidate]
+
+
 class ModelCard(Record):
     """Describe a trained model beside its `model.safetensors`: `model.json`."""
 
@@ -527,3 +633,5 @@ class Report(Record):
     comparisons: list[PooledComparison]
     costs: list[StageCost]
     search_costs: SearchCosts | None = None
+    rankings: list[BackboneRanking] = []
+    distances: Distances | None = None

@@ -47,18 +47,22 @@ class RunDirectory:
         """Write a record, whole or not at all."""
         storage.write_bytes(self.path(name), record.to_json().encode())
 
-    def find(self, name: str, kind: type[RecordType], fingerprint: str) -> RecordType | None:
-        """Give a record that was made from these inputs; None when it is missing, damaged, or of other inputs."""
+    def find_any(self, name: str, kind: type[RecordType]) -> RecordType | None:
+        """Give a record whatever it was made from; None when it is missing or damaged."""
         if not storage.exists(self.path(name)):
             return None
         try:
-            record = kind.from_json(storage.read_bytes(self.path(name)), source=self.path(name))
+            return kind.from_json(storage.read_bytes(self.path(name)), source=self.path(name))
         except RecordError:
             # A record of an older version or a torn copy: the stage makes it anew.
             return None
-        return record if record.fingerprint == fingerprint else None
 
-    def read(self, name: str, kind: type[RecordType], *, stage: str) -> RecordType:
+    def find(self, name: str, kind: type[RecordType], fingerprint: str) -> RecordType | None:
+        """Give a record that was made from these inputs; None when it is missing, damaged, or of other inputs."""
+        record = self.find_any(name, kind)
+        return record if record is not None and record.fingerprint == fingerprint else None
+
+    def require_any(self, name: str, kind: type[RecordType], *, stage: str) -> RecordType:
         """Give a record whatever it was made from. Raises RecordError naming the stage that makes it."""
         if not storage.exists(self.path(name)):
             raise self._missing(name, stage)

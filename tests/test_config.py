@@ -18,6 +18,10 @@ def space(**keys: object) -> dict[str, object]:
     return experiment(search={"space": keys})
 
 
+def candidates(*entries: dict[str, object]) -> dict[str, object]:
+    return experiment(backbone={"candidates": list(entries)})
+
+
 def mistake(raw: dict[str, object]) -> str:
     with pytest.raises(ConfigError) as caught:
         validate_experiment(raw)
@@ -69,6 +73,48 @@ MISTAKES = {
         "backbone.kwargs.depths must be a plain value",
         "[1]",
         "Write",
+    ),
+    "backbone, candidate misspelt": (
+        candidates({"name": "resnet18", "wights": "x"}),
+        "backbone.candidates.wights is not a key",
+        "'x'",
+        "Did you mean backbone.candidates.weights?",
+    ),
+    "backbone, candidate without a name": (
+        candidates({"weights": "none"}),
+        "backbone.candidates must have name in every entry",
+        "{'weights': 'none'}",
+        "Add it",
+    ),
+    "backbone, candidates of two sizes": (
+        candidates({"name": "resnet18", "image_size": 64}),
+        "backbone.candidates must share image_size 224",
+        "64 for resnet18",
+        "Set backbone.image_size",
+    ),
+    "backbone, candidates without titles": (
+        candidates({"name": "resnet18"}, {"name": "resnet18", "weights": "none"}),
+        "backbone.candidates must have different titles",
+        "resnet18 twice",
+        "Add title",
+    ),
+    "backbone, candidate to be pretrained": (
+        candidates({"name": "resnet18", "weights": "pretrain"}),
+        "backbone.candidates must have weights",
+        "pretrain for resnet18",
+        "run of its own",
+    ),
+    "backbone, candidates without images": (
+        {**candidates({"name": "resnet18"}), "data": {"uri": "/data", "verify": "none"}},
+        "backbone.candidates must open images",
+        "data.verify none",
+        "decode",
+    ),
+    "backbone beside candidates": (
+        experiment(backbone={"name": "vit_b_16", "candidates": [{"name": "resnet18"}]}),
+        "backbone.name must be left out where candidates name networks",
+        "vit_b_16",
+        "one of the candidates",
     ),
     "backbone without its source task": (
         experiment(backbone={"weights": "pretrain"}),
@@ -319,3 +365,17 @@ def test_kwargs_keep_their_types() -> None:
 def test_sections_cannot_be_changed() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         DataConfig(uri="/data").uri = "/other"
+
+
+def test_candidates_are_networks_on_the_pixels_of_the_section_with_titles_by_what_builds_them() -> None:
+    entries = [{"name": "resnet18"}, {"name": "mobilenet_v2", "kwargs": {"width_mult": 0.35}, "weights": "none"}]
+    config = validate_experiment(experiment(backbone={"image_size": 64, "resize": "squash", "candidates": entries}))
+    found = config.backbone.by_title
+    assert list(found) == ["resnet18", "mobilenet_v2 width_mult=0.35"]
+    assert {(network.image_size, network.resize) for network in found.values()} == {(64, "squash")}
+    assert [network.weights for network in found.values()] == ["DEFAULT", "none"]
+
+
+def test_a_backbone_without_candidates_is_the_only_one_to_choose_from() -> None:
+    backbone = validate_experiment(experiment(backbone={"name": "vit_b_16"})).backbone
+    assert backbone.by_title == {"vit_b_16": backbone}

@@ -182,3 +182,10 @@ train: {use_gpu: false, resources_per_worker: {CPU: 0.5}}
 def test_any_text_survives_dumping_and_reading(text: str) -> None:
     config = ExperimentConfig.model_validate({"name": "test", "data": {"uri": "/data", "label": text}})
     assert ExperimentConfig.model_validate(parse_yaml(dump_experiment(config), source="test")) == config
+
+
+def test_paths_of_candidates_are_relative_to_the_file_and_survive_writing(tmp_path: Path) -> None:
+    text = MINIMAL + "backbone: {candidates: [{name: resnet18}, {name: resnet18, title: own, weights: weights/x.pt}]}\n"
+    config = load(tmp_path, text)
+    assert [found.weights for found in config.backbone.candidates] == ["DEFAULT", str(tmp_path / "weights" / "x.pt")]
+    assert load(tmp_path, dump_experiment(config)) == config

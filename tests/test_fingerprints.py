@@ -75,6 +75,26 @@ def test_a_key_changes_what_depends_on_it(sections: dict[str, Any], changed: set
     assert {name for name in before if before[name] != after[name]} == changed
 
 
+def test_a_candidate_has_the_fingerprint_of_the_same_backbone_alone() -> None:
+    section = experiment_dict("/data", "/runs")["backbone"]
+    shared = {key: section.pop(key) for key in ("image_size",)}
+    alone = validate_experiment({**experiment_dict("/data", "/runs"), "backbone": {**section, **shared}})
+    among = validate_experiment({**experiment_dict("/data", "/runs"), "backbone": {**shared, "candidates": [section]}})
+    (network,) = among.backbone.by_title.values()
+    of = {
+        fingerprints.of_backbone(config, weights="w", source_listing="", version=1)
+        for config in (alone, among.model_copy(update={"backbone": network}))
+    }
+    assert len(of) == 1
+
+
+@pytest.mark.parametrize("changed", [{"data": "new"}, {"candidates": {"a": "1", "b": "3"}}, {"version": 2}])
+def test_a_choice_depends_on_the_samples_the_candidates_and_the_version(changed: dict[str, Any]) -> None:
+    config = validate_experiment(experiment_dict("/data", "/runs"))
+    inputs: dict[str, Any] = {"data": "old", "candidates": {"a": "1", "b": "2"}, "version": 1}
+    assert fingerprints.of_ranking(config, **inputs) != fingerprints.of_ranking(config, **inputs | changed)
+
+
 def test_a_new_version_of_a_stage_makes_its_records_stale() -> None:
     config = validate_experiment(experiment_dict("/data", "/runs"))
     one, two = (fingerprints.of_groups(config, profile="p", version=version) for version in (1, 2))

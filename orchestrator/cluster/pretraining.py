@@ -36,8 +36,9 @@ def prepare_backbone(
     source: Catalogue | None,
     *,
     fingerprint: str,
+    folder: str = "backbone",
 ) -> PretrainedBackbone:
-    """Put the pretrained backbone into the run directory, where every worker of every node finds it.
+    """Put the pretrained backbone into a folder of the run directory, where every worker of every node finds it.
 
     With a source catalogue the source task is trained first, by the same loop and TorchTrainer as any model.
     """
@@ -50,7 +51,7 @@ def prepare_backbone(
         card = _train_source(config, spec, run_uri, source, fingerprint)
         backbone = load_model(storage.join(run_uri, "pretrain/model"))[0].backbone
         accuracy = card.history[card.best_epoch - 1].val_accuracy
-    weights = f"backbone/{fingerprint}.safetensors"
+    weights = f"{folder}/{fingerprint}.safetensors"
     save_backbone(storage.join(run_uri, weights), backbone)
     found = {
         "fingerprint": fingerprint,

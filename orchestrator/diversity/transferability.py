@@ -59,6 +59,38 @@ def h_score(sums: FeatureSums) -> float:
     return float((between / variances[kept]).sum())
 
 
+def shrunk_h_score(sums: FeatureSums, dimensions: int) -> float:
+    """Give the H-score with a covariance shrunk towards a sphere: it stays below its bound with few images too.
+
+    tr(C^-1 (1 - a) cov(E[f | y])) with C = (1 - a) cov(f) + a tr(cov(f)) / d I (Ibrahim et al., "Newer is not always
+    better: Rethinking Transferability Metrics, Their Peculiarities, Stability and Performance", 2021), a by Ledoit and
+    Wolf, "A well-conditioned estimator for large-dimensional covariance matrices", 2004. `dimensions` are those of the
+    features, also where the sums are on own axes. Raises DataError without images.
+    """
+    _require_images(sums)
+    covariance = sums.covariance()
+    sphere = float(np.trace(covariance)) / dimensions
+    if sphere <= _LEAST_VARIANCE:
+        return 0.0
+    share = _shrinkage(sums, covariance, sphere, dimensions)
+    variances, axes = eigh(covariance, check_finite=False)
+    between = np.einsum("ij,ik,kj->j", axes, sums.between_classes(), axes)
+    shrunk = (1 - share) * variances.clip(0.0) + share * sphere
+    kept = shrunk > _LEAST_VARIANCE * float(shrunk[-1])
+    return float(((1 - share) * between[kept] / shrunk[kept]).sum())
+
+
+def _shrinkage(sums: FeatureSums, covariance: NDArray[np.float64], sphere: float, dimensions: int) -> float:
+    """Give Ledoit and Wolf's share of the sphere: of unit directions the fourth moments follow from the sums."""
+    count, mean = sums.num_images, sums.mean()
+    length = float(mean @ mean)
+    fourths = (1 + length) ** 2 - 4 * (1 + length) * length + 4 * float(mean @ sums.outer @ mean) / count
+    squares = float((covariance**2).sum())
+    error = (fourths - squares) / count
+    distance = squares - dimensions * sphere**2
+    return 1.0 if error >= distance else max(0.0, error / distance)
+
+
 def log_evidence(sums: FeatureSums) -> float:
     """Give LogME: the mean over classes and images of the log evidence of a Bayesian linear model of each class.
 
@@ -68,46 +100,44 @@ def log_evidence(sums: FeatureSums) -> float:
     """
     _require_images(sums)
     squares, axes = eigh(sums.outer, check_finite=False)
-    squares = squares.clip(0.0)
-    evidences = [
-        _class_evidence(squares, axes.T @ sums.sums[name], float(sums.counts[name]), sums.num_images)
-        for name in sums.classes
-    ]
-    return float(np.mean(evidences))
+    projected = np.array([sums.sums[name] for name in sums.classes]) @ axes
+    targets = np.array([float(sums.counts[name]) for name in sums.classes])
+    return float(_evidences(squares.clip(0.0), projected, targets, sums.num_images).mean())
 
 
-def _class_evidence(
-    squares: NDArray[np.float64], projected: NDArray[np.float64], target: float, num_images: int
-) -> float:
-    """Give the evidence of one class an image: squares are the eigenvalues of F^T F, `projected` F^T y along them."""
+def _evidences(
+    squares: NDArray[np.float64], projected: NDArray[np.float64], targets: NDArray[np.float64], num_images: int
+) -> NDArray[np.float64]:
+    """Give the evidence of each class an image: squares [d] are the eigenvalues of F^T F, `projected` F^T y [K, d]."""
+    prior, noise = np.ones((2, len(targets), 1))
 
-    def fitted() -> tuple[float, float]:
-        """Give the squared length of the likeliest weights, and the squared error that they leave."""
+    def fitted() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Give the squared lengths [K, 1] of the likeliest weights, and the squared errors that they leave."""
         weights = noise * projected / (prior + noise * squares)
-        residual = target - 2 * float(weights @ projected) + float((weights**2 * squares).sum())
-        return float((weights**2).sum()), max(1e-12, residual)
+        explained = (2 * weights * projected - weights**2 * squares).sum(axis=1, keepdims=True)
+        residual = np.maximum(1e-12, targets[:, None] - explained)
+        return (weights**2).sum(axis=1, keepdims=True), residual
 
-    prior, noise = 1.0, 1.0
     for _ in range(_MOST_STEPS):
         norm, residual = fitted()
-        effective = float((noise * squares / (prior + noise * squares)).sum())
+        effective = (noise * squares / (prior + noise * squares)).sum(axis=1, keepdims=True)
         before = prior / noise
-        prior, noise = effective / max(norm, 1e-12), (num_images - effective) / residual
-        if noise <= 0:
-            # As many free directions as images: the model is exact, and its evidence without bound.
-            noise = 1.0 / 1e-12
-        if abs(prior / noise - before) <= _STEP_TOLERANCE * before:
+        prior, noise = effective / np.maximum(norm, 1e-12), (num_images - effective) / residual
+        # As many free directions as images: the model is exact, and its evidence without bound.
+        noise = np.where(noise <= 0, 1e12, noise)
+        if (np.abs(prior / noise - before) <= _STEP_TOLERANCE * before).all():
             break
     norm, residual = fitted()
     evidence = (
-        len(squares) / 2 * math.log(prior)
-        + num_images / 2 * math.log(noise)
+        len(squares) / 2 * np.log(prior)
+        + num_images / 2 * np.log(noise)
         - noise / 2 * residual
         - prior / 2 * norm
-        - float(np.log(prior + noise * squares).sum()) / 2
+        - np.log(prior + noise * squares).sum(axis=1, keepdims=True) / 2
         - num_images / 2 * math.log(2 * math.pi)
     )
-    return evidence / num_images
+    per_image: NDArray[np.float64] = evidence[:, 0] / num_images
+    return per_image
 
 
 def frechet_distance(one: FeatureSums, other: FeatureSums) -> float:

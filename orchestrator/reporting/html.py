@@ -29,6 +29,7 @@ from orchestrator.reporting.findings import (
     grouping_finding,
     headline,
     saving_finding,
+    source_finding,
     verdict,
     warm_start_finding,
 )
@@ -85,6 +86,7 @@ def render_html(report: Report) -> str:
             sections=sections,
             grouping=grouping_finding(report.groups),
             copies=copies_finding(report.catalogue),
+            source=source_finding(report.distances) if report.distances else "",
             diversity=diversity_plot(report.profile, report.groups) if sections else None,
             gains=gains_plot(report.groups, report.evaluations, report.comparisons),
             split_totals=_split_totals(report),
@@ -152,6 +154,7 @@ def _environment() -> jinja2.Environment:
         counted=wording.counted,
         duration=wording.duration,
         interval=wording.interval,
+        magnitude=wording.magnitude,
         metric_value=wording.metric_value,
         number=wording.number,
         percent=wording.percent,

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from orchestrator.records import (
     Assignments,
+    BackboneRanking,
     Baseline,
     Catalogue,
     Evaluation,
@@ -29,6 +30,7 @@ from orchestrator.reporting.wording import (
     METRIC_TITLES,
     count,
     duration,
+    magnitude,
     metric_value,
     number,
     percent,
@@ -41,8 +43,9 @@ from orchestrator.reporting.wording import (
 
 MOST_SUBSETS = 3
 MOST_SUBSET_ROWS = 60
+MOST_RANKED_SUBSETS = 12
 # Only names may be broken over lines: their length is the data's.
-_NAMES = ("Subset", "Subsets", "Group", "")
+_NAMES = ("Subset", "Subsets", "Backbone", "Group", "")
 _STYLES = {"better": "green", "worse": "red", "unclear": "dim", "unknown": "dim"}
 
 
@@ -63,11 +66,14 @@ def profile_table(profile: Profile) -> Table:
     has_pixels = any(found.pixel_entropy is not None for found in profile.subsets)
     has_features = any(found.feature_diversity is not None for found in profile.subsets)
     named = [*attributes, "Joint"] if len(attributes) > 1 else attributes
-    optional = ["Pixel\nentropy"] * has_pixels + ["Feature\ndiversity"] * has_features
+    # One measure of separability: the others would leave no room for names.
+    optional = ["Pixel\nentropy"] * has_pixels + ["Feature\ndiversity", "LogME"] * has_features
     optional += [f"{escape(name)}\nentropy" for name in named]
     table = _table("Subset", "Images", "Classes", "Label\nentropy", "Effective\nclasses", *optional, numbers_from=1)
     for found in profile.subsets[:MOST_SUBSET_ROWS]:
-        measured = [number(found.pixel_entropy)] * has_pixels + [number(found.feature_diversity, 1)] * has_features
+        measured = [number(found.pixel_entropy)] * has_pixels
+        if has_features:
+            measured += [number(found.feature_diversity, 1), number(found.log_evidence)]
         measured += [number(found.attribute_entropies.get(name)) for name in attributes]
         measured += [number(found.joint_attribute_entropy)] * (len(attributes) > 1)
         table.add_row(
@@ -79,6 +85,44 @@ def profile_table(profile: Profile) -> Table:
             *measured,
         )
     _say_what_is_hidden(table, len(profile.subsets))
+    return table
+
+
+def ranking_table(ranking: BackboneRanking) -> Table:
+    """Show how candidate backbones rank on every subset and over all, beside what each costs."""
+    titles = ("Subset", "Backbone", "Rank", "First\nin halves", "LogME", "H-score", "Params", "FLOPs", "Images/s")
+    table = _table(*titles, numbers_from=2)
+    subsets = [found.subset for found in ranking.candidates[0].subsets]
+    for place, subset in enumerate(subsets[:MOST_RANKED_SUBSETS]):
+        ranked = sorted(ranking.candidates, key=lambda candidate: candidate.subsets[place].rank)
+        for position, candidate in enumerate(ranked):
+            found = candidate.subsets[place]
+            table.add_row(
+                _name("" if position else subset),
+                _name(candidate.title),
+                number(found.rank, 1),
+                f"{found.win_share:.0%}",
+                number(found.log_evidence, 3),
+                number(found.h_score),
+            )
+        table.add_section()
+    hidden = len(subsets) - MOST_RANKED_SUBSETS
+    if hidden > 0:
+        table.add_row(f"and {hidden} more")
+        table.add_section()
+    for position, candidate in enumerate(ranking.candidates):
+        table.add_row(
+            _name("" if position else "all, mean"),
+            _name(candidate.title),
+            number(candidate.mean_rank),
+            f"{candidate.win_share:.0%}",
+            "",
+            "",
+            magnitude(candidate.parameters),
+            magnitude(candidate.forward_flops),
+            number(candidate.images_per_second, 0),
+        )
+    table.caption = Text(f"Best fit for its cost: {ranking.chosen}; {ranking.reason}.")
     return table
 
 

@@ -49,6 +49,15 @@ def count(value: int) -> str:
     return f"{value:,}"
 
 
+def magnitude(value: float) -> str:
+    """Write a large number in three digits with the letter of its power of a thousand: 2.22 M, 308 M, 1.81 G."""
+    rounded = float(f"{value:.3g}")
+    power = min(4, int(math.log10(rounded) // 3)) if rounded >= 1000 else 0
+    scaled = rounded / 1000**power
+    digits = 0 if power == 0 or scaled >= 100 else 1 if scaled >= 10 else 2
+    return f"{scaled:.{digits}f} {' kMGT'[power]}".rstrip()
+
+
 def counted(value: int, noun: str) -> str:
     """Write a count with its noun: 1 image, 2,000 images, 2 classes."""
     plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"

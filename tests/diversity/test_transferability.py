@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.linalg import sqrtm
 from scipy.optimize import minimize
 from scipy.stats import multivariate_normal
+from sklearn.covariance import ledoit_wolf
 
 from orchestrator.diversity.feature_sums import FeatureSums
 from orchestrator.diversity.transferability import (
@@ -18,6 +19,7 @@ from orchestrator.diversity.transferability import (
     frechet_distance,
     h_score,
     log_evidence,
+    shrunk_h_score,
     variance_between,
     variance_within,
 )
@@ -97,6 +99,25 @@ def test_the_log_evidence_is_that_of_bayesian_linear_models_at_their_best() -> N
 
         best.append(-minimize(negative, np.zeros(2), method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-12}).fun)
     assert log_evidence(FeatureSums.of(rows, labels)) == pytest.approx(np.mean(best), abs=1e-6)
+
+
+@pytest.mark.parametrize("num_images", [20, 80, 400])
+def test_the_shrunk_h_score_is_its_definition_on_all_axes_and_on_own_ones(num_images: int) -> None:
+    rows, labels = features_of(num_images, dimensions=60)
+    parts = rows_by_class(rows, labels)
+    means = np.concatenate([np.tile(part.mean(axis=0), (len(part), 1)) for part in parts.values()])
+    covariance, shrinkage = ledoit_wolf(rows)
+    expected = np.trace(np.linalg.solve(covariance, (1 - shrinkage) * np.cov(means.T, bias=True)))
+    assert shrunk_h_score(FeatureSums.of(rows, labels), 60) == pytest.approx(expected, rel=1e-9)
+    assert shrunk_h_score(FeatureSums.of(on_own_axes(rows), labels), 60) == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_shrunk_h_score_tells_classes_apart_from_noise_with_fewer_images_than_features() -> None:
+    noise, classes = (features_of(40, dimensions=200, apart=apart) for apart in (0.0, 2.0))
+    plain = [h_score(FeatureSums.of(*drawn)) for drawn in (noise, classes)]
+    shrunk = [shrunk_h_score(FeatureSums.of(*drawn), 200) for drawn in (noise, classes)]
+    assert plain == pytest.approx([2.0, 2.0])
+    assert shrunk[0] < 0.5 < 1.0 < shrunk[1]
 
 
 @pytest.mark.parametrize("score", [h_score, log_evidence, fisher_ratio])

@@ -3,9 +3,11 @@ import random
 from collections.abc import Sequence
 
 from orchestrator.records import (
+    BackboneRanking,
     BackboneSpec,
     Baseline,
     Catalogue,
+    Distances,
     EpochMetrics,
     Evaluation,
     Group,
@@ -15,12 +17,15 @@ from orchestrator.records import (
     ModelCard,
     PooledComparison,
     Profile,
+    RankedCandidate,
     Recipe,
     Report,
     SearchResult,
+    SourceDistance,
     StageCost,
     SubsetCount,
     SubsetProfile,
+    SubsetRank,
     SubsetScores,
     Trial,
 )
@@ -217,6 +222,60 @@ def a_report(*, subsets_per_group: int = 8, num_classes: int = 7, num_trials: in
             StageCost(stage="train", seconds=71.0),
             StageCost(stage="evaluate", seconds=96.5),
         ],
+        rankings=[a_ranking()],
+        distances=Distances(
+            num_images=60,
+            subsets=[],
+            between=[],
+            source_range=0.12,
+            to_source=[
+                SourceDistance(
+                    subset=subset,
+                    distance=0.31,
+                    num_classes=3,
+                    shared_classes=1,
+                    relation="another domain, another task",
+                )
+                for subset in ("harbour", "quarry")
+            ],
+        ),
+    )
+
+
+def a_ranking(subsets: Sequence[str] = ("harbour", "quarry")) -> BackboneRanking:
+    """Two candidates: the first is as good as the second, and dearer."""
+    titles = ("resnet18", "mobilenet_v2 width_mult=0.35")
+    return BackboneRanking(
+        data_fingerprint="cc" * 8,
+        chosen=titles[1],
+        reason=f"{titles[0]} ranks first by LogME, and {titles[1]} takes 96% fewer FLOPs",
+        num_halves=50,
+        candidates=[
+            RankedCandidate(
+                title=title,
+                parameters=11_176_512 // (1 + 27 * place),
+                forward_flops=3_627_122_688 // (1 + 27 * place),
+                images_per_second=31.5 * (1 + 7 * place),
+                feature_dim=512,
+                mean_rank=1.0 + place,
+                win_share=0.75 - 0.5 * place,
+                gap_interval=(-0.2, 1.0) if place else None,
+                is_equal_to_first=True,
+                subsets=[
+                    SubsetRank(
+                        subset=subset,
+                        num_sampled=120,
+                        rank=1.0 + place,
+                        win_share=0.75 - 0.5 * place,
+                        log_evidence=0.31 - 0.02 * place,
+                        h_score=3.2,
+                        fisher_ratio=None if place else 1.4,
+                    )
+                    for subset in subsets
+                ],
+            )
+            for place, title in enumerate(titles)
+        ],
     )
 
 
@@ -242,6 +301,9 @@ def _profile(subset: str, position: int, share: float, draw: random.Random) -> S
         feature_diversity_interval=(2.5 + 8 * share + 4 * position, 3.6 + 10 * share + 4 * position),
         feature_diversity_by_order={"2": 2.4 + 7 * share, "inf": 1.6 + 2 * share},
         raw_feature_diversity=5 + 12 * share,
+        h_score=0.8 + position,
+        log_evidence=0.21 + 0.1 * share,
+        fisher_ratio=0.4 + share,
     )
 
 

@@ -148,3 +148,27 @@ def test_a_failed_baseline_shows_its_error(report: Report) -> None:
     changed = evaluation.model_copy(update={"baselines": [broken, *evaluation.baselines[1:]]})
     text = Reader(render_html(report.model_copy(update={"evaluations": [changed, *report.evaluations[1:]]}))).text
     assert "failed out of memory" in text
+
+
+def test_candidate_backbones_are_shown_where_there_are_any(report: Report, document: str) -> None:
+    text = Reader(document).text
+    assert "Candidate backbones" in text and "mobilenet_v2 width_mult=0.35 chosen" in text
+    assert "11.2 M" in text and "3.63 G" in text and "resnet18 as good" in text
+    assert "Candidate backbones" not in render_html(report.model_copy(update={"rankings": []}))
+
+
+def test_separability_is_shown_where_features_were_measured(report: Report, document: str) -> None:
+    assert "Fisher ratio H-score LogME" in Reader(document).text
+    subsets = [found.model_copy(update={"feature_diversity": None}) for found in report.profile.subsets]
+    profile = report.profile.model_copy(update={"subsets": subsets})
+    bare = render_html(report.model_copy(update={"profile": profile, "rankings": []}))
+    assert "Fisher" not in Reader(bare).text
+
+
+def test_the_source_task_is_compared_with_where_there_is_one(report: Report, document: str) -> None:
+    text = Reader(document).text
+    assert "another domain, another task (2 subsets)" in text and "keep within 0.120" in text
+    assert "1 of 3" in text
+    assert report.distances is not None
+    without = report.distances.model_copy(update={"source_range": None, "to_source": []})
+    assert "source task:" not in Reader(render_html(report.model_copy(update={"distances": without}))).text

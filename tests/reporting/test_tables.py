@@ -1,5 +1,5 @@
 import pytest
-from report_examples import a_report, a_search
+from report_examples import a_ranking, a_report, a_search
 from rich.console import Console
 from rich.table import Table
 
@@ -24,10 +24,11 @@ def all_tables(report: Report) -> dict[str, Table]:
         "evaluation": tables.evaluation_table(report.evaluations),
         "summary": tables.summary_table(report),
         "costs": tables.costs_table(report.costs),
+        "ranking": tables.ranking_table(report.rankings[0]),
     }
 
 
-NAMES = ("catalogue", "profile", "groups", "search", "models", "evaluation", "summary", "costs")
+NAMES = ("catalogue", "profile", "groups", "search", "models", "evaluation", "summary", "costs", "ranking")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -106,3 +107,17 @@ def test_failed_trials_are_counted(report: Report) -> None:
 
 def test_costs_add_up(report: Report) -> None:
     assert "7 min 26 s" in printed(tables.costs_table(report.costs)).splitlines()[-2]
+
+
+def test_a_ranking_shows_every_candidate_for_each_subset_and_its_cost_over_all() -> None:
+    lines = printed(tables.ranking_table(a_ranking())).splitlines()
+    assert sum("mobilenet_v2" in line and "%" in line for line in lines) == 3
+    overall = next(line for line in lines if line.strip().startswith("all, mean"))
+    for shown in ("resnet18", "1.00", "75%", "11.2 M", "3.63 G", "32"):
+        assert shown in overall
+    assert "96% fewer FLOPs" in " ".join(" ".join(lines).split())
+
+
+def test_a_ranking_of_very_many_subsets_is_cut_short() -> None:
+    text = printed(tables.ranking_table(a_ranking([f"camera {number}" for number in range(40)])))
+    assert "camera 11" in text and "camera 12" not in text and "and 28 more" in text

@@ -21,6 +21,22 @@ def test_durations_take_the_unit_that_fits(seconds: float, text: str) -> None:
     assert wording.duration(seconds) == text
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0"),
+        (999, "999"),
+        (999_600, "1.00 M"),
+        (2_223_872, "2.22 M"),
+        (30_000, "30.0 k"),
+        (3.08e8, "308 M"),
+        (5e16, "50000 T"),
+    ],
+)
+def test_large_numbers_have_three_digits_and_a_letter(value: float, text: str) -> None:
+    assert wording.magnitude(value) == text
+
+
 @pytest.mark.parametrize("value", [None, math.nan, math.inf])
 def test_what_is_unknown_is_a_dash(value: float | None) -> None:
     assert {wording.number(value), wording.percent(value), wording.points(value)} == {wording.ABSENT}

@@ -1,0 +1,85 @@
+"""Extracts the features of a bounded sample of training images in parallel, one backbone at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import ray
+from numpy.typing import NDArray
+
+from orchestrator.cluster.failures import translated
+from orchestrator.cluster.watchdog import Watchdog, watched
+from orchestrator.cluster.workers import Workbench, use_threads
+from orchestrator.data.catalogue import SampleTable
+from orchestrator.data.identity import stable_fraction
+from orchestrator.data.reader import PixelReader, blocks_of, number_rows
+from orchestrator.finetune.classifier import extract_features
+
+MOST_IMAGES = 4096
+MOST_PER_SUBSET = 256
+MOST_SUBSETS = 64
+_MAX_ROWS = 128
+
+
+def sample_training_images(samples: SampleTable, *, seed: int, most_per_subset: int = MOST_PER_SUBSET) -> pa.Table:
+    """Take the rows of a uniform sample of each subset's training images, in the catalogue's order.
+
+    At most `most_per_subset` of each, and at most 4,096 of the 64 largest subsets: those whose identity hashes lowest.
+    """
+    positions = samples.where(split="train")
+    rows = samples.table.take(pa.array(positions))
+    subsets = np.asarray(rows.column("subset").to_pylist(), dtype=str)
+    names, counts = np.unique(subsets, return_counts=True)
+    largest = names[np.argsort(-counts, kind="stable")[:MOST_SUBSETS]]
+    most = min(most_per_subset, MOST_IMAGES // max(1, len(largest)))
+    hashes = np.array([stable_fraction(identity, seed) for identity in rows.column("id").to_pylist()])
+    kept = [np.zeros(0, dtype=np.int64)]
+    for name in largest:
+        members = np.flatnonzero(subsets == name)
+        kept.append(members[np.argsort(hashes[members], kind="stable")[:most]])
+    return rows.take(pa.array(np.sort(np.concatenate(kept))))
+
+
+def features_of(
+    rows: pa.Table, reader: PixelReader, workbench: Workbench, *, stall_timeout_s: float
+) -> NDArray[np.float32]:
+    """Give the features [n, d] of catalogue rows under the workbench's backbone, in the order of the rows.
+
+    Tasks of one CPU read what they measure: there are no others that they could leave without one.
+    """
+    blocks = blocks_of(number_rows(rows), _MAX_ROWS)
+    extract = _Extract(reader, workbench)
+    found = ray.data.from_arrow(blocks).map_batches(extract, batch_size=None, batch_format="pyarrow", num_cpus=1)
+    features = np.zeros((rows.num_rows, workbench.backbone.feature_dim), dtype=np.float32)
+    with (
+        translated("the ranking of backbones"),
+        Watchdog("the ranking of backbones", wanted={"CPU": 1}, stall_timeout_s=stall_timeout_s) as watchdog,
+    ):
+        for row in watched(found.iter_rows(), watchdog):
+            block: _Block = row["block"]
+            features[block.positions] = block.features
+    return features
+
+
+@dataclass(frozen=True, eq=False)
+class _Block:
+    """Hold the features [n, d] of the rows at `positions` [n]."""
+
+    positions: NDArray[np.int64]
+    features: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class _Extract:
+    """Extract the features of one block of catalogue rows in a worker."""
+
+    reader: PixelReader
+    workbench: Workbench
+
+    def __call__(self, block: pa.Table) -> dict[str, list[_Block]]:
+        use_threads(1)
+        pixels, spec = self.reader.read(block), self.workbench.backbone.spec
+        features = extract_features(self.workbench.pretrained(), spec, pixels, device="cpu")
+        return {"block": [_Block(np.asarray(block.column("position")), features)]}

@@ -1,0 +1,74 @@
+"""The distance to a source task is measured on its own catalogue, over the classes that the task has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from finetune_examples import TINY, a_spec
+from tiny_experiments import SUBSETS
+
+from orchestrator.cluster.ingest import IngestPlan, make_catalogue, pixel_reader, read_samples
+from orchestrator.cluster.workers import Workbench
+from orchestrator.config import DataConfig
+from orchestrator.finetune.weights import load_pretrained
+from orchestrator.records import PretrainedBackbone
+from orchestrator.stages.distances import LabelledImages, distances_of
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+def images_of(data: Path, run: Path, folder: str, classes: list[str] | None = None) -> LabelledImages:
+    config = DataConfig(uri=str(data), image="image", label="label", subset="subset", id="id", max_bad_fraction=0.1)
+    plan = IngestPlan(
+        data=config, image_size=16, resize="crop", seed=0, run_uri=str(run), folder=folder, stall_timeout_s=60
+    )
+    catalogue = make_catalogue(plan, fingerprint="test")
+    return LabelledImages(
+        catalogue=catalogue,
+        samples=read_samples(str(run), catalogue),
+        reader=pixel_reader(plan, catalogue),
+        classes=classes or catalogue.labels,
+    )
+
+
+def random_workbench() -> Workbench:
+    spec = a_spec(TINY)
+    backbone, digest = load_pretrained("none", spec, seed=0)
+    record = PretrainedBackbone(
+        spec=spec,
+        source="none",
+        weights="none",
+        digest=digest,
+        num_stages=backbone.num_stages,
+        feature_dim=backbone.feature_dim,
+    )
+    return Workbench(
+        backbone=record, weights_uri="none", seed=0, batch_norm="frozen", precision="fp32", metric="val_accuracy"
+    )
+
+
+def test_subsets_are_compared_with_each_other_and_with_the_classes_of_the_source(
+    tiny_data: Path, tmp_path: Path
+) -> None:
+    images = images_of(tiny_data, tmp_path, "catalogue")
+    source = images_of(tiny_data, tmp_path, "pretrain/catalogue", classes=["circle", "stripe"])
+    found = distances_of(images, source, random_workbench(), min_images=10, stall_timeout_s=60)
+    assert found.subsets == sorted(SUBSETS) and len(found.between) == len(SUBSETS)
+    assert {near.subset: (near.shared_classes, near.num_classes) for near in found.to_source} == {
+        "even": (2, 2),
+        "full": (2, 4),
+        "plain": (2, 2),
+        "rich": (2, 3),
+    }
+    assert found.source_range is not None and found.source_range > 0
+    nearest = min(found.to_source, key=lambda near: near.distance)
+    # The source lacks two of the classes of `full`, and has those of `even` in other shares.
+    assert nearest.subset in ("even", "plain")
+
+
+def test_without_a_source_only_the_distances_between_subsets_are_known(tiny_data: Path, tmp_path: Path) -> None:
+    images = images_of(tiny_data, tmp_path, "catalogue")
+    found = distances_of(images, None, random_workbench(), min_images=10, stall_timeout_s=60)
+    assert found.source_range is None and found.to_source == []
+    assert all(row[place] == 0 for place, row in enumerate(found.between))
