@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import Literal
 
 from orchestrator.records import EpochMetrics, Hyperparameters, RaceRun, Trial
@@ -20,7 +19,6 @@ from orchestrator.search.space import SearchSpace
 from orchestrator.search.spending import GroupState, Spending, next_move
 from orchestrator.search.stopping import StoppingRule, best_at
 from orchestrator.search.studies import GroupStudy
-from orchestrator.search.surrogate import Prior
 
 # Enough points of the space for the mean of what they cost.
 _TYPICAL = 32
@@ -64,12 +62,10 @@ class SearchEngine:
         race_runs: Sequence[RaceRun] = (),
         elapsed_s: float = 0.0,
         closed: Collection[str] = (),
-        priors: Mapping[str, Prior] = MappingProxyType({}),
     ) -> None:
         """Continue from what the studies, earlier `race_runs` and `elapsed_s` seconds of search have left.
 
-        Groups that are `closed` have their recipes: their trials count in every decision, and none is added. `priors`
-        are what searches of other data let expect of a group.
+        Groups that are `closed` have their recipes: their trials count in every decision, and none is added.
         """
         self._studies = studies
         self._space = space
@@ -80,7 +76,6 @@ class SearchEngine:
         self._race_runs = list(race_runs)
         self._elapsed_s = elapsed_s
         self._closed = frozenset(closed)
-        self._priors = priors
         self._running: dict[str, Assignment] = {}
         self._started_s: dict[str, float] = {}
         self._typical = shared_list(space, num_stages=settings.num_stages, heads=0, others=_TYPICAL, seed=settings.seed)
@@ -241,7 +236,6 @@ class SearchEngine:
             space=self._space,
             budget_left=self._budget_left(),
             seed=self._settings.seed,
-            prior=self._priors.get(study.group),
         )
         return affordable[chosen]
 

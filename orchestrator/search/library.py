@@ -9,9 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from orchestrator.records import Hyperparameters, Record, SearchResult, Value
+from orchestrator.records import Hyperparameters, Record, SearchResult
 
-MOST_TRIED = 200
 _FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 # Beyond this ratio of image sizes the same stage sees other things, and its depth and rate carry over less.
 _LARGEST_SIZE_RATIO = 2.0
@@ -32,19 +31,11 @@ class GroupProfile:
     image_size: int
 
 
-class TriedRecipe(Value):
-    """Hold a recipe and the value of the metric that it reached."""
-
-    recipe: Hyperparameters
-    value: _FiniteFloat
-
-
 class LibraryEntry(Record):
     """Hold what the search of one group found and cost.
 
     `weights_digest` is that of the pretrained weights. `curve` lists (seconds, value): what had been spent on trials
-    when each ended, and the best value by then. `tried` are the latest trials, at most `MOST_TRIED`, that reached a
-    value. `created` is in seconds since the epoch.
+    when each ended, and the best value by then. `created` is in seconds since the epoch.
     """
 
     experiment: str
@@ -60,7 +51,6 @@ class LibraryEntry(Record):
     recipe: Hyperparameters
     value: _FiniteFloat
     curve: list[tuple[_FiniteFloat, _FiniteFloat]]
-    tried: tuple[TriedRecipe, ...] = ()
     seconds: _FiniteFloat
     created: _FiniteFloat
 
@@ -80,11 +70,7 @@ class LibraryEntry(Record):
 
         Measures that are not finite are left out.
         """
-        tried = [
-            TriedRecipe(recipe=trial.hyperparameters, value=trial.value)
-            for trial in result.trials
-            if trial.value is not None and trial.status != "failed"
-        ]
+        curve = best_so_far(result)
         return cls(
             fingerprint=result.fingerprint,
             experiment=experiment,
@@ -99,22 +85,10 @@ class LibraryEntry(Record):
             metric="val_loss" if result.metric == "val_loss" else "val_accuracy",
             recipe=recipe,
             value=value,
-            curve=best_so_far(result),
-            tried=tuple(tried[-MOST_TRIED:]),
+            curve=curve,
             seconds=sum(trial.seconds for trial in result.trials) + sum(run.seconds for run in result.race),
             created=created,
         )
-
-    def scores(self) -> tuple[list[Hyperparameters], list[float]]:
-        """Give the tried recipes and their scores, greater being better."""
-        sign = -1.0 if self.metric == "val_loss" else 1.0
-        return [tried.recipe for tried in self.tried], [sign * tried.value for tried in self.tried]
-
-
-class PastSearches(Record):
-    """Hold the finished searches that a search began with: a library that grows must not change one that has begun."""
-
-    entries: list[LibraryEntry]
 
 
 def best_so_far(result: SearchResult) -> list[tuple[float, float]]:

@@ -9,25 +9,20 @@ from collections.abc import Sequence
 from orchestrator import storage
 from orchestrator.errors import RecordError, StorageError
 from orchestrator.records import Group, Recipe, SearchResult, SubsetProfile
-from orchestrator.search.library import GroupProfile, LibraryEntry, PastSearches, nearest
+from orchestrator.search.library import GroupProfile, LibraryEntry, nearest
 from orchestrator.stages.context import GroupContext
 
-_PAST = "past_searches.json"
 _MEASURES = ("pixel_entropy", "feature_diversity")
 
 
-def past_searches(context: GroupContext, group: Group, *, has_begun: bool) -> list[LibraryEntry]:
-    """Give the entries that a group's search builds on: the most alike groups of other experiments, nearest first.
+def warm_starts(context: GroupContext, group: Group) -> list[LibraryEntry]:
+    """Give the entries whose recipes a group's search begins with: of the most alike groups of other experiments.
 
-    A search that has begun gets those that it began with. An entry that cannot be read is left out, and said.
+    An entry that cannot be read is left out, and said.
     """
     search = context.config.search
     if not search.warm_start:
         return []
-    fingerprint = context.study_fingerprint(group)
-    kept = context.find(group.name, _PAST, PastSearches, fingerprint)
-    if kept is not None or has_begun:
-        return kept.entries if kept is not None else []
     entries = [
         entry
         for entry in _read(context)
@@ -37,7 +32,6 @@ def past_searches(context: GroupContext, group: Group, *, has_begun: bool) -> li
     found = nearest(_profile(context, group), entries)
     for entry in found:
         context.say(f"search {group.name}: begins with the recipe of {entry.experiment}, group {entry.group}")
-    context.write(group.name, _PAST, PastSearches(fingerprint=fingerprint, entries=found))
     return found
 
 

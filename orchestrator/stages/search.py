@@ -21,11 +21,10 @@ from orchestrator.search.space import SearchSpace
 from orchestrator.search.spending import Spending
 from orchestrator.search.stopping import StoppingRule
 from orchestrator.search.studies import GroupStudy
-from orchestrator.search.surrogate import Prior
 from orchestrator.stages.context import GroupContext
 from orchestrator.stages.journals import Journal
 from orchestrator.stages.ledger import SearchLedger
-from orchestrator.stages.library import add_entry, past_searches
+from orchestrator.stages.library import add_entry, warm_starts
 from orchestrator.stages.shared_inputs import SharedInputs, prepare_inputs
 from orchestrator.storage import digest
 
@@ -116,11 +115,9 @@ class _SearchRun:
         plan = _tuning_plan(context, settings, resources)
         settings = replace(settings, workers=plan.trials_at_once(context.shape))
         journals = {group.name: Journal(context.path(group.name, "study.log")) for group in groups}
-        opened = {
+        studies = {
             group.name: _open_study(context, group, journals[group.name], space, settings, inputs) for group in groups
         }
-        studies = {name: study for name, (study, _) in opened.items()}
-        priors = {name: prior for name, (_, prior) in opened.items() if prior is not None}
         ledger_journal = Journal(context.run_directory.path(_LEDGER))
         ledger = SearchLedger(ledger_journal, {group.name: context.study_fingerprint(group) for group in groups})
         facts = {
@@ -146,7 +143,6 @@ class _SearchRun:
             race_runs=ledger.race_runs,
             elapsed_s=ledger.elapsed_s(),
             closed=closed,
-            priors=priors,
         )
         return cls(
             context=context,
@@ -266,8 +262,7 @@ def _open_study(
     space: SearchSpace,
     settings: EngineSettings,
     inputs: SharedInputs,
-) -> tuple[GroupStudy, Prior | None]:
-    """Open a group's study with its listed trials, and learn what earlier searches let expect of it."""
+) -> GroupStudy:
     config = context.config
     study = GroupStudy.open(
         journal.path,
@@ -285,14 +280,13 @@ def _open_study(
     apart = drawn_apart(config.search.sampler, space)
     if apart:
         context.say(f"search {group.name}: {config.search.sampler} draws {', '.join(apart)} apart from the rest")
-    past = past_searches(context, group, has_begun=study.progress() > 0)
-    for entry in past:
+    # A library that has grown since must not change a search that has begun.
+    for entry in warm_starts(context, group) if study.progress() == 0 else []:
         study.enqueue(entry.recipe, "warm_start")
-    prior = Prior.of_searches([entry.scores() for entry in past], space=space, seed=config.seed)
-    listed = _shared(context, space, settings, explored=prior is not None)
+    listed = _shared(context, space, settings)
     for recipe in sorted(listed, key=lambda recipe: inputs.predict(group.name, recipe)):
         study.enqueue(recipe, "shared")
-    return study, prior
+    return study
 
 
 def _study_name(context: GroupContext, group: Group) -> str:
@@ -302,10 +296,8 @@ def _study_name(context: GroupContext, group: Group) -> str:
     return name if config.search.storage is None else f"{name}-{digest(context.run_directory.uri)[:8]}"
 
 
-def _shared(
-    context: GroupContext, space: SearchSpace, settings: EngineSettings, *, explored: bool
-) -> list[Hyperparameters]:
-    """Give the recipes that every group tries; to a group alone whose space is `explored` already, the heads."""
+def _shared(context: GroupContext, space: SearchSpace, settings: EngineSettings) -> list[Hyperparameters]:
+    """Give the recipes that every group tries."""
     num_groups = len(context.groups.groups)
     each = settings.spending.search_trials // num_groups
     count = min(_MOST_SHARED, int(each * (_SHARED_SHARE if num_groups > 1 else _SHARE_ALONE)))
@@ -314,7 +306,7 @@ def _shared(
         space,
         num_stages=settings.num_stages,
         heads=heads,
-        others=0 if explored and num_groups == 1 else count - heads,
+        others=count - heads,
         seed=settings.seed,
     )
 

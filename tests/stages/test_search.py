@@ -94,14 +94,6 @@ def test_later_runs_use_what_is_kept_and_begin_with_what_was_found(
     assert costs(second).reused == costs(first).computed and costs(second).computed == 0
     assert result(second).trials[0].origin == "fixed_rule"
 
-    entry.write_text(known.model_copy(update={"recipe": recipe.model_copy(update={"freeze_depth": 2})}).to_json())
-    longer = profiled_experiment(name="second", search={**PLAIN, "num_samples": 5}, grouping=ONE_GROUP, cache=always)
-    tried = len(result(second).trials)
-    run(longer)
-    assert len(result(longer).trials) > tried
-    warm = [trial for trial in result(longer).trials if trial.origin == "warm_start"]
-    assert [trial.hyperparameters for trial in warm] == [recipe]
-
 
 @pytest.mark.slow
 def test_more_images_are_all_that_is_measured_and_computed(tmp_path: Path, tiny_experiment: MakeExperiment) -> None:
