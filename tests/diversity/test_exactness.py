@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from builders import encode_image
 from diversity_examples import brute_force_vendi, identities
@@ -18,6 +19,7 @@ from PIL import Image
 from scipy.stats import entropy
 
 from orchestrator.data.decoding import luminance_histogram
+from orchestrator.diversity.category_counts import count_rows, merge_counts
 from orchestrator.diversity.entropy import histogram_entropy
 from orchestrator.diversity.profiling import ProfileSettings, finish
 from orchestrator.diversity.statistics import ImageMeasures, PartialProfile
@@ -65,26 +67,30 @@ def images() -> Images:
 
 
 @cache
-def partials(num_shards: int) -> list[PartialProfile]:
-    """Measure the images block by block, dealt out to shards."""
+def partials(num_shards: int) -> list[tuple[pa.Table, PartialProfile]]:
+    """Count labels and measure images block by block, dealt out to shards."""
     found = images()
     shards = [np.arange(len(found.ids))[shard::num_shards] for shard in range(num_shards)]
     blocks = [shard[begin : begin + BLOCK_ROWS] for shard in shards for begin in range(0, len(shard), BLOCK_ROWS)]
     return [
-        PartialProfile.of_block(
-            key=key,
-            subsets=found.sites[rows].tolist(),
-            labels=found.labels[rows].tolist(),
-            ids=found.ids[rows].tolist(),
-            images=ImageMeasures(pixel_entropies=found.pixel_entropies[rows], features=found.features[rows]),
+        (
+            count_rows(pa.table({"subset": found.sites[rows].tolist(), "label": found.labels[rows].tolist()})),
+            PartialProfile.of_block(
+                key=key,
+                subsets=found.sites[rows].tolist(),
+                labels=found.labels[rows].tolist(),
+                ids=found.ids[rows].tolist(),
+                images=ImageMeasures(pixel_entropies=found.pixel_entropies[rows], features=found.features[rows]),
+            ),
         )
         for key, rows in enumerate(blocks)
     ]
 
 
-def profile_of(parts: list[PartialProfile]) -> Profile:
+def profile_of(parts: list[tuple[pa.Table, PartialProfile]]) -> Profile:
     return finish(
-        parts,
+        merge_counts([counts for counts, _ in parts]),
+        (partial for _, partial in parts),
         ProfileSettings(
             num_labels=len(LABELS),
             measures=("label_entropy", "pixel_entropy", "feature_diversity"),

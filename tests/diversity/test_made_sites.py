@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from diversity_examples import identities
 from numpy.typing import NDArray
 
 from orchestrator.config import DiversityMeasure
+from orchestrator.diversity.category_counts import count_rows
 from orchestrator.diversity.profiling import ProfileSettings, finish
 from orchestrator.diversity.statistics import ImageMeasures, PartialProfile
 from orchestrator.records import SubsetProfile
@@ -28,7 +30,8 @@ def measured(
     ids = identities(len(sites))
     block = PartialProfile.of_block(key=0, subsets=sites, labels=labels, ids=ids, images=images)
     settings = ProfileSettings(num_labels=7, measures=measures, split="train", min_images=10, seed=0)
-    return {subset.subset: subset for subset in finish([block], settings).subsets}
+    counts = count_rows(pa.table({"subset": sites, "label": labels}))
+    return {subset.subset: subset for subset in finish(counts, [block], settings).subsets}
 
 
 def order_by(profiles: Mapping[str, SubsetProfile], measure: str) -> list[str]:
