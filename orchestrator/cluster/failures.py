@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ray.exceptions import RayError, RayTaskError
 
 from orchestrator.errors import OrchestratorError, TrainingError
+
+_NAMES_AN_ERROR = re.compile(r"[\w.]+(Error|Exception)\b")
 
 
 @contextmanager
@@ -46,5 +49,7 @@ def _own_cause(error: BaseException) -> OrchestratorError | None:
 
 
 def _last_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[-1].strip() if lines else type(error).__name__
+    """Give the line that names the error; Ray Data ends its messages with a wrapper's and advice."""
+    lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
+    naming = [line for line in lines if _NAMES_AN_ERROR.match(line) and "UserCodeException" not in line]
+    return naming[-1] if naming else lines[-1]

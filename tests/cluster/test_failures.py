@@ -30,3 +30,12 @@ def test_a_foreign_error_is_named_with_its_last_line() -> None:
         translated("a task"),
     ):
         ray.get(ray.remote(fail).remote())
+
+
+def test_an_error_in_a_data_pass_is_named_and_not_the_advice_behind_it() -> None:
+    def fail(batch: object) -> object:
+        raise ZeroDivisionError("division by zero")
+
+    with pytest.raises(TrainingError) as caught, translated("a pass"):
+        ray.data.range(2).map_batches(fail).take_all()
+    assert str(caught.value).startswith("a pass must not fail, got ZeroDivisionError: division by zero. ")

@@ -94,7 +94,7 @@ def test_very_many_subsets_are_cut_short_in_the_profile() -> None:
 def test_attributes_get_a_column_each_and_one_together(report: Report) -> None:
     measured = {"attribute_entropies": {"[red]weather": 0.81, "camera": 1.25}, "joint_attribute_entropy": 1.93}
     subsets = [found.model_copy(update=measured) for found in report.profile.subsets]
-    text = printed(tables.profile_table(report.profile.model_copy(update={"subsets": subsets})))
+    text = printed(tables.profile_table(report.profile.model_copy(update={"subsets": subsets})), width=140)
     for word in ("[red]weather", "camera", "Joint", "0.81", "1.25", "1.93"):
         assert word in text
 

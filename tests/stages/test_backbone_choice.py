@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from finetune_examples import TINY, a_spec, some_hyperparameters, some_samples, some_settings
+from finetune_examples import a_spec, some_hyperparameters, some_samples, some_settings
 
 from orchestrator.cli import main
 from orchestrator.config import ExperimentConfig
@@ -23,15 +23,17 @@ from orchestrator.records import BackboneRanking, PretrainedBackbone, Profile
 pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(300)]
 
 MakeExperiment = Callable[..., ExperimentConfig]
+# Workers of Ray import no backbone of the tests.
+NAME, KWARGS = "mobilenet_v2", {"width_mult": 0.25}
 STAGES = ["pretrain", "catalogue", "profile"]
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of a tiny backbone that has learnt to tell the classes of the tiny data apart."""
-    spec = a_spec(image_size=32)
+    spec = a_spec(NAME, image_size=32, **KWARGS)
     with seeded(0):
-        classifier = new_classifier(create_backbone(TINY, {}, 32), 3, seed=0)
+        classifier = new_classifier(create_backbone(NAME, KWARGS, 32), 3, seed=0)
     fine_tune(
         classifier,
         spec,
@@ -50,7 +52,7 @@ def choosing(trained: Path, tiny_experiment: MakeExperiment) -> MakeExperiment:
     """Make an experiment that chooses between the trained backbone and the same one re-initialised."""
 
     def make(*more: dict[str, object]) -> ExperimentConfig:
-        shared = {"name": TINY, "mean": [0.5, 0.4, 0.6], "std": [0.2, 0.25, 0.3]}
+        shared = {"name": NAME, "kwargs": KWARGS, "mean": [0.5, 0.4, 0.6], "std": [0.2, 0.25, 0.3]}
         candidates = [
             {**shared, "title": "re-initialised", "weights": "none"},
             {**shared, "title": "trained", "weights": str(trained)},
@@ -86,7 +88,7 @@ def test_the_backbone_that_knows_the_classes_is_taken_and_nothing_is_measured_tw
 
     assert [line for line in run(config) if "skipped" not in line] == []
 
-    lines = run(choosing({"name": TINY, "title": "wide", "weights": "none", "kwargs": {"width": 16}}))
+    lines = run(choosing({"name": NAME, "title": "wide", "weights": "none", "kwargs": {"width_mult": 0.35}}))
     assert [line for line in lines if "measured in" in line and "wide" not in line] == []
     assert "backbone: trained is taken" in lines
     # The same weights on the same images: the profile stands.
@@ -140,6 +142,6 @@ def test_a_stage_before_the_choice_names_the_stage_that_makes_it(choosing: MakeE
 def test_missing_weights_of_a_candidate_are_found_before_the_images_are_read(
     choosing: MakeExperiment, tmp_path: Path
 ) -> None:
-    config = choosing({"name": TINY, "title": "lost", "weights": str(tmp_path / "lost.pt")})
+    config = choosing({"name": NAME, "title": "lost", "weights": str(tmp_path / "lost.pt")})
     with pytest.raises(StorageError, match=r"lost\.pt"):
         run(config, ["pretrain"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from finetune_examples import TINY, a_spec
+from finetune_examples import a_spec
 from tiny_experiments import SUBSETS
 
 from orchestrator.cluster.ingest import IngestPlan, make_catalogue, pixel_reader, read_samples
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("ray_cluster")
 def images_of(data: Path, run: Path, folder: str, classes: list[str] | None = None) -> LabelledImages:
     config = DataConfig(uri=str(data), image="image", label="label", subset="subset", id="id", max_bad_fraction=0.1)
     plan = IngestPlan(
-        data=config, image_size=16, resize="crop", seed=0, run_uri=str(run), folder=folder, stall_timeout_s=60
+        data=config, image_size=32, resize="crop", seed=0, run_uri=str(run), folder=folder, stall_timeout_s=60
     )
     catalogue = make_catalogue(plan, fingerprint="test")
     return LabelledImages(
@@ -33,7 +33,8 @@ def images_of(data: Path, run: Path, folder: str, classes: list[str] | None = No
 
 
 def random_workbench() -> Workbench:
-    spec = a_spec(TINY)
+    # Workers of Ray import no backbone of the tests.
+    spec = a_spec("mobilenet_v2", image_size=32, width_mult=0.25)
     backbone, digest = load_pretrained("none", spec, seed=0)
     record = PretrainedBackbone(
         spec=spec,
