@@ -70,6 +70,9 @@ def shard(
     output: Annotated[str, typer.Argument(metavar="OUT", help="The folder of the shards, empty or not there yet.")],
     rows_per_shard: Annotated[int, typer.Option(min=1, help="Rows of the input for each shard.")] = 2000,
     image: Annotated[str | None, typer.Option(help="The column of the images.")] = None,
+    image_root: Annotated[
+        str | None, typer.Option(metavar="URI", help="What paths in the column of the images are relative to.")
+    ] = None,
     label: Annotated[str | None, typer.Option(help="The column of the labels.")] = None,
     subset: Annotated[str | None, typer.Option(help="The column of the subsets.")] = None,
     id: Annotated[str | None, typer.Option(help="The column of the identities.")] = None,
@@ -93,7 +96,16 @@ def shard(
     gives the same bytes.
     """
     console = open_console()
-    columns = {"image": image, "label": label, "subset": subset, "id": id, "path": path, "format": format}
+    root = None if image_root is None else storage.absolute(image_root)
+    columns = {
+        "image": image,
+        "image_root": root,
+        "label": label,
+        "subset": subset,
+        "id": id,
+        "path": path,
+        "format": format,
+    }
     splits = {"column": split, "keep_together": keep_together}
 
     def work() -> None:

@@ -36,6 +36,10 @@ def test_index_writes_a_table_and_says_how_to_read_it(
     table = pq.read_table(str(section["uri"]))
     assert all((folder / path).is_file() for path in table.column(str(section["image"])).to_pylist())
     assert {section["label"], section["subset"], section["id"]} <= set(table.column_names)
+    columns = [word for key in ("image", "label", "subset", "id") for word in (f"--{key}", str(section[key]))]
+    shards = [str(section["uri"]), str(tmp_path / "shards"), "--image-root", str(folder), *columns]
+    assert main(["shard", *shards]) == 0
+    assert "10 images in 1 shards" in capsys.readouterr().out
 
 
 def test_shard_writes_shards_that_its_own_words_read(

@@ -1,0 +1,92 @@
+"""The experiment file as a whole, and the sections that train, judge and place it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    Field,
+    model_validator,
+)
+
+from orchestrator.config.backbone import BackboneConfig, PretrainConfig
+from orchestrator.config.base import DiversityMeasure, PositiveFloat, PositiveInt
+from orchestrator.config.data import DataConfig, Section
+from orchestrator.config.diversity import DiversityConfig, GroupingConfig
+from orchestrator.config.search import AugmentConfig, CacheConfig, SearchConfig
+
+
+class TrainConfig(Section):
+    """Say how the winner of each group is trained, in Ray Train's words.
+
+    `batch_norm: frozen` keeps the statistics of every BatchNorm layer, `train` updates those of the stages
+    that are not frozen. `precision: auto` is bf16 on a GPU that has it and fp32 elsewhere. The search and the
+    baselines use the same `batch_norm` and `precision`: what was tuned is what ships.
+    """
+
+    num_workers: PositiveInt = 1
+    use_gpu: Literal[True, False, "auto"] = "auto"
+    resources_per_worker: dict[str, PositiveFloat] | None = None
+    max_failures: Annotated[int, Field(ge=0)] = 2
+    num_to_keep: PositiveInt = 2
+    precision: Literal["fp32", "bf16", "auto"] = "auto"
+    batch_norm: Literal["frozen", "train"] = "frozen"
+
+
+class EvaluateConfig(Section):
+    """Say how test results are bounded: bootstrap resamples, and their seed comes from the run's."""
+
+    bootstrap_samples: Annotated[int, Field(ge=100)] = 2000
+
+
+class ClusterConfig(Section):
+    """Bound the waits on Ray: a stage in which nothing ends for `stall_timeout_s` is ended with an error.
+
+    What counts is a block of samples, an epoch or a trial: the limit must be longer than the longest epoch.
+    `autoscaling` says that nodes may join when work waits: then a plan that does not fit yet is no error.
+    """
+
+    stall_timeout_s: PositiveFloat = 1800.0
+    autoscaling: bool = False
+
+
+class ExperimentConfig(Section):
+    """Hold the whole experiment file, resolved: every path absolute, every default filled in."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    storage_path: str = Field(default_factory=lambda: str(Path("~/ray_results").expanduser()))
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    data: DataConfig
+    backbone: BackboneConfig = BackboneConfig()
+    pretrain: PretrainConfig | None = None
+    diversity: DiversityConfig = DiversityConfig()
+    grouping: GroupingConfig = GroupingConfig()
+    augment: AugmentConfig = AugmentConfig()
+    cache: CacheConfig = CacheConfig()
+    search: SearchConfig = SearchConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    cluster: ClusterConfig = ClusterConfig()
+
+    @model_validator(mode="after")
+    def _sections_fit_each_other(self) -> Self:
+        if self.backbone.weights == "pretrain" and self.pretrain is None:
+            raise ValueError("backbone.weights must have a section pretrain, got pretrain: add pretrain.data.uri")
+        unprofiled = set(self.grouping_measures) - set(self.diversity.measures)
+        if unprofiled:
+            raise ValueError(
+                f"grouping.measures must be profiled, got {', '.join(sorted(unprofiled))}: add it to diversity.measures"
+            )
+        if self.data.verify == "none" and self.backbone.candidates:
+            raise ValueError("backbone.candidates must open images, got data.verify none: set it to decode")
+        if self.data.verify == "none" and self.diversity.measures != ["label_entropy"]:
+            raise ValueError(
+                "diversity.measures beyond label_entropy must open images, got data.verify none: set it to decode"
+            )
+        return self
+
+    @property
+    def grouping_measures(self) -> list[DiversityMeasure]:
+        """Give the measures that grouping stands on: by default the first profiled one."""
+        return self.grouping.measures or self.diversity.measures[:1]

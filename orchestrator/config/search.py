@@ -1,0 +1,134 @@
+"""How a search is shaped and bounded, and what its trials share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    Field,
+    model_validator,
+)
+
+from orchestrator.config.base import OptimizerName, PositiveFloat, PositiveInt, SamplerName
+from orchestrator.config.data import Section
+from orchestrator.config.space import Range, SpaceConfig
+
+
+class AugmentConfig(Section):
+    """Say how training samples are varied; validation and test samples never are.
+
+    With `views: K` every sample has K fixed variants, of which epoch e shows number (e - 1) modulo K: the first is
+    the image itself, and what the frozen stages give for each can be kept. With `views: 0` every epoch draws afresh,
+    and only pixels are kept. `flip` mirrors every other view, `crop` shifts by at most this share of the image,
+    `colour` changes brightness, contrast and saturation by at most this factor.
+    """
+
+    views: Annotated[int, Field(ge=0, le=64)] = 1
+    flip: bool = False
+    crop: Annotated[float, Field(ge=0.0, le=0.5)] = 0.0
+    colour: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+
+    @model_validator(mode="after")
+    def _views_differ(self) -> Self:
+        varies = self.flip or self.crop > 0 or self.colour > 0
+        if self.views > 1 and not varies:
+            raise ValueError(f"views must be 1 when nothing varies, got {self.views}: set flip, crop or colour")
+        if self.views == 1 and varies:
+            raise ValueError("views must be 0 or at least 2 with flip, crop or colour, got 1: raise views")
+        return self
+
+
+class CacheConfig(Section):
+    """Say how the outputs of frozen stages are kept, which all trials share.
+
+    `activations: auto` keeps those of a freeze depth where a measured cost rule says that it pays. `uri` is a
+    directory that several runs may share, by default `cache` below `storage_path`; beyond `max_bytes` what was used
+    longest ago goes. A `dtype` of half the size is taken only for depths where the model's outputs change by no more
+    than `tolerance`, relative to their spread.
+    """
+
+    activations: Literal["auto", "always", "never"] = "auto"
+    uri: str | None = None
+    max_bytes: PositiveInt = 20 * 2**30
+    dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
+    tolerance: PositiveFloat = 0.01
+
+
+class BudgetConfig(Section):
+    """Bound the searches of all groups together, races included; None is no bound.
+
+    `trials` defaults to `search.num_samples` for each group. `time_budget_s` counts the seconds in which trials run,
+    over resumes and without the time in between; what measures costs and fills the cache comes before. `gpu_hours`
+    counts the GPUs that trials hold.
+    """
+
+    trials: PositiveInt | None = None
+    time_budget_s: PositiveFloat | None = None
+    gpu_hours: PositiveFloat | None = None
+
+
+class SearchConfig(Section):
+    """Bound and shape the search of every group.
+
+    `num_samples` counts trials of one group, the fixed rule included; groups that stagnate leave theirs to others.
+    A group starts no more trials once one has reached `target`, a value of `metric`.
+    `heads` head-only trials run at once. `resources_per_trial` is in Ray's words, for example {CPU: 2, GPU: 0.5};
+    with `num_workers_per_trial` above 1 it is what each worker of a trial takes. `storage` is the address of an
+    Optuna storage that keeps the studies, by default a journal in the run directory; `study_name` begins their
+    names, by default the experiment's. `warm_start` begins with the recipes of the most alike finished searches in
+    `library`, by default `library` below `storage_path`, which receives this search's.
+    """
+
+    num_samples: PositiveInt = 20
+    budget: BudgetConfig = BudgetConfig()
+    target: PositiveFloat | None = None
+    sampler: SamplerName = "tpe"
+    storage: str | None = None
+    study_name: str | None = None
+    early_stopping: bool = True
+    heads: PositiveInt = 8
+    warm_start: bool = True
+    library: str | None = None
+    num_workers_per_trial: PositiveInt = 1
+    metric: Literal["val_accuracy", "val_loss"] = "val_accuracy"
+    mode: Literal["max", "min"] | None = None
+    max_concurrent_trials: PositiveInt | None = None
+    resources_per_trial: dict[str, PositiveFloat] | None = None
+    space: SpaceConfig = SpaceConfig()
+    batch_size: Annotated[int, Field(ge=2)] = 32
+    optimizer: OptimizerName = "adam"
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+
+    @property
+    def direction(self) -> Literal["max", "min"]:
+        """Give the mode, by default the one that the metric implies."""
+        return self.mode or ("min" if self.metric == "val_loss" else "max")
+
+    @property
+    def largest_batch(self) -> int:
+        """Give the most samples that a batch of a trial has."""
+        sizes = self.space.batch_size
+        return self.batch_size if sizes is None else int(sizes.high if isinstance(sizes, Range) else max(sizes))
+
+    @model_validator(mode="after")
+    def _workers_have_whole_gpus(self) -> Self:
+        gpus = (self.resources_per_trial or {}).get("GPU", 1.0)
+        if self.num_workers_per_trial > 1 and gpus != int(gpus):
+            raise ValueError(
+                f"resources_per_trial must name whole GPUs when num_workers_per_trial is above 1, got {gpus:g}: "
+                "workers of one trial cannot share a GPU"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _mode_fits_the_metric(self) -> Self:
+        implied = "min" if self.metric == "val_loss" else "max"
+        if self.mode is not None and self.mode != implied:
+            raise ValueError(f"mode must be {implied} for {self.metric}, got {self.mode}: leave mode out")
+        return self
+
+    @model_validator(mode="after")
+    def _target_can_be_reached(self) -> Self:
+        if self.target is not None and self.metric == "val_accuracy" and self.target > 1:
+            raise ValueError(f"target must be at most 1 for val_accuracy, got {self.target:g}: give it as a share")
+        return self

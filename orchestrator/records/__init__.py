@@ -1,0 +1,67 @@
+"""The frozen records that flow between stages: values and paths, never tensors or Ray handles."""
+
+from orchestrator.records.backbones import (
+    BackboneRanking,
+    BackboneSpec,
+    CandidateMeasures,
+    CandidateScores,
+    ModelCard,
+    PretrainedBackbone,
+    RankedCandidate,
+    SubsetRank,
+)
+from orchestrator.records.base import Record, Value
+from orchestrator.records.catalogue import Catalogue, CopyCount, SubsetCount
+from orchestrator.records.costs import CompiledCost, CostFigures, DepthCost, SearchCosts
+from orchestrator.records.evaluation import Baseline, BaselineResult, Evaluation, PooledComparison, Scores, SubsetScores
+from orchestrator.records.groups import Assignment, Assignments, Group, GroupingRule, Groups
+from orchestrator.records.profile import Distances, Profile, Relation, SourceDistance, SubsetProfile
+from orchestrator.records.recipes import Hyperparameters, Recipe
+from orchestrator.records.report import Costs, Report, StageCost
+from orchestrator.records.search import EpochMetrics, RaceRun, SearchResult, Trial, TrialOrigin
+
+__all__ = [
+    "Assignment",
+    "Assignments",
+    "BackboneRanking",
+    "BackboneSpec",
+    "Baseline",
+    "BaselineResult",
+    "CandidateMeasures",
+    "CandidateScores",
+    "Catalogue",
+    "CompiledCost",
+    "CopyCount",
+    "CostFigures",
+    "Costs",
+    "DepthCost",
+    "Distances",
+    "EpochMetrics",
+    "Evaluation",
+    "Group",
+    "GroupingRule",
+    "Groups",
+    "Hyperparameters",
+    "ModelCard",
+    "PooledComparison",
+    "PretrainedBackbone",
+    "Profile",
+    "RaceRun",
+    "RankedCandidate",
+    "Recipe",
+    "Record",
+    "Relation",
+    "Report",
+    "Scores",
+    "SearchCosts",
+    "SearchResult",
+    "SourceDistance",
+    "StageCost",
+    "SubsetCount",
+    "SubsetProfile",
+    "SubsetRank",
+    "SubsetScores",
+    "Trial",
+    "TrialOrigin",
+    "Value",
+]

@@ -1,0 +1,128 @@
+"""The records of networks: pretrained ones, candidates with their ranks, and fine-tuned models."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from orchestrator.records.base import Record, Value
+from orchestrator.records.recipes import Hyperparameters
+from orchestrator.records.search import EpochMetrics
+
+
+class BackboneSpec(Value):
+    """Say how to build a backbone and how to prepare its pixels; enough to rebuild a model from its weights."""
+
+    name: str
+    kwargs: dict[str, bool | int | float | str] = {}
+    image_size: int
+    resize: Literal["crop", "squash"]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+class PretrainedBackbone(Record):
+    """Describe the pretrained backbone that every trial starts from, as stored in the run directory.
+
+    `weights` is the path of the safetensors file below the run directory, `digest` that of its content.
+    """
+
+    spec: BackboneSpec
+    source: str
+    weights: str
+    digest: str
+    num_stages: int
+    feature_dim: int
+    seconds: float = 0.0
+    source_accuracy: float | None = None
+
+
+class CandidateScores(Value):
+    """Score one candidate backbone on a sample of one subset's training images.
+
+    `num_images` counts all training images. `h_score` is by a shrunk covariance; an infinite `fisher_ratio` is None.
+    `log_evidence_of_halves` has LogME of random halves of the sample, the same ones for every candidate.
+    """
+
+    subset: str
+    num_images: int
+    num_sampled: int
+    num_classes: int
+    log_evidence: float
+    h_score: float
+    fisher_ratio: float | None
+    log_evidence_of_halves: list[float]
+
+
+class CandidateMeasures(Record):
+    """Hold what was measured of one candidate backbone, by subset in the order of their names.
+
+    `forward_flops` are of one image, a multiplication and an addition counting as two; `images_per_second` is a
+    forward pass on one core of the machine that ran the driver.
+    """
+
+    title: str
+    parameters: int
+    forward_flops: int
+    images_per_second: float
+    feature_dim: int
+    subsets: list[CandidateScores]
+    seconds: float
+
+
+class SubsetRank(Value):
+    """Rank one candidate on one subset: 1 is the best; `win_share` is of random halves in which it is the best."""
+
+    subset: str
+    num_sampled: int
+    rank: float
+    win_share: float
+    log_evidence: float
+    h_score: float
+    fisher_ratio: float | None
+
+
+class RankedCandidate(Value):
+    """Weigh one candidate's fit to the data against its cost.
+
+    `mean_rank` is over subsets, weighted by training images. `gap_interval` holds its mean rank less that of the first
+    candidate in 95% of random halves of the images, None for the first; `is_equal_to_first` says that this reaches 0.
+    """
+
+    title: str
+    parameters: int
+    forward_flops: int
+    images_per_second: float
+    feature_dim: int
+    mean_rank: float
+    win_share: float
+    gap_interval: tuple[float, float] | None
+    is_equal_to_first: bool
+    subsets: list[SubsetRank]
+
+
+class BackboneRanking(Record):
+    """Hold candidate backbones in the order of their mean rank by LogME, which one is chosen, and why."""
+
+    data_fingerprint: str
+    chosen: str
+    reason: str
+    num_halves: int
+    candidates: list[RankedCandidate]
+
+
+class ModelCard(Record):
+    """Describe a trained model beside its `model.safetensors`: `model.json`."""
+
+    group: str
+    backbone: BackboneSpec
+    classes: list[str]
+    hyperparameters: Hyperparameters
+    weights_digest: str
+    pretrained_digest: str
+    data_fingerprint: str
+    subsets: list[str]
+    best_epoch: int
+    history: list[EpochMetrics]
+    seconds: float
+    num_workers: int
+    world: list[str] = []

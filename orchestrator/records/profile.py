@@ -1,0 +1,91 @@
+"""The records of what was measured of subsets, and of how far they lie from each other."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from orchestrator.records.base import Record, Value
+
+
+class SubsetProfile(Value):
+    """Measure one subset; entropies in nats, absent measures None.
+
+    `label_entropy` is by the chosen estimator, `effective_classes` is its exponential, `imbalance_ratio` the most
+    frequent class over the least frequent one. `attribute_entropies` are those of `diversity.columns` by name, and
+    `joint_attribute_entropy` that of their combinations. `feature_diversity` is the Vendi score at equal N (rarefied),
+    `feature_diversity_by_order` that of other orders, `raw_feature_diversity` that of all images, which is certain to
+    lie in its bounds where features too long to be summed up exactly were sketched; None where it is exact. `h_score`,
+    `log_evidence` (LogME) and `fisher_ratio` say how well the features part the classes; an infinite ratio is None.
+    Intervals are of 95%, for the source that the subset is a sample of.
+    """
+
+    subset: str
+    num_images: int
+    num_classes: int
+    label_counts: dict[str, int]
+    label_entropy: float
+    normalized_label_entropy: float
+    effective_classes: float
+    label_entropy_interval: tuple[float, float] | None = None
+    imbalance_ratio: float | None = None
+    attribute_entropies: dict[str, float] = {}
+    joint_attribute_entropy: float | None = None
+    pixel_entropy: float | None = None
+    pixel_entropy_interval: tuple[float, float] | None = None
+    feature_diversity: float | None = None
+    feature_diversity_interval: tuple[float, float] | None = None
+    feature_diversity_by_order: dict[str, float] = {}
+    raw_feature_diversity: float | None = None
+    raw_feature_diversity_bounds: tuple[float, float] | None = None
+    h_score: float | None = None
+    log_evidence: float | None = None
+    fisher_ratio: float | None = None
+
+
+class Profile(Record):
+    """Hold the measures of every subset, ordered by name.
+
+    `rarefied_to` is the number of images at which feature diversity is compared.
+    """
+
+    subsets: list[SubsetProfile]
+    split: Literal["train", "all"]
+    rarefied_to: int | None = None
+    seconds: float = 0.0
+
+    @property
+    def attributes(self) -> list[str]:
+        """Name the columns whose entropies were measured, in the order of `diversity.columns`."""
+        return list(self.subsets[0].attribute_entropies) if self.subsets else []
+
+
+Relation = Literal[
+    "same domain, same task",
+    "same domain, another task",
+    "another domain, same task",
+    "another domain, another task",
+]
+
+
+class SourceDistance(Value):
+    """Say how far one subset lies from the source task, and how many of its classes the source knows."""
+
+    subset: str
+    distance: float
+    num_classes: int
+    shared_classes: int
+    relation: Relation
+
+
+class Distances(Record):
+    """Hold squared Frechet distances of unit features, each between samples of `num_images` images.
+
+    `between` has those of `subsets` from each other, row by row. `to_source` has those from the run's source task,
+    `source_range` what 95% of samples of the source keep within of the rest of it; None where there is no source task.
+    """
+
+    num_images: int
+    subsets: list[str]
+    between: list[list[float]]
+    source_range: float | None = None
+    to_source: list[SourceDistance] = []

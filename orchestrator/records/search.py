@@ -1,0 +1,71 @@
+"""The records of trials, races and searches."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from orchestrator.records.base import Record, Value
+from orchestrator.records.recipes import Hyperparameters
+
+
+class EpochMetrics(Value):
+    """Measure one epoch; losses are mean cross-entropies in nats. The first epoch is 1."""
+
+    epoch: int
+    train_loss: float
+    val_loss: float
+    val_accuracy: float
+
+
+TrialOrigin = Literal["fixed_rule", "warm_start", "shared", "promoted", "sampler"]
+
+
+class Trial(Value):
+    """Record one finished trial, failed ones included; `value` is its best metric over the epochs.
+
+    A `stopped` trial was behind others at the same part of its schedule. `origin` says where its configuration came
+    from: the fixed rule, the recipes of other searches, the list that all groups share, another group's find, or the
+    group's sampler. `inputs` says what the suffix was fed from.
+    """
+
+    trial_id: str
+    hyperparameters: Hyperparameters
+    status: Literal["complete", "stopped", "failed"]
+    value: float | None
+    history: list[EpochMetrics]
+    seconds: float
+    error: str | None = None
+    origin: TrialOrigin = "sampler"
+    started: float = 0.0
+    inputs: Literal["activations", "memory", "pixels"] = "pixels"
+
+
+class RaceRun(Value):
+    """Record one run of a finalist on a fresh re-split of its group's training and validation samples.
+
+    `value` is None before the run has ended, and for one that failed.
+    """
+
+    group: str
+    recipe: str
+    hyperparameters: Hyperparameters
+    resplit: int
+    predicted_s: float = 0.0
+    value: float | None = None
+    seconds: float = 0.0
+    error: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Name the run."""
+        return f"{self.group}-race-{self.recipe}-{self.resplit}"
+
+
+class SearchResult(Record):
+    """Hold every trial of one group's search."""
+
+    group: str
+    metric: str
+    mode: Literal["max", "min"]
+    trials: list[Trial]
+    race: list[RaceRun] = []
