@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.diversity.feature_sums import FeatureSums
-from orchestrator.diversity.sketch import SketchedSums
+from orchestrator.diversity.sketch import SKETCH_SIZE, SketchedSums
 from orchestrator.diversity.vendi import on_own_axes, similarity_matrix, unit_directions, vendi_score
 from orchestrator.errors import DataError
 
@@ -21,10 +21,11 @@ MOST_EXACT_DIMENSIONS = 2048
 def held_bytes(sizes: NDArray[np.number], num_classes: NDArray[np.number], dimensions: int) -> NDArray[np.float64]:
     """Give the bytes [s] that the moments of subsets of these sizes [s] and classes [s] come to hold.
 
-    Rows of float32 while there are few; beyond, the sums in float64 and the rows of the sample.
+    Rows of float32 while there are few; beyond, the sums or their sketch in float64 and the rows of the sample.
     """
     row_bytes = 4 * dimensions
-    summed = 8.0 * (dimensions + 1) * (dimensions + 1 + num_classes) + row_bytes * SAMPLE_SIZE
+    summed_rows = dimensions + 1 if dimensions <= MOST_EXACT_DIMENSIONS else SKETCH_SIZE
+    summed = 8.0 * (dimensions + 1) * (summed_rows + num_classes) + row_bytes * SAMPLE_SIZE
     held: NDArray[np.float64] = np.where(sizes > max(dimensions + 1, SAMPLE_SIZE), summed, row_bytes * sizes)
     return held
 
