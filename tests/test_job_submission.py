@@ -81,6 +81,7 @@ def _write_experiment(directory: Path, data: Path, **sections: object) -> Path:
     return experiment
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_submitted_job_runs_the_whole_way_and_leaves_its_report(
     head: dict[str, str], tiny_data: Path, tmp_path: Path
