@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from local_ray import local_ray
 from sizes import IMAGE_SIZE, WIDTH, Place
@@ -27,7 +29,9 @@ def shards_of(place: Place, *, copies: int = 1) -> Path:
         for copy in range(copies):
             column = [[f"{copy}/{path}" for path in paths]]
             renamed = table.set_column(table.column_names.index("path"), "path", column)
-            pq.write_table(renamed, directory / f"{copy}-{shard.name}")
+            # In the same order, what is measured of one copy would be found again for the next.
+            order = np.random.default_rng(copy).permutation(table.num_rows)
+            pq.write_table(renamed.take(pa.array(order)), directory / f"{copy}-{shard.name}")
     return directory
 
 
