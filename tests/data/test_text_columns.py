@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from builders import write_image_folder, write_parquet_shards
+from format_examples import FORMATS, WriteFormat, make_samples
 
 from orchestrator.config import DataConfig
 from orchestrator.data.sources import list_fragments
 from orchestrator.data.text_columns import read_columns, require_attributes
 from orchestrator.errors import ConfigError, DataError
 
+NAMES = ("subset", "label", "attribute 0")
 SUBSETS = {"a": {"cat": 2, "dog": 1}}
 
 
@@ -67,3 +70,23 @@ def test_a_column_that_no_file_has_is_named_with_those_there_are(tmp_path: Path)
     write_image_folder(tmp_path / "folder", subsets=SUBSETS)
     with pytest.raises(ConfigError, match=r"got weather.*There are label, name, subset"):
         require_attributes(DataConfig(uri=str(tmp_path / "folder")), ["weather"])
+
+
+@pytest.mark.parametrize("write", FORMATS.values(), ids=FORMATS)
+def test_every_format_gives_the_same_columns(write: WriteFormat, tmp_path: Path) -> None:
+    samples = make_samples()
+    data = write(tmp_path / "data", [samples[:7], samples[7:]])
+    require_attributes(data, ["split"])
+    tables = [read_columns(fragment, data, ["split"]) for fragment in list_fragments(data)]
+    found = pa.concat_tables([table.cast(pa.schema([(name, pa.string()) for name in NAMES])) for table in tables])
+    counted = Counter(zip(*(found.column(name).to_pylist() for name in NAMES), strict=True))
+    expected = Counter((row["subset"], row["label"], row["split"]) for row in samples if row["label"] is not None)
+    assert {key: count for key, count in counted.items() if key[1] is not None} == expected
+    assert counted.total() == len(samples)
+
+
+@pytest.mark.parametrize("write", FORMATS.values(), ids=FORMATS)
+def test_a_column_that_no_format_has_is_refused(write: WriteFormat, tmp_path: Path) -> None:
+    data = write(tmp_path / "data", [make_samples()])
+    with pytest.raises(ConfigError, match=r"diversity\.columns must name .*, got weather"):
+        require_attributes(data, ["weather"])
