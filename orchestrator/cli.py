@@ -176,6 +176,9 @@ app.command()(shard)
 def assign(
     run_uri: Annotated[str, typer.Argument(metavar="RUN", help="A run's directory: <storage_path>/<name>.")],
     data_uri: Annotated[str, typer.Argument(metavar="DATA_URI", help="Labelled images, laid out as the run's data.")],
+    image_root: Annotated[
+        str | None, typer.Option(metavar="URI", help="What paths in the column of the images are relative to.")
+    ] = None,
 ) -> None:
     """Say which group of a finished run serves subsets that have arrived since.
 
@@ -193,7 +196,8 @@ def assign(
         pipeline = Pipeline.of_run(run_uri, say=timed_lines(console))
         with session() as place:
             console.print(f"assign: on {place}")
-            found = pipeline.assign(storage.absolute(data_uri))
+            root = None if image_root is None else storage.absolute(image_root)
+            found = pipeline.assign(storage.absolute(data_uri), image_root=root)
         console.print(assignments_table(found))
         for note in assignment_notes(found):
             console.print(note, markup=False, highlight=False, soft_wrap=True)

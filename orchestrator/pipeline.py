@@ -17,7 +17,7 @@ from orchestrator.cluster.workers import Workbench
 from orchestrator.config import ExperimentConfig
 from orchestrator.data.text_columns import require_attributes
 from orchestrator.diversity.grouping import group_subsets
-from orchestrator.errors import ConfigError
+from orchestrator.errors import ConfigError, StorageError
 from orchestrator.evaluation.comparisons import pool
 from orchestrator.experiment_file import dump_experiment, load_resolved
 from orchestrator.records import (
@@ -71,13 +71,20 @@ class Pipeline:
         pipeline._inputs.backbone = directory.require_any("backbone.json", PretrainedBackbone, stage="pretrain")
         return pipeline
 
-    def assign(self, data_uri: str) -> Assignments:
+    def assign(self, data_uri: str, *, image_root: str | None = None) -> Assignments:
         """Assign the subsets of data that is like the run's to its groups; no record of the run changes.
 
-        Raises RecordError when the run has no groups, or groups of another configuration.
+        `image_root` takes the place of the run's. Raises RecordError when the run has no groups, or groups of another
+        configuration, ConfigError when the run has an image root and the data is given none.
         """
+        if image_root is None and self.config.data.image_root is not None:
+            raise ConfigError(
+                "data of a run with data.image_root must have one of its own", remedy="Name it with --image-root."
+            )
         # Its pixels are looked at once: they are not kept.
-        data = self._inputs.ingest.data.model_copy(update={"uri": data_uri, "max_cache_bytes": 0})
+        data = self._inputs.ingest.data.model_copy(
+            update={"uri": data_uri, "image_root": image_root, "max_cache_bytes": 0}
+        )
         plan = self._inputs.ingest_plan(data, "assignments", needs_subset=True)
         profile_plan = self._inputs.profile_plan(num_labels=len(self._inputs.catalogue.labels))
         return assign(self._inputs.context, plan, profile_plan, fingerprint=self._inputs.catalogue_fingerprint(plan))
@@ -167,7 +174,8 @@ class Pipeline:
             stage=stage,
             seconds=seconds,
             trials=done if stage == "search" else 0,
-            images=done if stage in ("catalogue", "profile") else 0,
+            # One stands for work in which no images are counted, such as a ranking.
+            images=done if stage in ("catalogue", "profile") and done > 1 else 0,
             cpus=shape.total("CPU"),
             gpus=shape.total("GPU"),
             driver_bytes=peak_memory(),
@@ -178,8 +186,6 @@ class Pipeline:
 
     def _costs(self) -> Costs:
         return self.run_directory.find("costs.json", Costs, "costs") or Costs()
-
-    # The inputs of stages: each is found in the run directory, or the stage that makes it must run first.
 
     # The stages: each gives how many units of work it did.
 
@@ -326,8 +332,17 @@ class Pipeline:
     def _rankings(self) -> list[BackboneRanking]:
         """Give the ranking that chose the backbone, and the last one that was asked for, of the data as it is."""
         asked = self.run_directory.find_any("rankings/asked.json", BackboneRanking)
-        data = self._inputs.catalogue.data_fingerprint
-        return [found for found in (self.ranked(), asked) if found is not None and found.data_fingerprint == data]
+        return [found for found in (self.ranked(), asked) if found is not None and self._is_current(found)]
+
+    def _is_current(self, ranking: BackboneRanking) -> bool:
+        """Tell whether a ranking is of the data, pixels and weights as they are."""
+        networks = {candidate.title: self._inputs.named(candidate.title) for candidate in ranking.candidates}
+        candidates = self._inputs.candidates_of(networks)
+        try:
+            return ranking.fingerprint == candidates.ranking_fingerprint(self._inputs.catalogue.data_fingerprint)
+        except StorageError:
+            # The weights of a candidate that was only asked about may be gone.
+            return False
 
     def _distances(self) -> Distances | None:
         if not self._inputs.measures_features:

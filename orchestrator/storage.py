@@ -29,7 +29,7 @@ def resolve(uri: str) -> tuple[fs.FileSystem, str]:
             return fs.S3FileSystem(endpoint_override=endpoint), rest.rstrip("/")
         file_system, path = fs.FileSystem.from_uri(uri)
         return file_system, path
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, pa.ArrowInvalid, ImportError) as error:
         raise StorageError(
             "a path must be local or a URI such as s3://bucket/folder", value=uri, remedy=str(error)
         ) from error
@@ -60,7 +60,8 @@ def _naming(uri: str, rule: str) -> Iterator[None]:
     """Turn a failure of the file system into an error that names the path."""
     try:
         yield
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
+        # Names that are no UTF-8 fail to decode.
         raise StorageError(rule, value=uri, remedy=str(error)) from error
 
 

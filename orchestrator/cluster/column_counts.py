@@ -121,7 +121,8 @@ def _count_catalogued(
         columns = read_columns(fragment, data, attributes).drop_columns([SUBSET, LABEL])
         chosen = columns.take(pa.array(positions_in(fragment, rows), pa.int64()))
         parts.append(_counted(chosen.add_column(0, SUBSET, rows.column(SUBSET))))
-    return merge_counts(parts, use_threads=False)
+    names = [SUBSET, *(attribute_name(index) for index in range(len(attributes)))]
+    return merge_counts([_nothing(names), *parts], use_threads=False)
 
 
 def _usable(columns: pa.Table) -> tuple[pa.Table, Counter[str]]:

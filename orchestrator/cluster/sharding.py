@@ -86,9 +86,14 @@ def _find_finished(output_uri: str, fingerprint: str) -> ShardSet | None:
     return made if made.fingerprint == fingerprint and is_whole else None
 
 
+def _plain(uri: str) -> str:
+    """Write a place in the one way that others of it can be compared with."""
+    return str(storage.local_path(uri).resolve()) if storage.is_local(uri) else uri.rstrip("/")
+
+
 def _claim(config: DataConfig, output_uri: str, fingerprint: str) -> None:
     """Mark the output as that of this input. Raises StorageError when it holds anything else."""
-    if f"{output_uri}/".startswith(f"{config.uri.rstrip('/')}/"):
+    if f"{_plain(output_uri)}/".startswith(f"{_plain(config.uri)}/"):
         raise ConfigError(
             "the shards must lie outside of their input", value=output_uri, remedy="Name a folder beside it."
         )

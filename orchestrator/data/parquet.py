@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 from pyarrow import compute as pc
 from pyarrow import fs
@@ -94,7 +95,7 @@ def read_row_group(
     try:
         table = _read_columns(fragment, config, file_system, root, with_image=with_image)
         if rows is not None:
-            table = table.take(pa.array(rows, pa.int64()))
+            table = _chosen(table, rows)
         return _to_rows(fragment, config, table, positions, with_image=with_image)
     except _READ_FAILURES as error:
         broken = make_broken_rows(fragment, describe_failure(error), with_image=with_image)
@@ -122,10 +123,17 @@ def read_text_columns(
 
 
 def known_columns(listing: Listing, file_system: fs.FileSystem, root: str) -> set[str]:
-    """Give the columns that any of the files has."""
+    """Give the columns of texts, numbers or booleans that any of the files has."""
     with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
         footers = pool.map(lambda file: _read_footer(file_system, f"{root}/{file.path}", None), listing.files)
-    return {name for footer in footers for name in footer.schema.names}
+    return {entry.name for footer in footers for entry in footer.schema if not pa.types.is_nested(entry.type)}
+
+
+def _chosen(table: pa.Table, rows: Sequence[int]) -> pa.Table:
+    """Give the rows at these positions, in slices: Arrow cannot gather out of more than 2 GiB of `binary`."""
+    positions = np.asarray(rows, dtype=np.int64)
+    runs = np.split(positions, np.flatnonzero(np.diff(positions) != 1) + 1)
+    return pa.concat_tables([table.slice(int(run[0]) if len(run) else 0, len(run)) for run in runs])
 
 
 def _read_footer(file_system: fs.FileSystem, path: str, image: str | None) -> _Footer:

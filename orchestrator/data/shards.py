@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 from pyarrow import compute as pc
 from pyarrow import parquet as pq
@@ -215,7 +216,9 @@ def _encode(rows: pa.Table) -> bytes:
         write_statistics=texts,
     ) as writer:
         for start in range(0, rows.num_rows, ROWS_PER_GROUP):
-            group = rows.slice(start, ROWS_PER_GROUP).select(SHARD_SCHEMA.names)
+            places = np.arange(start, min(start + ROWS_PER_GROUP, rows.num_rows))
+            # Copied, not sliced: a slice keeps its offset into what may be more than `binary` can hold.
+            group = rows.select(SHARD_SCHEMA.names).take(pa.array(places))
             writer.write_table(group.cast(SHARD_SCHEMA).combine_chunks())
     return bytes(sink.getvalue())
 

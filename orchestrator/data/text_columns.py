@@ -8,10 +8,11 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
+from pyarrow import compute as pc
 
 from orchestrator.config import DataConfig
 from orchestrator.data.folders import DEFAULT_TEMPLATE
-from orchestrator.data.fragments import WHOLE_SUBSET, Field, Fragment
+from orchestrator.data.fragments import WHOLE_SUBSET, Fragment
 from orchestrator.data.listing import find_root, list_input
 from orchestrator.data.parquet import known_columns, read_text_columns
 from orchestrator.data.sources import list_fragments, read_fragment
@@ -21,7 +22,6 @@ from orchestrator.errors import ConfigError, DataError
 SUBSET: Final = "subset"
 LABEL: Final = "label"
 
-_LABEL_ALONE: tuple[Field, ...] = (LABEL,)
 _WHERE = "columns of a table, fields of tar samples, or names in data.path for an image folder"
 
 
@@ -83,24 +83,33 @@ def require_attributes(config: DataConfig, columns: Sequence[str]) -> None:
 
 
 def _require_listed(config: DataConfig, column: str) -> None:
+    # What else is wrong with the section is said in its own words.
+    list_fragments(config)
     try:
-        list_fragments(_as_label(config, column), required=_LABEL_ALONE)
+        list_fragments(_with_attribute(config, column))
     except ConfigError as error:
         raise ConfigError(f"diversity.columns must name {_WHERE}", value=column, remedy=error.remedy) from error
 
 
-def _as_label(config: DataConfig, column: str) -> DataConfig:
-    return config.model_copy(update={"label": column})
+def _with_attribute(config: DataConfig, column: str) -> DataConfig:
+    """Name a column where no other use of it stands in the way: what keeps samples together is any text."""
+    return config.model_copy(update={"split": config.split.model_copy(update={"keep_together": column})})
 
 
 def _from_rows(fragment: Fragment, config: DataConfig, columns: Sequence[str]) -> pa.Table:
-    """Read each attribute as if it were the label: lines and tar samples are parsed whole anyway."""
+    """Read every attribute by itself: lines and tar samples are parsed whole anyway. A bad row has no label."""
     rows = read_fragment(fragment, config, with_image=False)
+    errors = rows.column("error")
+    if errors.null_count == 0:
+        raise DataError(errors[0].as_py())
+    label = pc.if_else(pc.is_null(errors), rows.column(LABEL), pa.scalar(None, pa.string()))
     attributes = {
-        attribute_name(index): read_fragment(fragment, _as_label(config, column), with_image=False).column(LABEL)
+        attribute_name(index): read_fragment(fragment, _with_attribute(config, column), with_image=False).column(
+            "together"
+        )
         for index, column in enumerate(columns)
     }
-    return pa.table({SUBSET: rows.column(SUBSET), LABEL: rows.column(LABEL), **attributes})
+    return pa.table({SUBSET: rows.column(SUBSET), LABEL: label, **attributes})
 
 
 def _named_in_path(config: DataConfig) -> dict[str, str | None]:

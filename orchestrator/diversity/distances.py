@@ -20,6 +20,8 @@ _DRAWS = 40
 _REFERENCES = 4
 _OWN_RANGE = 0.95
 _SAME_TASK = 0.5
+# Halves of fewer would make all distances those of a handful of images.
+_LEAST_SOURCE = 16
 
 Directions = NDArray[np.float64]
 
@@ -37,8 +39,11 @@ def measure_distances(
 
     The distance of two samples shrinks as they grow, so all are taken at one number of images: that of the smallest
     subset with `min_images`, at most 128, and at most half of the source's. Directions are in random order: the first
-    are taken. Smaller subsets have no distance; between subsets it is measured for at most 32 of them.
+    are taken. Smaller subsets have no distance, and a source of fewer than 16 images counts as none; between subsets it
+    is measured for at most 32 of them.
     """
+    if source is not None and len(source) < _LEAST_SOURCE:
+        source = None
     sizes = [len(rows) for rows in subsets.values()]
     most = MOST_IMAGES if source is None else min(MOST_IMAGES, len(source) // 2)
     compared = min(rarefaction_size(sizes, min_images) or 0, most)

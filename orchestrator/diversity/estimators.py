@@ -48,9 +48,10 @@ def entropy_intervals(
     from it. The plug-in's interval is moved up by its bias, (K - 1) / 2N, as Miller and Madow correct it.
     """
     reach = NORMAL_95 * entropy_deviations(rows)
-    centre = estimate_entropies(rows, "miller_madow" if estimator == "plug_in" else estimator)
     most = math.log(max(1, num_classes))
-    return np.clip(centre - reach, 0.0, most), np.clip(centre + reach, 0.0, most)
+    # An estimate beyond what can be stands for the most that can be: around itself it would have no interval left.
+    centre = np.minimum(estimate_entropies(rows, "miller_madow" if estimator == "plug_in" else estimator), most)
+    return np.maximum(0.0, centre - reach), np.minimum(most, centre + reach)
 
 
 def imbalance_ratios(rows: CountRows) -> Numbers:

@@ -72,11 +72,14 @@ def group_subsets(profile: Profile, config: GroupingConfig, measures: Sequence[D
     rule = _settle(_form(values[large], config), values[large], p_value, config)
     levels = place(rule, values)
     num_groups = int(levels.max()) + 1
+
+    def regrouped(redrawn: Values) -> Levels:
+        # Thresholds are given, whatever the subsets measure.
+        return place(rule if config.method == "thresholds" else _form(redrawn[large], config), redrawn)
+
     stability = None
     if deviations is not None and num_groups > 1 and len(subsets) <= MOST_REDRAWN:
-        stability = assignment_stability(
-            values, deviations, levels, lambda redrawn: place(_form(redrawn[large], config), redrawn), seed=0
-        )
+        stability = assignment_stability(values, deviations, levels, regrouped, seed=0)
     return Groups(
         groups=[
             _group(name, np.flatnonzero(levels == level).tolist(), subsets, values, large, stability)

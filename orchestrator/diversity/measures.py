@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.config import DiversityMeasure
-from orchestrator.diversity.estimators import NORMAL_95
 from orchestrator.errors import RecordError
 from orchestrator.records import SubsetProfile
 
@@ -21,15 +20,13 @@ def values_of(subsets: Sequence[SubsetProfile], measures: Sequence[DiversityMeas
 
 
 def deviations_of(subsets: Sequence[SubsetProfile], measures: Sequence[DiversityMeasure]) -> Values | None:
-    """Give the standard deviations [subsets, measures] behind the intervals; None where a measure has none."""
-    rows = []
-    for subset in subsets:
-        intervals: list[tuple[float, float] | None] = [getattr(subset, f"{measure}_interval") for measure in measures]
-        known = [interval for interval in intervals if interval is not None]
-        if len(known) < len(intervals):
-            return None
-        rows.append([(high - low) / (2 * NORMAL_95) for low, high in known])
-    return np.array(rows)
+    """Give the standard deviations [subsets, measures] of the measures; None where one is not known.
+
+    Not from the intervals: those end where a measure can go no further.
+    """
+    if any(measure not in subset.deviations for subset in subsets for measure in measures):
+        return None
+    return np.array([[subset.deviations[measure] for measure in measures] for subset in subsets])
 
 
 def _value_of(subset: SubsetProfile, measure: DiversityMeasure) -> float:

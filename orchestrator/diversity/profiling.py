@@ -18,6 +18,7 @@ from orchestrator.diversity.category_counts import COUNT, SUBSET
 from orchestrator.diversity.entropy import effective_number, normalized_entropy
 from orchestrator.diversity.estimators import (
     NORMAL_95,
+    entropy_deviations,
     entropy_intervals,
     estimate_entropies,
     imbalance_ratios,
@@ -26,7 +27,7 @@ from orchestrator.diversity.features import SAMPLE_SIZE
 from orchestrator.diversity.statistics import PartialProfile, SubsetStatistics, merge_partials
 from orchestrator.diversity.subset_counts import SubsetCounts
 from orchestrator.diversity.transferability import fisher_ratio, h_score, log_evidence
-from orchestrator.diversity.vendi import rarefied_interval, rarefied_scores
+from orchestrator.diversity.vendi import rarefied_deviation, rarefied_interval, rarefied_scores
 from orchestrator.errors import DataError
 from orchestrator.records import Profile, SubsetProfile
 
@@ -81,7 +82,7 @@ def finish(
         split=settings.split,
         rarefied_to=rarefied_to,
         subsets=[
-            SubsetProfile(subset=subset, **of_labels, **of_attributes.get(subset, {}), **of_images.get(subset, {}))
+            SubsetProfile(subset=subset, **_joined(of_labels, of_attributes.get(subset, {}), of_images.get(subset, {})))
             for subset, of_labels in zip(counted.subsets, _label_measures(counted, settings), strict=True)
         ],
     )
@@ -102,12 +103,13 @@ def rarefaction_size(sizes: Sequence[int], min_images: int) -> int | None:
 def _label_measures(counted: SubsetCounts, settings: ProfileSettings) -> Iterator[dict[str, Any]]:
     rows = counted.rows
     lows, highs = entropy_intervals(rows, settings.entropy_estimator, num_classes=settings.num_labels)
-    for label_counts, total, entropy, low, high, ratio in zip(
+    for label_counts, total, entropy, low, high, deviation, ratio in zip(
         counted.by_subset(),
         rows.totals.tolist(),
         estimate_entropies(rows, settings.entropy_estimator).tolist(),
         lows.tolist(),
         highs.tolist(),
+        entropy_deviations(rows).tolist(),
         imbalance_ratios(rows).tolist(),
         strict=True,
     ):
@@ -120,6 +122,7 @@ def _label_measures(counted: SubsetCounts, settings: ProfileSettings) -> Iterato
             "normalized_label_entropy": normalized_entropy(entropy, settings.num_labels),
             "effective_classes": effective_number(entropy),
             "imbalance_ratio": ratio,
+            "deviations": {"label_entropy": deviation},
         }
 
 
@@ -147,10 +150,10 @@ def _image_measures(
     """Measure subsets side by side: each needs a hundred eigenvalue problems that leave other processors idle."""
 
     def measure(subset: str) -> dict[str, Any]:
-        return {
-            **(_pixel_measures(merged[subset]) if "pixel_entropy" in settings.measures else {}),
-            **({} if rarefied_to is None else _feature_measures(subset, merged[subset], settings, rarefied_to)),
-        }
+        return _joined(
+            _pixel_measures(merged[subset]) if "pixel_entropy" in settings.measures else {},
+            {} if rarefied_to is None else _feature_measures(subset, merged[subset], settings, rarefied_to),
+        )
 
     if rarefied_to is None:
         return {subset: measure(subset) for subset in merged}
@@ -158,12 +161,23 @@ def _image_measures(
         return dict(zip(merged, pool.map(measure, merged), strict=True))
 
 
+def _joined(*parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Put measures together, and the deviations that each part knows."""
+    deviations = {name: value for part in parts for name, value in part.get("deviations", {}).items()}
+    return {name: value for part in parts for name, value in part.items()} | {"deviations": deviations}
+
+
 def _pixel_measures(statistics: SubsetStatistics) -> dict[str, Any]:
     num_images = statistics.num_histograms
     mean = statistics.pixel_entropy_sum / num_images
     variance = max(0.0, statistics.pixel_entropy_squares / num_images - mean**2) / max(1, num_images - 1)
-    reach = NORMAL_95 * math.sqrt(variance)
-    return {"pixel_entropy": mean, "pixel_entropy_interval": (max(0.0, mean - reach), mean + reach)}
+    deviation = math.sqrt(variance)
+    reach = NORMAL_95 * deviation
+    return {
+        "pixel_entropy": mean,
+        "pixel_entropy_interval": (max(0.0, mean - reach), mean + reach),
+        "deviations": {"pixel_entropy": deviation},
+    }
 
 
 def _feature_measures(
@@ -175,15 +189,17 @@ def _feature_measures(
     sums = statistics.features.sums_on_own_axes()
     ratio = fisher_ratio(sums)
     low, high = statistics.features.vendi_bounds()
+    relative = rarefied_deviation(sample, rarefied_to, seed=seed)
     return {
         "feature_diversity": score,
-        "feature_diversity_interval": rarefied_interval(sample, rarefied_to, score, seed=seed),
+        "feature_diversity_interval": rarefied_interval(score, relative, most=min(len(sample), rarefied_to)),
         "feature_diversity_by_order": rarefied,
         "raw_feature_diversity": math.sqrt(low * high),
         "raw_feature_diversity_bounds": None if low == high else (low, high),
         "h_score": h_score(sums),
         "log_evidence": log_evidence(sums),
         "fisher_ratio": ratio if math.isfinite(ratio) else None,
+        "deviations": {"feature_diversity": score * relative},
     }
 
 

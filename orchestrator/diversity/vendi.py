@@ -112,15 +112,10 @@ def rarefied_scores(
     return [math.fsum(column) / repeats for column in zip(*scores, strict=True)]
 
 
-def rarefied_interval(
-    directions: NDArray[np.float64],
-    num_images: int,
-    score: float,
-    *,
-    seed: int,
-    repeats: int = BOOTSTRAP_REPEATS,
-) -> tuple[float, float]:
-    """Give the 95% bootstrap interval of a rarefied score of the directions [n, d]: normal in its logarithm, from 1 on.
+def rarefied_deviation(
+    directions: NDArray[np.float64], num_images: int, *, seed: int, repeats: int = BOOTSTRAP_REPEATS
+) -> float:
+    """Give the bootstrap standard deviation of the logarithm of the rarefied score of the directions [n, d].
 
     Resamples of m = min(n, `num_images`) images with replacement spread as one sample of m images does; the rarefied
     score is a mean over all of them, whose variance is m / n of that (Hoeffding, "A class of statistics with
@@ -133,9 +128,13 @@ def rarefied_interval(
         # Equal images have the eigenvalues of one that weighs as much: a third fewer rows, and less than half the time.
         chosen, weights = np.unique(generator.integers(0, len(directions), size=taken), return_counts=True)
         logarithms.append(math.log(vendi_score(similarities(chosen, weights.astype(np.float64)))))
-    deviation = float(np.std(logarithms, ddof=1)) * math.sqrt(taken / len(directions))
+    return float(np.std(logarithms, ddof=1)) * math.sqrt(taken / len(directions))
+
+
+def rarefied_interval(score: float, deviation: float, *, most: int) -> tuple[float, float]:
+    """Give the 95% interval of a rarefied score of at most `most` images: normal in its logarithm, from 1 to `most`."""
     reach = math.exp(NORMAL_95 * deviation)
-    return max(1.0, score / reach), min(float(taken), score * reach)
+    return max(1.0, score / reach), min(float(most), score * reach)
 
 
 def _similarities(

@@ -16,7 +16,8 @@ class SubsetProfile(Value):
     `feature_diversity_by_order` that of other orders, `raw_feature_diversity` that of all images, which is certain to
     lie in its bounds where features too long to be summed up exactly were sketched; None where it is exact. `h_score`,
     `log_evidence` (LogME) and `fisher_ratio` say how well the features part the classes; an infinite ratio is None.
-    Intervals are of 95%, for the source that the subset is a sample of.
+    Intervals are of 95%, for the source that the subset is a sample of; `deviations` are the standard deviations of the
+    measures that have one, by name.
     """
 
     subset: str
@@ -40,6 +41,7 @@ class SubsetProfile(Value):
     h_score: float | None = None
     log_evidence: float | None = None
     fisher_ratio: float | None = None
+    deviations: dict[str, float] = {}
 
 
 class Profile(Record):

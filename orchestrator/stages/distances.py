@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -46,11 +47,10 @@ def distances_of(
     """Measure the distances of subsets on a bounded sample of their training images."""
     seed = workbench.seed
     rows, directions = _directions(images, workbench, stall_timeout_s)
-    subsets, labels = (np.asarray(rows.column(name).to_pylist(), dtype=str) for name in ("subset", "label"))
-    names = np.unique(subsets).tolist()
+    subsets = np.asarray(rows.column("subset").to_pylist(), dtype=str)
     return measure_distances(
-        {name: directions[subsets == name] for name in names},
-        {name: np.unique(labels[subsets == name]).tolist() for name in names},
+        {name: directions[subsets == name] for name in np.unique(subsets).tolist()},
+        _classes_of(images.samples),
         source=None if source is None else _directions(source, workbench, stall_timeout_s, _OF_SOURCE)[1],
         source_classes=[] if source is None else source.classes,
         min_images=min_images,
@@ -58,12 +58,23 @@ def distances_of(
     )
 
 
+def _classes_of(samples: SampleTable) -> dict[str, list[str]]:
+    """Give the classes that occur in the training images of every subset."""
+    rows = samples.table.take(pa.array(samples.where(split="train")))
+    classes: dict[str, list[str]] = defaultdict(list)
+    for pair in rows.group_by(["subset", "label"]).aggregate([]).to_pylist():
+        classes[pair["subset"]].append(pair["label"])
+    return {name: sorted(found) for name, found in classes.items()}
+
+
 def _directions(
     images: LabelledImages, workbench: Workbench, stall_timeout_s: float, most_per_subset: int = MOST_PER_SUBSET
 ) -> tuple[pa.Table, NDArray[np.float64]]:
     """Give sampled rows in random order, and the directions [n, d + 1] of their features."""
-    rows = sample_training_images(images.samples, seed=workbench.seed, most_per_subset=most_per_subset)
-    rows = rows.filter(pc.is_in(rows.column("label"), value_set=pa.array(images.classes, pa.string())))
+    table = images.samples.table
+    # Before sampling: of a source of many classes few images may be of the task's.
+    of_task = table.filter(pc.is_in(table.column("label"), value_set=pa.array(images.classes, pa.string())))
+    rows = sample_training_images(SampleTable(of_task), seed=workbench.seed, most_per_subset=most_per_subset)
     hashes = [stable_fraction(identity, workbench.seed) for identity in rows.column("id").to_pylist()]
     rows = rows.take(pa.array(np.argsort(hashes, kind="stable")))
     return rows, unit_directions(features_of(rows, images.reader, workbench, stall_timeout_s=stall_timeout_s))

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from builders import write_image_folder, write_parquet_shards
-from format_examples import FORMATS, WriteFormat, make_samples
+from format_examples import FORMATS, WriteFormat, make_samples, write_tar
 
 from orchestrator.config import DataConfig
 from orchestrator.data.sources import list_fragments
@@ -90,3 +90,44 @@ def test_a_column_that_no_format_has_is_refused(write: WriteFormat, tmp_path: Pa
     data = write(tmp_path / "data", [make_samples()])
     with pytest.raises(ConfigError, match=r"diversity\.columns must name .*, got weather"):
         require_attributes(data, ["weather"])
+
+
+def test_a_template_that_says_the_label_says_nothing_of_other_columns(tmp_path: Path) -> None:
+    write_tar(tmp_path / "siteA-cat.tar", [("0.png", b""), ("0.json", b'{"weather": "rain"}')])
+    data = DataConfig(uri=str(tmp_path), path="{subset}-{label}.tar", id="__key__")
+    (fragment,) = list_fragments(data)
+    assert read_columns(fragment, data, ["weather"]).to_pylist() == [
+        {"subset": "siteA", "label": "cat", "attribute 0": "rain"}
+    ]
+    with pytest.raises(ConfigError, match=r"diversity\.columns must name"):
+        require_attributes(data, ["whether"])
+
+
+def test_a_sample_that_is_bad_has_no_label(tmp_path: Path) -> None:
+    entries = [(name, b"x") for name in ("1.png", "1.cls", "2.png", "2.cls", "1.json")]
+    write_tar(tmp_path / "a.tar", entries)
+    data = DataConfig(uri=str(tmp_path), label="cls", id="__key__")
+    (fragment,) = list_fragments(data)
+    assert read_columns(fragment, data, []).column("label").to_pylist() == [None, "x", None]
+
+
+def test_lines_that_are_gone_say_so(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("image,label,subset\na.png,cat,north\n")
+    data = config(tmp_path)
+    (fragment,) = list_fragments(data)
+    (tmp_path / "a.csv").unlink()
+    with pytest.raises(DataError, match="the file cannot be read"):
+        read_columns(fragment, data, [])
+
+
+def test_another_mistake_in_the_section_is_not_laid_on_the_columns(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("image,label,subset\na.png,cat,north\n")
+    with pytest.raises(ConfigError, match=r"data\.id must name"):
+        require_attributes(config(tmp_path, id="nummer"), ["label"])
+
+
+def test_columns_of_lists_are_refused(tmp_path: Path) -> None:
+    table = pa.table({"image": [b""], "label": ["a"], "subset": ["a"], "tags": [["x", "y"]]})
+    pq.write_table(table, tmp_path / "x.parquet")
+    with pytest.raises(ConfigError, match=r"diversity\.columns must name .*, got tags"):
+        require_attributes(config(tmp_path), ["tags"])

@@ -6,6 +6,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from orchestrator.diversity.category_counts import count_rows, merge_counts
+from orchestrator.diversity.estimators import NORMAL_95
 from orchestrator.diversity.statistics import PartialProfile
 from orchestrator.records import Profile, SubsetProfile
 
@@ -71,6 +72,7 @@ def a_profile(
                 label_counts={"cat": num_images},
                 label_entropy=entropy,
                 label_entropy_interval=None if reach is None else (entropy - reach, entropy + reach),
+                deviations={} if reach is None else {"label_entropy": reach / NORMAL_95},
                 normalized_label_entropy=0.0,
                 effective_classes=1.0,
                 pixel_entropy=None if pixel_entropies is None else pixel_entropies[index],

@@ -89,7 +89,7 @@ def test_without_intervals_certainty_is_not_known() -> None:
 def with_features(scores: list[float], sizes: list[int], compared_at: int) -> Profile:
     profile = a_profile([0.0] * len(scores), sizes=sizes)
     subsets = [
-        subset.model_copy(update={"feature_diversity": score, "feature_diversity_interval": (score - 0.1, score + 0.1)})
+        subset.model_copy(update={"feature_diversity": score, "deviations": {"feature_diversity": 0.05}})
         for subset, score in zip(profile.subsets, scores, strict=True)
     ]
     return profile.model_copy(update={"subsets": subsets, "rarefied_to": compared_at})

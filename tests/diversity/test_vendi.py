@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from orchestrator.diversity.vendi import (
     REPEATS,
     on_own_axes,
+    rarefied_deviation,
     rarefied_interval,
     rarefied_scores,
     similarity_matrix,
@@ -150,7 +151,8 @@ def test_the_interval_holds_the_mean_of_such_subsets_about_as_often_as_it_says(n
         rows = kinds[generator.choice(6, size=60, p=[0.4, 0.2, 0.15, 0.1, 0.1, 0.05])]
         directions = unit_directions(rows + 0.3 * generator.normal(size=rows.shape))
         score = rarefied_vendi(directions, num_images, seed=subset)
-        found.append((score, rarefied_interval(directions, num_images, score, seed=subset)))
+        deviation = rarefied_deviation(directions, num_images, seed=subset)
+        found.append((score, rarefied_interval(score, deviation, most=num_images)))
     expected = np.mean([score for score, _ in found])
     covered = np.mean([low <= expected <= high for _, (low, high) in found])
     assert 0.8 <= covered <= 1.0
@@ -159,9 +161,9 @@ def test_the_interval_holds_the_mean_of_such_subsets_about_as_often_as_it_says(n
 
 
 def test_an_interval_stays_where_scores_are() -> None:
-    low, high = rarefied_interval(unit_directions(np.ones((9, 3))), 5, 1.0, seed=0)
-    assert low == 1.0 and high == pytest.approx(1.0, abs=1e-12)
-    low, high = rarefied_interval(unit_directions(np.eye(9)), 5, 5.0, seed=0)
+    alike = rarefied_deviation(unit_directions(np.ones((9, 3))), 5, seed=0)
+    assert rarefied_interval(1.0, alike, most=5) == (1.0, pytest.approx(1.0, abs=1e-12))
+    low, high = rarefied_interval(5.0, rarefied_deviation(unit_directions(np.eye(9)), 5, seed=0), most=5)
     assert 1.0 < low < high == 5.0
 
 

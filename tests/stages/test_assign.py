@@ -11,7 +11,7 @@ from builders import write_parquet_shards
 
 from orchestrator.cli import main
 from orchestrator.config import ExperimentConfig
-from orchestrator.errors import RecordError, StorageError
+from orchestrator.errors import ConfigError, RecordError, StorageError
 from orchestrator.pipeline import Pipeline
 from orchestrator.records import Assignments, Groups
 
@@ -106,3 +106,15 @@ def test_a_run_that_has_no_groups_names_the_stage_to_run(
 def test_a_directory_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"config\.yaml"):
         Pipeline.of_run(str(tmp_path), say=silent)
+
+
+def test_paths_of_later_data_are_not_looked_for_among_the_runs_images(
+    profiled_experiment: Callable[..., ExperimentConfig], tmp_path: Path
+) -> None:
+    run = run_to_groups(profiled_experiment())
+    pipeline = Pipeline.of_run(str(run), say=lambda line: None)
+    pipeline.config = pipeline.config.model_copy(
+        update={"data": pipeline.config.data.model_copy(update={"image_root": str(tmp_path)})}
+    )
+    with pytest.raises(ConfigError, match="--image-root"):
+        pipeline.assign(str(tmp_path / "later.csv"))
