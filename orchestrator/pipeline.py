@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from orchestrator import storage
 from orchestrator.cluster.ingest import (
@@ -47,6 +48,14 @@ from orchestrator.stages.train import read_models, train
 STAGES = ("pretrain", "catalogue", "profile", "group", "search", "train", "evaluate", "report")
 
 Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    """Say that a stage did something, and count its trials and images where it has any."""
+
+    trials: int = 0
+    images: int = 0
 
 
 class Pipeline:
@@ -98,14 +107,14 @@ class Pipeline:
         unknown = [stage for stage in stages if stage not in STAGES]
         if unknown:
             raise ConfigError("stages must be known", value=unknown[0], remedy=f"Known: {', '.join(STAGES)}.")
-        steps: dict[str, Callable[[], int]] = {
+        steps: dict[str, Callable[[], _Work | None]] = {
             "pretrain": self._pretrain,
             "catalogue": self._catalogue,
             "profile": self._profile,
             "group": self._group,
-            "search": lambda: search(self._inputs.context),
-            "train": lambda: train(self._inputs.context),
-            "evaluate": lambda: evaluate(self._inputs.context),
+            "search": self._search,
+            "train": lambda: _Work() if train(self._inputs.context) else None,
+            "evaluate": lambda: _Work() if evaluate(self._inputs.context) else None,
             "report": self._report,
         }
         with self.run_directory.owned():
@@ -121,9 +130,9 @@ class Pipeline:
         """
         if not names:
             raise ConfigError("a ranking must name a backbone", remedy="Write --backbones resnet18,mobilenet_v2.")
-        asked = {name: self._inputs.named(name) for name in names}
+        candidates = self._inputs.candidates_named(names)
         with self.run_directory.owned():
-            return self._rank(self._inputs.candidates_of(asked), name="asked")
+            return self._rank(candidates, name="asked")
 
     def report(self) -> Report:
         """Read the report of a finished run."""
@@ -156,14 +165,11 @@ class Pipeline:
         """Give the groups and the profile they stand on, when they are up to date."""
         return self._inputs.groups, self._inputs.profile
 
-    def _timed(self, stage: str, step: Callable[[], int]) -> None:
-        """Run a stage and keep its cost; a step says how many units it did, 0 when all was up to date.
-
-        Units are trials, images, or whatever a stage does several of.
-        """
+    def _timed(self, stage: str, step: Callable[[], _Work | None]) -> None:
+        """Run a stage and keep its cost; a step gives None when all was up to date."""
         started = time.perf_counter()
-        done = step()
-        if not done:
+        work = step()
+        if work is None:
             self._say(f"{stage}: up to date, skipped")
             return
         seconds = time.perf_counter() - started
@@ -173,9 +179,8 @@ class Pipeline:
         cost = StageCost(
             stage=stage,
             seconds=seconds,
-            trials=done if stage == "search" else 0,
-            # One stands for work in which no images are counted, such as a ranking.
-            images=done if stage in ("catalogue", "profile") and done > 1 else 0,
+            trials=work.trials,
+            images=work.images,
             cpus=shape.total("CPU"),
             gpus=shape.total("GPU"),
             driver_bytes=peak_memory(),
@@ -187,14 +192,14 @@ class Pipeline:
     def _costs(self) -> Costs:
         return self.run_directory.find("costs.json", Costs, "costs") or Costs()
 
-    # The stages: each gives how many units of work it did.
+    # The stages.
 
-    def _pretrain(self) -> int:
+    def _pretrain(self) -> _Work | None:
         if self.config.backbone.candidates:
-            return self._inputs.candidates.prepare()
+            return _Work() if self._inputs.candidates.prepare() else None
         fingerprint = self._inputs.backbone_fingerprint
         if self.run_directory.find("backbone.json", PretrainedBackbone, fingerprint):
-            return 0
+            return None
         self._say(f"pretrain: {self.config.backbone.name} with weights {self.config.backbone.weights}")
         source = None
         if self._inputs.source is not None:
@@ -204,11 +209,11 @@ class Pipeline:
         self.run_directory.prune("backbone", keep=fingerprint)
         if record.source_accuracy is not None:
             self._say(f"pretrain: validation accuracy {record.source_accuracy:.3f} on the source task")
-        return 1
+        return _Work()
 
-    def _catalogue(self) -> int:
+    def _catalogue(self) -> _Work | None:
         if self._inputs.find_catalogue(self._inputs.ingest):
-            return 0
+            return None
         # The profile would say so too, but only after every image was opened.
         require_attributes(self._inputs.ingest.data, self.config.diversity.columns)
         record = self._make_catalogue(self._inputs.ingest)
@@ -219,7 +224,7 @@ class Pipeline:
         )
         if finding := copies_finding(record):
             self._say(f"catalogue: {finding}")
-        return record.num_images + record.num_quarantined + record.num_copies_left_out
+        return _Work(images=record.num_images + record.num_quarantined + record.num_copies_left_out)
 
     def _make_catalogue(self, plan: IngestPlan) -> Catalogue:
         fingerprint = self._inputs.catalogue_fingerprint(plan)
@@ -229,16 +234,16 @@ class Pipeline:
         self.run_directory.prune(plan.folder, keep=fingerprint)
         return record
 
-    def _choose_backbone(self) -> int:
+    def _choose_backbone(self) -> bool:
         """Make the best of the candidates the run's backbone; it can only be told once there are images."""
         fingerprint = self._inputs.backbone_fingerprint
         if self.run_directory.find("backbone.json", PretrainedBackbone, fingerprint):
-            return 0
+            return False
         ranking = self._rank(self._inputs.candidates, name="candidates")
         chosen = self._inputs.candidates.backbone(ranking.chosen)
         self.run_directory.write("backbone.json", chosen.model_copy(update={"fingerprint": fingerprint}))
         self._say(f"backbone: {ranking.chosen} is taken")
-        return 1
+        return True
 
     def _rank(self, candidates: Candidates, *, name: str) -> BackboneRanking:
         ranking = rank_backbones(
@@ -247,16 +252,18 @@ class Pipeline:
         candidates.forget_others(keep=self._inputs.candidates.fingerprints.values())
         return ranking
 
-    def _profile(self) -> int:
-        chosen = self._choose_backbone() if self.config.backbone.candidates else 0
-        profiled = self._measure_diversity()
-        compared = self._measure_distances() if self._inputs.measures_features else 0
-        return profiled or chosen or compared
+    def _profile(self) -> _Work | None:
+        is_chosen = bool(self.config.backbone.candidates) and self._choose_backbone()
+        profile = self._measure_diversity()
+        is_compared = self._inputs.measures_features and self._measure_distances()
+        if profile is not None:
+            return _Work(images=sum(found.num_images for found in profile.subsets))
+        return _Work() if is_chosen or is_compared else None
 
-    def _measure_diversity(self) -> int:
+    def _measure_diversity(self) -> Profile | None:
         inputs = self._inputs
         if self.run_directory.find("profile.json", Profile, inputs.profile_fingerprint):
-            return 0
+            return None
         require_attributes(inputs.ingest.data, self.config.diversity.columns)
         plan = inputs.profile_plan(num_labels=len(inputs.catalogue.labels))
         workbench = None
@@ -266,12 +273,12 @@ class Pipeline:
         record = make_profile(inputs.samples, inputs.reader, workbench, plan, fingerprint=fingerprint, say=self._say)
         self.run_directory.write("profile.json", record)
         self._say(f"profile: {', '.join(plan.settings.measures)} of {len(record.subsets)} subsets over {record.split}")
-        return max(1, sum(found.num_images for found in record.subsets))
+        return record
 
-    def _measure_distances(self) -> int:
+    def _measure_distances(self) -> bool:
         fingerprint, catalogue = self._inputs.distances_fingerprint, self._inputs.catalogue
         if self.run_directory.find("distances.json", Distances, fingerprint):
-            return 0
+            return False
         images = LabelledImages(
             catalogue=catalogue, samples=self._inputs.samples, reader=self._inputs.reader, classes=catalogue.labels
         )
@@ -283,11 +290,11 @@ class Pipeline:
             stall_timeout_s=self.config.cluster.stall_timeout_s,
         )
         self.run_directory.write("distances.json", found.model_copy(update={"fingerprint": fingerprint}))
-        return 1
+        return True
 
-    def _group(self) -> int:
+    def _group(self) -> _Work | None:
         if self.run_directory.find("groups.json", Groups, self._inputs.groups_fingerprint):
-            return 0
+            return None
         groups = group_subsets(self._inputs.profile, self.config.grouping, self.config.grouping_measures)
         record = groups.model_copy(update={"fingerprint": self._inputs.groups_fingerprint})
         self.run_directory.write("groups.json", record)
@@ -299,9 +306,13 @@ class Pipeline:
             )
         if finding := grouping_finding(record):
             self._say(f"group: {finding}")
-        return 1
+        return _Work()
 
-    def _report(self) -> int:
+    def _search(self) -> _Work | None:
+        num_trials = search(self._inputs.context)
+        return _Work(trials=num_trials) if num_trials else None
+
+    def _report(self) -> _Work | None:
         context = self._inputs.context
         evaluations = read_evaluations(context)
         report = Report(
@@ -327,7 +338,7 @@ class Pipeline:
         page = render_html(report)
         storage.write_bytes(self.run_directory.path("report.html"), page.encode())
         self.run_directory.write("report.json", report)
-        return 1
+        return _Work()
 
     def _rankings(self) -> list[BackboneRanking]:
         """Give the ranking that chose the backbone, and the last one that was asked for, of the data as it is."""
@@ -336,8 +347,7 @@ class Pipeline:
 
     def _is_current(self, ranking: BackboneRanking) -> bool:
         """Tell whether a ranking is of the data, pixels and weights as they are."""
-        networks = {candidate.title: self._inputs.named(candidate.title) for candidate in ranking.candidates}
-        candidates = self._inputs.candidates_of(networks)
+        candidates = self._inputs.candidates_named([candidate.title for candidate in ranking.candidates])
         try:
             return ranking.fingerprint == candidates.ranking_fingerprint(self._inputs.catalogue.data_fingerprint)
         except StorageError:

@@ -105,10 +105,9 @@ def _count_share(fragments: Sequence[Fragment], data: DataConfig, attributes: Se
         labels.append(_counted(usable.select([SUBSET, LABEL])))
         if attributes:
             others.append(_counted(usable.drop_columns([LABEL])))
-    names = [SUBSET, *(attribute_name(index) for index in range(len(attributes)))]
     return ColumnCounts(
-        labels=merge_counts([_nothing([SUBSET, LABEL]), *labels], use_threads=False),
-        attributes=merge_counts([_nothing(names), *others], use_threads=False) if attributes else None,
+        labels=_merged(labels, [LABEL]),
+        attributes=_merged(others, _names(attributes)) if attributes else None,
         bad_rows=bad_rows,
     )
 
@@ -121,8 +120,7 @@ def _count_catalogued(
         columns = read_columns(fragment, data, attributes).drop_columns([SUBSET, LABEL])
         chosen = columns.take(pa.array(positions_in(fragment, rows), pa.int64()))
         parts.append(_counted(chosen.add_column(0, SUBSET, rows.column(SUBSET))))
-    names = [SUBSET, *(attribute_name(index) for index in range(len(attributes)))]
-    return merge_counts([_nothing(names), *parts], use_threads=False)
+    return _merged(parts, _names(attributes))
 
 
 def _usable(columns: pa.Table) -> tuple[pa.Table, Counter[str]]:
@@ -150,8 +148,14 @@ def _counted(columns: pa.Table) -> pa.Table:
     return count_rows(columns, use_threads=False)
 
 
-def _nothing(names: Sequence[str]) -> pa.Table:
-    return count_rows(pa.table({name: pa.array([], pa.string()) for name in names}), use_threads=False)
+def _names(attributes: Sequence[str]) -> list[str]:
+    return [attribute_name(index) for index in range(len(attributes))]
+
+
+def _merged(parts: Sequence[pa.Table], names: Sequence[str]) -> pa.Table:
+    """Add up counts by subset and these columns; where there are none, nothing was counted."""
+    columns = pa.table({name: pa.array([], pa.string()) for name in (SUBSET, *names)})
+    return merge_counts([count_rows(columns, use_threads=False), *parts], use_threads=False)
 
 
 def _shares(pieces: Sequence[Share], rows: Sequence[int]) -> list[tuple[Share, ...]]:

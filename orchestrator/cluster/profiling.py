@@ -26,11 +26,11 @@ from orchestrator.cluster.workers import Workbench, use_threads
 from orchestrator.config import DataConfig
 from orchestrator.data.catalogue import SampleTable
 from orchestrator.data.decoding import luminance_histogram
-from orchestrator.data.identity import stable_fraction
 from orchestrator.data.manifests import Manifest
 from orchestrator.data.reader import PixelReader, blocks_of, read_fragments
+from orchestrator.data.sampling import lowest_hashes
 from orchestrator.data.text_columns import LABEL, SUBSET
-from orchestrator.diversity.category_counts import count_rows, encoded
+from orchestrator.diversity.category_counts import count_rows
 from orchestrator.diversity.entropy import histogram_entropy
 from orchestrator.diversity.features import held_bytes
 from orchestrator.diversity.profiling import ProfileSettings, finish
@@ -164,18 +164,7 @@ def sampled(table: pa.Table, positions: NDArray[np.int64], plan: ProfilePlan) ->
     """Keep `sample_per_subset` positions of each subset: those whose identity hashes lowest, a uniform sample."""
     if plan.sample_per_subset is None:
         return positions
-    chosen = table.select(["id", SUBSET]).take(pa.array(positions))
-    subsets = np.asarray(encoded([chosen.column(SUBSET)]).indices)
-    sizes = np.bincount(subsets)
-    is_cut = sizes[subsets] > plan.sample_per_subset
-    hashes = np.zeros(len(positions))
-    hashes[is_cut] = [
-        stable_fraction(identity, plan.settings.seed)
-        for identity in chosen.column("id").filter(pa.array(is_cut)).to_pylist()
-    ]
-    order = np.lexsort((hashes, subsets))
-    places = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return positions[np.sort(order[places < plan.sample_per_subset])]
+    return lowest_hashes(table, positions, plan.sample_per_subset, seed=plan.settings.seed)
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from orchestrator.cluster.failures import translated
 from orchestrator.cluster.watchdog import Watchdog, watched
 from orchestrator.cluster.workers import Workbench, use_threads
 from orchestrator.data.catalogue import SampleTable
-from orchestrator.data.identity import stable_fraction
 from orchestrator.data.reader import PixelReader, blocks_of, number_rows
+from orchestrator.data.sampling import lowest_hashes
 from orchestrator.finetune.classifier import extract_features
 
 MOST_IMAGES = 4096
@@ -29,17 +29,12 @@ def sample_training_images(samples: SampleTable, *, seed: int, most_per_subset: 
     At most `most_per_subset` of each, and at most 4,096 of the 64 largest subsets: those whose identity hashes lowest.
     """
     positions = samples.where(split="train")
-    rows = samples.table.take(pa.array(positions))
-    subsets = np.asarray(rows.column("subset").to_pylist(), dtype=str)
+    subsets = np.asarray(samples.table.column("subset").take(pa.array(positions)).to_pylist(), dtype=str)
     names, counts = np.unique(subsets, return_counts=True)
     largest = names[np.argsort(-counts, kind="stable")[:MOST_SUBSETS]]
     most = min(most_per_subset, MOST_IMAGES // max(1, len(largest)))
-    hashes = np.array([stable_fraction(identity, seed) for identity in rows.column("id").to_pylist()])
-    kept = [np.zeros(0, dtype=np.int64)]
-    for name in largest:
-        members = np.flatnonzero(subsets == name)
-        kept.append(members[np.argsort(hashes[members], kind="stable")[:most]])
-    return rows.take(pa.array(np.sort(np.concatenate(kept))))
+    kept = lowest_hashes(samples.table, positions[np.isin(subsets, largest)], most, seed=seed)
+    return samples.table.take(pa.array(kept))
 
 
 def features_of(
@@ -54,8 +49,8 @@ def features_of(
     found = ray.data.from_arrow(blocks).map_batches(extract, batch_size=None, batch_format="pyarrow", num_cpus=1)
     features = np.zeros((rows.num_rows, workbench.backbone.feature_dim), dtype=np.float32)
     with (
-        translated("the ranking of backbones"),
-        Watchdog("the ranking of backbones", wanted={"CPU": 1}, stall_timeout_s=stall_timeout_s) as watchdog,
+        translated("the extraction of features"),
+        Watchdog("the extraction of features", wanted={"CPU": 1}, stall_timeout_s=stall_timeout_s) as watchdog,
     ):
         for row in watched(found.iter_rows(), watchdog):
             block: _Block = row["block"]

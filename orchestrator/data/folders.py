@@ -22,8 +22,14 @@ from orchestrator.data.listing import Listing
 from orchestrator.data.templates import PathTemplate, placeholders, read_path
 from orchestrator.errors import ConfigError
 
-DEFAULT_TEMPLATE = "{subset}/{label}/{name}"
 FILES_PER_FRAGMENT = 256
+
+_DEFAULT_TEMPLATE = "{subset}/{label}/{name}"
+
+
+def folder_template(config: DataConfig) -> PathTemplate:
+    """Give the template of an image folder's paths. Raises ConfigError when it is malformed."""
+    return PathTemplate(config.path or _DEFAULT_TEMPLATE)
 
 
 def list_chunks(
@@ -33,7 +39,7 @@ def list_chunks(
 
     Raises ConfigError when the template lacks a field that is required or named.
     """
-    _check_template(PathTemplate(config.path or DEFAULT_TEMPLATE), config, required)
+    _check_template(folder_template(config), config, required)
     paths = [file.path for file in listing.files]
     chunks = [tuple(paths[i : i + FILES_PER_FRAGMENT]) for i in range(0, len(paths), FILES_PER_FRAGMENT)]
     return number_fragments(Fragment(format="images", files=files, num_rows=len(files)) for files in chunks)
@@ -50,7 +56,8 @@ def read_files(
 ) -> pa.Table:
     """Read the files of a fragment, or those at the positions `rows` in it; see `sources.read_fragment`."""
     files = list(fragment.files) if rows is None else [fragment.files[row] for row in rows]
-    described = [_describe(path, config) for path in files]
+    template = folder_template(config)
+    described = [_describe(path, template, config) for path in files]
     errors: list[str | None] = [error for _, error in described]
     image = None
     if with_image:
@@ -79,10 +86,9 @@ def _check_template(template: PathTemplate, config: DataConfig, required: Collec
             )
 
 
-def _describe(path: str, config: DataConfig) -> tuple[dict[Field, str], str | None]:
+def _describe(path: str, template: PathTemplate, config: DataConfig) -> tuple[dict[Field, str], str | None]:
     """Read the text fields of a path, and why it cannot be read or None."""
-    template = config.path or DEFAULT_TEMPLATE
     found = read_path(path, template, config)
     if found is None:
-        return {"id": path}, f"the path does not match {template}"
+        return {"id": path}, f"the path does not match {template.text}"
     return {"id": path, "subset": WHOLE_SUBSET, **found}, None

@@ -78,12 +78,15 @@ def make_rows(
     return pa.table(columns)
 
 
-def make_broken_rows(fragment: Fragment, error: str, *, with_image: bool) -> pa.Table:
-    """Make the rows of a fragment that cannot be read: all fields null, and the error."""
-    count = fragment.num_rows
-    rows = range(fragment.first_row, fragment.first_row + count)
+def make_broken_rows(
+    fragment: Fragment, error: str, *, with_image: bool, rows: Sequence[int] | None = None
+) -> pa.Table:
+    """Make the rows of a fragment, or those at positions `rows`, that cannot be read: fields null, and the error."""
+    positions = range(fragment.num_rows) if rows is None else rows
+    count = len(positions)
+    numbers = [fragment.first_row + position for position in positions]
     image = pa.nulls(count, pa.large_binary()) if with_image else None
-    return make_rows([fragment.files[0]] * count, list(rows), {}, errors=[error] * count, image=image)
+    return make_rows([fragment.files[0]] * count, numbers, {}, errors=[error] * count, image=image)
 
 
 def positions_in(fragment: Fragment, rows: pa.Table) -> list[int]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import TypeVar
 
 from pyarrow import fs
 
@@ -12,6 +14,10 @@ from orchestrator import storage
 from orchestrator.config import DataConfig, DataFormat
 from orchestrator.errors import ConfigError, DataError
 
+T = TypeVar("T")
+
+# Listing waits for the store, not for the processor.
+_LISTING_THREADS = 16
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm"})
 
 _SUFFIXES: Mapping[DataFormat, frozenset[str]] = {
@@ -61,6 +67,12 @@ def list_input(config: DataConfig) -> Listing:
             remedy=f"Check data.uri and data.format: {_describe_suffixes()}.",
         )
     return Listing(format, by_format[format])
+
+
+def for_each_file(listing: Listing, work: Callable[[InputFile], T]) -> list[T]:
+    """Do some work for every input file at once, such as reading its footer, and give the results in their order."""
+    with ThreadPoolExecutor(_LISTING_THREADS) as pool:
+        return list(pool.map(work, listing.files))
 
 
 def find_root(uri: str) -> tuple[fs.FileSystem, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,14 +24,12 @@ from orchestrator.data.fragments import (
     number_fragments,
 )
 from orchestrator.data.image_files import ImageRoot
-from orchestrator.data.listing import Listing
+from orchestrator.data.listing import Listing, for_each_file
 from orchestrator.errors import ConfigError, DataError
 
 PATHS_PER_FRAGMENT = 1024
 """The most image files that one fragment names; a row group that holds paths is cut into several."""
 
-# Listing waits for the store, not for the processor.
-_FOOTER_THREADS = 16
 # The last one: a file that is no longer what was listed lacks a row group or a column.
 _READ_FAILURES = (OSError, pa.ArrowException, LookupError)
 
@@ -62,10 +59,7 @@ def list_row_groups(
     A file that cannot be opened, or lacks a column that others have, is one fragment with an error. Raises
     ConfigError when a required field names no column, or when no file has a column that is named.
     """
-    with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
-        footers = list(
-            pool.map(lambda file: _read_footer(file_system, f"{root}/{file.path}", config.image), listing.files)
-        )
+    footers = for_each_file(listing, lambda file: _read_footer(file_system, f"{root}/{file.path}", config.image))
     columns = named_columns(config)
     readable = [footer.schema for footer in footers if footer.error is None]
     if readable:
@@ -98,8 +92,7 @@ def read_row_group(
             table = _chosen(table, rows)
         return _to_rows(fragment, config, table, positions, with_image=with_image)
     except _READ_FAILURES as error:
-        broken = make_broken_rows(fragment, describe_failure(error), with_image=with_image)
-        return broken if rows is None else broken.take(pa.array(rows, pa.int64()))
+        return make_broken_rows(fragment, describe_failure(error), with_image=with_image, rows=rows)
 
 
 def read_text_columns(
@@ -124,8 +117,7 @@ def read_text_columns(
 
 def known_columns(listing: Listing, file_system: fs.FileSystem, root: str) -> set[str]:
     """Give the columns of texts, numbers or booleans that any of the files has."""
-    with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
-        footers = pool.map(lambda file: _read_footer(file_system, f"{root}/{file.path}", None), listing.files)
+    footers = for_each_file(listing, lambda file: _read_footer(file_system, f"{root}/{file.path}", None))
     return {entry.name for footer in footers for entry in footer.schema if not pa.types.is_nested(entry.type)}
 
 

@@ -94,7 +94,6 @@ def read_fragment(
     """
     file_system, root = find_root(config.uri)
     if fragment.error is not None:
-        table = make_broken_rows(fragment, fragment.error, with_image=with_image)
-        return table if rows is None else table.take(pa.array(rows, pa.int64()))
+        return make_broken_rows(fragment, fragment.error, with_image=with_image, rows=rows)
     _, read_format = _FORMATS[fragment.format]
     return read_format(fragment, config, file_system, root, with_image=with_image, rows=rows)

@@ -73,9 +73,9 @@ def placeholders(config: DataConfig) -> dict[Field, str]:
     return {field: name for field, name in named.items() if name is not None}
 
 
-def read_path(path: str, template: str, config: DataConfig) -> dict[Field, str] | None:
+def read_path(path: str, template: PathTemplate, config: DataConfig) -> dict[Field, str] | None:
     """Read the fields that a template names out of a path, None when it does not match."""
-    found = PathTemplate(template).match(path)
+    found = template.match(path)
     if found is None:
         return None
     return {field: found[name] for field, name in placeholders(config).items() if name in found}

@@ -11,12 +11,11 @@ import pyarrow as pa
 from pyarrow import compute as pc
 
 from orchestrator.config import DataConfig
-from orchestrator.data.folders import DEFAULT_TEMPLATE
+from orchestrator.data.folders import folder_template
 from orchestrator.data.fragments import WHOLE_SUBSET, Fragment
 from orchestrator.data.listing import find_root, list_input
 from orchestrator.data.parquet import known_columns, read_text_columns
 from orchestrator.data.sources import list_fragments, read_fragment
-from orchestrator.data.templates import PathTemplate
 from orchestrator.errors import ConfigError, DataError
 
 SUBSET: Final = "subset"
@@ -64,13 +63,12 @@ def require_attributes(config: DataConfig, columns: Sequence[str]) -> None:
         return
     listing = list_input(config)
     if listing.format not in ("parquet", "images"):
-        for column in columns:
-            _require_listed(config, column)
+        _require_listed(config, columns)
         return
     known = (
         known_columns(listing, *find_root(config.uri))
         if listing.format == "parquet"
-        else set(PathTemplate(config.path or DEFAULT_TEMPLATE).fields)
+        else set(folder_template(config).fields)
     )
     for column in columns:
         if column not in known:
@@ -82,13 +80,14 @@ def require_attributes(config: DataConfig, columns: Sequence[str]) -> None:
             )
 
 
-def _require_listed(config: DataConfig, column: str) -> None:
+def _require_listed(config: DataConfig, columns: Sequence[str]) -> None:
     # What else is wrong with the section is said in its own words.
     list_fragments(config)
-    try:
-        list_fragments(_with_attribute(config, column))
-    except ConfigError as error:
-        raise ConfigError(f"diversity.columns must name {_WHERE}", value=column, remedy=error.remedy) from error
+    for column in columns:
+        try:
+            list_fragments(_with_attribute(config, column))
+        except ConfigError as error:
+            raise ConfigError(f"diversity.columns must name {_WHERE}", value=column, remedy=error.remedy) from error
 
 
 def _with_attribute(config: DataConfig, column: str) -> DataConfig:
@@ -98,22 +97,18 @@ def _with_attribute(config: DataConfig, column: str) -> DataConfig:
 
 def _from_rows(fragment: Fragment, config: DataConfig, columns: Sequence[str]) -> pa.Table:
     """Read every attribute by itself: lines and tar samples are parsed whole anyway. A bad row has no label."""
-    rows = read_fragment(fragment, config, with_image=False)
+    reads = [read_fragment(fragment, _with_attribute(config, column), with_image=False) for column in columns]
+    rows = reads[0] if reads else read_fragment(fragment, config, with_image=False)
     errors = rows.column("error")
     if errors.null_count == 0:
         raise DataError(errors[0].as_py())
     label = pc.if_else(pc.is_null(errors), rows.column(LABEL), pa.scalar(None, pa.string()))
-    attributes = {
-        attribute_name(index): read_fragment(fragment, _with_attribute(config, column), with_image=False).column(
-            "together"
-        )
-        for index, column in enumerate(columns)
-    }
+    attributes = {attribute_name(index): read.column("together") for index, read in enumerate(reads)}
     return pa.table({SUBSET: rows.column(SUBSET), LABEL: label, **attributes})
 
 
 def _named_in_path(config: DataConfig) -> dict[str, str | None]:
-    names = PathTemplate(config.path or DEFAULT_TEMPLATE).fields
+    names = folder_template(config).fields
     return {field: field if field in names else None for field in (SUBSET, LABEL)}
 
 
@@ -122,6 +117,6 @@ def _from_file(fragment: Fragment, config: DataConfig, columns: Sequence[str]) -
 
 
 def _from_paths(fragment: Fragment, config: DataConfig, names: Sequence[str]) -> dict[str, pa.Array]:
-    template = PathTemplate(config.path or DEFAULT_TEMPLATE)
+    template = folder_template(config)
     found = [template.match(path) or {} for path in fragment.files]
     return {name: pa.array([texts.get(name) for texts in found], pa.string()) for name in names}

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,13 +25,11 @@ from orchestrator.data.fragments import (
     number_fragments,
 )
 from orchestrator.data.image_files import ImageRoot
-from orchestrator.data.listing import InputFile, Listing
+from orchestrator.data.listing import InputFile, Listing, for_each_file
 from orchestrator.errors import DataError
 
 ROWS_PER_FRAGMENT = 1024
 
-# Listing waits for the store, not for the processor.
-_LISTING_THREADS = 16
 _READ_FAILURES = (OSError, pa.ArrowException, DataError)
 
 
@@ -67,8 +64,7 @@ def list_line_ranges(
         return _list_file(file_system, root, file.path, listing.format, columns.values())
 
     columns = named_columns(config)
-    with ThreadPoolExecutor(_LISTING_THREADS) as pool:
-        tables = list(pool.map(read, listing.files))
+    tables = for_each_file(listing, read)
     if any(table.names for table in tables):
         known = frozenset[str]().union(*(table.names for table in tables))
         require_columns(columns, required, known, what=f"a column of the {listing.format} files")
@@ -91,8 +87,7 @@ def read_lines(
     try:
         described = _read_texts(fragment, config, file_system, root, positions)
     except _READ_FAILURES as error:
-        broken = make_broken_rows(fragment, describe_failure(error), with_image=with_image)
-        return broken.take(pa.array(positions, pa.int64()))
+        return make_broken_rows(fragment, describe_failure(error), with_image=with_image, rows=rows)
     errors = [error for _, error in described]
     image = None
     if with_image:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any
@@ -25,7 +24,7 @@ from orchestrator.data.fragments import (
     make_rows,
     number_fragments,
 )
-from orchestrator.data.listing import IMAGE_SUFFIXES, InputFile, Listing
+from orchestrator.data.listing import IMAGE_SUFFIXES, InputFile, Listing, for_each_file
 from orchestrator.data.tar_index import TarEntry, TarSample, scan_samples
 from orchestrator.data.templates import PathTemplate, placeholders, read_path
 from orchestrator.errors import DataError
@@ -41,8 +40,6 @@ _ANY_IMAGE = (None, "image")
 # How many samples say which entries and fields there are.
 _NUM_SHOWN = 64
 _MAX_TEXT_BYTES = 16 * 2**20
-# Listing waits for the store, not for the processor.
-_LISTING_THREADS = 16
 _READ_FAILURES = (OSError, pa.ArrowException, DataError)
 
 
@@ -54,8 +51,7 @@ def list_samples(
     Samples whose entries do not stand together are bad rows; where a tar is cut off or damaged, the rest of it is
     one bad row. Raises ConfigError when a required field names nothing, or what none of the first samples has.
     """
-    with ThreadPoolExecutor(_LISTING_THREADS) as pool:
-        tars = list(pool.map(lambda file: _list_tar(file_system, root, file), listing.files))
+    tars = for_each_file(listing, lambda file: _list_tar(file_system, root, file))
     fragments = number_fragments(fragment for tar in tars for fragment in tar)
     shown = next((fragment for fragment in fragments if fragment.error is None), None)
     if shown is not None:
@@ -88,8 +84,7 @@ def read_samples(
                 raise DataError("the file has changed since it was listed")
             read = [_read_sample(stream, samples[position], config, with_image=with_image) for position in positions]
     except _READ_FAILURES as error:
-        broken = make_broken_rows(fragment, describe_failure(error), with_image=with_image)
-        return broken.take(pa.array(positions, pa.int64()))
+        return make_broken_rows(fragment, describe_failure(error), with_image=with_image, rows=rows)
     return _to_rows(fragment, config, positions, read, with_image=with_image)
 
 
@@ -232,7 +227,7 @@ def _to_rows(
 ) -> pa.Table:
     file = fragment.files[0]
     rows = [fragment.first_row + position for position in positions]
-    in_path = {} if config.path is None else read_path(file, config.path, config)
+    in_path = {} if config.path is None else read_path(file, PathTemplate(config.path), config)
     known_errors = dict(fragment.row_errors)
     errors = [known_errors.get(row, error) for row, (_, _, error) in zip(rows, read, strict=True)]
     if in_path is None:

@@ -94,7 +94,7 @@ def mean_ranks(scores: NDArray[np.float64], weights: NDArray[np.float64]) -> NDA
     return mean
 
 
-def rank_candidates(measured: Sequence[CandidateMeasures], *, data_fingerprint: str) -> BackboneRanking:
+def rank_candidates(measured: Sequence[CandidateMeasures]) -> BackboneRanking:
     """Rank candidates by LogME: the mean over subsets of their ranks, weighted by training images.
 
     LogME is an evidence for each image, and so comparable between features of different dimensions; the H-score is
@@ -123,7 +123,6 @@ def rank_candidates(measured: Sequence[CandidateMeasures], *, data_fingerprint: 
     wins = _wins(overall_of_halves)
     subset_ranks, subset_wins = rankdata(-scores, axis=-1), _wins(-halves)
     return BackboneRanking(
-        data_fingerprint=data_fingerprint,
         chosen=measured[chosen].title,
         reason=_reason(measured, chosen, first, equal, wins),
         num_halves=len(halves),

@@ -55,8 +55,7 @@ def h_score(sums: FeatureSums) -> float:
     if not kept.any():
         return 0.0
     axes = axes[:, kept]
-    between = (axes * (sums.between_classes() @ axes)).sum(axis=0)
-    return float((between / variances[kept]).sum())
+    return float((_between_along(axes, sums) / variances[kept]).sum())
 
 
 def shrunk_h_score(sums: FeatureSums, dimensions: int) -> float:
@@ -74,10 +73,16 @@ def shrunk_h_score(sums: FeatureSums, dimensions: int) -> float:
         return 0.0
     share = _shrinkage(sums, covariance, sphere, dimensions)
     variances, axes = eigh(covariance, check_finite=False)
-    between = np.einsum("ij,ik,kj->j", axes, sums.between_classes(), axes)
+    between = _between_along(axes, sums)
     shrunk = (1 - share) * variances.clip(0.0) + share * sphere
     kept = shrunk > _LEAST_VARIANCE * float(shrunk[-1])
     return float(((1 - share) * between[kept] / shrunk[kept]).sum())
+
+
+def _between_along(axes: NDArray[np.float64], sums: FeatureSums) -> NDArray[np.float64]:
+    """Give the variance of class means along each of the axes [d, k]."""
+    between: NDArray[np.float64] = (axes * (sums.between_classes() @ axes)).sum(axis=0)
+    return between
 
 
 def _shrinkage(sums: FeatureSums, covariance: NDArray[np.float64], sphere: float, dimensions: int) -> float:

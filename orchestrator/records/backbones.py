@@ -103,7 +103,6 @@ class RankedCandidate(Value):
 class BackboneRanking(Record):
     """Hold candidate backbones in the order of their mean rank by LogME, which one is chosen, and why."""
 
-    data_fingerprint: str
     chosen: str
     reason: str
     num_halves: int

@@ -106,10 +106,8 @@ def ranking_table(ranking: BackboneRanking) -> Table:
                 number(found.h_score),
             )
         table.add_section()
-    hidden = len(subsets) - MOST_RANKED_SUBSETS
-    if hidden > 0:
-        table.add_row(f"and {hidden} more")
-        table.add_section()
+    _say_what_is_hidden(table, len(subsets), most=MOST_RANKED_SUBSETS)
+    table.add_section()
     for position, candidate in enumerate(ranking.candidates):
         table.add_row(
             _name("" if position else "all, mean"),
@@ -244,9 +242,9 @@ def costs_table(costs: Sequence[StageCost]) -> Table:
     return table
 
 
-def _say_what_is_hidden(table: Table, num_subsets: int) -> None:
-    if num_subsets > MOST_SUBSET_ROWS:
-        table.add_row(f"and {num_subsets - MOST_SUBSET_ROWS:,} more")
+def _say_what_is_hidden(table: Table, num_subsets: int, *, most: int = MOST_SUBSET_ROWS) -> None:
+    if num_subsets > most:
+        table.add_row(f"and {num_subsets - most:,} more")
 
 
 def _table(*titles: str, numbers_from: int | None = None) -> Table:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
 from orchestrator import fingerprints
@@ -87,13 +87,16 @@ class RunInputs:
     @cached_property
     def candidates(self) -> Candidates:
         """Give the candidate backbones of the experiment."""
-        return self.candidates_of(self.config.backbone.by_title)
+        return self._candidates_of(self.config.backbone.by_title)
 
-    def candidates_of(self, networks: Mapping[str, BackboneConfig]) -> Candidates:
-        """Give candidate backbones by their titles."""
+    def candidates_named(self, names: Sequence[str]) -> Candidates:
+        """Give candidates by the experiment's titles or torchvision's names."""
+        return self._candidates_of({name: self._named(name) for name in names})
+
+    def _candidates_of(self, networks: Mapping[str, BackboneConfig]) -> Candidates:
         return Candidates(config=self.config, run_directory=self.run_directory, networks=networks, say=self._say)
 
-    def named(self, name: str) -> BackboneConfig:
+    def _named(self, name: str) -> BackboneConfig:
         """Give the experiment's network of this title, else torchvision's with its default weights, on its pixels."""
         own = self.config.backbone
         network = own.by_title.get(name, BackboneConfig(name=name, image_size=own.image_size, resize=own.resize))

@@ -112,8 +112,7 @@ def rank_backbones(
     measured = [
         _measured(candidates, title, catalogue.data_fingerprint, rows, subsets, reader) for title in candidates.networks
     ]
-    ranking = rank_candidates(measured, data_fingerprint=catalogue.data_fingerprint)
-    ranking = ranking.model_copy(update={"fingerprint": fingerprint})
+    ranking = rank_candidates(measured).model_copy(update={"fingerprint": fingerprint})
     run_directory.write(path, ranking)
     candidates.say(f"backbones: {ranking.reason}")
     return ranking

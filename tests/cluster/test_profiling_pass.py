@@ -16,6 +16,7 @@ from builders import ROW_SCHEMA, build_rows, write_parquet_shards
 from PIL import Image
 from scipy.stats import entropy
 from tiny_experiments import SUBSETS
+from workbenches import random_workbench
 
 from orchestrator.cluster.ingest import IngestPlan, make_catalogue, pixel_reader, read_samples
 from orchestrator.cluster.profiling import ProfilePlan, make_profile, require_room, sampled
@@ -28,8 +29,7 @@ from orchestrator.diversity.category_counts import count_rows
 from orchestrator.diversity.profiling import ProfileSettings
 from orchestrator.diversity.subset_counts import SubsetCounts
 from orchestrator.errors import ConfigError, DataError, ResourceError
-from orchestrator.finetune.weights import load_pretrained
-from orchestrator.records import BackboneSpec, PretrainedBackbone
+from orchestrator.records import BackboneSpec
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -182,18 +182,7 @@ def a_workbench(mean: float = 0.5) -> Workbench:
         mean=(mean, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),
     )
-    backbone, digest = load_pretrained("none", spec, seed=0)
-    record = PretrainedBackbone(
-        spec=spec,
-        source="none",
-        weights="none",
-        digest=digest,
-        num_stages=backbone.num_stages,
-        feature_dim=backbone.feature_dim,
-    )
-    return Workbench(
-        backbone=record, weights_uri="none", seed=0, batch_norm="frozen", precision="fp32", metric="val_accuracy"
-    )
+    return random_workbench(spec)
 
 
 ALL_MEASURES = ("label_entropy", "pixel_entropy", "feature_diversity")

@@ -52,7 +52,7 @@ def measures_of(title: str, features: Array, flops: int = 100) -> CandidateMeasu
 
 
 def ranking_of(*measured: CandidateMeasures) -> BackboneRanking:
-    return rank_candidates(measured, data_fingerprint="data")
+    return rank_candidates(measured)
 
 
 def test_features_that_tell_the_classes_apart_rank_first_whatever_they_cost() -> None:

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from finetune_examples import a_spec
 from tiny_experiments import SUBSETS
+from workbenches import random_workbench
 
 from orchestrator.cluster.ingest import IngestPlan, make_catalogue, pixel_reader, read_samples
-from orchestrator.cluster.workers import Workbench
 from orchestrator.config import DataConfig
-from orchestrator.finetune.weights import load_pretrained
-from orchestrator.records import PretrainedBackbone
 from orchestrator.stages.distances import LabelledImages, distances_of
 
+# Workers of Ray import no backbone of the tests.
+SPEC = a_spec("mobilenet_v2", image_size=32, width_mult=0.25)
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
@@ -32,29 +32,12 @@ def images_of(data: Path, run: Path, folder: str, classes: list[str] | None = No
     )
 
 
-def random_workbench() -> Workbench:
-    # Workers of Ray import no backbone of the tests.
-    spec = a_spec("mobilenet_v2", image_size=32, width_mult=0.25)
-    backbone, digest = load_pretrained("none", spec, seed=0)
-    record = PretrainedBackbone(
-        spec=spec,
-        source="none",
-        weights="none",
-        digest=digest,
-        num_stages=backbone.num_stages,
-        feature_dim=backbone.feature_dim,
-    )
-    return Workbench(
-        backbone=record, weights_uri="none", seed=0, batch_norm="frozen", precision="fp32", metric="val_accuracy"
-    )
-
-
 def test_subsets_are_compared_with_each_other_and_with_the_classes_of_the_source(
     tiny_data: Path, tmp_path: Path
 ) -> None:
     images = images_of(tiny_data, tmp_path, "catalogue")
     source = images_of(tiny_data, tmp_path, "pretrain/catalogue", classes=["circle", "stripe"])
-    found = distances_of(images, source, random_workbench(), min_images=10, stall_timeout_s=60)
+    found = distances_of(images, source, random_workbench(SPEC), min_images=10, stall_timeout_s=60)
     assert found.subsets == sorted(SUBSETS) and len(found.between) == len(SUBSETS)
     assert {near.subset: (near.shared_classes, near.num_classes) for near in found.to_source} == {
         "even": (2, 2),
@@ -70,6 +53,6 @@ def test_subsets_are_compared_with_each_other_and_with_the_classes_of_the_source
 
 def test_without_a_source_only_the_distances_between_subsets_are_known(tiny_data: Path, tmp_path: Path) -> None:
     images = images_of(tiny_data, tmp_path, "catalogue")
-    found = distances_of(images, None, random_workbench(), min_images=10, stall_timeout_s=60)
+    found = distances_of(images, None, random_workbench(SPEC), min_images=10, stall_timeout_s=60)
     assert found.source_range is None and found.to_source == []
     assert all(row[place] == 0 for place, row in enumerate(found.between))
