@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,8 +16,9 @@ from torch import nn
 
 from orchestrator.cluster.activation_index import NOT_STORED, NUMPY_TYPES, UNCACHED, ActivationIndex
 from orchestrator.cluster.failures import translated
-from orchestrator.cluster.watchdog import Watchdog, watched
-from orchestrator.cluster.workers import Workbench, resolve_precision, use_threads, worker_device
+from orchestrator.cluster.passes import PassPlan, run_pass
+from orchestrator.cluster.watchdog import Watchdog
+from orchestrator.cluster.workers import Workbench, resolve_precision, worker_device
 from orchestrator.config import AugmentConfig
 from orchestrator.data.activation_keys import ActivationKey
 from orchestrator.data.activations import ActivationStore, entry_bytes
@@ -35,9 +34,6 @@ __all__ = ["ActivationIndex", "ActivationPlan", "StoredType", "build_activations
 
 # Bounds what a task holds: the outputs of all depths for this many samples, a GiB for ResNet-50 at 224 pixels.
 _MAX_ROWS = 128
-# Tasks of Ray Data load torch and the backbone first: 10 to 14 s on two cores.
-_TASKS_START_S = 10.0
-_MOST_THREADS = 2
 _COLUMNS = ["id", "content", "split", "fragment", "pixel_row"]
 
 
@@ -70,6 +66,16 @@ class ActivationPlan:
         """Give the store that the pass fills."""
         return ActivationStore(uri=self.uri, max_bytes=self.max_bytes)
 
+    @property
+    def run(self) -> PassPlan:
+        """Say how the pass is run."""
+        return PassPlan(
+            what="the activation pass",
+            stall_timeout_s=self.stall_timeout_s,
+            use_gpu=self.use_gpu,
+            expected_s=self.expected_s,
+        )
+
 
 def build_activations(
     table: SampleTable, reader: PixelReader, workbench: Workbench, plan: ActivationPlan
@@ -92,7 +98,7 @@ def build_activations(
     # Marked before the pass: another run that evicts meanwhile takes what was used longer ago.
     plan.store.touch(wanted.keys() - missing)
     incomplete = [shard.rows for shard in shards if not missing.isdisjoint(shard.all_names(kept))]
-    computed = sum(_computed_here(incomplete, job) if _is_short(plan) else _computed(incomplete, job))
+    computed = sum(run_pass(incomplete, _Compute(job), plan.run))
     plan.store.evict(keep=wanted.keys())
     return ActivationIndex(
         store=plan.store,
@@ -199,8 +205,7 @@ class _Compute:
 
     job: _Job
 
-    def __call__(self, rows: pa.Table) -> dict[str, list[int]]:
-        use_threads(1)
+    def __call__(self, rows: pa.Table) -> int:
         job, store = self.job, self.job.plan.store
         missing = [{depth: name for depth, name in names.items() if not store.check(name)} for names in job.names(rows)]
         if any(missing):
@@ -211,7 +216,7 @@ class _Compute:
                     count = job.count(rows, view)
                     shown = vary(pixels[:count], keys[:count], view, job.plan.augment, job.plan.seed)
                     self._store(names, shown)
-        return {"computed": [sum(map(len, missing))]}
+        return sum(map(len, missing))
 
     def _store(self, names: dict[int, str], pixels: NDArray[np.uint8]) -> None:
         plan, workbench = self.job.plan, self.job.workbench
@@ -228,39 +233,12 @@ class _Compute:
             plan.store.write(name, outputs[depth])
 
 
-def _is_short(plan: ActivationPlan) -> bool:
-    """Tell whether this process, which has loaded the backbone, is done before tasks would have."""
-    return not plan.use_gpu and plan.expected_s <= _TASKS_START_S
-
-
-def _computed_here(shards: list[pa.Table], job: _Job) -> Iterator[int]:
-    """Run the pass over these shards in threads of this process; give the number of entries that each computed."""
-    with ThreadPoolExecutor(_MOST_THREADS) as threads:
-        for found in threads.map(_Compute(job), shards):
-            yield from found["computed"]
-
-
-def _computed(shards: list[pa.Table], job: _Job) -> Iterator[int]:
-    """Run the pass over these shards in tasks; give the number of entries that each computed."""
-    if not shards:
-        return
-    stored = ray.data.from_arrow(shards).map_batches(
-        _Compute(job),
-        batch_size=None,
-        batch_format="pyarrow",
-        num_cpus=1,
-        num_gpus=1 if job.plan.use_gpu else None,
-    )
-    with _watch(job.plan) as watchdog:
-        for row in watched(stored.iter_rows(), watchdog):
-            yield int(row["computed"])
-
-
 def _describe(workbench: Workbench, plan: ActivationPlan) -> tuple[dict[int, Layout], str]:
     """Give the layout of every depth, and the precision, which only the device that computes can tell."""
     if not plan.use_gpu:
         return _described(workbench, plan)
-    with _watch(plan):
+    run = plan.run
+    with translated(run.what), Watchdog(run.what, wanted=run.wanted, stall_timeout_s=run.stall_timeout_s):
         described: tuple[dict[int, Layout], str] = ray.get(
             ray.remote(num_cpus=1, num_gpus=1)(_described).remote(workbench, plan)
         )
@@ -316,11 +294,3 @@ def _require_fixed_views(augment: AugmentConfig) -> None:
             value=augment.views,
             remedy="Set augment.views to the number of variants of a sample, or cache.activations to never.",
         )
-
-
-@contextmanager
-def _watch(plan: ActivationPlan) -> Iterator[Watchdog]:
-    wanted = {"CPU": 1.0, "GPU": 1.0} if plan.use_gpu else {"CPU": 1.0}
-    what = "the activation pass"
-    with translated(what), Watchdog(what, wanted=wanted, stall_timeout_s=plan.stall_timeout_s) as watchdog:
-        yield watchdog

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from orchestrator import storage
 from orchestrator.cluster.failures import translated
+from orchestrator.cluster.passes import PassPlan, rehearsed_seconds, run_pass
 from orchestrator.cluster.resources import observe_cluster
 from orchestrator.cluster.watchdog import Watchdog, watched
 from orchestrator.cluster.workers import use_threads, worker_device
@@ -57,16 +59,15 @@ def predict_samples(
     """
     truth = {label: index for index, label in enumerate(classes)}
     probabilities = np.zeros((sum(block.num_rows for block in blocks), len(classes)), dtype=np.float32)
-    if blocks:
-        predicted = ray.data.from_arrow(list(blocks)).map_batches(
-            _Predict(reader, plan), batch_size=None, batch_format="pyarrow", num_cpus=1, num_gpus=plan.num_gpus
-        )
-        with (
-            translated("the test pass"),
-            Watchdog("the test pass", wanted=_wanted(plan), stall_timeout_s=plan.stall_timeout_s) as watchdog,
-        ):
-            for row in watched(predicted.iter_rows(), watchdog):
-                probabilities[row["position"]] = row["probabilities"]
+    predict = _Predict(reader, plan)
+    run = PassPlan(
+        what="the test pass",
+        stall_timeout_s=plan.stall_timeout_s,
+        use_gpu=plan.use_gpu,
+        expected_s=math.inf if plan.use_gpu else rehearsed_seconds(blocks, predict),
+    )
+    for block, found in zip(blocks, run_pass(blocks, predict, run), strict=True):
+        probabilities[np.asarray(block.column("position"))] = found
     rows = pa.concat_tables(blocks).sort_by("position").to_pylist() if blocks else []
     return Predictions(
         ids=[row["id"] for row in rows],
@@ -83,13 +84,9 @@ class _Predict:
     reader: PixelReader
     plan: InferencePlan
 
-    def __call__(self, block: pa.Table) -> dict[str, Any]:
-        use_threads(1)
+    def __call__(self, block: pa.Table) -> NDArray[np.float32]:
         classifier, card = _model(self.plan.model_uri, self.plan.weights_digest)
-        probabilities = predict_probabilities(
-            classifier, card.backbone, self.reader.read(block), device=self.plan.device
-        )
-        return {"position": [np.asarray(block.column("position"))], "probabilities": [probabilities]}
+        return predict_probabilities(classifier, card.backbone, self.reader.read(block), device=self.plan.device)
 
 
 @lru_cache(maxsize=2)

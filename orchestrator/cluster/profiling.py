@@ -7,22 +7,20 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
-import ray
 from numpy.typing import NDArray
 from pyarrow import compute as pc
 
 from orchestrator import storage
 from orchestrator.cluster.column_counts import ROW_COLUMNS, count_attributes, count_columns
-from orchestrator.cluster.failures import translated
+from orchestrator.cluster.passes import PassPlan, rehearsed_seconds, run_pass
 from orchestrator.cluster.progress import Progress
 from orchestrator.cluster.resources import driver_memory
-from orchestrator.cluster.watchdog import Watchdog, watched
-from orchestrator.cluster.workers import Workbench, use_threads
+from orchestrator.cluster.workers import Workbench
 from orchestrator.config import DataConfig
 from orchestrator.data.catalogue import SampleTable
 from orchestrator.data.decoding import luminance_histogram
@@ -40,7 +38,7 @@ from orchestrator.errors import ResourceError, StorageError
 from orchestrator.finetune.classifier import extract_features
 from orchestrator.records import Profile
 
-PROFILE_VERSION = 3
+PROFILE_VERSION = 4
 MEASURES_VERSION = 2
 _MAX_ROWS = 512
 # Of more images the activations leave the cache of a processor: 64 took a fifth longer (MobileNetV2 0.35 at 96 px).
@@ -146,16 +144,14 @@ def _partials(
         for key, block in enumerate(blocks_of(table.take(chosen), _MAX_ROWS))
     ]
     measure = _Measure(tuple(plan.settings.measures), reader, workbench, plan.partials_uri)
-    measured = ray.data.from_arrow(blocks).map_batches(measure, batch_size=None, batch_format="pyarrow", num_cpus=1)
-    # What is done before its turn waits in the object store, where Ray holds tasks back, and not in this process.
-    measured.context.execution_options.preserve_order = True
-    with (
-        translated("the diversity pass"),
-        Watchdog("the diversity pass", wanted={"CPU": 1}, stall_timeout_s=plan.stall_timeout_s) as watchdog,
-    ):
-        partials = (row["partial"] for row in watched(measured.iter_rows(), watchdog))
-        progress = Progress("profile", say=say, total=len(chosen))
-        yield from progress.follow(partials, lambda partial: (blocks[partial.key].num_rows, 0))
+    run = PassPlan(
+        what="the diversity pass",
+        stall_timeout_s=plan.stall_timeout_s,
+        expected_s=rehearsed_seconds(measure.missing(blocks), measure.measure_images),
+    )
+    progress = Progress("profile", say=say, total=len(chosen))
+    partials = run_pass(blocks, measure, run)
+    yield from progress.follow(partials, lambda partial: (blocks[partial.key].num_rows, 0))
     if plan.partials_uri is not None:
         _forget(plan.partials_uri, keep={measure.name_of(block) for block in blocks})
 
@@ -176,12 +172,18 @@ class _Measure:
     workbench: Workbench | None
     partials_uri: str | None
 
-    def __call__(self, block: pa.Table) -> dict[str, list[PartialProfile]]:
-        use_threads(1)
+    def __call__(self, block: pa.Table) -> PartialProfile:
         subsets, labels, ids = (block.column(name).to_pylist() for name in (SUBSET, LABEL, "id"))
         key = block.column("key")[0].as_py()
         images = self._find_or_measure(block)
-        return {"partial": [PartialProfile.of_block(key=key, subsets=subsets, labels=labels, ids=ids, images=images)]}
+        return PartialProfile.of_block(key=key, subsets=subsets, labels=labels, ids=ids, images=images)
+
+    def missing(self, blocks: Sequence[pa.Table]) -> list[pa.Table]:
+        """Give the blocks of which nothing is kept."""
+        if self.partials_uri is None:
+            return list(blocks)
+        kept = set(storage.list_names(self.partials_uri))
+        return [block for block in blocks if f"{self.name_of(block)}.json" not in kept]
 
     def name_of(self, block: pa.Table) -> str | None:
         """Name what is measured of a block's images by all that it depends on; None where no image is opened."""
@@ -198,14 +200,15 @@ class _Measure:
     def _find_or_measure(self, block: pa.Table) -> ImageMeasures:
         name = None if self.partials_uri is None else self.name_of(block)
         if self.partials_uri is None or name is None:
-            return self._measure(block)
+            return self.measure_images(block)
         found = _find(self.partials_uri, name)
         if found is None:
-            found = self._measure(block)
+            found = self.measure_images(block)
             _keep(self.partials_uri, name, found)
         return found
 
-    def _measure(self, block: pa.Table) -> ImageMeasures:
+    def measure_images(self, block: pa.Table) -> ImageMeasures:
+        """Open the images of a block and measure them, whatever is kept."""
         return ImageMeasures(
             pixel_entropies=self._pixel_entropies(block) if "pixel_entropy" in self.measures else None,
             features=self._features(block) if "feature_diversity" in self.measures else None,

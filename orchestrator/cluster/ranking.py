@@ -6,12 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import ray
 from numpy.typing import NDArray
 
-from orchestrator.cluster.failures import translated
-from orchestrator.cluster.watchdog import Watchdog, watched
-from orchestrator.cluster.workers import Workbench, use_threads
+from orchestrator.cluster.passes import PassPlan, rehearsed_seconds, run_pass
+from orchestrator.cluster.workers import Workbench
 from orchestrator.data.catalogue import SampleTable
 from orchestrator.data.reader import PixelReader, blocks_of, number_rows
 from orchestrator.data.sampling import lowest_hashes
@@ -40,30 +38,18 @@ def sample_training_images(samples: SampleTable, *, seed: int, most_per_subset: 
 def features_of(
     rows: pa.Table, reader: PixelReader, workbench: Workbench, *, stall_timeout_s: float
 ) -> NDArray[np.float32]:
-    """Give the features [n, d] of catalogue rows under the workbench's backbone, in the order of the rows.
-
-    Tasks of one CPU read what they measure: there are no others that they could leave without one.
-    """
+    """Give the features [n, d] of catalogue rows under the workbench's backbone, in the order of the rows."""
     blocks = blocks_of(number_rows(rows), _MAX_ROWS)
     extract = _Extract(reader, workbench)
-    found = ray.data.from_arrow(blocks).map_batches(extract, batch_size=None, batch_format="pyarrow", num_cpus=1)
+    run = PassPlan(
+        what="the extraction of features",
+        stall_timeout_s=stall_timeout_s,
+        expected_s=rehearsed_seconds(blocks, extract),
+    )
     features = np.zeros((rows.num_rows, workbench.backbone.feature_dim), dtype=np.float32)
-    with (
-        translated("the extraction of features"),
-        Watchdog("the extraction of features", wanted={"CPU": 1}, stall_timeout_s=stall_timeout_s) as watchdog,
-    ):
-        for row in watched(found.iter_rows(), watchdog):
-            block: _Block = row["block"]
-            features[block.positions] = block.features
+    for block, found in zip(blocks, run_pass(blocks, extract, run), strict=True):
+        features[np.asarray(block.column("position"))] = found
     return features
-
-
-@dataclass(frozen=True, eq=False)
-class _Block:
-    """Hold the features [n, d] of the rows at `positions` [n]."""
-
-    positions: NDArray[np.int64]
-    features: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -73,8 +59,6 @@ class _Extract:
     reader: PixelReader
     workbench: Workbench
 
-    def __call__(self, block: pa.Table) -> dict[str, list[_Block]]:
-        use_threads(1)
+    def __call__(self, block: pa.Table) -> NDArray[np.float32]:
         pixels, spec = self.reader.read(block), self.workbench.backbone.spec
-        features = extract_features(self.workbench.pretrained(), spec, pixels, device="cpu")
-        return {"block": [_Block(np.asarray(block.column("position")), features)]}
+        return extract_features(self.workbench.feature_extractor(), spec, pixels, device="cpu")

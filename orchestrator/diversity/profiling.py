@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
@@ -23,13 +24,21 @@ from orchestrator.diversity.estimators import (
     estimate_entropies,
     imbalance_ratios,
 )
+from orchestrator.diversity.feature_sums import FeatureSums
 from orchestrator.diversity.features import SAMPLE_SIZE
 from orchestrator.diversity.statistics import PartialProfile, SubsetStatistics, merge_partials
 from orchestrator.diversity.subset_counts import SubsetCounts
-from orchestrator.diversity.transferability import fisher_ratio, h_score, log_evidence
+from orchestrator.diversity.transferability import (
+    class_distances,
+    fisher_ratio,
+    h_score,
+    log_evidence,
+    variance_between,
+    variance_within,
+)
 from orchestrator.diversity.vendi import rarefied_deviation, rarefied_interval, rarefied_scores
 from orchestrator.errors import DataError
-from orchestrator.records import Profile, SubsetProfile
+from orchestrator.records import ClassPair, Profile, SubsetProfile
 
 LABEL = "label"
 _ORDERS = {"1": 1.0, "2": 2.0, "inf": math.inf}
@@ -199,7 +208,26 @@ def _feature_measures(
         "h_score": h_score(sums),
         "log_evidence": log_evidence(sums),
         "fisher_ratio": ratio if math.isfinite(ratio) else None,
+        "variance_between": variance_between(sums),
+        "variance_within": variance_within(sums),
+        **_class_measures(sums),
         "deviations": {"feature_diversity": score * relative},
+    }
+
+
+def _class_measures(sums: FeatureSums) -> dict[str, Any]:
+    """Say how far classes lie apart, and which two are closest, the first of equals by name."""
+    classes, distances = sums.classes, class_distances(sums)
+    first, second = np.triu_indices(len(classes), k=1)
+    if not len(first):
+        return {}
+    apart = distances[first, second]
+    closest = int(apart.argmin())
+    return {
+        "mean_class_distance": float(apart.mean()),
+        "closest_classes": ClassPair(
+            one=classes[first[closest]], other=classes[second[closest]], distance=float(apart[closest])
+        ),
     }
 
 

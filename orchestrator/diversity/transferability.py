@@ -7,6 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh
+from scipy.spatial.distance import cdist
 
 from orchestrator.diversity.feature_sums import FeatureSums
 from orchestrator.errors import DataError
@@ -38,7 +39,7 @@ def fisher_ratio(sums: FeatureSums) -> float:
 def class_distances(sums: FeatureSums) -> NDArray[np.float64]:
     """Give the distances [classes, classes] between the mean directions of classes, in the order of `sums.classes`."""
     means = sums.class_means()
-    distances: NDArray[np.float64] = np.linalg.norm(means[:, None] - means[None], axis=2)
+    distances: NDArray[np.float64] = cdist(means, means)
     return distances
 
 

@@ -15,7 +15,7 @@ from orchestrator.records.catalogue import Catalogue, CopyCount, SubsetCount
 from orchestrator.records.costs import CompiledCost, CostFigures, DepthCost, SearchCosts
 from orchestrator.records.evaluation import Baseline, BaselineResult, Evaluation, PooledComparison, Scores, SubsetScores
 from orchestrator.records.groups import Assignment, Assignments, Group, GroupingRule, Groups
-from orchestrator.records.profile import Distances, Profile, Relation, SourceDistance, SubsetProfile
+from orchestrator.records.profile import ClassPair, Distances, Profile, Relation, SourceDistance, SubsetProfile
 from orchestrator.records.recipes import Hyperparameters, Recipe
 from orchestrator.records.report import Costs, Report, StageCost
 from orchestrator.records.search import EpochMetrics, RaceRun, SearchResult, Trial, TrialOrigin
@@ -30,6 +30,7 @@ __all__ = [
     "CandidateMeasures",
     "CandidateScores",
     "Catalogue",
+    "ClassPair",
     "CompiledCost",
     "CopyCount",
     "CostFigures",

@@ -7,6 +7,14 @@ from typing import Literal
 from orchestrator.records.base import Record, Value
 
 
+class ClassPair(Value):
+    """Name two classes of a subset and the distance between their mean unit features, from 0 to 2."""
+
+    one: str
+    other: str
+    distance: float
+
+
 class SubsetProfile(Value):
     """Measure one subset; entropies in nats, absent measures None.
 
@@ -15,7 +23,9 @@ class SubsetProfile(Value):
     `joint_attribute_entropy` that of their combinations. `feature_diversity` is the Vendi score at equal N (rarefied),
     `feature_diversity_by_order` that of other orders, `raw_feature_diversity` that of all images, which is certain to
     lie in its bounds where features too long to be summed up exactly were sketched; None where it is exact. `h_score`,
-    `log_evidence` (LogME) and `fisher_ratio` say how well the features part the classes; an infinite ratio is None.
+    `log_evidence` (LogME) and `fisher_ratio` say how well the features part the classes; an infinite ratio is None. The
+    ratio is `variance_between` classes over `variance_within` them. `mean_class_distance` is that of all pairs of
+    classes, `closest_classes` the pair that is easiest to confuse, None with one class.
     Intervals are of 95%, for the source that the subset is a sample of; `deviations` are the standard deviations of the
     measures that have one, by name.
     """
@@ -41,6 +51,10 @@ class SubsetProfile(Value):
     h_score: float | None = None
     log_evidence: float | None = None
     fisher_ratio: float | None = None
+    variance_between: float | None = None
+    variance_within: float | None = None
+    mean_class_distance: float | None = None
+    closest_classes: ClassPair | None = None
     deviations: dict[str, float] = {}
 
 

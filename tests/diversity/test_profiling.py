@@ -1,5 +1,6 @@
 import math
 from collections.abc import Sequence
+from itertools import combinations
 
 import numpy as np
 import pyarrow as pa
@@ -107,6 +108,27 @@ def test_features_that_part_the_classes_score_higher_than_features_that_do_not()
     mixed, well_parted = finished(counts, [partial], ["feature_diversity"]).subsets
     for name in ("h_score", "log_evidence", "fisher_ratio"):
         assert getattr(well_parted, name) > getattr(mixed, name)
+
+
+def test_classes_are_as_far_apart_as_their_mean_directions_and_the_closest_two_are_named() -> None:
+    rows, labels = np.random.default_rng(5).normal(size=(60, 6)) + 2, np.array(["cat", "dog", "fox"] * 20)
+    partial = PartialProfile(key=0)
+    partial.add_features("site", rows, identities(60, "site"), labels.tolist())
+    (subset,) = finished(label_table(site=labels.tolist()), [partial], ["feature_diversity"]).subsets
+    directions = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    means = {name: directions[labels == name].mean(axis=0) for name in ("cat", "dog", "fox")}
+    apart = {pair: float(np.linalg.norm(means[pair[0]] - means[pair[1]])) for pair in combinations(means, 2)}
+    closest = subset.closest_classes
+    assert closest is not None and (closest.one, closest.other) == min(apart, key=lambda pair: apart[pair])
+    assert closest.distance == pytest.approx(min(apart.values()), rel=1e-9)
+    assert subset.mean_class_distance == pytest.approx(np.mean(list(apart.values())), rel=1e-9)
+    within = np.mean([((directions[index] - means[name]) ** 2).sum() for index, name in enumerate(labels)])
+    assert subset.variance_within == pytest.approx(within, rel=1e-9)
+    assert subset.fisher_ratio == pytest.approx(subset.variance_between / within, rel=1e-9)
+    one_class = PartialProfile(key=0)
+    one_class.add_features("site", rows, identities(60, "site"), ["cat"] * 60)
+    (alone,) = finished(label_table(site=["cat"] * 60), [one_class], ["feature_diversity"]).subsets
+    assert alone.closest_classes is None and alone.mean_class_distance is None
 
 
 def test_measures_that_were_not_asked_for_are_none() -> None:

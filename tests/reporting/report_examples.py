@@ -7,6 +7,7 @@ from orchestrator.records import (
     BackboneSpec,
     Baseline,
     Catalogue,
+    ClassPair,
     Distances,
     EpochMetrics,
     Evaluation,
@@ -303,6 +304,8 @@ def _profile(subset: str, position: int, share: float, draw: random.Random) -> S
         h_score=0.8 + position,
         log_evidence=0.21 + 0.1 * share,
         fisher_ratio=0.4 + share,
+        mean_class_distance=0.5,
+        closest_classes=ClassPair(one="dog", other="horse", distance=0.21),
     )
 
 

@@ -158,7 +158,8 @@ def test_candidate_backbones_are_shown_where_there_are_any(report: Report, docum
 
 
 def test_separability_is_shown_where_features_were_measured(report: Report, document: str) -> None:
-    assert "Fisher ratio H-score LogME" in Reader(document).text
+    text = Reader(document).text
+    assert "Fisher ratio H-score LogME Closest classes" in text and "dog, horse (0.21; mean 0.50)" in text
     subsets = [found.model_copy(update={"feature_diversity": None}) for found in report.profile.subsets]
     profile = report.profile.model_copy(update={"subsets": subsets})
     bare = render_html(report.model_copy(update={"profile": profile, "rankings": []}))

@@ -1,0 +1,175 @@
+"""Runs the same work on every block of rows: as tasks of Ray Data, or in the driver where it is done before they start.
+
+A task's process loads torch and the backbone first. The driver has loaded them.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import pyarrow as pa
+import ray
+
+from orchestrator.cluster.failures import translated
+from orchestrator.cluster.resources import observe_cluster
+from orchestrator.cluster.watchdog import Watchdog, watched
+from orchestrator.cluster.workers import use_threads
+from orchestrator.errors import OrchestratorError, TrainingError
+
+T = TypeVar("T")
+Work = Callable[[pa.Table], T]
+
+TASKS_START_S = 10.0
+"""What tasks need until they work: to load torch, torchvision and a backbone took 10 to 14 s on two cores."""
+
+MOST_HERE_S = 20.0
+"""The longest that the driver works itself: it has no second try, and its node may be there for others."""
+
+_MOST_THREADS = 2
+_REHEARSED_ROWS = 16
+# Nothing opens an image in less than a fifth of a millisecond: of more of them no pass is short.
+_MOST_ROWS = int(MOST_HERE_S * _MOST_THREADS / 2e-4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassPlan:
+    """Say what a pass is called in errors, where it runs, and for how long nothing may happen.
+
+    `expected_s` is what one CPU is expected to need for all of its work; infinite is never done by the driver.
+    """
+
+    what: str
+    stall_timeout_s: float
+    use_gpu: bool = False
+    expected_s: float = math.inf
+
+    @property
+    def wanted(self) -> dict[str, float]:
+        """Give the resources of a task."""
+        return {"CPU": 1.0, "GPU": 1.0} if self.use_gpu else {"CPU": 1.0}
+
+
+def run_pass(blocks: Sequence[pa.Table], work: Work[T], plan: PassPlan) -> Iterator[T]:
+    """Do the work on every block, with one thread of torch each, and give the results in the order of the blocks.
+
+    Raises WaitTimeoutError when nothing is done for `stall_timeout_s`, the project's errors as the work raises them,
+    and TrainingError for any other.
+    """
+    if not blocks:
+        return
+    with (
+        translated(plan.what),
+        Watchdog(plan.what, wanted=plan.wanted, stall_timeout_s=plan.stall_timeout_s) as watchdog,
+    ):
+        results = _in_driver(blocks, work, plan) if _is_done_here(plan) else _in_tasks(blocks, work, plan)
+        yield from watched(results, watchdog)
+
+
+def rehearsed_seconds(blocks: Sequence[pa.Table], work: Work[T]) -> float:
+    """Tell how long one CPU needs for all blocks, from some rows of the first; their results are dropped.
+
+    The first row is not timed: it loads what all need. Infinite for more rows than can be short, which are left alone.
+    Raises what the work raises.
+    """
+    num_rows: int = sum(block.num_rows for block in blocks)
+    if num_rows == 0:
+        return 0.0
+    if num_rows > _MOST_ROWS:
+        return math.inf
+    rows = blocks[0].slice(0, _REHEARSED_ROWS)
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(_with_one_thread, work, rows.slice(0, 1)).result()
+        started = time.perf_counter()
+        thread.submit(_with_one_thread, work, rows).result()
+    row_s: float = (time.perf_counter() - started) / rows.num_rows
+    return row_s * num_rows
+
+
+def is_sooner_here(expected_s: float, *, threads: int, cpus: float) -> bool:
+    """Tell whether threads of the driver are done before as many tasks as there are CPUs would be, and soon."""
+    return expected_s / threads <= min(MOST_HERE_S, TASKS_START_S + expected_s / max(1.0, cpus))
+
+
+def _is_done_here(plan: PassPlan) -> bool:
+    if plan.use_gpu or math.isinf(plan.expected_s):
+        return False
+    return is_sooner_here(plan.expected_s, threads=_threads(), cpus=observe_cluster(elastic=False).total("CPU"))
+
+
+def _threads() -> int:
+    return min(_MOST_THREADS, os.cpu_count() or 1)
+
+
+def _in_driver(blocks: Sequence[pa.Table], work: Work[T], plan: PassPlan) -> Iterator[T]:
+    """Do the work in threads of this process, a few blocks ahead of what was taken."""
+    threads = _threads()
+    pool = ThreadPoolExecutor(threads)
+    pending: deque[Future[T]] = deque()
+    try:
+        for block in blocks:
+            pending.append(pool.submit(_with_one_thread, work, block))
+            if len(pending) > 2 * threads:
+                yield _result(pending.popleft(), plan.what)
+        while pending:
+            yield _result(pending.popleft(), plan.what)
+    finally:
+        # What hangs must not hold up the error that says so.
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _result(future: Future[T], what: str) -> T:
+    try:
+        return future.result()
+    except OrchestratorError:
+        raise
+    except Exception as error:
+        raise TrainingError(
+            f"{what} must not fail",
+            value=f"{type(error).__name__}: {error}",
+            remedy=f"Its trace:\n{traceback.format_exc()}",
+        ) from error
+
+
+def _with_one_thread(work: Work[T], block: pa.Table) -> T:
+    use_threads(1)
+    return work(block)
+
+
+def _in_tasks(blocks: Sequence[pa.Table], work: Work[T], plan: PassPlan) -> Iterator[T]:
+    """Do the work in tasks of one CPU that read what they need: there are no others that they could leave without."""
+    done = ray.data.from_arrow(list(blocks)).map_batches(
+        _Task(work),
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=1,
+        num_gpus=1 if plan.use_gpu else None,
+    )
+    # What is done before its turn waits in the object store, where Ray holds tasks back, and not in this process.
+    done.context.execution_options.preserve_order = True
+    for row in done.iter_rows():
+        yield row["result"].value
+
+
+@dataclass(frozen=True)
+class _Task(Generic[T]):
+    """Do the work on one block in a worker."""
+
+    work: Work[T]
+
+    def __call__(self, block: pa.Table) -> dict[str, list[_Result[T]]]:
+        return {"result": [_Result(_with_one_thread(self.work, block))]}
+
+
+@dataclass(frozen=True, eq=False)
+class _Result(Generic[T]):
+    """Hold a result of any type: arrays that stood in a column alone would become tensors of one shape."""
+
+    value: T
