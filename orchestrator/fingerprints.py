@@ -80,7 +80,8 @@ def of_later_profile(
 def of_study(config: ExperimentConfig, *, group: str, data: str, backbone: PretrainedBackbone, version: int) -> str:
     """Fingerprint a study: what makes its trials comparable. How many there are to be is no part of it."""
     search = _plain(config.search, without=_SEARCH_OPERATION | _SEARCH_LENGTH)
-    return digest("study", version, group, search, _training_inputs(config, data, backbone))
+    methods = _plain(config.finetune)
+    return digest("study", version, group, search, methods, _training_inputs(config, data, backbone))
 
 
 def of_search(config: ExperimentConfig, *, study: str, version: int) -> str:

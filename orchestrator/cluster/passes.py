@@ -11,7 +11,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -126,16 +126,15 @@ def _in_driver(blocks: Sequence[pa.Table], work: Work[T], plan: PassPlan) -> Ite
 
 
 def _result(future: Future[T], what: str) -> T:
-    try:
+    # What interrupts the wait is no error of the work.
+    wait([future])
+    error = future.exception()
+    if error is None or isinstance(error, OrchestratorError):
         return future.result()
-    except OrchestratorError:
-        raise
-    except Exception as error:
-        raise TrainingError(
-            f"{what} must not fail",
-            value=f"{type(error).__name__}: {error}",
-            remedy=f"Its trace:\n{traceback.format_exc()}",
-        ) from error
+    trace = "".join(traceback.format_exception(error))
+    raise TrainingError(
+        f"{what} must not fail", value=f"{type(error).__name__}: {error}", remedy=f"Its trace:\n{trace}"
+    ) from error
 
 
 def _with_one_thread(work: Work[T], block: pa.Table) -> T:
@@ -154,6 +153,8 @@ def _in_tasks(blocks: Sequence[pa.Table], work: Work[T], plan: PassPlan) -> Iter
     )
     # What is done before its turn waits in the object store, where Ray holds tasks back, and not in this process.
     done.context.execution_options.preserve_order = True
+    # Its own wrapper keeps no more of an error than its text.
+    done.context.raise_original_map_exception = True
     for row in done.iter_rows():
         yield row["result"].value
 

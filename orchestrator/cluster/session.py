@@ -47,7 +47,7 @@ def session() -> Iterator[str]:
     told = os.environ.get(_DASHBOARD_VARIABLE)
     if started_here:
         _connect()
-    _quieten()
+    _set_ray_up()
     try:
         # After the connection: Ray's core puts its own handler in place, which ends the process at once.
         with _interruptible():
@@ -153,10 +153,12 @@ def _describe() -> str:
     return f"{place}: {nodes} node(s), {total.get('CPU', 0):g} CPUs, {total.get('GPU', 0):g} GPUs"
 
 
-def _quieten() -> None:
+def _set_ray_up() -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    # Ray Data's own wrapper keeps no more of an error than its text.
+    context.raise_original_map_exception = True
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     # Tune looks for the result files that our environment turns off; the studies hold the results.
     logging.getLogger("ray.tune").setLevel(logging.ERROR)

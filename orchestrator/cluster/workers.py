@@ -10,10 +10,10 @@ import torch
 
 from orchestrator import storage
 from orchestrator.config import AugmentConfig, ExperimentConfig
-from orchestrator.errors import WeightsError
+from orchestrator.errors import ConfigError, WeightsError
 from orchestrator.finetune.backbones import Backbone, create_backbone
 from orchestrator.finetune.classifier import Classifier, new_classifier
-from orchestrator.finetune.contracts import NO_AUGMENTATION, TrainingSettings
+from orchestrator.finetune.contracts import NO_AUGMENTATION, Precision, TrainingSettings
 from orchestrator.finetune.folding import fold_batch_norms
 from orchestrator.finetune.weights import load_pretrained
 from orchestrator.records import BackboneSpec, PretrainedBackbone
@@ -27,7 +27,7 @@ class Workbench:
     weights_uri: str
     seed: int
     batch_norm: Literal["frozen", "train"]
-    precision: Literal["fp32", "bf16", "auto"]
+    precision: Literal["fp32", "bf16", "fp16", "auto"]
     metric: Literal["val_accuracy", "val_loss"]
     augment: AugmentConfig = NO_AUGMENTATION
     compiled_depths: frozenset[int] = frozenset()
@@ -98,8 +98,14 @@ def _folded(weights_uri: str, digest: str, spec_json: str) -> Backbone:
     return fold_batch_norms(_pretrained(weights_uri, digest, spec_json), image_size)
 
 
-def resolve_precision(precision: Literal["fp32", "bf16", "auto"], device: str) -> Literal["fp32", "bf16"]:
-    """Resolve `auto`: bf16 on a GPU that has it, fp32 elsewhere."""
+def resolve_precision(precision: Literal["fp32", "bf16", "fp16", "auto"], device: str) -> Precision:
+    """Resolve `auto`: bf16 on a GPU that has it, fp32 elsewhere. Raises ConfigError for fp16 without a GPU."""
+    if precision == "fp16" and not device.startswith("cuda"):
+        raise ConfigError(
+            "train.precision must be fp32 or bf16 on a CPU",
+            value=precision,
+            remedy="Set it to auto, or train on a GPU.",
+        )
     if precision != "auto":
         return precision
     return "bf16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "fp32"

@@ -18,6 +18,13 @@ from orchestrator.config.data import (
 )
 from orchestrator.config.diversity import DiversityConfig, GroupingConfig
 from orchestrator.config.experiment import ClusterConfig, EvaluateConfig, ExperimentConfig, TrainConfig
+from orchestrator.config.finetune import (
+    FineTuneConfig,
+    LossName,
+    MixingName,
+    RegularizerName,
+    SmoothingTarget,
+)
 from orchestrator.config.search import AugmentConfig, BudgetConfig, CacheConfig, SearchConfig
 from orchestrator.config.space import CHOICES_TAG, RANGE_TAG, Range, SpaceConfig
 
@@ -40,15 +47,20 @@ __all__ = [
     "EntropyEstimator",
     "EvaluateConfig",
     "ExperimentConfig",
+    "FineTuneConfig",
     "GroupingConfig",
     "InputFormat",
+    "LossName",
+    "MixingName",
     "OptimizerName",
     "PretrainConfig",
     "PretrainedNetwork",
     "Range",
+    "RegularizerName",
     "SamplerName",
     "SearchConfig",
     "Section",
+    "SmoothingTarget",
     "SpaceConfig",
     "SplitConfig",
     "SplitFractions",

@@ -14,7 +14,9 @@ from orchestrator.config.backbone import BackboneConfig, PretrainConfig
 from orchestrator.config.base import DiversityMeasure, PositiveFloat, PositiveInt
 from orchestrator.config.data import DataConfig, Section
 from orchestrator.config.diversity import DiversityConfig, GroupingConfig
+from orchestrator.config.finetune import FineTuneConfig
 from orchestrator.config.search import AugmentConfig, CacheConfig, SearchConfig
+from orchestrator.config.space import Range
 
 
 class TrainConfig(Section):
@@ -30,7 +32,7 @@ class TrainConfig(Section):
     resources_per_worker: dict[str, PositiveFloat] | None = None
     max_failures: Annotated[int, Field(ge=0)] = 2
     num_to_keep: PositiveInt = 2
-    precision: Literal["fp32", "bf16", "auto"] = "auto"
+    precision: Literal["fp32", "bf16", "fp16", "auto"] = "auto"
     batch_norm: Literal["frozen", "train"] = "frozen"
 
 
@@ -64,6 +66,7 @@ class ExperimentConfig(Section):
     grouping: GroupingConfig = GroupingConfig()
     augment: AugmentConfig = AugmentConfig()
     cache: CacheConfig = CacheConfig()
+    finetune: FineTuneConfig = FineTuneConfig()
     search: SearchConfig = SearchConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
@@ -85,6 +88,14 @@ class ExperimentConfig(Section):
                 "diversity.measures beyond label_entropy must open images, got data.verify none: set it to decode"
             )
         return self
+
+    @property
+    def largest_batch(self) -> int:
+        """Give the most samples that a batch of a trial has."""
+        sizes = self.search.space.batch_size
+        if sizes is None:
+            return self.finetune.batch_size
+        return int(sizes.high if isinstance(sizes, Range) else max(sizes))
 
     @property
     def grouping_measures(self) -> list[DiversityMeasure]:

@@ -9,9 +9,9 @@ from pydantic import (
     model_validator,
 )
 
-from orchestrator.config.base import OptimizerName, PositiveFloat, PositiveInt, SamplerName
+from orchestrator.config.base import PositiveFloat, PositiveInt, SamplerName
 from orchestrator.config.data import Section
-from orchestrator.config.space import Range, SpaceConfig
+from orchestrator.config.space import SpaceConfig
 
 
 class AugmentConfig(Section):
@@ -95,20 +95,11 @@ class SearchConfig(Section):
     max_concurrent_trials: PositiveInt | None = None
     resources_per_trial: dict[str, PositiveFloat] | None = None
     space: SpaceConfig = SpaceConfig()
-    batch_size: Annotated[int, Field(ge=2)] = 32
-    optimizer: OptimizerName = "adam"
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
 
     @property
     def direction(self) -> Literal["max", "min"]:
         """Give the mode, by default the one that the metric implies."""
         return self.mode or ("min" if self.metric == "val_loss" else "max")
-
-    @property
-    def largest_batch(self) -> int:
-        """Give the most samples that a batch of a trial has."""
-        sizes = self.space.batch_size
-        return self.batch_size if sizes is None else int(sizes.high if isinstance(sizes, Range) else max(sizes))
 
     @model_validator(mode="after")
     def _workers_have_whole_gpus(self) -> Self:

@@ -22,14 +22,18 @@ _FILE = "state.pt"
 class TrainingState:
     """Hold a training after `epoch`: tensors on the CPU, of the suffix alone, as its state dict names them.
 
-    `optimizer` is the optimizer's state dict, `best_suffix` the suffix after `best_epoch`, `seconds` the time
-    spent so far. Generators have no state: the order of an epoch depends on the seed and its number.
+    `averaged` is the suffix with the running mean of the weights where one is kept, `trainable` names the parameters
+    that the epoch's phase trained, `steps` is what the optimizer and the scaler of gradients hold. `best_suffix` is
+    what was validated in `best_epoch`, `seconds` the time spent so far. Generators have no state: the order of an epoch
+    depends on the seed and its number.
     """
 
     epoch: int
     hyperparameters: Hyperparameters
     suffix: dict[str, Tensor]
-    optimizer: dict[str, Any]
+    averaged: dict[str, Tensor] | None
+    trainable: tuple[str, ...]
+    steps: dict[str, Any]
     best_epoch: int
     best_suffix: dict[str, Tensor]
     history: tuple[EpochMetrics, ...]
@@ -42,7 +46,9 @@ def save_state(state: TrainingState, directory: Path) -> None:
         "epoch": state.epoch,
         "hyperparameters": state.hyperparameters.model_dump(),
         "suffix": state.suffix,
-        "optimizer": state.optimizer,
+        "averaged": state.averaged,
+        "trainable": list(state.trainable),
+        "steps": state.steps,
         "best_epoch": state.best_epoch,
         "best_suffix": state.best_suffix,
         "history": [metrics.model_dump() for metrics in state.history],
@@ -62,7 +68,9 @@ def load_state(directory: Path) -> TrainingState:
             epoch=content["epoch"],
             hyperparameters=Hyperparameters.model_validate(content["hyperparameters"]),
             suffix=content["suffix"],
-            optimizer=content["optimizer"],
+            averaged=content["averaged"],
+            trainable=tuple(content["trainable"]),
+            steps=content["steps"],
             best_epoch=content["best_epoch"],
             best_suffix=content["best_suffix"],
             history=tuple(EpochMetrics.model_validate(metrics) for metrics in content["history"]),

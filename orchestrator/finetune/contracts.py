@@ -15,7 +15,7 @@ from orchestrator.config import AugmentConfig
 
 Metric = Literal["val_accuracy", "val_loss"]
 BatchNormMode = Literal["frozen", "train"]
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "fp16"]
 StoredType = Literal["fp32", "bf16", "fp16"]
 NO_AUGMENTATION = AugmentConfig()
 Inputs = Literal["activations", "memory", "pixels"]

@@ -1,4 +1,4 @@
-"""Freezes the first stages of a classifier's backbone, and the statistics of BatchNorm layers."""
+"""Freezes stages of a classifier's backbone, for all of a training or for a phase of it, and BatchNorm statistics."""
 
 from __future__ import annotations
 
@@ -10,7 +10,59 @@ from orchestrator.finetune.classifier import Classifier
 from orchestrator.finetune.contracts import BatchNormMode
 
 
-def freeze(classifier: Classifier, depth: int) -> tuple[nn.Sequential, nn.Sequential]:
+class Suffix(nn.Sequential):
+    """Hold the stages that are not frozen for all of a training, and the head behind them.
+
+    `depth` is the number of stages before it. Where `dropout` is above 0 the head's input goes through it.
+    """
+
+    def __init__(self, classifier: Classifier, depth: int, *, dropout: float = 0.0) -> None:
+        free = classifier.backbone.stages[depth:]
+        super().__init__(*free, *([nn.Dropout(dropout)] if dropout > 0 else []), classifier.head)
+        self.depth = depth
+        self.num_free = len(free)
+        self._num_classes = classifier.head.out_features
+
+    @property
+    def stages(self) -> list[nn.Module]:
+        """List the stages, the first of them number `depth` of the backbone, from 0."""
+        return list(self)[: self.num_free]
+
+    @property
+    def head(self) -> nn.Module:
+        """Give the head."""
+        return self[-1]
+
+    @property
+    def num_classes(self) -> int:
+        """Count the classes that the head tells apart."""
+        return self._num_classes
+
+    @property
+    def head_prefix(self) -> str:
+        """Give what the names of the head's parameters begin with."""
+        return f"{len(self) - 1}."
+
+    def free(self, depth: int, *, head: bool = True) -> None:
+        """Let the stages from `depth` of the backbone on be trained, and the head where it is to be; hold the rest."""
+        for number, stage in enumerate(self.stages, start=self.depth):
+            stage.requires_grad_(number >= depth)
+        self.head.requires_grad_(head)
+
+    def set_mode(self, depth: int, batch_norm: BatchNormMode) -> None:
+        """Put what is trained into training mode, stages below `depth` of the backbone into eval mode.
+
+        `frozen` leaves all BatchNorm layers on their running statistics.
+        """
+        self.train()
+        for stage in self.stages[: depth - self.depth]:
+            stage.eval()
+        if batch_norm == "frozen":
+            for layer in batch_norm_layers(self):
+                layer.eval()
+
+
+def freeze(classifier: Classifier, depth: int, *, dropout: float = 0.0) -> tuple[nn.Sequential, Suffix]:
     """Freeze the first `depth` stages and give the prefix, in eval mode, and the suffix, all of it trainable.
 
     Depth 0 freezes nothing, the number of stages everything but the head. Raises BackboneError beyond that.
@@ -22,19 +74,11 @@ def freeze(classifier: Classifier, depth: int) -> tuple[nn.Sequential, nn.Sequen
             value=depth,
             remedy="Lower freeze_depth.",
         )
-    prefix, suffix = classifier.prefix(depth), classifier.suffix(depth)
+    prefix, suffix = classifier.prefix(depth), Suffix(classifier, depth, dropout=dropout)
     # Eval mode keeps dropout still and BatchNorm statistics as they are; without gradients nothing else can move.
     prefix.eval().requires_grad_(False)
     suffix.requires_grad_(True)
     return prefix, suffix
-
-
-def set_training_mode(suffix: nn.Module, batch_norm: BatchNormMode) -> None:
-    """Put the suffix into training mode; `frozen` leaves BatchNorm layers on their running statistics."""
-    suffix.train()
-    if batch_norm == "frozen":
-        for layer in batch_norm_layers(suffix):
-            layer.eval()
 
 
 def batch_norm_layers(module: nn.Module) -> list[_BatchNorm]:

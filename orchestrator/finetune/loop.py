@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -14,18 +15,25 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from orchestrator.errors import TrainingError
+from orchestrator.finetune.backbones import Backbone
 from orchestrator.finetune.batches import share
 from orchestrator.finetune.checkpoints import TrainingState
 from orchestrator.finetune.classifier import EVALUATION_BATCH, Classifier
-from orchestrator.finetune.compilation import compiled
 from orchestrator.finetune.contracts import Activations, BatchStream, Inputs, Samples, TrainingSettings
-from orchestrator.finetune.distributed import average_batch_norm, distribute, rank, sum_over_ranks, world_size
+from orchestrator.finetune.distributed import average_batch_norm, rank, sum_over_ranks, world_size
+from orchestrator.finetune.dropout import set_stochastic_depth
 from orchestrator.finetune.epochs import is_better, require_finite
-from orchestrator.finetune.freezing import batch_norm_layers, freeze, set_training_mode
-from orchestrator.finetune.optimizers import create_optimizer
-from orchestrator.finetune.prefix import Prefix, autocast, open_sources
+from orchestrator.finetune.freezing import Suffix, batch_norm_layers, freeze
+from orchestrator.finetune.image_changes import ImageChanges
+from orchestrator.finetune.losses import create_objective
+from orchestrator.finetune.phases import depends_on_length, phase_of, plan_phases
+from orchestrator.finetune.prefix import Computed, Prefix, SuffixSources, autocast, open_sources, suffix_inputs
 from orchestrator.finetune.randomness import seeded
+from orchestrator.finetune.regularization import pulls_to_start, start_of
+from orchestrator.finetune.schedules import is_constant
+from orchestrator.finetune.stepping import Stepper
 from orchestrator.finetune.steps import Step, steps_of_samples, steps_of_stream
+from orchestrator.finetune.views import varies
 from orchestrator.records import BackboneSpec, EpochMetrics, Hyperparameters
 
 __all__ = ["BatchStream", "EpochEnd", "FineTuneResult", "Samples", "TrainingSettings", "fine_tune"]
@@ -73,25 +81,28 @@ def fine_tune(
     on_epoch: Callable[[EpochEnd], None] = _ignore,
     resume: TrainingState | None = None,
     activations: Activations | None = None,
+    source: Backbone | None = None,
 ) -> FineTuneResult:
-    """Train the stages that are not frozen, and the head, with cross-entropy at a constant rate.
+    """Train the stages that are not frozen, and the head, as the hyperparameters say.
 
     On return the classifier holds the weights of the best epoch (of equal accuracies the one of least loss), in
     eval mode and on the settings' device. Under torch.distributed every rank calls this with the same arguments (of
     a stream, its own share): a global batch of `batch_size` is divided over the ranks, and every sample counts once
-    an epoch.
+    an epoch, unless classes are balanced.
     `on_epoch` is called on every rank. A resumed training gives what an uninterrupted one gives.
 
     With stored `activations` of the freeze depth neither pixels nor frozen stages are touched; where they cannot be
-    read, the training computes them itself and says so in its result.
+    read, the training computes them itself and says so in its result. They are of no use to a training that changes
+    images batch by batch. `source` holds the weights that regularisers pull the backbone to, where it is not what the
+    classifier starts with; it is not changed.
 
     Raises BackboneError for a freeze depth beyond the backbone, DivergedError for a loss that is not finite,
     TrainingError for samples, batches or a checkpoint that cannot be trained with.
     """
-    training = _Training(classifier, spec, train, validation, hyperparameters, settings, activations)
+    training = _Training(classifier, spec, train, validation, hyperparameters, settings, activations, source)
     if resume is not None:
         training.restore(resume)
-    while training.epoch < hyperparameters.epochs:
+    while not training.is_over:
         metrics = training.run_epoch()
         on_epoch(EpochEnd(metrics=metrics, take_state=training.state))
     return training.finish()
@@ -109,34 +120,51 @@ class _Training:
         hyperparameters: Hyperparameters,
         settings: TrainingSettings,
         activations: Activations | None,
+        source: Backbone | None,
     ) -> None:
         self._started = time.perf_counter()
         self._settings = settings
         self._hyperparameters = hyperparameters
         self._classifier = classifier.to(settings.device).to(memory_format=torch.channels_last)
-        stages, self._suffix = freeze(classifier, hyperparameters.freeze_depth)
-        _require_trainable(self._suffix, validation, hyperparameters, settings)
+        if hyperparameters.stochastic_depth is not None:
+            set_stochastic_depth(classifier.backbone, hyperparameters.stochastic_depth)
+        depth = hyperparameters.freeze_depth
+        stages, self._suffix = freeze(classifier, depth, dropout=hyperparameters.dropout)
+        _require_trainable(self._suffix, train, validation, hyperparameters, settings)
         self._prefix = Prefix(stages=stages, spec=spec, settings=settings)
         self._train = train
         self._validation = validation
         samples = None if isinstance(train, BatchStream) else train
-        self._sources, self._note = open_sources(self._prefix, samples, validation, activations)
-        is_compiled = hyperparameters.freeze_depth in settings.compiled_depths and world_size() == 1
-        self._model: Callable[..., Tensor] = compiled(self._suffix) if is_compiled else distribute(self._suffix)
-        self._optimizer = create_optimizer(self._suffix.parameters(), hyperparameters)
+        self._phases = plan_phases(hyperparameters, classifier.backbone.num_stages)
+        labels = None if samples is None else samples.labels
+        objective = create_objective(hyperparameters, labels, self._suffix.num_classes, settings.device)
+        start = start_of(self._suffix, source, settings.device) if pulls_to_start(hyperparameters) else {}
+        self._stepper = Stepper(self._suffix, hyperparameters, settings, objective, start)
+        self._changes = ImageChanges(hyperparameters, settings, self._prefix, self._suffix, objective)
+        self._sources, self._note = self._open_sources(samples, activations)
         self.epoch = 0
         self._history: list[EpochMetrics] = []
         self._best_epoch = 0
         self._best_suffix: dict[str, Tensor] = {}
 
+    @property
+    def is_over(self) -> bool:
+        """Tell whether all epochs are done, or there was no better one for too long."""
+        patience = self._hyperparameters.patience
+        waited = self.epoch - self._best_epoch
+        return self.epoch >= self._hyperparameters.epochs or (patience is not None and waited >= patience)
+
     def run_epoch(self) -> EpochMetrics:
         """Train and validate one epoch, and remember its weights if it is the best so far."""
         epoch = self.epoch + 1
+        self._stepper.enter(phase_of(self._phases, epoch))
         # Dropout and stochastic depth draw from generators: seeded here, a resumed epoch draws the same.
         with seeded(self._settings.seed, epoch, rank(), device=self._settings.device):
             train_loss = self._train_epoch(epoch)
         if self._settings.batch_norm == "train":
             average_batch_norm(self._suffix)
+        if self._stepper.mean is not None:
+            self._stepper.mean.follow()
         val_loss, val_accuracy = self._validate()
         metrics = EpochMetrics(epoch=epoch, train_loss=train_loss, val_loss=val_loss, val_accuracy=val_accuracy)
         # Sums over all ranks: every rank comes to the same verdict, and none waits for another.
@@ -145,19 +173,23 @@ class _Training:
         self._history.append(metrics)
         if self._best_epoch == 0 or is_better(metrics, self._history[self._best_epoch - 1], self._settings.metric):
             self._best_epoch = epoch
-            self._best_suffix = _copy(self._suffix.state_dict(), self._settings.device)
+            self._best_suffix = _copy(self._stepper.trained.state_dict(), self._settings.device)
         return metrics
 
     def state(self) -> TrainingState:
         """Copy the training to the CPU."""
+        mean = self._stepper.mean
         suffix = _copy(self._suffix.state_dict(), "cpu")
+        is_best = self._best_epoch == self.epoch and mean is None
         return TrainingState(
             epoch=self.epoch,
             hyperparameters=self._hyperparameters,
             suffix=suffix,
-            optimizer=_copy(self._optimizer.state_dict(), "cpu"),
+            averaged=None if mean is None else _copy(mean.module.state_dict(), "cpu"),
+            trainable=self._stepper.trainable,
+            steps=_copy(self._stepper.state(), "cpu"),
             best_epoch=self._best_epoch,
-            best_suffix=suffix if self._best_epoch == self.epoch else _copy(self._best_suffix, "cpu"),
+            best_suffix=suffix if is_best else _copy(self._best_suffix, "cpu"),
             history=tuple(self._history),
             seconds=time.perf_counter() - self._started,
         )
@@ -166,7 +198,16 @@ class _Training:
         """Go on from a state. Raises TrainingError when it is that of another training."""
         _require_same_training(state, self._hyperparameters, self._suffix)
         self._suffix.load_state_dict(state.suffix)
-        self._optimizer.load_state_dict(_copy(state.optimizer, "cpu"))
+        self._stepper.enter(phase_of(self._phases, state.epoch))
+        if self._stepper.trainable != state.trainable:
+            raise TrainingError(
+                "a checkpoint must come from the same phase of the same strategy",
+                value=f"{len(state.trainable)} trained parameters after epoch {state.epoch}",
+                remedy="Remove the checkpoint to train from the start.",
+            )
+        self._stepper.load(_copy(state.steps, "cpu"))
+        if self._stepper.mean is not None and state.averaged is not None:
+            self._stepper.mean.load(state.averaged)
         self.epoch = state.epoch
         self._history = list(state.history)
         self._best_epoch = state.best_epoch
@@ -185,45 +226,47 @@ class _Training:
             note=self._note,
         )
 
+    def _open_sources(self, train: Samples | None, activations: Activations | None) -> tuple[SuffixSources, str | None]:
+        if not self._hyperparameters.changes_images:
+            return open_sources(self._prefix, train, self._validation, activations)
+        judged = suffix_inputs(self._prefix, None, self._validation, None)
+        if train is None:
+            return judged, None
+        is_varied = varies(self._settings.augment)
+        images = Computed(samples=train, prefix=self._changes.entrance, is_varied=is_varied)
+        return replace(judged, train=images, name="pixels"), None
+
     def _train_epoch(self, epoch: int) -> float:
         totals = torch.zeros(2, dtype=torch.float64, device=self._settings.device)
-        for step in self._steps(epoch):
-            loss = self._train_step(step)
-            if step.count:
-                totals[0] += loss
-                totals[1] += step.count
+
+        def done(step: Step) -> float:
+            return (epoch - 1 + step.done) / self._hyperparameters.epochs
+
+        steps = (self._changes.apply(step, epoch, number) for number, step in enumerate(self._steps(epoch)))
+        while together := list(islice(steps, self._hyperparameters.accumulate)):
+            totals[0] += self._stepper.step(together, done=done)
+            totals[1] += sum(step.count for step in together)
         loss_sum, count = sum_over_ranks(totals).tolist()
         return float(loss_sum / count)
 
     def _steps(self, epoch: int) -> Iterator[Step]:
         if isinstance(self._train, BatchStream):
-            return steps_of_stream(self._train, self._prefix, epoch=epoch)
+            return steps_of_stream(self._train, self._changes.entrance, epoch=epoch)
         assert self._sources.train is not None
         return steps_of_samples(
             self._sources.train,
             self._train.labels,
-            self._prefix,
+            self._changes.entrance,
             batch_size=self._hyperparameters.batch_size,
             epoch=epoch,
+            balanced=self._hyperparameters.balanced,
         )
-
-    def _train_step(self, step: Step) -> Tensor:
-        """Take one step and give the sum of the losses of this rank's samples."""
-        # One sample has no variance to normalise by.
-        set_training_mode(self._suffix, self._settings.batch_norm if step.count > 1 else "frozen")
-        self._optimizer.zero_grad()
-        with autocast(self._settings):
-            logits = self._model(step.inputs)
-        loss = cross_entropy(logits.float(), step.labels, reduction="sum")
-        torch.autograd.backward(loss * step.scale)
-        self._optimizer.step()
-        return loss.detach()
 
     def _validate(self) -> tuple[float, float]:
         """Give the mean loss and the accuracy; ranks share the samples."""
         mine = share(np.arange(len(self._validation), dtype=np.int64), rank(), world_size())
         totals = torch.zeros(2, dtype=torch.float64, device=self._settings.device)
-        self._suffix.eval()
+        self._stepper.trained.eval()
         for start in range(0, len(mine), EVALUATION_BATCH):
             totals += self._judge(mine[start : start + EVALUATION_BATCH])
         loss, accuracy = (sum_over_ranks(totals) / len(self._validation)).tolist()
@@ -233,14 +276,24 @@ class _Training:
         """Give the sum of the losses and the number of right answers."""
         labels = torch.from_numpy(self._validation.labels[positions]).to(self._settings.device)
         with torch.no_grad(), autocast(self._settings):
-            logits = self._suffix(self._sources.validation.take(positions, 0)).float()
+            logits = self._stepper.trained(self._sources.validation.take(positions, 0)).float()
         loss = cross_entropy(logits, labels, reduction="sum")
         return torch.stack([loss.double(), (logits.argmax(dim=1) == labels).sum().double()])
 
 
 def _require_trainable(
-    suffix: nn.Module, validation: Samples, hyperparameters: Hyperparameters, settings: TrainingSettings
+    suffix: nn.Module,
+    train: Samples | BatchStream,
+    validation: Samples,
+    hyperparameters: Hyperparameters,
+    settings: TrainingSettings,
 ) -> None:
+    if hyperparameters.balanced and isinstance(train, BatchStream):
+        raise TrainingError(
+            "balanced must be false where training data is streamed",
+            value=True,
+            remedy="Raise data.max_cache_bytes, or weigh the classes instead.",
+        )
     if len(validation) == 0:
         raise TrainingError("there must be validation samples", value=0, remedy="Enlarge the validation split.")
     least = 2 * world_size()
@@ -253,11 +306,14 @@ def _require_trainable(
         )
 
 
-def _require_same_training(state: TrainingState, hyperparameters: Hyperparameters, suffix: nn.Module) -> None:
-    # The rate is constant, so a training may be made longer.
-    if state.hyperparameters.model_copy(update={"epochs": hyperparameters.epochs}) != hyperparameters:
+def _require_same_training(state: TrainingState, hyperparameters: Hyperparameters, suffix: Suffix) -> None:
+    known = state.hyperparameters
+    # Where nothing depends on how long a training is, it may be made longer.
+    if is_constant(known) and not depends_on_length(known):
+        known = known.model_copy(update={"epochs": hyperparameters.epochs})
+    if known != hyperparameters:
         raise TrainingError(
-            "a checkpoint must come from the same hyperparameters, epochs aside",
+            "a checkpoint must come from the same hyperparameters, epochs aside where the rate is constant",
             value=state.hyperparameters,
             remedy="Remove the checkpoint to train from the start.",
         )

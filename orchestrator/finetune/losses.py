@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -11,8 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
-LossKind = Literal["cross_entropy", "focal"]
-SmoothingTarget = Literal["uniform", "model"]
+from orchestrator.config import LossName, SmoothingTarget
+from orchestrator.errors import TrainingError
+from orchestrator.records import Hyperparameters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class Objective:
     with those of the plain loss, and add up over batches and ranks.
     """
 
-    kind: LossKind = "cross_entropy"
+    kind: LossName = "cross_entropy"
     gamma: float = 2.0
     smoothing: float = 0.0
     smoothing_towards: SmoothingTarget = "uniform"
@@ -55,6 +55,31 @@ class Objective:
         others = (-torch.expm1(logs)).clamp_min(torch.finfo(logs.dtype).tiny)
         losses = -targets * others.pow(self.gamma) * logs
         return (losses if self.class_weights is None else losses * self.class_weights).sum()
+
+
+def create_objective(
+    hyperparameters: Hyperparameters, labels: NDArray[np.int64] | None, num_classes: int, device: str
+) -> Objective:
+    """Create the loss that the hyperparameters name, weighing classes by the training labels [n].
+
+    Raises TrainingError when classes are to be balanced and the labels are not known, as those of a stream.
+    """
+    weights = None
+    if hyperparameters.class_weights == "balanced":
+        if labels is None:
+            raise TrainingError(
+                "class_weights must be none where training data is streamed",
+                value="balanced",
+                remedy="Raise data.max_cache_bytes, or leave the weights out.",
+            )
+        weights = balanced_class_weights(np.bincount(labels, minlength=num_classes)).to(device)
+    return Objective(
+        kind=hyperparameters.loss,
+        gamma=hyperparameters.focal_gamma,
+        smoothing=hyperparameters.label_smoothing,
+        smoothing_towards=hyperparameters.smoothing_target,
+        class_weights=weights,
+    )
 
 
 def as_probabilities(targets: Tensor, num_classes: int) -> Tensor:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import torch
 from torch import Tensor
 
-MixingName = Literal["mixup", "cutmix"]
+from orchestrator.config import MixingName
 
 # Keeps these draws apart from those of the sampling order, which are seeded by (seed, epoch) too.
 _STREAM = 0x6D6978

@@ -1,26 +1,56 @@
-"""Creates optimizers by their names in the experiment file."""
+"""Creates optimizers by their names in the experiment file, with a rate for every stage."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from torch.nn import Parameter
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from orchestrator.finetune.freezing import Suffix
 from orchestrator.records import Hyperparameters
 
+FACTOR = "rate_factor"
+"""What the rate of a group of parameters is multiplied by; a key of `Optimizer.param_groups`."""
 
-def create_optimizer(parameters: Iterable[Parameter], hyperparameters: Hyperparameters) -> Optimizer:
-    """Create SGD with momentum 0.9, Adam, or AdamW, at the rate and weight decay of the hyperparameters.
+Parameters = Iterable[Parameter] | Iterable[dict[str, Any]]
 
-    Weight decay is an L2 penalty for SGD and Adam, and decoupled for AdamW.
+
+def create_optimizer(parameters: Parameters, hyperparameters: Hyperparameters) -> Optimizer:
+    """Create SGD, Adam or AdamW, at the learning rate, weight decay and momentum of the hyperparameters.
+
+    Weight decay is an L2 penalty for SGD and Adam, and decoupled for AdamW; momentum is SGD's alone.
     """
     rate, decay = hyperparameters.learning_rate, hyperparameters.weight_decay
     # Fused kernels take a sixth of the time of a loop over tensors, on the CPU too.
     match hyperparameters.optimizer:
         case "sgd":
-            return SGD(parameters, lr=rate, weight_decay=decay, momentum=0.9, fused=True)
+            momentum, nesterov = hyperparameters.momentum, hyperparameters.nesterov
+            return SGD(parameters, lr=rate, weight_decay=decay, momentum=momentum, nesterov=nesterov, fused=True)
         case "adam":
             return Adam(parameters, lr=rate, weight_decay=decay, fused=True)
         case "adamw":
             return AdamW(parameters, lr=rate, weight_decay=decay, fused=True)
+
+
+def rate_groups(suffix: Suffix, layer_decay: float) -> list[dict[str, Any]]:
+    """Give the parameters of a suffix in groups of one rate: the head's factor is 1, each stage's before it less.
+
+    Howard and Ruder, "Universal Language Model Fine-tuning for Text Classification", 2018: a stage learns at
+    `layer_decay` times the rate of the one after it.
+    """
+    if layer_decay == 1:
+        return [{"params": list(suffix.parameters()), FACTOR: 1.0}]
+    stages = suffix.stages
+    groups = [
+        {"params": list(stage.parameters()), FACTOR: layer_decay ** (len(stages) - number)}
+        for number, stage in enumerate(stages)
+    ]
+    return [*groups, {"params": list(suffix.head.parameters()), FACTOR: 1.0}]
+
+
+def set_rate(optimizer: Optimizer, rate: float) -> None:
+    """Set the rate of every group to its factor of `rate`."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group[FACTOR]

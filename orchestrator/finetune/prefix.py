@@ -287,4 +287,5 @@ def round_trip_error(
 def autocast(settings: TrainingSettings) -> torch.autocast:
     """Give the context in which forward passes have the precision of the settings."""
     device_type = torch.device(settings.device).type
-    return torch.autocast(device_type, dtype=torch.bfloat16, enabled=settings.precision == "bf16")
+    dtype = TORCH_TYPES[settings.precision]
+    return torch.autocast(device_type, dtype=dtype, enabled=settings.precision != "fp32")

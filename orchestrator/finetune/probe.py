@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 
 from orchestrator.finetune.classifier import EVALUATION_BATCH, Classifier, preprocess
 from orchestrator.finetune.contracts import Samples, StoredType, TrainingSettings
-from orchestrator.finetune.freezing import freeze, set_training_mode
+from orchestrator.finetune.freezing import freeze
 from orchestrator.finetune.optimizers import create_optimizer
 from orchestrator.finetune.prefix import TORCH_TYPES, autocast
 from orchestrator.records import BackboneSpec, CostFigures, Hyperparameters
@@ -142,11 +142,9 @@ def training_step(
     The tiny rate leaves the weights all but as they are.
     """
     _, suffix = freeze(classifier, depth)
-    recipe = Hyperparameters(
-        freeze_depth=depth, learning_rate=1e-12, epochs=1, batch_size=len(labels), optimizer="adam", weight_decay=0.0
-    )
+    recipe = Hyperparameters(freeze_depth=depth, learning_rate=1e-12, epochs=1, batch_size=max(2, len(labels)))
     optimizer = create_optimizer(suffix.parameters(), recipe)
-    set_training_mode(suffix, settings.batch_norm)
+    suffix.set_mode(depth, settings.batch_norm)
     called = wrap(suffix)
 
     def step() -> None:

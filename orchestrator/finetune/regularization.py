@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-RegularizerName = Literal["none", "l2_sp", "cosine", "euclidean", "orthogonal", "l1", "l2"]
+from orchestrator.config import RegularizerName
+from orchestrator.finetune.backbones import Backbone
+from orchestrator.finetune.freezing import Suffix
+from orchestrator.records import Hyperparameters
 
 
 def penalty(name: RegularizerName, parameters: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> Tensor:
@@ -53,6 +55,28 @@ def penalty(name: RegularizerName, parameters: Mapping[str, Tensor], start: Mapp
             return _cosine_distance(weights, starts)
         case "orthogonal":
             return torch.stack([_overlap(*pair) for pair in zip(weights, starts, strict=True)]).mean()
+
+
+def pulls_to_start(hyperparameters: Hyperparameters) -> bool:
+    """Tell whether the regulariser needs the weights that the training starts from."""
+    return hyperparameters.regularizer not in ("none", "l1", "l2")
+
+
+def start_of(suffix: Suffix, source: Backbone | None, device: str) -> dict[str, Tensor]:
+    """Give theta_s for the parameters of a suffix, by their names there, on a device.
+
+    The stages' are those of `source`, whose tensors are shared where it lies on the device; without one, and for the
+    head, they are copies of what the suffix holds now.
+    """
+    if source is None:
+        return {name: parameter.detach().clone() for name, parameter in suffix.named_parameters()}
+    stages = nn.ModuleDict({str(place): stage for place, stage in enumerate(source.stages[suffix.depth :])})
+    head = {
+        name: parameter.detach().clone()
+        for name, parameter in suffix.named_parameters()
+        if name.startswith(suffix.head_prefix)
+    }
+    return {name: parameter.detach().to(device) for name, parameter in stages.named_parameters()} | head
 
 
 def sparsity(parameters: Mapping[str, Tensor], threshold: float = 0.0) -> float:

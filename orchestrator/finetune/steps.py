@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from orchestrator.errors import TrainingError
-from orchestrator.finetune.batches import plan_batches, share
+from orchestrator.finetune.batches import plan_balanced_batches, plan_batches, share
 from orchestrator.finetune.contracts import BatchStream, TrainingSettings
 from orchestrator.finetune.distributed import rank, sum_over_ranks, world_size
 from orchestrator.finetune.prefix import Prefix, SuffixInputs
@@ -22,15 +22,17 @@ from orchestrator.finetune.views import draw_of, vary
 class Step:
     """Hold this rank's part of one global batch.
 
-    `count` is the number of its samples that count; a rank without samples takes part with a blank image, so
-    that gradients can be averaged. `scale` turns the sum of its losses into what, averaged over the ranks, is
-    the mean loss of the global batch.
+    `targets` are class indices [n] or probabilities [n, K]. `count` is the number of its samples that count; a rank
+    without samples takes part with a blank image, so that gradients can be averaged. `scale` turns the sum of its
+    losses into what, averaged over the ranks, is the mean loss of the global batch. `done` is the share of the epoch
+    that is behind the middle of the batch.
     """
 
     inputs: Tensor
-    labels: Tensor
+    targets: Tensor
     count: int
     scale: float
+    done: float
 
 
 def steps_of_samples(
@@ -40,16 +42,26 @@ def steps_of_samples(
     *,
     batch_size: int,
     epoch: int,
+    balanced: bool = False,
 ) -> Iterator[Step]:
-    """Give the steps of an epoch over samples, in the order of (seed, epoch) and varied as the epoch's draw says."""
+    """Give the steps of an epoch over samples, in the order of (seed, epoch) and varied as the epoch's draw says.
+
+    A `balanced` epoch has as many samples, of every class equally many: see `plan_balanced_batches`.
+    """
     draw = draw_of(epoch, prefix.settings.augment)
     size = world_size()
-    for batch in plan_batches(len(labels), batch_size, prefix.settings.seed, epoch, size):
-        mine = share(batch, rank(), size)
+    if balanced:
+        batches = plan_balanced_batches(labels, batch_size, prefix.settings.seed, epoch, size)
+    else:
+        batches = plan_batches(len(labels), batch_size, prefix.settings.seed, epoch, size)
+    total, seen = sum(map(len, batches)), 0
+    for batch in batches:
+        mine, done = share(batch, rank(), size), (seen + len(batch) / 2) / total
+        seen += len(batch)
         if len(mine):
-            yield _step(inputs.take(mine, draw), labels[mine], len(batch), prefix.settings)
+            yield _step(inputs.take(mine, draw), labels[mine], len(batch), prefix.settings, done=done)
         else:
-            yield _blank_step(prefix)
+            yield _blank_step(prefix, done=done)
 
 
 def steps_of_stream(stream: BatchStream, prefix: Prefix, *, epoch: int) -> Iterator[Step]:
@@ -65,11 +77,13 @@ def steps_of_stream(stream: BatchStream, prefix: Prefix, *, epoch: int) -> Itera
         total = int(sum_over_ranks(count))
         if total == 0:
             break
+        done = (seen + total / 2) / max(1, stream.num_samples)
         seen += total
         if batch is None:
-            yield _blank_step(prefix)
+            yield _blank_step(prefix, done=done)
         else:
-            yield _step(prefix(_varied(batch[0], taken, epoch, prefix.settings)), batch[1], total, prefix.settings)
+            inputs = prefix(_varied(batch[0], taken, epoch, prefix.settings))
+            yield _step(inputs, batch[1], total, prefix.settings, done=done)
             taken += len(batch[1])
     if seen != stream.num_samples:
         raise TrainingError(
@@ -87,19 +101,23 @@ def _varied(pixels: NDArray[np.uint8], taken: int, epoch: int, settings: Trainin
     return vary(pixels, numbers, epoch, afresh, settings.seed)
 
 
-def _step(inputs: Tensor, labels: NDArray[np.int64], global_count: int, settings: TrainingSettings) -> Step:
+def _step(
+    inputs: Tensor, labels: NDArray[np.int64], global_count: int, settings: TrainingSettings, *, done: float
+) -> Step:
     return Step(
         inputs=inputs,
-        labels=torch.tensor(labels, device=settings.device),
+        targets=torch.tensor(labels, device=settings.device),
         count=len(labels),
         scale=world_size() / global_count,
+        done=done,
     )
 
 
-def _blank_step(prefix: Prefix) -> Step:
+def _blank_step(prefix: Prefix, *, done: float) -> Step:
     return Step(
         inputs=prefix.blank(),
-        labels=torch.zeros(1, dtype=torch.int64, device=prefix.settings.device),
+        targets=torch.zeros(1, dtype=torch.int64, device=prefix.settings.device),
         count=0,
         scale=0.0,
+        done=done,
     )

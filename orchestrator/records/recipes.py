@@ -6,19 +6,48 @@ from typing import Literal
 
 from pydantic import Field
 
-from orchestrator.config import OptimizerName
+from orchestrator.config import FineTuneConfig
 from orchestrator.records.base import Record, Value
 
+# What a head's training has beside its rate, decay, batches, optimizer and epochs.
+_BEYOND_PLAIN = (
+    "momentum",
+    "nesterov",
+    "schedule",
+    "warmup",
+    "rate_scaling",
+    "clip_norm",
+    "accumulate",
+    "ema_decay",
+    "patience",
+    "regularizer",
+    "loss",
+    "label_smoothing",
+    "class_weights",
+    "balanced",
+    "mixing",
+    "adversarial",
+    "dropout",
+)
 
-class Hyperparameters(Value):
-    """Hold one complete configuration of a fine-tuning run."""
+
+class Hyperparameters(FineTuneConfig, Value):
+    """Hold one complete configuration of a fine-tuning run: its depth, rate and epochs, and how it is done."""
 
     freeze_depth: int = Field(ge=0)
     learning_rate: float = Field(gt=0)
     epochs: int = Field(ge=1)
-    batch_size: int = Field(ge=2)
-    optimizer: OptimizerName
-    weight_decay: float = Field(ge=0)
+
+    @property
+    def changes_images(self) -> bool:
+        """Tell whether images are changed batch by batch: then nothing that frozen stages give can be kept."""
+        return self.mixing != "none" or self.adversarial > 0
+
+    @property
+    def is_plain(self) -> bool:
+        """Tell whether a head is trained by plain cross-entropy at a constant rate, as many heads at once are."""
+        plain = FineTuneConfig()
+        return all(getattr(self, name) == getattr(plain, name) for name in _BEYOND_PLAIN)
 
 
 class Recipe(Record):

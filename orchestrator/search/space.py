@@ -15,11 +15,12 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from orchestrator.config import Range, SearchConfig
+from orchestrator.config import FineTuneConfig, Range, SpaceConfig
 from orchestrator.errors import SearchError
 from orchestrator.records import Hyperparameters
 
 ParameterValue = bool | int | float | str | None
+DEFAULT_FINE_TUNING = FineTuneConfig()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,13 +31,14 @@ class SearchSpace:
     constants: Mapping[str, ParameterValue]
 
     @classmethod
-    def from_config(cls, search: SearchConfig, num_stages: int) -> SearchSpace:
+    def from_config(
+        cls, space: SpaceConfig, num_stages: int, fixed: FineTuneConfig = DEFAULT_FINE_TUNING
+    ) -> SearchSpace:
         """Build the space for a backbone of `num_stages` stages.
 
-        Without a dimension of its own, freeze depth spans 0 to `num_stages`, and batch size, weight decay and
-        optimizer take the search's value. Raises SearchError when a freeze depth exceeds `num_stages`.
+        Without a dimension of its own, freeze depth spans 0 to `num_stages`, and everything else has its `fixed`
+        value. Raises SearchError when a freeze depth exceeds `num_stages`.
         """
-        space = search.space
         freeze_depth = _distribution(space.freeze_depth or Range(low=0, high=num_stages))
         deepest = _highest(freeze_depth)
         if deepest > num_stages:
@@ -45,17 +47,18 @@ class SearchSpace:
                 value=deepest,
                 remedy="Lower it, or leave it out to search every depth.",
             )
-        dimensions = {
+        always = {
             "freeze_depth": freeze_depth,
             "learning_rate": _distribution(space.learning_rate),
             "epochs": _distribution(space.epochs),
-            "batch_size": None if space.batch_size is None else _distribution(space.batch_size),
-            "weight_decay": None if space.weight_decay is None else _distribution(space.weight_decay),
-            "optimizer": None if space.optimizer is None else _distribution(space.optimizer),
         }
+        dimensions = {name: getattr(space, name) for name in FineTuneConfig.model_fields}
         return cls(
-            distributions={name: found for name, found in dimensions.items() if found is not None},
-            constants={name: getattr(search, name) for name, found in dimensions.items() if found is None},
+            distributions={
+                **always,
+                **{name: _distribution(found) for name, found in dimensions.items() if found is not None},
+            },
+            constants={name: getattr(fixed, name) for name, found in dimensions.items() if found is None},
         )
 
     def suggest(self, trial: optuna.Trial) -> Hyperparameters:

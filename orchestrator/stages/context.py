@@ -129,7 +129,7 @@ class GroupContext:
     def fixed_rule(self, group: Group) -> Hyperparameters:
         """Give the fixed rule's recipe for a group, as it stands."""
         entropy = self.training_entropy(group)
-        return fixed_rule(entropy, num_stages=self.backbone.num_stages, search=self.config.search)
+        return fixed_rule(entropy, num_stages=self.backbone.num_stages, batch_size=self.config.finetune.batch_size)
 
     def _units(self, group: Group, split: str) -> NDArray[np.uint64]:
         """Give a hash of what each cached sample must stay on one side of a split with: itself, or its kin."""

@@ -117,11 +117,11 @@ def prepare_inputs(context: GroupContext, samples: dict[str, GroupSamples]) -> S
         resources,
         directory=_cache_uri(context),
         use_gpu=context.use_gpu,
-        largest_batch=context.config.search.largest_batch,
+        largest_batch=context.config.largest_batch,
         stall_timeout_s=context.config.cluster.stall_timeout_s,
         dtype=context.config.cache.dtype,
     )
-    space = SearchSpace.from_config(context.config.search, context.backbone.num_stages)
+    space = SearchSpace.from_config(context.config.search.space, context.backbone.num_stages, context.config.finetune)
     figures, compiled = _compile(context, space, samples, figures, resources)
     probe_seconds = time.perf_counter() - started
     plans = _decide(context, space, samples, figures)

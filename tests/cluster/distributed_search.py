@@ -23,7 +23,7 @@ from orchestrator.cluster.session import set_environment
 from orchestrator.cluster.trials import run_trial
 from orchestrator.cluster.tuning import TuningPlan, run_search
 from orchestrator.cluster.workers import Workbench
-from orchestrator.config import SearchConfig
+from orchestrator.config import FineTuneConfig, SearchConfig
 from orchestrator.data.pixels import PixelCache, write_pixels
 from orchestrator.data.samples import CachedSamples
 from orchestrator.finetune.weights import load_pretrained
@@ -111,10 +111,8 @@ def an_engine(directory: Path, samples: GroupSamples, recipes: list[Hyperparamet
         "learning_rate": sorted({recipe.learning_rate for recipe in known}),
         "epochs": sorted({recipe.epochs for recipe in known}),
     }
-    search = SearchConfig.model_validate(
-        {"num_samples": len(known), "space": choices, "metric": METRIC, "batch_size": EARLIER.batch_size}
-    )
-    space = SearchSpace.from_config(search, num_stages)
+    search = SearchConfig.model_validate({"num_samples": len(known), "space": choices, "metric": METRIC})
+    space = SearchSpace.from_config(search.space, num_stages, FineTuneConfig(batch_size=EARLIER.batch_size))
     study = GroupStudy.open(
         directory / "journal.log",
         group=GROUP,

@@ -35,7 +35,7 @@ def test_a_diverging_trial_is_a_recorded_result_and_the_others_go_on(
 ) -> None:
     space = {"freeze_depth": [0], "learning_rate": [1e-3, 1e30], "epochs": [2]}
     config = profiled_experiment(
-        search={"num_samples": 4, "space": space, "optimizer": "sgd"}, grouping={"num_groups": 1}
+        search={"num_samples": 4, "space": space}, finetune={"optimizer": "sgd"}, grouping={"num_groups": 1}
     )
     Pipeline(config, say=lambda line: None).run(UP_TO_SEARCH)
     (result,) = searches(config)
@@ -49,7 +49,7 @@ def test_a_search_without_a_usable_trial_fails_after_recording_them_all(
     profiled_experiment: Callable[..., ExperimentConfig],
 ) -> None:
     space = {"freeze_depth": [0], "learning_rate": [1e30], "epochs": [1]}
-    config = profiled_experiment(search={"num_samples": 2, "space": space, "optimizer": "sgd"})
+    config = profiled_experiment(search={"num_samples": 2, "space": space}, finetune={"optimizer": "sgd"})
     with pytest.raises(SearchError, match="DivergedError"):
         Pipeline(config, say=lambda line: None).run(UP_TO_SEARCH)
     assert [len(result.trials) for result in searches(config)] == [2, 2]

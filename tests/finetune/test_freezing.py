@@ -5,7 +5,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from orchestrator.errors import BackboneError
 from orchestrator.finetune.classifier import Classifier
-from orchestrator.finetune.freezing import batch_norm_layers, freeze, set_training_mode
+from orchestrator.finetune.freezing import batch_norm_layers, freeze
 
 
 @pytest.mark.parametrize("depth", [0, 1, 2, 3])
@@ -38,7 +38,7 @@ def test_batch_norm_alone_can_stay_in_eval_mode(
     tiny_classifier: Callable[..., Classifier], mode: str, training: bool
 ) -> None:
     _, suffix = freeze(tiny_classifier(), 1)
-    set_training_mode(suffix, mode)
+    suffix.set_mode(1, mode)
     assert len(batch_norm_layers(suffix)) == 2
     for module in suffix.modules():
         assert module.training is (training if isinstance(module, _BatchNorm) else True)

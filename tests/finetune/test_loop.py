@@ -138,10 +138,10 @@ def test_a_resumed_training_is_the_uninterrupted_one_to_the_bit(
 
 def test_resuming_leaves_the_given_state_as_it_was(tiny_classifier: Maker) -> None:
     _, [state] = run(tiny_classifier(), epochs=1)
-    moment = state.optimizer["state"][0]["exp_avg"].clone()
+    moment = state.steps["optimizer"]["state"][0]["exp_avg"].clone()
     weight = state.suffix["0.0.weight"].clone()
     run(tiny_classifier(), epochs=3, resume=state)
-    assert torch.equal(state.optimizer["state"][0]["exp_avg"], moment)
+    assert torch.equal(state.steps["optimizer"]["state"][0]["exp_avg"], moment)
     assert torch.equal(state.suffix["0.0.weight"], weight)
 
 

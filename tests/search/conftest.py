@@ -28,10 +28,10 @@ def open_study(tmp_path: Path) -> Opener:
             tmp_path / journal,
             group=group,
             name=f"run-{group}",
-            space=SearchSpace.from_config(search, NUM_STAGES),
+            space=SearchSpace.from_config(search.space, NUM_STAGES),
             search=search,
             seed=seed,
-            first=fixed_rule(1.0, num_stages=NUM_STAGES, search=search),
+            first=fixed_rule(1.0, num_stages=NUM_STAGES, batch_size=32),
             storage=storage,
             num_candidates=num_candidates,
         )

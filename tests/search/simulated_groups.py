@@ -79,7 +79,7 @@ class Simulation:
         return float(np.clip(self.surface.value(group, recipe) + own + self.common[group], 0, 1))
 
     def draw(self) -> Hyperparameters:
-        space = SearchSpace.from_config(a_search(), NUM_STAGES)
+        space = SearchSpace.from_config(a_search().space, NUM_STAGES)
         depth = int(self.rng.integers(0, NUM_STAGES + 1))
         return space.complete({"freeze_depth": depth, "learning_rate": 10 ** self.rng.uniform(-4, -1), "epochs": 4})
 

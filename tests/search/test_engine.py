@@ -20,7 +20,7 @@ from orchestrator.search.stopping import StoppingRule
 from orchestrator.search.studies import GroupStudy
 
 SEARCH = a_search()
-SPACE = SearchSpace.from_config(SEARCH, NUM_STAGES)
+SPACE = SearchSpace.from_config(SEARCH.space, NUM_STAGES)
 GROUPS = ("low", "high")
 
 

@@ -8,7 +8,7 @@ from orchestrator.records import Hyperparameters
 from orchestrator.search.promise import most_promising
 from orchestrator.search.space import SearchSpace
 
-SPACE = SearchSpace.from_config(a_search(), NUM_STAGES)
+SPACE = SearchSpace.from_config(a_search().space, NUM_STAGES)
 
 
 def a_recipe(freeze_depth: int, learning_rate: float = 1e-2, epochs: int = 4) -> Hyperparameters:

@@ -20,7 +20,7 @@ from orchestrator.search.samplers import check_sampler, drawn_apart
 from orchestrator.search.shared_list import shared_list
 from orchestrator.search.space import SearchSpace
 
-SPACE = SearchSpace.from_config(a_search(), NUM_STAGES)
+SPACE = SearchSpace.from_config(a_search().space, NUM_STAGES)
 SAMPLERS = get_args(SamplerName)
 
 
@@ -58,7 +58,7 @@ def test_seed_group_and_number_of_trials_each_change_the_proposal() -> None:
 
 def test_a_small_space_is_covered_without_repeats() -> None:
     small = a_search(freeze_depth=[0, 1], learning_rate=[1e-3, 1e-2], epochs=[2, 4])
-    space = SearchSpace.from_config(small, NUM_STAGES)
+    space = SearchSpace.from_config(small.space, NUM_STAGES)
     trials: list[FrozenTrial] = []
     for _ in range(8):
         trials.append(tried(space, suggestion(trials, space)))
@@ -67,7 +67,7 @@ def test_a_small_space_is_covered_without_repeats() -> None:
 
 
 def test_a_space_that_was_tried_in_full_gives_nothing() -> None:
-    space = SearchSpace.from_config(a_search(freeze_depth=[0], learning_rate=[1e-3], epochs=[2]), NUM_STAGES)
+    space = SearchSpace.from_config(a_search(freeze_depth=[0], learning_rate=[1e-3], epochs=[2]).space, NUM_STAGES)
     past = [tried(space, suggestion([], space))]
     assert propose(past, space=space, direction=StudyDirection.MAXIMIZE, seed=7, group="low") == []
 
@@ -160,7 +160,7 @@ def test_fixed_values_are_kept_while_the_others_vary(sampler: SamplerName) -> No
 
 def test_fixed_values_leave_as_many_configurations_as_the_space_holds() -> None:
     space = SearchSpace.from_config(
-        a_search(freeze_depth=[0, 5], learning_rate=[1e-3, 1e-2], epochs=[2, 4]), NUM_STAGES
+        a_search(freeze_depth=[0, 5], learning_rate=[1e-3, 1e-2], epochs=[2, 4]).space, NUM_STAGES
     )
     known = tried(space, space.complete({"freeze_depth": 5, "learning_rate": 1e-3, "epochs": 2}))
     assert len(several(8, [known], space=space, freeze_depth=5)) == 3
@@ -189,7 +189,7 @@ def test_cmaes_starts_from_the_best_trial_of_a_short_past() -> None:
 
 
 def test_what_waits_counts_as_the_past() -> None:
-    space = SearchSpace.from_config(a_search(freeze_depth=[0, 1], learning_rate=[1e-3], epochs=[2]), NUM_STAGES)
+    space = SearchSpace.from_config(a_search(freeze_depth=[0, 1], learning_rate=[1e-3], epochs=[2]).space, NUM_STAGES)
     study = optuna.create_study()
     with quiet_optuna():
         study.enqueue_trial({"freeze_depth": 0, "learning_rate": 1e-3, "epochs": 2})
@@ -216,7 +216,7 @@ def test_cmaes_says_which_values_it_draws_apart() -> None:
 
 
 def test_cmaes_refuses_a_space_of_choices_alone() -> None:
-    space = SearchSpace.from_config(a_search(freeze_depth=[0, 1], learning_rate=[1e-3, 1e-2]), NUM_STAGES)
+    space = SearchSpace.from_config(a_search(freeze_depth=[0, 1], learning_rate=[1e-3, 1e-2]).space, NUM_STAGES)
     with pytest.raises(SearchError, match=r"must have a range of numbers.*search.sampler to tpe"):
         check_sampler("cmaes", space)
     for sampler in ("tpe", "gp", "random"):

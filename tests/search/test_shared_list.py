@@ -10,7 +10,7 @@ from orchestrator.config import Range
 from orchestrator.search.shared_list import at, searches_depth, share_of, shared_list
 from orchestrator.search.space import SearchSpace
 
-SPACE = SearchSpace.from_config(a_search(), NUM_STAGES)
+SPACE = SearchSpace.from_config(a_search().space, NUM_STAGES)
 
 
 def test_heads_cover_the_rates_and_take_the_most_epochs() -> None:
@@ -35,20 +35,20 @@ def test_the_list_depends_on_the_seed_alone() -> None:
 
 
 def test_a_space_without_head_only_depth_has_no_heads() -> None:
-    space = SearchSpace.from_config(a_search(freeze_depth=Range(low=0, high=2)), NUM_STAGES)
+    space = SearchSpace.from_config(a_search(freeze_depth=Range(low=0, high=2)).space, NUM_STAGES)
     recipes = shared_list(space, num_stages=NUM_STAGES, heads=4, others=3, seed=0)
     assert len(recipes) == 3 and max(recipe.freeze_depth for recipe in recipes) <= 2
 
 
 @pytest.mark.parametrize("freeze_depth", [[0, 3], Range(low=1, high=3)])
 def test_a_space_says_which_depths_it_holds(freeze_depth: object) -> None:
-    space = SearchSpace.from_config(a_search(freeze_depth=freeze_depth), NUM_STAGES)
+    space = SearchSpace.from_config(a_search(freeze_depth=freeze_depth).space, NUM_STAGES)
     held = [depth for depth in range(NUM_STAGES + 1) if searches_depth(space, depth)]
     assert held == ([0, 3] if isinstance(freeze_depth, list) else [1, 2, 3])
 
 
 def test_a_space_of_heads_alone_has_no_others() -> None:
-    space = SearchSpace.from_config(a_search(freeze_depth=[NUM_STAGES]), NUM_STAGES)
+    space = SearchSpace.from_config(a_search(freeze_depth=[NUM_STAGES]).space, NUM_STAGES)
     recipes = shared_list(space, num_stages=NUM_STAGES, heads=2, others=3, seed=0)
     assert len(recipes) == 2
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from search_examples import NUM_STAGES, a_search
 
-from orchestrator.config import Range, SearchConfig, SpaceConfig
+from orchestrator.config import FineTuneConfig, Range, SpaceConfig
 from orchestrator.errors import SearchError
 from orchestrator.records import Hyperparameters
 from orchestrator.search.space import SearchSpace
@@ -32,7 +32,7 @@ def hyperparameters(**changes: object) -> Hyperparameters:
 
 
 def full_space() -> SearchSpace:
-    return SearchSpace.from_config(SearchConfig(space=EVERYTHING), num_stages=5)
+    return SearchSpace.from_config(EVERYTHING, num_stages=5)
 
 
 any_hyperparameters = st.builds(
@@ -47,13 +47,13 @@ any_hyperparameters = st.builds(
 
 
 def test_freeze_depth_spans_all_stages_when_the_space_names_none() -> None:
-    space = SearchSpace.from_config(SearchConfig(), num_stages=5)
+    space = SearchSpace.from_config(SpaceConfig(), num_stages=5)
     assert space.distributions["freeze_depth"] == optuna.distributions.IntDistribution(0, 5)
 
 
-def test_what_is_not_searched_takes_the_value_of_the_search() -> None:
-    search = SearchConfig(batch_size=24, optimizer="sgd", weight_decay=0.25)
-    drawn = SearchSpace.from_config(search, num_stages=5).suggest(optuna.create_study().ask())
+def test_what_is_not_searched_is_done_as_the_experiment_says() -> None:
+    fixed = FineTuneConfig(batch_size=24, optimizer="sgd", weight_decay=0.25)
+    drawn = SearchSpace.from_config(SpaceConfig(), 5, fixed).suggest(optuna.create_study().ask())
     assert (drawn.batch_size, drawn.optimizer, drawn.weight_decay) == (24, "sgd", 0.25)
 
 
@@ -76,7 +76,7 @@ def test_both_ends_of_an_integer_range_are_drawn() -> None:
 @pytest.mark.parametrize("depths", [Range(low=0, high=6), [0, 6]])
 def test_a_freeze_depth_beyond_the_stages_is_refused(depths: Range | list[int]) -> None:
     with pytest.raises(SearchError, match=r"freeze_depth must be at most 5.*got 6"):
-        SearchSpace.from_config(SearchConfig(space=SpaceConfig(freeze_depth=depths)), num_stages=5)
+        SearchSpace.from_config(SpaceConfig(freeze_depth=depths), num_stages=5)
 
 
 @given(any_hyperparameters)
@@ -98,20 +98,18 @@ def test_clipping_takes_the_nearest_end_and_the_nearest_choice() -> None:
 
 
 def test_the_nearest_learning_rate_choice_is_nearest_in_ratio() -> None:
-    search = SearchConfig(space=SpaceConfig(learning_rate=[1e-5, 1e-2]))
-    space = SearchSpace.from_config(search, num_stages=5)
+    space = SearchSpace.from_config(SpaceConfig(learning_rate=[1e-5, 1e-2]), num_stages=5)
     # 1e-3 is a hundred times 1e-5 but a tenth of 1e-2; in differences alone 1e-5 would be nearer.
     assert space.clip(hyperparameters(learning_rate=1e-3)).learning_rate == 1e-2
 
 
 def test_repeated_choices_count_once() -> None:
-    search = SearchConfig(space=SpaceConfig(epochs=[3, 3, 5]))
-    distribution = SearchSpace.from_config(search, num_stages=5).distributions["epochs"]
+    distribution = SearchSpace.from_config(SpaceConfig(epochs=[3, 3, 5]), num_stages=5).distributions["epochs"]
     assert distribution == optuna.distributions.CategoricalDistribution([3, 5])
 
 
 def test_a_space_of_choices_and_integers_lists_its_configurations() -> None:
-    space = SearchSpace.from_config(a_search(freeze_depth=[0, 2], learning_rate=[1e-3, 1e-2]), NUM_STAGES)
+    space = SearchSpace.from_config(a_search(freeze_depth=[0, 2], learning_rate=[1e-3, 1e-2]).space, NUM_STAGES)
     listed = space.configurations({}, most=12)
     assert listed is not None
     assert len({str(recipe) for recipe in listed}) == 2 * 2 * 3
@@ -122,7 +120,7 @@ def test_a_space_of_choices_and_integers_lists_its_configurations() -> None:
 
 
 def test_a_space_with_a_continuous_range_lists_nothing_unless_it_is_fixed() -> None:
-    space = SearchSpace.from_config(a_search(), NUM_STAGES)
+    space = SearchSpace.from_config(a_search().space, NUM_STAGES)
     assert space.configurations({}, most=10**9) is None
     assert len(space.configurations({"learning_rate": 1e-3}, most=10**9) or []) == (NUM_STAGES + 1) * 3
 
@@ -142,4 +140,4 @@ def test_a_space_with_a_continuous_range_lists_nothing_unless_it_is_fixed() -> N
     ],
 )
 def test_a_space_holds_the_values_that_it_searches(name: str, value: object, held: bool) -> None:
-    assert SearchSpace.from_config(a_search(), NUM_STAGES).holds(name, value) is held
+    assert SearchSpace.from_config(a_search().space, NUM_STAGES).holds(name, value) is held

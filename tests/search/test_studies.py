@@ -221,8 +221,8 @@ from orchestrator.search.space import SearchSpace
 from orchestrator.search.studies import GroupStudy
 search = a_search()
 study = GroupStudy.open(
-    Path(sys.argv[1]), group="low", name="run-low", space=SearchSpace.from_config(search, NUM_STAGES),
-    search=search, seed=7, first=fixed_rule(1.0, num_stages=NUM_STAGES, search=search),
+    Path(sys.argv[1]), group="low", name="run-low", space=SearchSpace.from_config(search.space, NUM_STAGES),
+    search=search, seed=7, first=fixed_rule(1.0, num_stages=NUM_STAGES, batch_size=32),
 )
 for _ in range(2):
     number, hyperparameters = ask_next(study)

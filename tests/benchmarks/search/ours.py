@@ -112,7 +112,7 @@ def experiment(data: Path, weights: Path, storage: Path, *, seed: int = 0, **sec
         # What a warm start likens domains by.
         "diversity": {"measures": ["label_entropy", "feature_diversity"]},
         "grouping": {"measures": ["label_entropy"], "num_groups": 1},
-        "search": {"batch_size": BATCH_SIZE, "optimizer": "adam"},
+        "finetune": {"batch_size": BATCH_SIZE, "optimizer": "adam"},
         "train": {"batch_norm": "frozen", "precision": "fp32"},
     }
     for name, section in sections.items():

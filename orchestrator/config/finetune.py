@@ -1,0 +1,91 @@
+"""How a network is fine-tuned: what every trial shares where `search.space` does not name it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from orchestrator.config.base import OptimizerName, PositiveInt
+from orchestrator.config.data import Section
+
+StrategyName = Literal["freeze", "gradual", "probe_then_finetune", "feature_only", "feature_then_network"]
+RegularizerName = Literal["none", "l2_sp", "cosine", "euclidean", "orthogonal", "l1", "l2"]
+RegularizerScope = Literal["backbone", "head", "both"]
+LossName = Literal["cross_entropy", "focal"]
+SmoothingTarget = Literal["uniform", "model"]
+ClassWeighting = Literal["none", "balanced"]
+MixingName = Literal["none", "mixup", "cutmix"]
+ScheduleName = Literal["constant", "cosine", "one_cycle"]
+RateScaling = Literal["none", "linear", "sqrt"]
+
+NonNegativeFloat = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+Proportion = Annotated[float, Field(gt=0.0, le=1.0)]
+InnerShare = Annotated[float, Field(gt=0.0, lt=1.0)]
+
+
+class FineTuneConfig(Section):
+    """Say how a network is fine-tuned, beside the depth, rate and epochs that are always searched.
+
+    Strategies, of the stages that `freeze_depth` leaves free:
+
+    - `freeze` trains them and the head from the first epoch on: all of the network at depth 0, the head alone at the
+      backbone's depth.
+    - `gradual` begins with the head and frees one stage more every `unfreeze_every` epochs (Howard and Ruder,
+      "Universal Language Model Fine-tuning for Text Classification", 2018).
+    - `probe_then_finetune` fits the head for `head_share` of the epochs, then trains all (Kumar et al., "Fine-Tuning
+      can Distort Pretrained Features and Underperform Out-of-Distribution", 2022).
+    - `feature_only` fits the head likewise and then holds it: the stages are trained to serve it.
+    - `feature_then_network` does so for half of the epochs that are left, and trains all for the rest.
+
+    A stage's rate is `layer_decay` times that of the one after it (Howard and Ruder). `schedule` changes the rate over
+    the steps, after a linear rise over the share `warmup` of them; `rate_scaling` adapts it to the batch size, see
+    `finetune.schedules`. `clip_norm` bounds the norm of the gradient, `accumulate` batches make one step, `ema_decay`
+    keeps a running mean of the weights, which is what is validated and shipped. `patience` ends a training after so
+    many epochs without a better one; the best epoch is kept anyway.
+
+    `regularizer_weight` times R(theta, theta_s) over the weights of `regularizer_scope` that are trained is added to
+    the loss, see `finetune.regularization`; theta_s is what the backbone and the head start from. `label_smoothing`
+    mixes the target with equal shares or with the model's own prediction. `class_weights: balanced` weighs classes by
+    the inverse of their frequency, `balanced` draws them equally often instead. `adversarial` trains on each image
+    and on what one FGSM step of this share of the pixel range makes of it. `dropout` is that before the head;
+    `stochastic_depth` None leaves that of the backbone as it is.
+    """
+
+    strategy: StrategyName = "freeze"
+    head_share: InnerShare = 0.3
+    unfreeze_every: PositiveInt = 1
+    layer_decay: Proportion = 1.0
+    batch_size: Annotated[int, Field(ge=2)] = 32
+    optimizer: OptimizerName = "adam"
+    momentum: Share = 0.9
+    nesterov: bool = False
+    weight_decay: NonNegativeFloat = 0.0
+    schedule: ScheduleName = "constant"
+    warmup: Share = 0.0
+    rate_scaling: RateScaling = "none"
+    clip_norm: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = None
+    accumulate: PositiveInt = 1
+    ema_decay: InnerShare | None = None
+    patience: PositiveInt | None = None
+    regularizer: RegularizerName = "none"
+    regularizer_weight: NonNegativeFloat = 0.01
+    regularizer_scope: RegularizerScope = "backbone"
+    loss: LossName = "cross_entropy"
+    focal_gamma: NonNegativeFloat = 2.0
+    label_smoothing: Share = 0.0
+    smoothing_target: SmoothingTarget = "uniform"
+    class_weights: ClassWeighting = "none"
+    balanced: bool = False
+    mixing: MixingName = "none"
+    mixing_alpha: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 0.2
+    adversarial: Share = 0.0
+    dropout: Share = 0.0
+    stochastic_depth: Share | None = None
+
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> Self:
+        if self.nesterov and self.optimizer == "sgd" and self.momentum == 0:
+            raise ValueError("momentum must be greater than 0 with nesterov, got 0: raise it or turn nesterov off")
+        return self

@@ -1,0 +1,149 @@
+"""Takes the optimizer's steps of a training: forward, loss, penalty, backward, clipping, rate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+
+from orchestrator.errors import TrainingError
+from orchestrator.finetune.averaging import RunningMean
+from orchestrator.finetune.compilation import compiled
+from orchestrator.finetune.contracts import TrainingSettings
+from orchestrator.finetune.distributed import distribute, world_size
+from orchestrator.finetune.freezing import Suffix
+from orchestrator.finetune.losses import Objective
+from orchestrator.finetune.optimizers import create_optimizer, rate_groups, set_rate
+from orchestrator.finetune.phases import Phase
+from orchestrator.finetune.prefix import autocast
+from orchestrator.finetune.regularization import penalty
+from orchestrator.finetune.schedules import base_rate, is_constant, rate_factor
+from orchestrator.finetune.steps import Step
+from orchestrator.records import Hyperparameters
+
+
+class Stepper:
+    """Hold what steps change: a suffix, its optimizer, and the running mean of its weights where one is kept."""
+
+    def __init__(
+        self,
+        suffix: Suffix,
+        hyperparameters: Hyperparameters,
+        settings: TrainingSettings,
+        objective: Objective,
+        start: Mapping[str, Tensor],
+    ) -> None:
+        self._suffix = suffix
+        self._hyperparameters = hyperparameters
+        self._settings = settings
+        self._objective = objective
+        self._start = start
+        self._optimizer = create_optimizer(rate_groups(suffix, hyperparameters.layer_decay), hyperparameters)
+        set_rate(self._optimizer, base_rate(hyperparameters))
+        self._scaler = torch.amp.GradScaler(settings.device.partition(":")[0], enabled=settings.precision == "fp16")
+        decay = hyperparameters.ema_decay
+        self.mean = None if decay is None else RunningMean(suffix, decay)
+        self._phase: Phase | None = None
+        self._model: Callable[..., Tensor] = suffix
+
+    @property
+    def trained(self) -> nn.Module:
+        """Give what is validated and kept: the suffix, or the one with averaged weights."""
+        return self._suffix if self.mean is None else self.mean.module
+
+    @property
+    def trainable(self) -> tuple[str, ...]:
+        """Name the parameters that are trained now."""
+        return tuple(name for name, parameter in self._suffix.named_parameters() if parameter.requires_grad)
+
+    def enter(self, phase: Phase) -> None:
+        """Free what a phase trains and hold the rest; nothing happens in the middle of one.
+
+        DDP decides when it wraps a module which gradients it waits for: every phase has a wrapper of its own.
+        """
+        if phase == self._phase:
+            return
+        self._suffix.free(phase.depth, head=phase.trains_head)
+        if not self.trainable:
+            raise TrainingError(
+                f"a phase must train something, but the stages from {phase.depth} on have no weights",
+                value=self._hyperparameters.strategy,
+                remedy="Lower freeze_depth, or take another strategy.",
+            )
+        if self.mean is not None:
+            self.mean.follow()
+        # Its hooks on the parameters go with the wrapper.
+        self._model = self._suffix
+        self._model = self._wrapped()
+        self._phase = phase
+
+    def step(self, batches: Sequence[Step], *, done: Callable[[Step], float]) -> Tensor:
+        """Take one step over batches and give the sum [] of the losses of this rank's samples; `enter` comes first.
+
+        `done` tells for a batch what share of the training is behind it.
+        """
+        assert self._phase is not None
+        self._optimizer.zero_grad()
+        total = torch.zeros((), dtype=torch.float64, device=self._settings.device)
+        for batch in batches:
+            is_last = batch is batches[-1]
+            with nullcontext() if is_last else self._without_averaging():
+                total += self._backward(batch, len(batches), with_penalty=is_last)
+        if not is_constant(self._hyperparameters):
+            factor = rate_factor(self._hyperparameters, done(batches[-1]))
+            set_rate(self._optimizer, factor * base_rate(self._hyperparameters))
+        if self._hyperparameters.clip_norm is not None:
+            self._scaler.unscale_(self._optimizer)
+            clip_grad_norm_(self._suffix.parameters(), self._hyperparameters.clip_norm)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        if self.mean is not None:
+            self.mean.update()
+        return total
+
+    def state(self) -> dict[str, Any]:
+        """Give the state of the optimizer and of the scaler of gradients, which is empty where none is needed."""
+        return {"optimizer": self._optimizer.state_dict(), "scaler": self._scaler.state_dict()}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state."""
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._scaler.load_state_dict(state["scaler"])
+
+    def _wrapped(self) -> Callable[..., Tensor]:
+        is_compiled = self._hyperparameters.freeze_depth in self._settings.compiled_depths and world_size() == 1
+        return compiled(self._suffix) if is_compiled else distribute(self._suffix)
+
+    def _without_averaging(self) -> AbstractContextManager[object]:
+        # Gradients of the batches of a step add up; ranks average them once.
+        no_sync = getattr(self._model, "no_sync", None)
+        return nullcontext() if no_sync is None else no_sync()
+
+    def _backward(self, batch: Step, num_batches: int, *, with_penalty: bool) -> Tensor:
+        assert self._phase is not None
+        # One sample has no variance to normalise by.
+        batch_norm = self._settings.batch_norm if batch.count > 1 else "frozen"
+        self._suffix.set_mode(self._phase.depth, batch_norm)
+        with autocast(self._settings):
+            logits = self._model(batch.inputs)
+        loss = self._objective.sum_of_losses(logits.float(), batch.targets)
+        minimised = loss * (batch.scale / num_batches)
+        if with_penalty and self._hyperparameters.regularizer != "none":
+            minimised = minimised + self._penalty()
+        torch.autograd.backward(self._scaler.scale(minimised))
+        # A rank without samples had a blank image instead.
+        return loss.detach() if batch.count else torch.zeros_like(loss)
+
+    def _penalty(self) -> Tensor:
+        weights = {name: parameter for name, parameter in self._suffix.named_parameters() if self._is_bound(name)}
+        weights = {name: parameter for name, parameter in weights.items() if parameter.requires_grad}
+        found = penalty(self._hyperparameters.regularizer, weights, self._start)
+        return self._hyperparameters.regularizer_weight * found.to(self._settings.device)
+
+    def _is_bound(self, name: str) -> bool:
+        is_head = name.startswith(self._suffix.head_prefix)
+        return {"backbone": not is_head, "head": is_head, "both": True}[self._hyperparameters.regularizer_scope]
