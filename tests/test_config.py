@@ -199,7 +199,7 @@ MISTAKES = {
         experiment(augment={"views": 4}),
         "augment.views must be 1 when nothing varies",
         "4",
-        "Set flip, crop or colour",
+        "Set flip, crop, colour, randaugment or erasing",
     ),
     "augment, one view that varies": (
         experiment(augment={"flip": True}),

@@ -20,21 +20,30 @@ class AugmentConfig(Section):
     With `views: K` every sample has K fixed variants, of which epoch e shows number (e - 1) modulo K: the first is
     the image itself, and what the frozen stages give for each can be kept. With `views: 0` every epoch draws afresh,
     and only pixels are kept. `flip` mirrors every other view, `crop` shifts by at most this share of the image,
-    `colour` changes brightness, contrast and saturation by at most this factor.
+    `colour` changes brightness, contrast and saturation by at most this factor. `randaugment` operations of RandAugment
+    follow, of a `magnitude` up to 30. `erasing` is the probability that a rectangle is filled with noise.
     """
 
     views: Annotated[int, Field(ge=0, le=64)] = 1
     flip: bool = False
     crop: Annotated[float, Field(ge=0.0, le=0.5)] = 0.0
     colour: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    randaugment: Annotated[int, Field(ge=0, le=8)] = 0
+    magnitude: Annotated[int, Field(ge=0, le=30)] = 9
+    erasing: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+
+    @property
+    def varies(self) -> bool:
+        """Tell whether anything is varied at all."""
+        return self.flip or self.crop > 0 or self.colour > 0 or self.randaugment > 0 or self.erasing > 0
 
     @model_validator(mode="after")
     def _views_differ(self) -> Self:
-        varies = self.flip or self.crop > 0 or self.colour > 0
-        if self.views > 1 and not varies:
-            raise ValueError(f"views must be 1 when nothing varies, got {self.views}: set flip, crop or colour")
-        if self.views == 1 and varies:
-            raise ValueError("views must be 0 or at least 2 with flip, crop or colour, got 1: raise views")
+        ways = "flip, crop, colour, randaugment or erasing"
+        if self.views > 1 and not self.varies:
+            raise ValueError(f"views must be 1 when nothing varies, got {self.views}: set {ways}")
+        if self.views == 1 and self.varies:
+            raise ValueError(f"views must be 0 or at least 2 with {ways}, got 1: raise views")
         return self
 
 

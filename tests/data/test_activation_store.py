@@ -83,7 +83,17 @@ VIEW_CHANGES: list[dict[str, Any]] = [
     {"ids": ["a", "c"]},
     {"seed": 1},
     {"view": 2},
-    *({"augment": VARIED.model_copy(update=change)} for change in ({"flip": False}, {"crop": 0.2}, {"colour": 0.1})),
+    *(
+        {"augment": VARIED.model_copy(update=change)}
+        for change in (
+            {"flip": False},
+            {"crop": 0.2},
+            {"colour": 0.1},
+            {"randaugment": 2},
+            {"magnitude": 5},
+            {"erasing": 0.5},
+        )
+    ),
 ]
 
 

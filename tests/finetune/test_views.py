@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from finetune_examples import some_hyperparameters, some_samples, some_settings
+from numpy.typing import NDArray
 
 from orchestrator.config import AugmentConfig
 from orchestrator.finetune.views import draw_of, vary
@@ -13,6 +14,7 @@ PIXELS = some_samples(12).pixels
 KEYS = np.arange(100, 112, dtype=np.uint64)
 ALL = AugmentConfig(views=4, flip=True, crop=0.2, colour=0.3)
 AFRESH = ALL.model_copy(update={"views": 0})
+STRONG = AugmentConfig(views=0, flip=True, crop=0.1, colour=0.2, randaugment=2, magnitude=15, erasing=0.5)
 
 
 def test_the_first_fixed_view_is_the_image_itself() -> None:
@@ -24,7 +26,7 @@ def test_odd_views_are_exact_mirror_images() -> None:
     np.testing.assert_array_equal(vary(PIXELS, KEYS, 1, flip, 7), PIXELS[:, :, ::-1])
 
 
-@pytest.mark.parametrize("augment", [ALL, AFRESH])
+@pytest.mark.parametrize("augment", [ALL, AFRESH, STRONG])
 @pytest.mark.parametrize("draw", [1, 2, 3])
 def test_a_sample_is_the_same_in_any_batch_and_order(augment: AugmentConfig, draw: int) -> None:
     whole = vary(PIXELS, KEYS, draw, augment, 7)
@@ -32,7 +34,7 @@ def test_a_sample_is_the_same_in_any_batch_and_order(augment: AugmentConfig, dra
     np.testing.assert_array_equal(vary(PIXELS[chosen], KEYS[chosen], draw, augment, 7), whole[chosen])
 
 
-@pytest.mark.parametrize("augment", [ALL, AFRESH])
+@pytest.mark.parametrize("augment", [ALL, AFRESH, STRONG])
 def test_draws_samples_and_seeds_differ(augment: AugmentConfig) -> None:
     same = np.repeat(PIXELS[:1], 8, axis=0)
     keys = np.arange(8, dtype=np.uint64)
@@ -65,9 +67,42 @@ def test_half_of_the_fresh_draws_are_mirrored() -> None:
     assert 430 < mirrored.sum() < 570
 
 
+def erased(pixels: NDArray[np.uint8], augment: AugmentConfig, draw: int = 1) -> NDArray[np.bool_]:
+    """Tell which pixels of black images are erased: noise is black in all three channels hardly ever."""
+    return vary(np.zeros_like(pixels), np.arange(len(pixels), dtype=np.uint64), draw, augment, 7).any(axis=3)
+
+
+def test_erasing_fills_one_rectangle_of_a_part_of_the_images() -> None:
+    blank = np.zeros((1000, 32, 32, 3), dtype=np.uint8)
+    found = erased(blank, AugmentConfig(views=0, erasing=0.4))
+    hit = found.any(axis=(1, 2))
+    assert 340 < hit.sum() < 460
+    for image in found[hit]:
+        (rows,), (columns,) = np.nonzero(image.any(axis=1)), np.nonzero(image.any(axis=0))
+        assert image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
+        assert 0.01 < image.mean() < 0.43
+    assert abs(found[hit].mean() - 0.21) < 0.02
+
+
+def test_erased_places_hold_noise_that_differs_between_samples() -> None:
+    blank = np.zeros((400, 32, 32, 3), dtype=np.uint8)
+    varied = vary(blank, np.arange(400, dtype=np.uint64), 1, AugmentConfig(views=0, erasing=1.0), 7)
+    values = varied[varied.any(axis=3)]
+    assert abs(values.mean() - 127.5) < 1 and abs(values.std() - 73.9) < 1
+    assert len({image[image.any(axis=2)][:4].tobytes() for image in varied}) == 400
+
+
+def test_more_ways_to_vary_leave_the_others_as_they_are() -> None:
+    blank = np.zeros((50, 16, 16, 3), dtype=np.uint8)
+    erasing = AugmentConfig(views=0, erasing=0.5)
+    with_more = erasing.model_copy(update={"flip": True, "crop": 0.2})
+    np.testing.assert_array_equal(erased(blank, erasing), erased(blank, with_more))
+
+
 def test_the_given_pixels_stay_as_they_are() -> None:
     before = PIXELS.copy()
-    vary(PIXELS, KEYS, 1, ALL, 7)
+    for augment in (ALL, STRONG):
+        vary(PIXELS, KEYS, 1, augment, 7)
     np.testing.assert_array_equal(PIXELS, before)
 
 
