@@ -24,9 +24,10 @@ def adversarial_images(
     by. What comes back is normalised, clipped to what such pixels can be, and detached (Goodfellow, Shlens and
     Szegedy, 2015). Values whose gradient is zero stay as they are.
 
-    `model` gives logits for images and `loss` a value [] for logits and targets: its scale does not matter. Gradients
-    of parameters are left untouched, those already there too. The model must not be wrapped for DDP, which would wait
-    for a backward pass of its parameters, and should hold BatchNorm statistics fixed, which would count images twice.
+    `model` gives logits for images, its gradients reaching back to them, and `loss` a value [] for logits and targets,
+    whose scale does not matter. Gradients of parameters are left untouched, those already there too. Give the model
+    without its DDP wrapper, which does not support torch.autograd.grad, and with BatchNorm statistics held fixed: in
+    training mode they would count these images once more.
     """
     # A view that is its own leaf: the gradient needs no copy, and the caller's tensor stays as it was.
     inputs = images.detach().requires_grad_()

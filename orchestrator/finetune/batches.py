@@ -52,11 +52,12 @@ def plan_balanced_batches(
     """
     _require_samples(len(labels))
     rng = np.random.default_rng([seed, epoch])
-    classes = rng.permutation(np.unique(labels))
+    _, counts = np.unique(labels, return_counts=True)
+    classes = np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
     order = np.empty(len(labels), dtype=np.int64)
-    for turn, label in enumerate(classes):
+    for turn, index in enumerate(rng.permutation(len(classes))):
         places = order[turn :: len(classes)]
-        places[:] = _draw(np.flatnonzero(labels == label), len(places), rng)
+        places[:] = _draw(classes[index], len(places), rng)
     return _cut(order, batch_size, world_size)
 
 

@@ -99,6 +99,15 @@ def test_more_ways_to_vary_leave_the_others_as_they_are() -> None:
     np.testing.assert_array_equal(erased(blank, erasing), erased(blank, with_more))
 
 
+def test_what_is_erased_does_not_depend_on_the_operation_that_was_drawn() -> None:
+    grey = np.full((600, 16, 16, 3), 200, dtype=np.uint8)
+    both = AugmentConfig(views=0, randaugment=1, magnitude=30, erasing=0.5)
+    # Of all operations solarising alone makes 55 of 200.
+    is_solarised = vary(grey, np.arange(600, dtype=np.uint64), 1, both, 7) == 55
+    whole, mostly = is_solarised.all(axis=(1, 2, 3)).sum(), (is_solarised.mean(axis=(1, 2, 3)) > 0.5).sum()
+    assert 0.2 * mostly < whole < 0.8 * mostly
+
+
 def test_the_given_pixels_stay_as_they_are() -> None:
     before = PIXELS.copy()
     for augment in (ALL, STRONG):
