@@ -43,12 +43,15 @@ def control_arms(
     """Give the control arms of a winner.
 
     The fixed rule as it stands; the head alone at rate 1e-3 and the winner's epochs; everything from scratch at
-    the winner's rate and epochs.
+    the winner's rate and epochs. The latter two train all that they train from the first epoch on, and nothing is held
+    near a random start.
     """
     return {
         "fixed_rule": fixed,
-        "head_only": winner.model_copy(update={"freeze_depth": num_stages, "learning_rate": 1e-3}),
-        "from_scratch": winner.model_copy(update={"freeze_depth": 0}),
+        "head_only": winner.model_copy(
+            update={"freeze_depth": num_stages, "learning_rate": 1e-3, "strategy": "freeze"}
+        ),
+        "from_scratch": winner.model_copy(update={"freeze_depth": 0, "strategy": "freeze", "regularizer": "none"}),
     }
 
 

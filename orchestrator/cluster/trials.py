@@ -79,6 +79,7 @@ def run_trial(
             workbench.settings(device),
             on_epoch=keep,
             activations=data.activations(member.hyperparameters.freeze_depth),
+            source=workbench.pretrained(),
         )
         inputs = result.inputs
     except Exception as failure:  # whatever ends a trial is its result; the actor lives on

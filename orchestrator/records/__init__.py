@@ -16,11 +16,12 @@ from orchestrator.records.costs import CompiledCost, CostFigures, DepthCost, Sea
 from orchestrator.records.evaluation import Baseline, BaselineResult, Evaluation, PooledComparison, Scores, SubsetScores
 from orchestrator.records.groups import Assignment, Assignments, Group, GroupingRule, Groups
 from orchestrator.records.profile import ClassPair, Distances, Profile, Relation, SourceDistance, SubsetProfile
-from orchestrator.records.recipes import Hyperparameters, Recipe
+from orchestrator.records.recipes import PLAIN_CHOICES, Hyperparameters, Recipe
 from orchestrator.records.report import Costs, Report, StageCost
 from orchestrator.records.search import EpochMetrics, RaceRun, SearchResult, Trial, TrialOrigin
 
 __all__ = [
+    "PLAIN_CHOICES",
     "Assignment",
     "Assignments",
     "BackboneRanking",

@@ -9,7 +9,9 @@ from pydantic import Field
 from orchestrator.config import FineTuneConfig
 from orchestrator.records.base import Record, Value
 
-# What a head's training has beside its rate, decay, batches, optimizer and epochs.
+PLAIN_CHOICES = frozenset({"learning_rate", "epochs", "batch_size", "optimizer", "weight_decay"})
+"""What heads that are trained together may differ in."""
+
 _BEYOND_PLAIN = (
     "momentum",
     "nesterov",

@@ -219,7 +219,7 @@ class SearchEngine:
         started = self._state(study.group).started
         heads = sum(self._is_head(trial.hyperparameters) for trial in study.trials())
         more = min(self._settings.heads - 1, room // (16 * max(1, len(self._studies))), started // 4 - heads)
-        return [first, *study.ask_many(more, {"freeze_depth": self._settings.num_stages})] if more > 0 else [first]
+        return [first, *study.ask_many(more, study.fixed_for_heads(first[1]))] if more > 0 else [first]
 
     def _pick(self, study: GroupStudy, drawn: list[Hyperparameters], seconds: float) -> int | None:
         trials = [trial for trial in study.trials() if trial.value is not None]
@@ -324,7 +324,7 @@ class SearchEngine:
 
     def _is_head(self, recipe: Hyperparameters) -> bool:
         """Tell whether a recipe is one of a stack of heads."""
-        return self._is_head_only(recipe) and self._settings.heads > 1
+        return self._is_head_only(recipe) and recipe.is_plain and self._settings.heads > 1
 
     def _is_closed(self, group: str) -> bool:
         """Tell whether a group starts no more trials: it has its recipe, or one has reached the target."""

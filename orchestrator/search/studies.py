@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from orchestrator.config import SearchConfig
 from orchestrator.errors import SearchError
-from orchestrator.records import Hyperparameters, Trial, TrialOrigin
+from orchestrator.records import PLAIN_CHOICES, Hyperparameters, Trial, TrialOrigin
 from orchestrator.search.proposals import parameters_of, propose, quiet_optuna
 from orchestrator.search.samplers import check_sampler
 from orchestrator.search.space import ParameterValue, SearchSpace
@@ -151,6 +151,11 @@ class GroupStudy:
         Raises SearchError when a fixed value is not in the space.
         """
         return [self._start(drawn) for drawn in self._propose(count, fixed)]
+
+    def fixed_for_heads(self, recipe: Hyperparameters) -> dict[str, ParameterValue]:
+        """Give the searched values that heads trained together with a plain head share, so that all are plain."""
+        values = self._space.parameters(recipe)
+        return {name: value for name, value in values.items() if name not in PLAIN_CHOICES}
 
     def record(self, number: int, trial: Trial) -> None:
         """End a running trial: complete, stopped, or failed when it failed or its value is not finite.

@@ -150,7 +150,27 @@ def batches_too_small_for_statistics(rank: int) -> Outcome:
     return train(some_samples(30), batch_size=2, batch_norm="train")
 
 
+def one_stage_freed_after_the_other(rank: int) -> Outcome:
+    return train(some_samples(30), freeze_depth=0, epochs=4, strategy="gradual", regularizer="l2_sp")
+
+
+def a_head_that_is_held_and_trained_again(rank: int) -> Outcome:
+    return train(
+        some_samples(31),
+        freeze_depth=1,
+        epochs=5,
+        strategy="feature_then_network",
+        accumulate=2,
+        clip_norm=0.1,
+        ema_decay=0.5,
+        schedule="cosine",
+        class_weights="balanced",
+    )
+
+
 EQUAL_TO_ONE_PROCESS = [
+    one_stage_freed_after_the_other,
+    a_head_that_is_held_and_trained_again,
     remembered,
     a_store_that_one_rank_cannot_read,
     everything_trained,
