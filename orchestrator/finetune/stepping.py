@@ -42,7 +42,7 @@ class Stepper:
         self._settings = settings
         self._objective = objective
         self._start = start
-        self._optimizer = create_optimizer(rate_groups(suffix, hyperparameters.layer_decay), hyperparameters)
+        self._optimizer = create_optimizer(rate_groups(suffix, hyperparameters), hyperparameters)
         set_rate(self._optimizer, base_rate(hyperparameters))
         self._scaler = torch.amp.GradScaler(settings.device.partition(":")[0], enabled=settings.precision == "fp16")
         decay = hyperparameters.ema_decay

@@ -13,6 +13,7 @@ import pytest
 import torch
 from finetune_examples import LABELS, a_spec, some_hyperparameters, some_samples, some_settings
 from torch import Tensor
+from torch.nn.utils import parameters_to_vector
 
 from orchestrator.config.finetune import RegularizerName, StrategyName
 from orchestrator.errors import TrainingError
@@ -71,7 +72,7 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 
 def pairwise(*factors: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """Give rows in which every pair of values of two factors occurs, each the first with most pairs that are missing."""
+    """Give rows in which every pair of values of two factors occurs, each the one that adds most pairs."""
     missing = {
         (one, a, other, b)
         for one, other in combinations(range(len(factors)), 2)
@@ -223,10 +224,10 @@ def test_two_half_batches_make_the_step_of_a_whole_one(tiny_classifier: Maker) -
 
 
 def test_clipping_bounds_how_far_a_step_goes(tiny_classifier: Maker) -> None:
-    start = torch.cat([tensor.flatten() for tensor in tiny_classifier().suffix(1).parameters()])
+    start = parameters_to_vector(tiny_classifier().suffix(1).parameters())
     moved = tiny_classifier()
     run(moved, batch_size=42, optimizer="sgd", epochs=1, learning_rate=1.0, clip_norm=0.01)
-    end = torch.cat([tensor.flatten() for tensor in moved.suffix(1).parameters()])
+    end = parameters_to_vector(moved.suffix(1).parameters())
     assert float((end - start).norm()) == pytest.approx(0.01, rel=1e-3)
 
 
@@ -255,9 +256,7 @@ def test_earlier_stages_move_less_by_the_layers_decay(tiny_classifier: Maker) ->
         run(classifier, freeze_depth=0, epochs=1, batch_size=42, optimizer="sgd", layer_decay=decay)
         pairs = zip(classifier.backbone.stages, start.backbone.stages, strict=True)
         return [
-            float(
-                torch.cat([(a - b).flatten() for a, b in zip(one.parameters(), two.parameters(), strict=True)]).norm()
-            )
+            float((parameters_to_vector(one.parameters()) - parameters_to_vector(two.parameters())).norm())
             for one, two in pairs
         ]
 
