@@ -200,9 +200,8 @@ def models_table(models: Sequence[ModelCard]) -> Table:
 
 def evaluation_table(evaluations: Sequence[Evaluation]) -> Table:
     """Show each group's test scores."""
-    titles = ("Group", "Test\nimages", "Accuracy\n[95% interval]", "Balanced\naccuracy", "Macro\nF1", "Macro\nAUC")
-    titles += ("Cross-\nentropy", "Calibration\nerror")
-    table = _table(*titles, numbers_from=1)
+    scores = ("Balanced\naccuracy", "Macro\nF1", "Macro\nAUC", "Cross-\nentropy", "Calibration\nerror")
+    table = _table("Group", "Test\nimages", "Accuracy\n[95% interval]", *scores, numbers_from=1)
     for found in evaluations:
         table.add_row(
             _name(found.group),
