@@ -9,7 +9,7 @@ import numpy as np
 
 from orchestrator.errors import DataError
 from orchestrator.evaluation.calibration import calibrate
-from orchestrator.evaluation.intervals import bootstrap_interval, paired_gain
+from orchestrator.evaluation.intervals import Units, bootstrap_interval, paired_gain
 from orchestrator.evaluation.predictions import Predictions
 from orchestrator.evaluation.scoring import score
 from orchestrator.records import Baseline, BaselineResult, Evaluation, FeatureSeparation, SubsetScores
@@ -50,7 +50,7 @@ def judge(
         classes=classes,
         **_score(predictions, bootstrap_samples, seed),
         subsets=_score_subsets(predictions, bootstrap_samples, seed),
-        baselines=[_compare(predictions, run, bootstrap_samples, seed) for run in baselines],
+        baselines=[_compare(predictions, units, run, bootstrap_samples, seed) for run in baselines],
         num_units=len(predictions) if units is None else int(units.max()) + 1,
         calibration=calibrate(
             predictions.probabilities,
@@ -82,7 +82,9 @@ def _score(predictions: Predictions, bootstrap_samples: int, seed: int) -> dict[
     return scores.model_dump()
 
 
-def _compare(predictions: Predictions, result: BaselineResult, bootstrap_samples: int, seed: int) -> Baseline:
+def _compare(
+    predictions: Predictions, units: Units | None, result: BaselineResult, bootstrap_samples: int, seed: int
+) -> Baseline:
     if result.correct is not None and len(result.correct) != len(predictions):
         raise DataError(
             f"baseline {result.name} must be tested on the {len(predictions)} images of its group",
@@ -93,8 +95,8 @@ def _compare(predictions: Predictions, result: BaselineResult, bootstrap_samples
     else:
         correct = np.array(result.correct, dtype=bool)
         accuracy = float(correct.mean())
-        accuracy_interval = bootstrap_interval(correct, bootstrap_samples, seed, predictions.units)
-        gain, gain_interval = paired_gain(predictions.correct, correct, bootstrap_samples, seed, predictions.units)
+        accuracy_interval = bootstrap_interval(correct, bootstrap_samples, seed, units)
+        gain, gain_interval = paired_gain(predictions.correct, correct, bootstrap_samples, seed, units)
     return Baseline(
         name=result.name,
         hyperparameters=result.hyperparameters,
