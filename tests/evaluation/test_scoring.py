@@ -19,8 +19,15 @@ from orchestrator.records import ClassScores, Scores
 Images = tuple[NDArray[np.float64], NDArray[np.int64]]
 
 
-def scores_of(probabilities: NDArray[np.floating], truth: NDArray[np.int64], **options: object) -> Scores:
-    return score(probabilities, truth, **{"bootstrap_samples": 100, "seed": 0, **options})  # type: ignore[arg-type]
+def scores_of(
+    probabilities: NDArray[np.floating],
+    truth: NDArray[np.int64],
+    *,
+    bootstrap_samples: int = 100,
+    seed: int = 0,
+    units: NDArray[np.int64] | None = None,
+) -> Scores:
+    return score(probabilities, truth, bootstrap_samples=bootstrap_samples, seed=seed, units=units)
 
 
 def simulated(num_images: int, seed: int, num_classes: int = 3) -> Images:
