@@ -106,8 +106,27 @@ def test_evaluations_have_the_three_baselines_on_the_same_images(finished: Finis
         assert all(baseline.accuracy is not None for baseline in evaluation.baselines)
         assert sum(map(sum, evaluation.confusion_matrix)) == evaluation.num_images
         assert sum(subset.num_images for subset in evaluation.subsets) == evaluation.num_images
+        assert sum(found.num_images for found in evaluation.by_class) == evaluation.num_images == evaluation.num_units
         fixed = evaluation.baselines[0].hyperparameters
         assert (fixed.learning_rate, fixed.epochs, fixed.freeze_depth) == (1e-5, 50, 6)
+
+
+def test_temperatures_are_fitted_on_the_validation_images_of_the_group(finished: FinishedRun) -> None:
+    counts = {found.subset: found.val for found in finished.report.catalogue.subsets}
+    for group, evaluation in zip(finished.report.groups.groups, finished.report.evaluations, strict=True):
+        assert evaluation.calibration is not None
+        assert evaluation.calibration.num_images == sum(counts[subset] for subset in group.subsets)
+        assert 0.01 <= evaluation.calibration.temperature <= 100
+
+
+def test_the_features_of_test_images_lie_on_the_unit_sphere(finished: FinishedRun) -> None:
+    for evaluation in finished.report.evaluations:
+        found = evaluation.separation
+        assert found is not None and 0 < found.variance_between + found.variance_within <= 1
+        tested = {
+            name for name, scores in zip(evaluation.classes, evaluation.by_class, strict=True) if scores.num_images
+        }
+        assert {neighbour.label for neighbour in found.neighbours} == tested
 
 
 def test_the_report_is_one_page_that_names_every_group(finished: FinishedRun) -> None:

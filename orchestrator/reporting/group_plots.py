@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 from numpy.typing import NDArray
 
-from orchestrator.records import Evaluation, ModelCard, SearchResult, Trial
+from orchestrator.records import ConfidenceBin, Evaluation, ModelCard, SearchResult, Trial
 from orchestrator.reporting.figures import (
     FULL_WIDTH,
     HALF_WIDTH,
@@ -24,7 +24,7 @@ from orchestrator.reporting.figures import (
     label,
     panels,
 )
-from orchestrator.reporting.wording import METRIC_TITLES, counted, metric_value, rate
+from orchestrator.reporting.wording import METRIC_TITLES, counted, metric_value, percent, rate
 
 MOST_NAMED_CLASSES = 30
 MOST_WRITTEN_CLASSES = 12
@@ -157,6 +157,46 @@ def confusion_plot(evaluation: Evaluation) -> Plot | None:
         f"{int(counts.sum()):,} on the diagonal"
     )
     return draw_plot(draw, width=HALF_WIDTH, height=HALF_HEIGHT, alt=alt)
+
+
+def reliability_plot(evaluation: Evaluation, color: str) -> Plot | None:
+    """Draw accuracy against confidence, as it is and after temperature scaling, above the confidences that occur.
+
+    None without test images. A point below the diagonal is confidence that is too high.
+    """
+    if not evaluation.reliability:
+        return None
+    scaled = evaluation.calibration.reliability if evaluation.calibration else []
+
+    def draw(figure: Figure) -> None:
+        accuracy, images = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+        accuracy.plot([0, 1], [0, 1], color=MUTED, linestyle=":", linewidth=1, label="confidence is right")
+        _draw_reliability(accuracy, evaluation.reliability, color, "o-", "as it is")
+        if scaled:
+            _draw_reliability(accuracy, scaled, MUTED, "s--", "after temperature scaling")
+        accuracy.set_ylabel("accuracy")
+        accuracy.set_ylim(-0.03, 1.03)
+        accuracy.legend(loc="upper left")
+        shares = [held.num_images / evaluation.num_images for held in evaluation.reliability]
+        images.bar([held.confidence for held in evaluation.reliability], shares, width=0.03, color=color)
+        images.set_ylabel("images")
+        images.set_xlabel("confidence: the probability of the predicted class")
+        images.set_xlim(-0.03, 1.03)
+        for axes in (accuracy, images):
+            axes.yaxis.set_major_formatter(FuncFormatter(_percent_tick))
+            axes.grid(axis="y")
+        images.xaxis.set_major_formatter(FuncFormatter(_percent_tick))
+
+    alt = (
+        f"Accuracy against confidence in {counted(len(evaluation.reliability), 'bin')}; "
+        f"expected calibration error {percent(evaluation.expected_calibration_error)}"
+    )
+    return draw_plot(draw, width=HALF_WIDTH, height=HALF_HEIGHT, alt=alt)
+
+
+def _draw_reliability(axes: Axes, bins: Sequence[ConfidenceBin], color: str, line: str, name: str) -> None:
+    confidence, accuracy = [held.confidence for held in bins], [held.accuracy for held in bins]
+    axes.plot(confidence, accuracy, line, color=color, markersize=4, linewidth=1.2, label=name)
 
 
 def _completed(search: SearchResult) -> list[tuple[Trial, float]]:

@@ -10,6 +10,8 @@ import jinja2
 
 from orchestrator.records import (
     Baseline,
+    ClassNeighbour,
+    ClassScores,
     Evaluation,
     Group,
     ModelCard,
@@ -22,6 +24,7 @@ from orchestrator.records import (
 from orchestrator.reporting import wording
 from orchestrator.reporting.figures import Plot, group_color
 from orchestrator.reporting.findings import (
+    calibration_finding,
     choice_finding,
     copies_finding,
     frequent_mistakes,
@@ -29,11 +32,18 @@ from orchestrator.reporting.findings import (
     grouping_finding,
     headline,
     saving_finding,
+    separation_finding,
     source_finding,
     verdict,
     warm_start_finding,
 )
-from orchestrator.reporting.group_plots import confusion_plot, effects_plot, history_plot, learning_curve
+from orchestrator.reporting.group_plots import (
+    confusion_plot,
+    effects_plot,
+    history_plot,
+    learning_curve,
+    reliability_plot,
+)
 from orchestrator.reporting.plots import diversity_plot, gains_plot
 
 VERDICT_TITLES = {
@@ -42,6 +52,15 @@ VERDICT_TITLES = {
     "unclear": "no clear difference",
     "unknown": "not compared",
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassRow:
+    """Hold the test scores of one class, and the class that is nearest in the tuned features, if there is one."""
+
+    label: str
+    scores: ClassScores
+    neighbour: ClassNeighbour | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +83,10 @@ class GroupSection:
     effects: Plot | None
     learning: Plot | None
     confusion: Plot | None
+    reliability: Plot | None
+    calibration: str
+    separation: str
+    class_rows: list[ClassRow]
     mistakes: list[str]
 
     @property
@@ -124,6 +147,10 @@ def _section(report: Report, position: int, group: Group) -> GroupSection:
         effects=effects_plot(search, color, best_id) if search else None,
         learning=learning_curve(model, color) if model else None,
         confusion=confusion_plot(evaluation) if evaluation else None,
+        reliability=reliability_plot(evaluation, color) if evaluation else None,
+        calibration=calibration_finding(evaluation) if evaluation else "",
+        separation=separation_finding(evaluation) if evaluation else "",
+        class_rows=_class_rows(evaluation) if evaluation else [],
         mistakes=frequent_mistakes(evaluation) if evaluation else [],
     )
 
@@ -131,6 +158,14 @@ def _section(report: Report, position: int, group: Group) -> GroupSection:
 def _profiles(profiles: Sequence[SubsetProfile], group: Group) -> list[SubsetProfile]:
     members = [profile for profile in profiles if profile.subset in group.subsets]
     return sorted(members, key=lambda profile: group.subsets.index(profile.subset))
+
+
+def _class_rows(evaluation: Evaluation) -> list[ClassRow]:
+    neighbours = {found.label: found for found in evaluation.separation.neighbours} if evaluation.separation else {}
+    return [
+        ClassRow(label=label, scores=scores, neighbour=neighbours.get(label))
+        for label, scores in zip(evaluation.classes, evaluation.by_class, strict=True)
+    ]
 
 
 def _split_totals(report: Report) -> dict[str, int]:
