@@ -199,6 +199,7 @@ def _environment() -> jinja2.Environment:
         rate=wording.rate,
         shortened=wording.shortened,
         recipe_lines=wording.recipe_lines,
+        method_lines=wording.method_lines,
         verdict=verdict,
         verdict_title=lambda interval: VERDICT_TITLES[verdict(interval)],
     )

@@ -93,12 +93,29 @@ def rate(value: float) -> str:
 
 
 def recipe_lines(hyperparameters: Hyperparameters) -> list[str]:
-    """Write what a search decides, one hyperparameter a line."""
+    """Write what a search decides, one hyperparameter a line, and the methods that are not those by default."""
     return [
         f"depth {hyperparameters.freeze_depth}",
         f"rate {rate(hyperparameters.learning_rate)}",
         counted(hyperparameters.epochs, "epoch"),
+        *method_lines(hyperparameters),
     ]
+
+
+def method_lines(hyperparameters: Hyperparameters) -> list[str]:
+    """Write each method that is not the one by default: `label smoothing 0.1`, `strategy gradual`, `balanced`."""
+    return [_method(name, value) for name, value in hyperparameters.methods.items()]
+
+
+def _method(name: str, value: object) -> str:
+    if isinstance(value, bool):
+        return in_words(name) if value else f"not {in_words(name)}"
+    return f"{in_words(name)} {value:g}" if isinstance(value, float) else f"{in_words(name)} {in_words(str(value))}"
+
+
+def in_words(name: str) -> str:
+    """Write a name of the experiment file as words."""
+    return name.replace("_", " ")
 
 
 def recipe_sentence(hyperparameters: Hyperparameters) -> str:
