@@ -14,6 +14,7 @@ from orchestrator.records.base import Record, Value
 from orchestrator.records.catalogue import Catalogue, CopyCount, SubsetCount
 from orchestrator.records.costs import CompiledCost, CostFigures, DepthCost, SearchCosts
 from orchestrator.records.evaluation import Baseline, BaselineResult, Evaluation, PooledComparison, Scores, SubsetScores
+from orchestrator.records.explanations import Explanation, ExplanationMethod, Explanations
 from orchestrator.records.groups import Assignment, Assignments, Group, GroupingRule, Groups
 from orchestrator.records.profile import Distances, Profile, Relation, SourceDistance, SubsetProfile
 from orchestrator.records.recipes import Hyperparameters, Recipe
@@ -38,6 +39,9 @@ __all__ = [
     "Distances",
     "EpochMetrics",
     "Evaluation",
+    "Explanation",
+    "ExplanationMethod",
+    "Explanations",
     "Group",
     "GroupingRule",
     "Groups",
