@@ -75,9 +75,7 @@ def read_pictures(context: GroupContext, explanations: Sequence[Explanations]) -
 
 
 def _fingerprint(context: GroupContext, evaluation: Evaluation) -> str:
-    return fingerprints.of_explanations(
-        context.config, evaluation=evaluation.fingerprint, version=EXPLANATION_VERSION
-    )
+    return fingerprints.of_explanations(context.config, evaluation=evaluation.fingerprint, version=EXPLANATION_VERSION)
 
 
 def _find(context: GroupContext, evaluation: Evaluation) -> Explanations | None:
