@@ -24,7 +24,7 @@ from orchestrator.records import ExplanationMethod
 
 @dataclass(frozen=True, kw_only=True)
 class ExplanationJob:
-    """Say which images to explain with which model: catalogue rows, and for each the index of a class."""
+    """Say which images to explain with which model: n catalogue rows, and for each the index of a class."""
 
     model_uri: str
     rows: pa.Table
@@ -64,21 +64,21 @@ def explain_images(
 def _explain(job: ExplanationJob, reader: PixelReader) -> ExplainedImages:
     use_threads(1)
     classifier, card = load_model(job.model_uri)
-    read = [_read(reader, job.rows.slice(row, 1)) for row in range(job.rows.num_rows)]
-    there = [row for row, pixels in enumerate(read) if not isinstance(pixels, str)]
-    images: list[ExplainedImage | str] = [pixels if isinstance(pixels, str) else "" for pixels in read]
-    if there:
-        pixels = np.stack([read[row] for row in there])
-        maps = heat_maps(classifier, card.backbone, pixels, np.asarray(job.classes, dtype=np.int64)[there])
-        for place, row in enumerate(there):
-            images[row] = ExplainedImage(pixels=pixels[place], heat_map=maps[place])
+    images: list[ExplainedImage | str] = []
+    for row, index in enumerate(job.classes):
+        pixels = _read(reader, job.rows.slice(row, 1))
+        if not isinstance(pixels, str):
+            (heat_map,) = heat_maps(classifier, card.backbone, pixels[None], np.array([index]))
+            images.append(ExplainedImage(pixels=pixels, heat_map=heat_map))
+        else:
+            images.append(pixels)
     return ExplainedImages(method=explanation_method(classifier.backbone), images=images)
 
 
 def _read(reader: PixelReader, row: pa.Table) -> NDArray[np.uint8] | str:
     """Read one image [S, S, 3], or say why that cannot be done."""
     try:
-        (pixels,) = reader.read(row)
+        pixels: NDArray[np.uint8] = reader.read(row)[0]
     except (OrchestratorError, OSError) as error:
         return str(error)
     return pixels

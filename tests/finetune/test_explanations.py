@@ -116,6 +116,27 @@ def test_every_family_has_maps_of_the_image_size_in_the_unit_range(classifier: C
     assert all(np.ptp(heat) > 0 for heat in maps[highest > 0])
 
 
+def test_grad_cam_is_that_of_the_last_stage_of_enough_places(classifier: Classifier) -> None:
+    if classifier.backbone.name in ("vit_b_32", "convnext_tiny"):
+        pytest.skip("it is explained by its attention, or its next stage begins with a norm of as many places")
+    spec, pixels = a_spec(classifier.backbone.name, image_size=SIZE), some_samples(3, image_size=SIZE).pixels
+    classes = np.array([2, 0, 1])
+    # Swin's stages give [n, h, w, c], all others [n, c, h, w].
+    height, width, channel = (1, 2, 3) if "swin" in classifier.backbone.name else (2, 3, 1)
+    images = preprocess(pixels, spec, "cpu")
+    classifier.eval()
+    outputs = [classifier.prefix(depth)(images).detach() for depth in range(1, classifier.backbone.num_stages)]
+    depth = max(depth for depth, output in enumerate(outputs, start=1) if output.shape[width] >= 4)
+    maps = outputs[depth - 1].requires_grad_()
+    assert maps.shape[height] == maps.shape[width] == 4
+    logits = classifier.suffix(depth)(maps.clone())
+    (gradients,) = torch.autograd.grad(logits[np.arange(3), classes].sum(), maps)
+    expected = (gradients.mean(dim=(height, width), keepdim=True) * maps.detach()).sum(dim=channel).relu()
+    expected = nn.functional.interpolate(expected[:, None], size=(SIZE, SIZE), mode="bilinear")[:, 0]
+    expected /= expected.amax(dim=(1, 2), keepdim=True).clamp_min(1e-30)
+    np.testing.assert_allclose(heat_maps(classifier, spec, pixels, classes), expected.numpy(), atol=1e-3)
+
+
 def test_batches_change_nothing_but_rounding(classifier: Classifier) -> None:
     spec = a_spec(classifier.backbone.name, image_size=SIZE)
     pixels, classes = some_samples(5, image_size=SIZE).pixels, np.array([0, 1, 2, 1, 0])
