@@ -32,12 +32,6 @@ def tiny_backbone(width: int = 8, dropout: float = 0.0) -> Backbone:
     return Backbone(stages, feature_dim=2 * width, name="tiny")
 
 
-def flat_backbone() -> Backbone:
-    """One layer for images of 32 px, without a map of places."""
-    layers = nn.Sequential(nn.Flatten(1), nn.Linear(3 * 32 * 32, 4))
-    return Backbone([layers], feature_dim=4, name="flat")
-
-
 def a_spec(name: str = TINY, *, image_size: int = 16, **kwargs: bool | int | float | str) -> BackboneSpec:
     return BackboneSpec(
         name=name,

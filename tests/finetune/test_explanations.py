@@ -7,7 +7,6 @@ from finetune_examples import (
     LABELS,
     ArraySamples,
     a_spec,
-    flat_backbone,
     some_hyperparameters,
     some_samples,
     some_settings,
@@ -217,9 +216,10 @@ def test_small_images_are_explained_where_places_can_be_told_apart() -> None:
 
 
 def test_a_backbone_without_maps_is_refused_by_name() -> None:
-    classifier = new_classifier(flat_backbone(), 2, seed=0)
+    stages = [nn.Sequential(nn.Flatten(1), nn.Linear(3 * 16 * 16, 4))]
+    classifier = new_classifier(Backbone(stages, feature_dim=4, name="flat"), 2, seed=0)
     with pytest.raises(BackboneError, match=r"must give a map.*got flat"):
-        heat_maps(classifier, a_spec(image_size=32), some_samples(2, image_size=32).pixels, np.array([0, 1]))
+        heat_maps(classifier, a_spec(), some_samples(2).pixels, np.array([0, 1]))
 
 
 def test_roll_out_of_two_layers_is_that_by_hand() -> None:
