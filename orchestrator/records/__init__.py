@@ -26,6 +26,7 @@ from orchestrator.records.evaluation import (
     Scores,
     SubsetScores,
 )
+from orchestrator.records.explanations import Explanation, ExplanationMethod, Explanations
 from orchestrator.records.groups import Assignment, Assignments, Group, GroupingRule, Groups
 from orchestrator.records.profile import ClassPair, Distances, Profile, Relation, SourceDistance, SubsetProfile
 from orchestrator.records.recipes import PLAIN_CHOICES, Hyperparameters, Recipe
@@ -56,6 +57,9 @@ __all__ = [
     "Distances",
     "EpochMetrics",
     "Evaluation",
+    "Explanation",
+    "ExplanationMethod",
+    "Explanations",
     "FeatureSeparation",
     "Group",
     "GroupingRule",

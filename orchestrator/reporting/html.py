@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import jinja2
@@ -13,6 +13,7 @@ from orchestrator.records import (
     ClassNeighbour,
     ClassScores,
     Evaluation,
+    Explanations,
     Group,
     ModelCard,
     Recipe,
@@ -44,6 +45,7 @@ from orchestrator.reporting.group_plots import (
     learning_curve,
     reliability_plot,
 )
+from orchestrator.reporting.overlays import ShownExample, show_examples
 from orchestrator.reporting.plots import diversity_plot, gains_plot
 
 VERDICT_TITLES = {
@@ -88,6 +90,8 @@ class GroupSection:
     separation: str
     class_rows: list[ClassRow]
     mistakes: list[str]
+    explanations: Explanations | None
+    examples: dict[str, list[ShownExample]]
 
     @property
     def search_seconds(self) -> float:
@@ -95,9 +99,14 @@ class GroupSection:
         return sum(trial.seconds for trial in self.search.trials) if self.search else 0.0
 
 
-def render_html(report: Report) -> str:
-    """Render the whole report: text, tables, and plots as images inside the file."""
-    sections = [_section(report, position, group) for position, group in enumerate(report.groups.groups)]
+def render_html(report: Report, pictures: Mapping[str, bytes] | None = None) -> str:
+    """Render the whole report: text, tables, and plots as images inside the file.
+
+    `pictures` are those that the report's explanations name, as PNG.
+    """
+    sections = [
+        _section(report, position, group, pictures or {}) for position, group in enumerate(report.groups.groups)
+    ]
     failed = [trial for section in sections for trial in section.failed_trials]
     return (
         _environment()
@@ -123,11 +132,12 @@ def render_html(report: Report) -> str:
     )
 
 
-def _section(report: Report, position: int, group: Group) -> GroupSection:
+def _section(report: Report, position: int, group: Group, pictures: Mapping[str, bytes]) -> GroupSection:
     search = next((found for found in report.searches if found.group == group.name), None)
     recipe = next((found for found in report.recipes if found.group == group.name), None)
     model = next((found for found in report.models if found.group == group.name), None)
     evaluation = next((found for found in report.evaluations if found.group == group.name), None)
+    explanations = next((found for found in report.explanations if found.group == group.name), None)
     color = group_color(position)
     best_id = recipe.trial_id if recipe else None
     return GroupSection(
@@ -152,6 +162,8 @@ def _section(report: Report, position: int, group: Group) -> GroupSection:
         separation=separation_finding(evaluation) if evaluation else "",
         class_rows=_class_rows(evaluation) if evaluation else [],
         mistakes=frequent_mistakes(evaluation) if evaluation else [],
+        explanations=explanations,
+        examples=show_examples(explanations, pictures) if explanations else {},
     )
 
 
@@ -206,6 +218,7 @@ def _environment() -> jinja2.Environment:
     environment.globals.update(
         ABSENT=wording.ABSENT,
         baseline_titles=wording.BASELINE_TITLES,
+        explanation_titles=wording.EXPLANATION_TITLES,
         measure_titles=wording.MEASURE_TITLES,
         metric_titles=wording.METRIC_TITLES,
         origin_titles=wording.ORIGIN_TITLES,

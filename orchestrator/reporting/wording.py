@@ -27,6 +27,11 @@ INPUT_TITLES = {
     "pixels": "decoded pixels",
     "images": "encoded images",
 }
+EXPLANATION_TITLES = {
+    "grad_cam": "what spoke for the predicted class, by Grad-CAM (Selvaraju et al., 2017)",
+    "attention_rollout": "what reached the class token, whatever the class, by attention roll-out (Abnar and Zuidema, "
+    "2020)",
+}
 BASELINE_TITLES = {
     "fixed_rule": "fixed rule",
     "head_only": "head only",

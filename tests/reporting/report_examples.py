@@ -15,6 +15,8 @@ from orchestrator.records import (
     Distances,
     EpochMetrics,
     Evaluation,
+    Explanation,
+    Explanations,
     FeatureSeparation,
     Group,
     GroupingRule,
@@ -284,6 +286,32 @@ def a_report(*, subsets_per_group: int = 8, num_classes: int = 7, num_trials: in
                 for subset in ("harbour", "quarry")
             ],
         ),
+    )
+
+
+def some_explanations(group: str) -> Explanations:
+    """Two mistakes, of which one image is gone, and a right answer."""
+
+    def example(label: str, predicted: str, probability: float, picture: str | None) -> Explanation:
+        return Explanation(
+            id=f"{label}/<7>.jpg",
+            subset="harbour",
+            label=label,
+            predicted=predicted,
+            probability=probability,
+            picture=picture,
+            error=None if picture else "the image is truncated",
+        )
+
+    folder = f"groups/{group}/explanations/x"
+    return Explanations(
+        group=group,
+        method="grad_cam",
+        examples=[
+            example("horse", "giraffe", 0.98, f"{folder}/1.png"),
+            example("dog", "horse", 0.91, None),
+            example("person", "person", 0.999, f"{folder}/3.png"),
+        ],
     )
 
 

@@ -2,9 +2,9 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from report_examples import a_report
+from report_examples import a_report, some_explanations
 
-from orchestrator.records import ClassScores, Evaluation, Report
+from orchestrator.records import ClassScores, Evaluation, Explanations, Report
 from orchestrator.reporting.html import render_html
 
 VOID = {"meta", "img", "br"}
@@ -192,3 +192,35 @@ def test_the_source_task_is_compared_with_where_there_is_one(report: Report, doc
     assert report.distances is not None
     without = report.distances.model_copy(update={"source_range": None, "to_source": []})
     assert "source task:" not in Reader(render_html(report.model_copy(update={"distances": without}))).text
+
+
+def test_explained_images_stand_beside_their_heat_maps_with_words(report: Report, document: str) -> None:
+    explained = report.model_copy(update={"explanations": [some_explanations("low")]})
+    reader = Reader(render_html(explained, {"groups/low/explanations/x/1.png": b"picture"}))
+    images = [attributes for tag, attributes in reader.elements if tag == "img"]
+    assert [image for image in images if image["src"] == "data:image/png;base64,cGljdHVyZQ=="]
+    assert all(len(image["alt"] or "") > 20 for image in images)
+    for words in (
+        "What the model looked at",
+        "by Grad-CAM",
+        "horse taken for giraffe with probability 98.0%",
+        "horse/<7>.jpg, harbour",
+        "person recognised",
+        "No picture: the image is truncated",
+        "No picture: its file is gone from the run directory",
+    ):
+        assert words in reader.text
+    assert reader.text.count("What the model looked at") == 1
+    assert "What the model looked at" not in Reader(document).text
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"error": "BackboneError: <no map>", "method": None}, "Nothing could be explained: BackboneError: <no map>"),
+        ({}, "There are no test images to explain."),
+    ],
+)
+def test_a_group_without_explanations_says_why(report: Report, changes: dict[str, object], words: str) -> None:
+    found = Explanations.model_validate({"group": "low", "method": "grad_cam", "examples": [], **changes})
+    assert words in Reader(render_html(report.model_copy(update={"explanations": [found]}))).text
