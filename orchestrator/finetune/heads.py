@@ -94,7 +94,7 @@ def _train_stack(
         started = time.perf_counter()
         inputs = views[(epoch - 1) % len(views)]
         losses = torch.zeros(len(stack.runs), dtype=torch.float64, device=inputs.device)
-        for batch in plan_batches(len(labels), batch_size, settings.seed, epoch):
+        for batch in plan_batches(len(labels), batch_size, settings.order_seed, epoch):
             positions = torch.from_numpy(batch).to(inputs.device)
             losses += stack.step(inputs[positions], labels[positions])
         found = _measure(stack, epoch, losses / len(labels), judged, validation.labels)

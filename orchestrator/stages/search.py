@@ -233,7 +233,7 @@ def _settings(context: GroupContext, inputs: SharedInputs, resources: dict[str, 
         heads=search.heads if inputs.heads_fit else 1,
         num_stages=context.backbone.num_stages,
         metric=search.metric,
-        seed=context.config.seed,
+        seed=context.config.seed_of("sampler"),
         target=search.target,
     )
 
@@ -270,7 +270,7 @@ def _open_study(
         name=_study_name(context, group),
         space=space,
         search=config.search,
-        seed=config.seed,
+        seed=config.seed_of("sampler"),
         first=context.fixed_rule(group),
         storage=config.search.storage,
     )

@@ -249,7 +249,7 @@ def _build(
         depths=tuple(depths),
         dtypes=dtypes,
         augment=config.augment,
-        seed=config.seed,
+        seed=config.seed_of("loader"),
         use_gpu=context.use_gpu,
         stall_timeout_s=config.cluster.stall_timeout_s,
         expected_s=expected_s,
