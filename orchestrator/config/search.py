@@ -82,7 +82,7 @@ class SearchConfig(Section):
     `num_samples` counts trials of one group, the fixed rule included; groups that stagnate leave theirs to others.
     A group starts no more trials once one has reached `target`, a value of `metric`.
     With `folds` above 1 the metric of a trial is its mean over that many folds of the group's training and validation
-    samples, each trained on without: a trial then takes as many times the work, and still counts as one.
+    samples, each held out once: a trial takes as many times the work and memory for models, and counts as one.
     `heads` head-only trials run at once. `resources_per_trial` is in Ray's words, for example {CPU: 2, GPU: 0.5};
     with `num_workers_per_trial` above 1 it is what each worker of a trial takes. `storage` is the address of an
     Optuna storage that keeps the studies, by default a journal in the run directory; `study_name` begins their

@@ -60,8 +60,8 @@ class FoldHistory:
     def standard_error(self, metric: Metric) -> float | None:
         """Give that of the mean in the best epoch: the sample deviation over sqrt(k); None for less than two folds.
 
-        Folds share training samples: it is somewhat too small (Bengio and Grandvalet, "No Unbiased Estimator of the
-        Variance of K-Fold Cross-Validation", 2004).
+        Folds share training samples, so that it tends to be too small, and no estimator without bias exists (Bengio
+        and Grandvalet, "No Unbiased Estimator of the Variance of K-Fold Cross-Validation", 2004).
         """
         if not self.means:
             return None

@@ -173,3 +173,11 @@ def test_the_source_task_is_compared_with_where_there_is_one(report: Report, doc
     assert report.distances is not None
     without = report.distances.model_copy(update={"source_range": None, "to_source": []})
     assert "source task:" not in Reader(render_html(report.model_copy(update={"distances": without}))).text
+
+
+def test_a_cross_validated_trial_shows_its_standard_error(report: Report) -> None:
+    first = report.searches[0]
+    trials = [trial.model_copy(update={"value": 0.812, "standard_error": 0.013}) for trial in first.trials[:1]]
+    search = first.model_copy(update={"trials": [*trials, *first.trials[1:]]})
+    text = Reader(render_html(report.model_copy(update={"searches": [search, *report.searches[1:]]}))).text
+    assert "81.2% ± 1.3%" in text and text.count("±") == Reader(render_html(report)).text.count("±") + 1

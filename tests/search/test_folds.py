@@ -77,6 +77,13 @@ def test_the_same_seed_deals_the_same_folds_and_another_others() -> None:
     assert (first != other).any()
 
 
+def test_the_order_of_the_samples_does_not_matter() -> None:
+    together = np.concatenate([np.repeat(np.arange(5), 8), np.arange(10, 71)])
+    order = np.random.default_rng(0).permutation(len(LABELS))
+    folds = deal_folds(LABELS, together, count=4, seed=0)
+    np.testing.assert_array_equal(deal_folds(LABELS[order], together[order], count=4, seed=0), folds[order])
+
+
 def test_a_class_with_fewer_samples_than_folds_is_dealt_as_far_as_it_goes() -> None:
     counts = class_counts(LABELS, deal_folds(LABELS, ALONE, count=5, seed=0), 5)
     assert sorted(counts[:, 3].tolist()) == [0, 0, 0, 1, 1]
