@@ -64,6 +64,7 @@ EVERYTHING = set(all_of(validate_experiment(experiment_dict("/data", "/runs"))))
         ({"grouping": {"num_groups": 3}}, {"groups"}),
         ({"search": {"num_samples": 9}}, {"search"}),
         ({"search": {"max_concurrent_trials": 1}}, set()),
+        ({"search": {"folds": 3}}, {"study", "search"}),
         ({"finetune": {"batch_size": 16}}, {"study", "search"}),
         ({"search": {"metric": "val_loss"}}, {"study", "search", "model", "baseline"}),
         ({"train": {"num_workers": 2}}, {"model"}),

@@ -53,7 +53,8 @@ class EvaluateConfig(Section):
 class ClusterConfig(Section):
     """Bound the waits on Ray: a stage in which nothing ends for `stall_timeout_s` is ended with an error.
 
-    What counts is a block of samples, an epoch or a trial: the limit must be longer than the longest epoch.
+    What counts is a block of samples, an epoch (of all folds) or a trial: the limit must be longer than the longest
+    epoch.
     `autoscaling` says that nodes may join when work waits: then a plan that does not fit yet is no error.
     """
 
