@@ -32,7 +32,10 @@ def of_catalogue(config: ExperimentConfig, data: DataConfig, *, listing: str, ve
 def of_backbone(config: ExperimentConfig, *, weights: str, source_listing: str, version: int) -> str:
     """Fingerprint the pretrained backbone: its section, the content of its weights, the source task."""
     is_trained_here = config.backbone.weights == "pretrain"
-    source = [_plain(config.pretrain), source_listing, config.train.precision] if is_trained_here else None
+    source = None
+    if is_trained_here:
+        seeds = [config.seed_of("split"), config.seed_of("loader")]
+        source = [_plain(config.pretrain), source_listing, config.train.precision, _plain(config.augment), seeds]
     network = _plain(config.backbone, without={"candidates"})
     return digest("backbone", version, network, weights, source, config.seed_of("trial"))
 

@@ -74,7 +74,7 @@ class ActivationPlan:
             what="the activation pass",
             stall_timeout_s=self.stall_timeout_s,
             use_gpu=self.use_gpu,
-            expected_s=self.expected_s,
+            expected_s=lambda: self.expected_s,
         )
 
 
@@ -291,7 +291,7 @@ def _places(table: SampleTable, shards: Sequence[_Shard], plan: ActivationPlan) 
 
 
 def _require_fixed_views(augment: AugmentConfig) -> None:
-    if augment.views == 0 and (augment.flip or augment.crop > 0 or augment.colour > 0):
+    if augment.views == 0 and augment.varies:
         raise ConfigError(
             "augment.views must be at least 1 where activations are kept",
             value=augment.views,

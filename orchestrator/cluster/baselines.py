@@ -44,14 +44,22 @@ def control_arms(
 
     The fixed rule as it stands; the head alone at rate 1e-3 and the winner's epochs; everything from scratch at
     the winner's rate and epochs. The latter two train all that they train from the first epoch on, and nothing is held
-    near a random start.
+    near a random start, by a penalty, small rates or a mean.
     """
     return {
         "fixed_rule": fixed,
         "head_only": winner.model_copy(
             update={"freeze_depth": num_stages, "learning_rate": 1e-3, "strategy": "freeze"}
         ),
-        "from_scratch": winner.model_copy(update={"freeze_depth": 0, "strategy": "freeze", "regularizer": "none"}),
+        "from_scratch": winner.model_copy(
+            update={
+                "freeze_depth": 0,
+                "strategy": "freeze",
+                "regularizer": "none",
+                "layer_decay": 1.0,
+                "ema_decay": None,
+            }
+        ),
     }
 
 

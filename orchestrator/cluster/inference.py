@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -67,7 +66,7 @@ def predict_samples(
         what="the test pass",
         stall_timeout_s=plan.stall_timeout_s,
         use_gpu=plan.use_gpu,
-        expected_s=math.inf if plan.use_gpu else rehearsed_seconds(blocks, predict),
+        expected_s=lambda: rehearsed_seconds(blocks, predict),
     )
     for block, found in zip(blocks, run_pass(blocks, predict, run), strict=True):
         probabilities[np.asarray(block.column("position"))] = found.probabilities

@@ -11,9 +11,11 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, Generic, TypeVar
 
 import pyarrow as pa
 import ray
@@ -43,13 +45,13 @@ _MOST_ROWS = int(MOST_HERE_S * _MOST_THREADS / 2e-4)
 class PassPlan:
     """Say what a pass is called in errors, where it runs, and for how long nothing may happen.
 
-    `expected_s` is what one CPU is expected to need for all of its work; infinite is never done by the driver.
+    `expected_s` tells what one CPU is expected to need for all of its work; what is infinite the driver never does.
     """
 
     what: str
     stall_timeout_s: float
     use_gpu: bool = False
-    expected_s: float = math.inf
+    expected_s: Callable[[], float] = lambda: math.inf
 
     @property
     def wanted(self) -> dict[str, float]:
@@ -74,22 +76,25 @@ def run_pass(blocks: Sequence[pa.Table], work: Work[T], plan: PassPlan) -> Itera
 
 
 def rehearsed_seconds(blocks: Sequence[pa.Table], work: Work[T]) -> float:
-    """Tell how long one CPU needs for all blocks, from some rows of the first; their results are dropped.
+    """Tell how long one CPU needs for all blocks, from some rows of two of them; the results are dropped.
 
     The first row is not timed: it loads what all need. Infinite for more rows than can be short, which are left alone.
-    Raises what the work raises.
+    Raises the project's errors as the work does, and TrainingError for any other.
     """
     num_rows: int = sum(block.num_rows for block in blocks)
     if num_rows == 0:
         return 0.0
     if num_rows > _MOST_ROWS:
         return math.inf
-    rows = blocks[0].slice(0, _REHEARSED_ROWS)
-    with ThreadPoolExecutor(1) as thread:
-        thread.submit(_with_one_thread, work, rows.slice(0, 1)).result()
-        started = time.perf_counter()
-        thread.submit(_with_one_thread, work, rows).result()
-    row_s: float = (time.perf_counter() - started) / rows.num_rows
+    # Some blocks may be cached where others are not: the slower counts.
+    rehearsed = [block.slice(0, _REHEARSED_ROWS) for block in {0: blocks[0], 1: blocks[len(blocks) // 2]}.values()]
+    with _DaemonThreads(1) as thread:
+        _result(thread.submit(_with_one_thread, work, rehearsed[0].slice(0, 1)), "a rehearsal")
+        row_s = 0.0
+        for rows in rehearsed:
+            started = time.perf_counter()
+            _result(thread.submit(_with_one_thread, work, rows), "a rehearsal")
+            row_s = max(row_s, (time.perf_counter() - started) / rows.num_rows)
     return row_s * num_rows
 
 
@@ -99,9 +104,10 @@ def is_sooner_here(expected_s: float, *, threads: int, cpus: float) -> bool:
 
 
 def _is_done_here(plan: PassPlan) -> bool:
-    if plan.use_gpu or math.isinf(plan.expected_s):
+    if plan.use_gpu:
         return False
-    return is_sooner_here(plan.expected_s, threads=_threads(), cpus=observe_cluster(elastic=False).total("CPU"))
+    cpus = observe_cluster(elastic=False).total("CPU")
+    return is_sooner_here(plan.expected_s(), threads=_threads(), cpus=cpus)
 
 
 def _threads() -> int:
@@ -110,19 +116,51 @@ def _threads() -> int:
 
 def _in_driver(blocks: Sequence[pa.Table], work: Work[T], plan: PassPlan) -> Iterator[T]:
     """Do the work in threads of this process, a few blocks ahead of what was taken."""
-    threads = _threads()
-    pool = ThreadPoolExecutor(threads)
     pending: deque[Future[T]] = deque()
-    try:
+    with _DaemonThreads(_threads()) as threads:
         for block in blocks:
-            pending.append(pool.submit(_with_one_thread, work, block))
-            if len(pending) > 2 * threads:
+            pending.append(threads.submit(_with_one_thread, work, block))
+            if len(pending) > 2 * _threads():
                 yield _result(pending.popleft(), plan.what)
         while pending:
             yield _result(pending.popleft(), plan.what)
-    finally:
-        # What hangs must not hold up the error that says so.
-        pool.shutdown(wait=False, cancel_futures=True)
+
+
+class _DaemonThreads:
+    """Run calls in threads that end with the process: what hangs holds up neither an error nor the exit."""
+
+    def __init__(self, count: int) -> None:
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._is_closed = False
+        self._threads = [Thread(target=self._serve, daemon=True) for _ in range(count)]
+
+    def __enter__(self) -> _DaemonThreads:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._is_closed = True
+        for _ in self._threads:
+            self._calls.put(None)
+
+    def submit(self, work: Callable[[Work[T], pa.Table], T], *arguments: Any) -> Future[T]:
+        """Queue a call and give the future of its result."""
+        future: Future[T] = Future()
+
+        def call() -> None:
+            try:
+                future.set_result(work(*arguments))
+            except BaseException as error:  # whatever ends a call is for who waits for it
+                future.set_exception(error)
+
+        self._calls.put(call)
+        return future
+
+    def _serve(self) -> None:
+        while (call := self._calls.get()) is not None:
+            if not self._is_closed:
+                call()
 
 
 def _result(future: Future[T], what: str) -> T:

@@ -147,7 +147,7 @@ def _partials(
     run = PassPlan(
         what="the diversity pass",
         stall_timeout_s=plan.stall_timeout_s,
-        expected_s=rehearsed_seconds(measure.missing(blocks), measure.measure_images),
+        expected_s=lambda: rehearsed_seconds(measure.missing(blocks), measure.measure_images),
     )
     progress = Progress("profile", say=say, total=len(chosen))
     partials = run_pass(blocks, measure, run)

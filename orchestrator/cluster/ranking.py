@@ -44,7 +44,7 @@ def features_of(
     run = PassPlan(
         what="the extraction of features",
         stall_timeout_s=stall_timeout_s,
-        expected_s=rehearsed_seconds(blocks, extract),
+        expected_s=lambda: rehearsed_seconds(blocks, extract),
     )
     features = np.zeros((rows.num_rows, workbench.backbone.feature_dim), dtype=np.float32)
     for block, found in zip(blocks, run_pass(blocks, extract, run), strict=True):

@@ -73,7 +73,7 @@ def run_trial(
     error: str | None = None
     try:
         if assignment.race is not None:
-            data = data.resplit(assignment.race.resplit, seed=workbench.seed)
+            data = data.resplit(assignment.race.resplit, seed=workbench.split_seed)
         depth = member.hyperparameters.freeze_depth
         inputs = fine_tune_folds(
             lambda: workbench.classifier(len(data.classes)),

@@ -32,6 +32,7 @@ class Workbench:
     augment: AugmentConfig = NO_AUGMENTATION
     compiled_depths: frozenset[int] = frozenset()
     loader_seed: int | None = None
+    split_seed: int = 0
 
     @classmethod
     def of(cls, config: ExperimentConfig, backbone: PretrainedBackbone, run_uri: str) -> Workbench:
@@ -41,6 +42,7 @@ class Workbench:
             weights_uri=storage.join(run_uri, backbone.weights),
             seed=config.seed_of("trial"),
             loader_seed=config.seed_of("loader"),
+            split_seed=config.seed_of("split"),
             batch_norm=config.train.batch_norm,
             precision=config.train.precision,
             metric=config.search.metric,

@@ -30,6 +30,7 @@ from orchestrator.config.finetune import (
     MixingName,
     RegularizerName,
     SmoothingTarget,
+    StrategyName,
 )
 from orchestrator.config.search import AugmentConfig, BudgetConfig, CacheConfig, SearchConfig
 from orchestrator.config.space import CHOICES_TAG, RANGE_TAG, Range, SpaceConfig
@@ -72,5 +73,6 @@ __all__ = [
     "SplitConfig",
     "SplitFractions",
     "SplitName",
+    "StrategyName",
     "TrainConfig",
 ]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from orchestrator.config.base import OptimizerName, PositiveInt
 from orchestrator.config.data import Section
@@ -43,7 +43,7 @@ class FineTuneConfig(Section):
     the steps, after a linear rise over the share `warmup` of them; `rate_scaling` adapts it to the batch size, see
     `finetune.schedules`. `clip_norm` bounds the norm of the gradient, `accumulate` batches make one step, `ema_decay`
     keeps a running mean of the weights, which is what is validated and shipped. `patience` ends a training after so
-    many epochs without a better one; the best epoch is kept anyway.
+    many epochs of its last phase without a better one; the best epoch is kept anyway.
 
     `regularizer_weight` times R(theta, theta_s) over the weights of `regularizer_scope` that are trained is added to
     the loss, see `finetune.regularization`; theta_s is what the backbone and the head start from. `label_smoothing`
@@ -83,9 +83,3 @@ class FineTuneConfig(Section):
     adversarial: Share = 0.0
     dropout: Share = 0.0
     stochastic_depth: Share | None = None
-
-    @model_validator(mode="after")
-    def _nesterov_has_momentum(self) -> Self:
-        if self.nesterov and self.optimizer == "sgd" and self.momentum == 0:
-            raise ValueError("momentum must be greater than 0 with nesterov, got 0: raise it or turn nesterov off")
-        return self

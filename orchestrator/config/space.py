@@ -75,8 +75,17 @@ _DIMENSION = Discriminator(
 )
 IntChoices = Annotated[list[int], Field(min_length=1)]
 FloatChoices = Annotated[list[Annotated[float, BeforeValidator(_require_number)]], Field(min_length=1)]
+OptionalInts = Annotated[list[int | None], Field(min_length=1)]
+OptionalFloats = Annotated[list[Annotated[float, BeforeValidator(_require_number)] | None], Field(min_length=1)]
 IntDimension = Annotated[Annotated[Range, Tag(RANGE_TAG)] | Annotated[IntChoices, Tag(CHOICES_TAG)], _DIMENSION]
 FloatDimension = Annotated[Annotated[Range, Tag(RANGE_TAG)] | Annotated[FloatChoices, Tag(CHOICES_TAG)], _DIMENSION]
+OptionalIntDimension = Annotated[
+    Annotated[Range, Tag(RANGE_TAG)] | Annotated[OptionalInts, Tag(CHOICES_TAG)], _DIMENSION
+]
+OptionalFloatDimension = Annotated[
+    Annotated[Range, Tag(RANGE_TAG)] | Annotated[OptionalFloats, Tag(CHOICES_TAG)], _DIMENSION
+]
+
 Choice = TypeVar("Choice")
 Choices = Annotated[list[Choice], Field(min_length=1)]
 
@@ -86,7 +95,7 @@ _WHOLE_NUMBERS = ("freeze_depth", "epochs", "unfreeze_every", "batch_size", "acc
 class SpaceConfig(Section):
     """Say what is searched: a range or a list of choices for each hyperparameter; None takes what `finetune` says.
 
-    `freeze_depth` defaults to 0 up to the number of stages of the backbone.
+    `freeze_depth` defaults to 0 up to the number of stages of the backbone. A list for what may be off holds `null`.
     """
 
     freeze_depth: IntDimension | None = None
@@ -104,10 +113,10 @@ class SpaceConfig(Section):
     schedule: Choices[ScheduleName] | None = None
     warmup: FloatDimension | None = None
     rate_scaling: Choices[RateScaling] | None = None
-    clip_norm: FloatDimension | None = None
+    clip_norm: OptionalFloatDimension | None = None
     accumulate: IntDimension | None = None
-    ema_decay: FloatDimension | None = None
-    patience: IntDimension | None = None
+    ema_decay: OptionalFloatDimension | None = None
+    patience: OptionalIntDimension | None = None
     regularizer: Choices[RegularizerName] | None = None
     regularizer_weight: FloatDimension | None = None
     regularizer_scope: Choices[RegularizerScope] | None = None
@@ -121,7 +130,7 @@ class SpaceConfig(Section):
     mixing_alpha: FloatDimension | None = None
     adversarial: FloatDimension | None = None
     dropout: FloatDimension | None = None
-    stochastic_depth: FloatDimension | None = None
+    stochastic_depth: OptionalFloatDimension | None = None
 
     @model_validator(mode="after")
     def _values_make_sense(self) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
@@ -86,6 +87,7 @@ class ImageChanges:
         )
 
     def _logits(self, images: Tensor) -> Tensor:
-        with autocast(self._settings):
+        # In fp16 small slopes would be none: their scaler is for the weights.
+        with nullcontext() if self._settings.precision == "fp16" else autocast(self._settings):
             logits: Tensor = self._suffix(self._prefix.stages(images))
         return logits.float()

@@ -141,7 +141,9 @@ class Training:
         labels = None if samples is None else samples.labels
         objective = create_objective(hyperparameters, labels, self._suffix.num_classes, settings.device)
         start = start_of(self._suffix, source, settings.device) if pulls_to_start(hyperparameters) else {}
-        self._stepper = Stepper(self._suffix, hyperparameters, settings, objective, start)
+        # Every phase would compile anew.
+        compiles = depth in settings.compiled_depths and world_size() == 1 and len(self._phases) == 1
+        self._stepper = Stepper(self._suffix, hyperparameters, settings, objective, start, compiles=compiles)
         self._changes = ImageChanges(hyperparameters, settings, self._prefix, self._suffix, objective)
         self._sources, self._note = self._open_sources(samples, activations)
         self.epoch = 0
@@ -156,10 +158,11 @@ class Training:
 
     @property
     def is_over(self) -> bool:
-        """Tell whether all epochs are done, or there was no better one for too long."""
-        patience = self._hyperparameters.patience
-        waited = self.epoch - self._best_epoch
-        return self.epoch >= self._hyperparameters.epochs or (patience is not None and waited >= patience)
+        """Tell whether all epochs are done, or the last phase had no better one for too long."""
+        patience, last = self._hyperparameters.patience, self._phases[-1].first_epoch
+        if self.epoch >= self._hyperparameters.epochs or patience is None or self.epoch < last:
+            return self.epoch >= self._hyperparameters.epochs
+        return self.epoch - max(self._best_epoch, last - 1) >= patience
 
     def run_epoch(self) -> EpochMetrics:
         """Train and validate one epoch, and remember its weights if it is the best so far."""

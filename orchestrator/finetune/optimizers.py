@@ -17,17 +17,26 @@ FACTOR = "rate_factor"
 Parameters = Iterable[Parameter] | Iterable[dict[str, Any]]
 
 
-def create_optimizer(parameters: Parameters, hyperparameters: Hyperparameters) -> Optimizer:
+def create_optimizer(parameters: Parameters, hyperparameters: Hyperparameters, *, scaled: bool = False) -> Optimizer:
     """Create SGD, Adam or AdamW, at the learning rate, weight decay and momentum of the hyperparameters.
 
-    Weight decay is an L2 penalty for SGD and Adam, and decoupled for AdamW; momentum is SGD's alone.
+    Weight decay is an L2 penalty for SGD and Adam, and decoupled for AdamW; momentum is SGD's alone, and there is none
+    of Nesterov's without it. `scaled` says that a scaler of gradients may skip steps.
     """
     rate, decay = hyperparameters.learning_rate, hyperparameters.weight_decay
     # Fused kernels take a sixth of the time of a loop over tensors, on the CPU too.
     match hyperparameters.optimizer:
         case "sgd":
-            momentum, nesterov = hyperparameters.momentum, hyperparameters.nesterov
-            return SGD(parameters, lr=rate, weight_decay=decay, momentum=momentum, nesterov=nesterov, fused=True)
+            momentum = hyperparameters.momentum
+            return SGD(
+                parameters,
+                lr=rate,
+                weight_decay=decay,
+                momentum=momentum,
+                nesterov=hyperparameters.nesterov and momentum > 0,
+                # A skipped first step would leave fused SGD with momenta that nothing was written to.
+                fused=not scaled,
+            )
         case "adam":
             return Adam(parameters, lr=rate, weight_decay=decay, fused=True)
         case "adamw":

@@ -14,7 +14,7 @@ from orchestrator.errors import TrainingError
 from orchestrator.finetune.averaging import RunningMean
 from orchestrator.finetune.compilation import compiled
 from orchestrator.finetune.contracts import TrainingSettings
-from orchestrator.finetune.distributed import distribute, world_size
+from orchestrator.finetune.distributed import distribute
 from orchestrator.finetune.freezing import Suffix
 from orchestrator.finetune.losses import Objective
 from orchestrator.finetune.optimizers import create_optimizer, rate_groups, set_rate
@@ -30,7 +30,10 @@ _NEXT_TO_NOTHING = 1e-3
 
 
 class Stepper:
-    """Hold what steps change: a suffix, its optimizer, and the running mean of its weights where one is kept."""
+    """Hold what steps change: a suffix, its optimizer, and the running mean of its weights where one is kept.
+
+    `compiles` sends the suffix through torch.compile.
+    """
 
     def __init__(
         self,
@@ -39,13 +42,18 @@ class Stepper:
         settings: TrainingSettings,
         objective: Objective,
         start: Mapping[str, Tensor],
+        *,
+        compiles: bool = False,
     ) -> None:
         self._suffix = suffix
         self._hyperparameters = hyperparameters
         self._settings = settings
         self._objective = objective
         self._start = start
-        self._optimizer = create_optimizer(rate_groups(suffix, hyperparameters), hyperparameters)
+        self._compiles = compiles
+        self._optimizer = create_optimizer(
+            rate_groups(suffix, hyperparameters), hyperparameters, scaled=settings.precision == "fp16"
+        )
         set_rate(self._optimizer, base_rate(hyperparameters))
         self._scaler = torch.amp.GradScaler(settings.device.partition(":")[0], enabled=settings.precision == "fp16")
         decay = hyperparameters.ema_decay
@@ -118,8 +126,7 @@ class Stepper:
         self._scaler.load_state_dict(state["scaler"])
 
     def _wrapped(self) -> Callable[..., Tensor]:
-        is_compiled = self._hyperparameters.freeze_depth in self._settings.compiled_depths and world_size() == 1
-        return compiled(self._suffix) if is_compiled else distribute(self._suffix)
+        return compiled(self._suffix) if self._compiles else distribute(self._suffix)
 
     def _without_averaging(self) -> AbstractContextManager[object]:
         # Gradients of the batches of a step add up; ranks average them once.
@@ -148,15 +155,11 @@ class Stepper:
         return sparsity(self._bound_weights(), _NEXT_TO_NOTHING)
 
     def _bound_weights(self) -> dict[str, Tensor]:
-        """Give the weights that are regularised, by name."""
-        return {
-            name: parameter
-            for name, parameter in self._suffix.named_parameters()
-            if parameter.requires_grad and self._is_bound(name)
-        }
+        """Give the weights that are regularised while they are trained, by name."""
+        return {name: parameter for name, parameter in self._suffix.named_parameters() if self._is_bound(name)}
 
     def _penalty(self) -> Tensor:
-        weights = self._bound_weights()
+        weights = {name: weight for name, weight in self._bound_weights().items() if weight.requires_grad}
         found = penalty(self._hyperparameters.regularizer, weights, self._start)
         return self._hyperparameters.regularizer_weight * found.to(self._settings.device)
 

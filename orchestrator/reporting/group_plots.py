@@ -33,6 +33,7 @@ HALF_HEIGHT = 4.4
 FAILURE = "#D55E00"
 
 _SEARCHED = ("freeze_depth", "learning_rate", "epochs", *FineTuneConfig.model_fields)
+_MAY_BE_OFF = tuple(name for name, field in FineTuneConfig.model_fields.items() if field.default is None)
 _LOGARITHMIC = ("learning_rate", "weight_decay", "regularizer_weight", "clip_norm")
 _COLUMNS = 3
 
@@ -263,6 +264,8 @@ def _on_axis(trial: Trial, name: str) -> float | str:
     value: float | str | None = getattr(trial.hyperparameters, name)
     if isinstance(value, bool) or value is None:
         return "yes" if value else "no"
+    if name in _MAY_BE_OFF:
+        return f"{value:g}"
     return in_words(value) if isinstance(value, str) else value
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from orchestrator.config import StrategyName
 from orchestrator.records import EpochMetrics, Hyperparameters, RaceRun, Trial
 from orchestrator.search.assignments import Assignment, Member
 from orchestrator.search.finals import Finals
@@ -126,7 +127,7 @@ class SearchEngine:
         rung = None if rule is None else rule.rung_passed(metrics.epoch, recipe.epochs)
         if rule is None or rung is None:
             return False
-        seen = self._seen(assignment.group, rung, heads=self._is_head_only(recipe), without=name)
+        seen = self._seen(assignment.group, rung, strategy=self._strategy(recipe), without=name)
         return rule.stops(self._scores(values), seen, rung=rung)
 
     def epochs_of(self, name: str) -> list[EpochMetrics]:
@@ -261,7 +262,7 @@ class SearchEngine:
             group=group,
             members=members,
             seconds=max(self._predict(group, recipe) for _, recipe in asked),
-            seen={rung: self._seen(group, rung, heads=True) for rung in rungs},
+            seen={rung: self._seen(group, rung, strategy=None) for rung in rungs},
         )
 
     def _promote(self, group: str, member: Member, before: float | None) -> None:
@@ -319,6 +320,9 @@ class SearchEngine:
         seconds = 1 - self._elapsed_s / spending.search_seconds
         return min(1.0, max(0.0, min(trials, seconds)))
 
+    def _strategy(self, recipe: Hyperparameters) -> StrategyName | None:
+        return None if self._is_head_only(recipe) else recipe.strategy
+
     def _is_head_only(self, recipe: Hyperparameters) -> bool:
         return recipe.freeze_depth == self._settings.num_stages
 
@@ -337,10 +341,13 @@ class SearchEngine:
     def _scores(self, epochs: Sequence[EpochMetrics]) -> list[float]:
         return [self._settings.sign * float(getattr(metrics, self._settings.metric)) for metrics in epochs]
 
-    def _seen(self, group: str, rung: float, *, heads: bool, without: str | None = None) -> tuple[float, ...]:
-        """Give what the group's trials, running ones too, had reached at a rung: heads, or those that train more.
+    def _seen(
+        self, group: str, rung: float, *, strategy: StrategyName | None, without: str | None = None
+    ) -> tuple[float, ...]:
+        """Give what the group's trials of a strategy, running ones too, had reached at a rung; None are heads alone.
 
-        A head is at its level after an epoch or two, and would stop everything that overtakes it later.
+        A head is at its level after an epoch or two, and would stop everything that overtakes it later; a strategy that
+        begins with the head is behind others before it is done with it.
         """
         ended = [(trial.history, trial.hyperparameters) for trial in self._studies[group].trials()]
         running = [
@@ -351,7 +358,7 @@ class SearchEngine:
         found = (
             best_at(self._scores(history), rung, recipe.epochs)
             for history, recipe in [*ended, *running]
-            if self._is_head_only(recipe) == heads
+            if self._strategy(recipe) == strategy
         )
         return tuple(value for value in found if value is not None)
 

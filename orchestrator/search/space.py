@@ -82,8 +82,8 @@ class SearchSpace:
     def clip(self, hyperparameters: Hyperparameters) -> Hyperparameters:
         """Move a configuration to the nearest one inside the space.
 
-        The nearest of several learning rates is nearest in ratio, of other numbers in difference; a name that
-        is no choice becomes the first choice. A value that is not searched becomes the space's.
+        The nearest of several learning rates is nearest in ratio, of other numbers in difference; what is no choice
+        becomes the first one, and what is None the lowest of a range. A value that is not searched becomes the space's.
         """
         nearest = {
             name: _nearest(getattr(hyperparameters, name), dimension, _scale(name))
@@ -159,23 +159,31 @@ def _scale(name: str) -> Callable[[float], float]:
     return math.log if name == "learning_rate" else float
 
 
-def _nearest(value: int | float | str, dimension: BaseDistribution, scale: Callable[[float], float]) -> ParameterValue:
+def _nearest(value: ParameterValue, dimension: BaseDistribution, scale: Callable[[float], float]) -> ParameterValue:
+    if value is None and isinstance(dimension, (IntDistribution, FloatDistribution)):
+        return float(dimension.low) if isinstance(dimension, FloatDistribution) else int(dimension.low)
     if isinstance(dimension, CategoricalDistribution):
         return _nearest_choice(value, dimension.choices, scale)
     if isinstance(dimension, IntDistribution):
-        return min(max(round(float(value)), dimension.low), dimension.high)
+        return min(max(round(_number(value)), dimension.low), dimension.high)
     if isinstance(dimension, FloatDistribution):
-        return min(max(float(value), dimension.low), dimension.high)
+        return min(max(_number(value), dimension.low), dimension.high)
     raise TypeError(f"no bounds are known for {type(dimension).__name__}")
 
 
+def _number(value: ParameterValue) -> float:
+    if not isinstance(value, (bool, int, float)):
+        raise TypeError(f"a number was expected, not {value!r}")
+    return float(value)
+
+
 def _nearest_choice(
-    value: int | float | str, choices: tuple[ParameterValue, ...], scale: Callable[[float], float]
+    value: ParameterValue, choices: tuple[ParameterValue, ...], scale: Callable[[float], float]
 ) -> ParameterValue:
     if value in choices:
         return value
     numbers = [choice for choice in choices if isinstance(choice, (int, float))]
-    if isinstance(value, str) or not numbers:
+    if value is None or isinstance(value, str) or not numbers:
         return choices[0]
     here = scale(value)
     return min(numbers, key=lambda choice: abs(scale(choice) - here))

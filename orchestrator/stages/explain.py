@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from orchestrator import fingerprints, storage
 from orchestrator.cluster.explaining import ExplainedImage, ExplainedImages, ExplanationJob, explain_images
-from orchestrator.errors import OrchestratorError, StorageError
+from orchestrator.errors import BackboneError, DataError, OrchestratorError, StorageError
 from orchestrator.evaluation.examples import confident_answers, confident_mistakes
 from orchestrator.records import Evaluation, Explanation, Explanations
 from orchestrator.reporting.overlays import draw_pair
@@ -50,16 +50,10 @@ def explain(context: GroupContext) -> int:
 
 
 def read_explanations(context: GroupContext) -> list[Explanations]:
-    """Give the explanations of every group, none where they are turned off.
-
-    Raises RecordError when they have to be made first.
-    """
+    """Give the explanations of every group that has some, none where they are turned off."""
     if context.config.evaluate.explanations == 0:
         return []
-    return [
-        context.require(tested.group, _EXPLANATIONS, Explanations, _fingerprint(context, tested), stage="evaluate")
-        for tested in read_evaluations(context)
-    ]
+    return [found for tested in read_evaluations(context) if (found := _find(context, tested)) is not None]
 
 
 def read_pictures(context: GroupContext, explanations: Sequence[Explanations]) -> dict[str, bytes]:
@@ -115,6 +109,10 @@ def _choose(context: GroupContext, evaluation: Evaluation) -> _Choice:
 def _keep(context: GroupContext, choice: _Choice, outcome: ExplainedImages | OrchestratorError) -> None:
     """Write the pictures of a group, then its record."""
     folder = f"groups/{choice.group}/explanations"
+    if isinstance(outcome, OrchestratorError) and not isinstance(outcome, (BackboneError, DataError)):
+        # What may pass is tried again by the next run; the report does without.
+        context.say(f"evaluate {choice.group}: nothing was explained: {outcome}")
+        return
     if isinstance(outcome, OrchestratorError):
         record = Explanations(
             fingerprint=choice.fingerprint, group=choice.group, method=None, examples=[], error=str(outcome)

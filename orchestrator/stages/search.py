@@ -26,6 +26,7 @@ from orchestrator.stages.journals import Journal
 from orchestrator.stages.ledger import SearchLedger
 from orchestrator.stages.library import add_entry, warm_starts
 from orchestrator.stages.shared_inputs import SharedInputs, prepare_inputs
+from orchestrator.stages.train import is_streamed
 from orchestrator.storage import digest
 
 _LEDGER = "search/ledger.jsonl"
@@ -41,15 +42,17 @@ def search(context: GroupContext) -> int:
     """Search the recipe of every group whose record is not up to date; give the number of trials run.
 
     Every group's search is finished and recorded before SearchError is raised for one without a usable trial.
-    Raises ResourceError, before anything is read, when not even one trial fits the cluster.
+    Raises ResourceError, before anything is read, when not even one trial fits the cluster, and ConfigError for methods
+    that the final training could not use.
     """
     pending = [group for group in context.groups.groups if _find(context, group) is None]
     if not pending:
         return 0
     _require_room(context)
+    _require_held(context)
     # Groups that have their recipes are held against the others still: a search that was cut off between two recipes
     # must not choose otherwise than one that was not.
-    folds, seed = context.config.search.folds, context.config.seed
+    folds, seed = context.config.search.folds, context.config.seed_of("split")
     samples = {group.name: context.samples(group).with_folds(folds, seed=seed) for group in context.groups.groups}
     inputs = prepare_inputs(context, samples)
     run = _SearchRun.open(context, pending, inputs)
@@ -80,6 +83,23 @@ def describe(recipe: Hyperparameters) -> str:
         f"freeze depth {recipe.freeze_depth}, rate {recipe.learning_rate:.2g}, {recipe.epochs} epochs, "
         f"batch {recipe.batch_size}, {recipe.optimizer}"
     )
+
+
+def _require_held(context: GroupContext) -> None:
+    """Refuse to balance classes where some training samples are not cached: the final training streams them."""
+    fixed, space = context.config.finetune, context.config.search.space
+    wanted = {
+        "finetune.balanced": fixed.balanced or True in (space.balanced or []),
+        "finetune.class_weights": "balanced" in [fixed.class_weights, *(space.class_weights or [])],
+    }
+    streamed = [group.name for group in context.groups.groups if is_streamed(context.rows(group, "train"))]
+    for key, is_wanted in wanted.items():
+        if is_wanted and streamed:
+            raise ConfigError(
+                f"{key} must be off, and not be searched, where training samples do not fit the cache of pixels",
+                value=f"groups {', '.join(streamed)}",
+                remedy="Raise data.max_cache_bytes, or leave it out.",
+            )
 
 
 def _require_room(context: GroupContext) -> None:

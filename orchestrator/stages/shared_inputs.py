@@ -58,7 +58,10 @@ class SharedInputs:
 
     def predict_run(self, group: str, recipe: Hyperparameters) -> float:
         """Give the seconds that one training of a recipe on a group is predicted to take."""
-        return recipe.epochs * self._share(group) * self.plans[recipe.freeze_depth].epoch_s
+        plan = self.plans[recipe.freeze_depth]
+        epoch_s = plan.uncached_epoch_s if recipe.changes_images else plan.epoch_s
+        # An adversarial image takes a pass forward and back to make, and is trained on beside the one it is made of.
+        return recipe.epochs * self._share(group) * epoch_s * (3 if recipe.adversarial > 0 else 1)
 
     def write_costs(self, context: GroupContext, trials: Mapping[str, Sequence[Trial]]) -> SearchCosts:
         """Record what was decided for each depth, and what its epochs took; gives the record."""
@@ -131,7 +134,7 @@ def prepare_inputs(context: GroupContext, samples: dict[str, GroupSamples]) -> S
     probe_seconds = time.perf_counter() - started
     plans = _decide(context, space, samples, figures)
     depths = [plan.depth for plan in sorted(plans, key=_worth, reverse=True) if plan.source == "activations"]
-    index = _build(context, depths, errors, expected_s=_pass_seconds(plans, figures)) if depths else None
+    index = _build(context, depths, errors, expected_s=_pass_seconds(plans, figures, resources)) if depths else None
     if index is not None:
         samples = {name: _with_kept(context, found, index) for name, found in samples.items()}
         plans = [_as_built(plan, index) for plan in plans]
@@ -231,11 +234,14 @@ def _cache_uri(context: GroupContext) -> str:
     return context.config.cache.uri or storage.join(context.config.storage_path, "cache")
 
 
-def _pass_seconds(plans: Sequence[DepthPlan], figures: CostFigures) -> float:
-    """Bound what one CPU needs for the pass: one run through the stages, and writing every depth."""
+def _pass_seconds(plans: Sequence[DepthPlan], figures: CostFigures, resources: Mapping[str, float]) -> float:
+    """Bound what one CPU needs for the pass: one run through the stages, and writing every depth.
+
+    The stages were timed with all CPUs of a trial; with one they are taken to be that many times as slow.
+    """
     kept = [plan for plan in plans if plan.source == "activations"]
     written_s = sum(plan.stored_bytes for plan in kept) / figures.write_bytes_per_s
-    return written_s + max((plan.build_s for plan in kept), default=0.0)
+    return written_s + max(1.0, resources.get("CPU", 1.0)) * max((plan.build_s for plan in kept), default=0.0)
 
 
 def _build(

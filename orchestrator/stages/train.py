@@ -101,8 +101,11 @@ def _say_repeats(job: TrainingJob, samples: GroupSamples, *, seed: int) -> str:
     )
 
 
+def is_streamed(rows: pa.Table) -> bool:
+    """Tell whether training samples are streamed: some of them are not cached."""
+    return bool((np.asarray(rows.column("pixel_row")) < 0).any())
+
+
 def _stream(rows: pa.Table) -> tuple[pa.Table, ...] | None:
-    """Give the training samples as blocks to stream when some of them are not cached."""
-    if (np.asarray(rows.column("pixel_row")) >= 0).all():
-        return None
-    return tuple(blocks_of(rows, _STREAM_BLOCK_ROWS))
+    """Give the training samples as blocks to stream when they have to be."""
+    return tuple(blocks_of(rows, _STREAM_BLOCK_ROWS)) if is_streamed(rows) else None

@@ -258,6 +258,20 @@ def test_patience_ends_a_training_that_gets_no_better_and_the_best_epoch_is_kept
     assert len(result.history) == result.best_epoch + 3 < 40
 
 
+def test_patience_waits_for_the_last_phase(tiny_classifier: Maker) -> None:
+    method = {"strategy": "probe_then_finetune", "head_share": 0.5, "epochs": 30, "learning_rate": 0.05}
+    result, states = run(tiny_classifier(), patience=2, **method)
+    assert 17 <= len(result.history) < 30
+    assert len(states[-1].trainable) > len(states[14].trainable)
+
+
+def test_momentum_of_nesterov_is_none_without_momentum(tiny_classifier: Maker) -> None:
+    one, other = tiny_classifier(), tiny_classifier()
+    run(one, optimizer="sgd", momentum=0.0, nesterov=True)
+    run(other, optimizer="sgd", momentum=0.0)
+    assert same(one.state_dict(), other.state_dict())
+
+
 def test_earlier_stages_move_less_by_the_layers_decay(tiny_classifier: Maker) -> None:
     def moved(decay: float) -> list[float]:
         classifier, start = tiny_classifier(), tiny_classifier()

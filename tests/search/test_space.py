@@ -158,6 +158,18 @@ def test_every_method_can_be_searched(name: str) -> None:
     space = SearchSpace.from_config(SpaceConfig.model_validate({name: [value]}), 5)
     assert list(space.distributions) == ["freeze_depth", "learning_rate", "epochs", name]
     assert getattr(space.suggest(optuna.create_study().ask()), name) == value
+    assert getattr(space.clip(hyperparameters()), name) == value
+
+
+@pytest.mark.parametrize("name", ["clip_norm", "ema_decay", "stochastic_depth", "patience"])
+def test_what_may_be_off_is_searched_as_a_range_or_with_a_choice_of_none(name: str) -> None:
+    low, high = (2, 4) if name == "patience" else (0.25, 0.5)
+    in_range = SearchSpace.from_config(SpaceConfig.model_validate({name: {"low": low, "high": high}}), 5)
+    assert getattr(in_range.clip(hyperparameters()), name) == low
+    on_or_off = SearchSpace.from_config(SpaceConfig.model_validate({name: [None, high]}), 5)
+    assert getattr(on_or_off.clip(hyperparameters()), name) is None
+    drawn = {getattr(on_or_off.suggest(optuna.create_study().ask()), name) for _ in range(30)}
+    assert drawn == {None, high}
 
 
 @pytest.mark.parametrize(
