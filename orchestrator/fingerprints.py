@@ -121,7 +121,13 @@ def of_baseline(
 
 def of_evaluation(config: ExperimentConfig, *, model: str, baselines: list[str], data: str, version: int) -> str:
     """Fingerprint an evaluation: the model, the control arms, the samples and the section `evaluate`."""
-    return digest("evaluation", version, model, baselines, data, _plain(config.evaluate), config.seed)
+    evaluate = _plain(config.evaluate, without={"explanations"})
+    return digest("evaluation", version, model, baselines, data, evaluate, config.seed)
+
+
+def of_explanations(config: ExperimentConfig, *, evaluation: str, version: int) -> str:
+    """Fingerprint the explanations of a model: its evaluation, and how many there are to be."""
+    return digest("explanations", version, evaluation, config.evaluate.explanations)
 
 
 def _training_inputs(config: ExperimentConfig, data: str, backbone: PretrainedBackbone) -> list[object]:

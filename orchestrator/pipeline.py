@@ -39,6 +39,7 @@ from orchestrator.runs import RunDirectory
 from orchestrator.stages.assign import assign
 from orchestrator.stages.distances import LabelledImages, distances_of
 from orchestrator.stages.evaluate import evaluate, read_evaluations, read_predictions
+from orchestrator.stages.explain import explain, read_explanations, read_pictures
 from orchestrator.stages.inputs import RunInputs
 from orchestrator.stages.ranking import Candidates, rank_backbones
 from orchestrator.stages.search import read_searches, search
@@ -114,7 +115,7 @@ class Pipeline:
             "group": self._group,
             "search": self._search,
             "train": lambda: _Work() if train(self._inputs.context) else None,
-            "evaluate": lambda: _Work() if evaluate(self._inputs.context) else None,
+            "evaluate": self._evaluate,
             "report": self._report,
         }
         with self.run_directory.owned():
@@ -312,9 +313,14 @@ class Pipeline:
         num_trials = search(self._inputs.context)
         return _Work(trials=num_trials) if num_trials else None
 
+    def _evaluate(self) -> _Work | None:
+        num_tested, num_explained = evaluate(self._inputs.context), explain(self._inputs.context)
+        return _Work() if num_tested or num_explained else None
+
     def _report(self) -> _Work | None:
         context = self._inputs.context
         evaluations = read_evaluations(context)
+        explanations = read_explanations(context)
         report = Report(
             fingerprint=storage.digest("report", [record.fingerprint for record in evaluations]),
             name=self.config.name,
@@ -334,8 +340,9 @@ class Pipeline:
             search_costs=read_costs(context),
             rankings=self._rankings(),
             distances=self._distances(),
+            explanations=explanations,
         )
-        page = render_html(report)
+        page = render_html(report, read_pictures(context, explanations))
         storage.write_bytes(self.run_directory.path("report.html"), page.encode())
         self.run_directory.write("report.json", report)
         return _Work()

@@ -292,6 +292,12 @@ MISTAKES = {
         "1",
         "--set",
     ),
+    "evaluate, explanations": (
+        experiment(evaluate={"explanations": -1}),
+        "evaluate.explanations must be at least 0",
+        "-1",
+        "--set",
+    ),
     "cluster": (
         experiment(cluster={"stall_timeout_s": 0}),
         "cluster.stall_timeout_s must be greater than 0",

@@ -27,6 +27,7 @@ RECIPE = Hyperparameters(
 
 def all_of(config: ExperimentConfig) -> dict[str, str]:
     common = {"data": "data", "backbone": BACKBONE, "version": 1}
+    evaluation = fingerprints.of_evaluation(config, model="m", baselines=[], data="data", version=1)
     study = fingerprints.of_study(config, group="low", **common)
     return {
         "catalogue": fingerprints.of_catalogue(config, config.data, listing="files", version=1),
@@ -37,7 +38,8 @@ def all_of(config: ExperimentConfig) -> dict[str, str]:
         "search": fingerprints.of_search(config, study=study, version=1),
         "model": fingerprints.of_model(config, hyperparameters=RECIPE, **common),
         "baseline": fingerprints.of_baseline(config, name="head_only", hyperparameters=RECIPE, **common),
-        "evaluation": fingerprints.of_evaluation(config, model="m", baselines=[], data="data", version=1),
+        "evaluation": evaluation,
+        "explanations": fingerprints.of_explanations(config, evaluation=evaluation, version=1),
     }
 
 
@@ -63,7 +65,8 @@ EVERYTHING = set(all_of(validate_experiment(experiment_dict("/data", "/runs"))))
         ({"train": {"num_workers": 2}}, {"model"}),
         ({"train": {"max_failures": 9}}, set()),
         ({"train": {"batch_norm": "frozen"}}, {"study", "search", "model", "baseline"}),
-        ({"evaluate": {"bootstrap_samples": 900}}, {"evaluation"}),
+        ({"evaluate": {"bootstrap_samples": 900}}, {"evaluation", "explanations"}),
+        ({"evaluate": {"explanations": 5}}, {"explanations"}),
         ({"cluster": {"stall_timeout_s": 5}}, set()),
     ],
 )

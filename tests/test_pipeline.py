@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable
 from itertools import pairwise, product
@@ -106,14 +107,61 @@ def test_evaluations_have_the_three_baselines_on_the_same_images(finished: Finis
         assert all(baseline.accuracy is not None for baseline in evaluation.baselines)
         assert sum(map(sum, evaluation.confusion_matrix)) == evaluation.num_images
         assert sum(subset.num_images for subset in evaluation.subsets) == evaluation.num_images
+        assert sum(found.num_images for found in evaluation.by_class) == evaluation.num_images == evaluation.num_units
         fixed = evaluation.baselines[0].hyperparameters
         assert (fixed.learning_rate, fixed.epochs, fixed.freeze_depth) == (1e-5, 50, 6)
+
+
+def test_temperatures_are_fitted_on_the_validation_images_of_the_group(finished: FinishedRun) -> None:
+    counts = {found.subset: found.val for found in finished.report.catalogue.subsets}
+    for group, evaluation in zip(finished.report.groups.groups, finished.report.evaluations, strict=True):
+        assert evaluation.calibration is not None
+        assert evaluation.calibration.num_images == sum(counts[subset] for subset in group.subsets)
+        assert 0.01 <= evaluation.calibration.temperature <= 100
+
+
+def test_the_features_of_test_images_lie_on_the_unit_sphere(finished: FinishedRun) -> None:
+    for evaluation in finished.report.evaluations:
+        found = evaluation.separation
+        assert found is not None and 0 < found.variance_between + found.variance_within <= 1
+        tested = {
+            name for name, scores in zip(evaluation.classes, evaluation.by_class, strict=True) if scores.num_images
+        }
+        assert {neighbour.label for neighbour in found.neighbours} == tested
 
 
 def test_the_report_is_one_page_that_names_every_group(finished: FinishedRun) -> None:
     page = (finished.directory / "report.html").read_text()
     assert all(group.name in page for group in finished.report.groups.groups)
     assert "http://" not in page.replace("http://www.w3.org", "") and "<script src" not in page
+
+
+def test_confident_mistakes_and_right_answers_are_shown_with_what_the_model_looked_at(finished: FinishedRun) -> None:
+    page = (finished.directory / "report.html").read_text()
+    for evaluation, found in zip(finished.report.evaluations, finished.report.explanations, strict=True):
+        assert found.group == evaluation.group
+        assert found.method == "grad_cam" and found.error is None
+        rows = pq.read_table(finished.directory / evaluation.predictions).to_pylist()
+        wrong = sorted((-max(row["probabilities"]), row["id"]) for row in rows if row["label"] != row["predicted"])
+        mistakes = [example for example in found.examples if example.is_mistake]
+        assert [example.id for example in mistakes] == [identity for _, identity in wrong[:3]]
+        assert [example.probability for example in mistakes] == pytest.approx([-value for value, _ in wrong[:3]])
+        answers = [example.label for example in found.examples if not example.is_mistake]
+        assert answers and len(set(answers)) == len(answers)
+        for example in found.examples:
+            picture = (finished.directory / str(example.picture)).read_bytes()
+            assert picture.startswith(b"\x89PNG") and base64.b64encode(picture).decode() in page
+
+
+def test_a_report_says_which_picture_is_gone(finished: FinishedRun) -> None:
+    picture = finished.directory / str(finished.report.explanations[0].examples[0].picture)
+    content = picture.read_bytes()
+    picture.unlink()
+    lines: list[str] = []
+    Pipeline(finished.config, say=lines.append).run(["report"])
+    picture.write_bytes(content)
+    assert "its file is gone" in (finished.directory / "report.html").read_text()
+    assert [line for line in lines if picture.name in line]
 
 
 def test_the_same_run_again_does_nothing_but_the_report(finished: FinishedRun) -> None:
@@ -131,6 +179,31 @@ def test_a_changed_key_runs_again_only_what_depends_on_it(finished: FinishedRun)
     assert [line for line in lines if line.startswith("train: up to date")]
     assert not [line for line in lines if "baseline" in line]
     assert [line for line in lines if line.startswith("evaluate: done")]
+
+
+def test_another_number_of_explanations_tests_nothing_anew(finished: FinishedRun) -> None:
+    evaluate = finished.config.evaluate.model_copy(update={"explanations": 1})
+    lines: list[str] = []
+    pipeline = Pipeline(finished.config.model_copy(update={"evaluate": evaluate}), say=lines.append)
+    # The test before this one has left results of other settings.
+    Pipeline(finished.config, say=lambda line: None).run(["evaluate"])
+    pipeline.run(["evaluate", "report"])
+    assert not [line for line in lines if "accuracy" in line]
+    for found in pipeline.report().explanations:
+        assert len(found.examples) <= 2
+        assert len(list((finished.directory / "groups" / found.group / "explanations").iterdir())) == 1
+        assert [
+            line for line in lines if line == f"evaluate {found.group}: {len(found.examples)} test images explained"
+        ]
+
+
+def test_explanations_can_be_turned_off(finished: FinishedRun) -> None:
+    evaluate = finished.config.evaluate.model_copy(update={"explanations": 0})
+    lines: list[str] = []
+    pipeline = Pipeline(finished.config.model_copy(update={"evaluate": evaluate}), say=lines.append)
+    pipeline.run(["evaluate", "report"])
+    assert "evaluate: up to date, skipped" in lines
+    assert pipeline.report().explanations == []
 
 
 def test_a_longer_search_keeps_the_trials_it_has(finished: FinishedRun) -> None:

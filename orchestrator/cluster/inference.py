@@ -23,9 +23,11 @@ from orchestrator.config import ClusterConfig, DataConfig, InputFormat
 from orchestrator.data.decoding import decode_image, resize_image
 from orchestrator.data.reader import PixelReader
 from orchestrator.data.sources import Fragment, list_fragments, read_fragment
+from orchestrator.diversity.feature_sums import DirectionSums
+from orchestrator.diversity.vendi import unit_directions
 from orchestrator.errors import DataError, StorageError
 from orchestrator.evaluation.predictions import Predictions
-from orchestrator.finetune.classifier import Classifier, predict_probabilities
+from orchestrator.finetune.classifier import Classifier, predict_probabilities, predict_with_features
 from orchestrator.finetune.models import load_card, load_model
 from orchestrator.records import ModelCard
 
@@ -52,11 +54,12 @@ class InferencePlan:
 
 def predict_samples(
     blocks: Sequence[pa.Table], reader: PixelReader, plan: InferencePlan, classes: Sequence[str]
-) -> Predictions:
-    """Predict numbered catalogue rows and give them in the catalogue's order.
+) -> tuple[Predictions, DirectionSums]:
+    """Predict numbered catalogue rows, in the catalogue's order, and sum up the unit features of each class.
 
     Samples come from the cache, or from their files.
     """
+    directions = DirectionSums(counts={}, sums={})
     truth = {label: index for index, label in enumerate(classes)}
     probabilities = np.zeros((sum(block.num_rows for block in blocks), len(classes)), dtype=np.float32)
     predict = _Predict(reader, plan)
@@ -67,14 +70,25 @@ def predict_samples(
         expected_s=math.inf if plan.use_gpu else rehearsed_seconds(blocks, predict),
     )
     for block, found in zip(blocks, run_pass(blocks, predict, run), strict=True):
-        probabilities[np.asarray(block.column("position"))] = found
+        probabilities[np.asarray(block.column("position"))] = found.probabilities
+        directions += found.directions
     rows = pa.concat_tables(blocks).sort_by("position").to_pylist() if blocks else []
-    return Predictions(
+    predictions = Predictions(
         ids=[row["id"] for row in rows],
         subsets=[row["subset"] for row in rows],
+        together=[row["together"] for row in rows],
         truth=np.array([truth[row["label"]] for row in rows], dtype=np.int64),
         probabilities=probabilities,
     )
+    return predictions, directions
+
+
+@dataclass(frozen=True, eq=False)
+class _PredictedBlock:
+    """Hold the probabilities [n, K] of a block's rows, and the sums of their unit features by class."""
+
+    probabilities: NDArray[np.float32]
+    directions: DirectionSums
 
 
 @dataclass(frozen=True)
@@ -84,9 +98,13 @@ class _Predict:
     reader: PixelReader
     plan: InferencePlan
 
-    def __call__(self, block: pa.Table) -> NDArray[np.float32]:
+    def __call__(self, block: pa.Table) -> _PredictedBlock:
         classifier, card = _model(self.plan.model_uri, self.plan.weights_digest)
-        return predict_probabilities(classifier, card.backbone, self.reader.read(block), device=self.plan.device)
+        probabilities, features = predict_with_features(
+            classifier, card.backbone, self.reader.read(block), device=self.plan.device
+        )
+        directions = DirectionSums.of(unit_directions(features), block.column("label").to_pylist())
+        return _PredictedBlock(probabilities, directions)
 
 
 @lru_cache(maxsize=2)

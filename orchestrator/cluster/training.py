@@ -247,6 +247,7 @@ def _card(
         seconds=result.seconds,
         num_workers=len(nodes),
         world=nodes,
+        sparsity=result.sparsity,
     )
 
 

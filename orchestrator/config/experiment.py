@@ -37,9 +37,14 @@ class TrainConfig(Section):
 
 
 class EvaluateConfig(Section):
-    """Say how test results are bounded: bootstrap resamples, and their seed comes from the run's."""
+    """Say how test results are bounded: bootstrap resamples, and their seed comes from the run's.
+
+    `explanations` is how many of each group's most confident mistakes, and of its right answers, the report shows
+    with what the model looked at; 0 shows none.
+    """
 
     bootstrap_samples: Annotated[int, Field(ge=100)] = 2000
+    explanations: Annotated[int, Field(ge=0)] = 3
 
 
 class ClusterConfig(Section):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,23 +46,22 @@ def add_classes(one: ClassSums, other: ClassSums) -> tuple[dict[str, int], dict[
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class FeatureSums:
-    """Hold the sum of outer products [d, d] of unit directions, and each class's images and sum [d] of directions."""
+class DirectionSums:
+    """Hold each class's images and sum [d] of directions."""
 
-    outer: NDArray[np.float64]
     counts: Mapping[str, int]
     sums: Mapping[str, Directions]
 
     @classmethod
-    def of(cls, directions: Directions, labels: Sequence[str]) -> FeatureSums:
+    def of(cls, directions: Directions, labels: Sequence[str]) -> Self:
         """Sum up directions [n, d] with their labels [n]."""
         counts, sums = sum_classes(directions, labels)
-        return cls(outer=directions.T @ directions, counts=counts, sums=sums)
+        return cls(counts=counts, sums=sums)
 
-    def __add__(self, other: FeatureSums) -> FeatureSums:
+    def __add__(self, other: Self) -> Self:
         """Add the images of both; neither changes."""
         counts, sums = add_classes(self, other)
-        return FeatureSums(outer=self.outer + other.outer, counts=counts, sums=sums)
+        return replace(self, counts=counts, sums=sums)
 
     @property
     def num_images(self) -> int:
@@ -83,6 +82,29 @@ class FeatureSums:
         """Give the mean directions [classes, d], in the order of `classes`."""
         return np.array([self.sums[name] / self.counts[name] for name in self.classes])
 
+    def class_deviations(self) -> Directions:
+        """Give class means less the mean of all [classes, d], each times the root of its share of the images."""
+        shares = np.array([self.counts[name] for name in self.classes]) / self.num_images
+        deviations: Directions = (self.class_means() - self.mean()) * np.sqrt(shares)[:, None]
+        return deviations
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FeatureSums(DirectionSums):
+    """Hold the sum of outer products [d, d] of unit directions, and each class's images and sum [d] of directions."""
+
+    outer: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, directions: Directions, labels: Sequence[str]) -> Self:
+        """Sum up directions [n, d] with their labels [n]."""
+        counts, sums = sum_classes(directions, labels)
+        return cls(outer=directions.T @ directions, counts=counts, sums=sums)
+
+    def __add__(self, other: Self) -> Self:
+        """Add the images of both; neither changes."""
+        return replace(super().__add__(other), outer=self.outer + other.outer)
+
     def covariance(self) -> NDArray[np.float64]:
         """Give the covariance [d, d] of all directions, divided by their number."""
         mean = self.mean()
@@ -91,7 +113,6 @@ class FeatureSums:
 
     def between_classes(self) -> NDArray[np.float64]:
         """Give the covariance [d, d] of the class means, each weighted by its images."""
-        shares = np.array([self.counts[name] for name in self.classes]) / self.num_images
-        deviations = (self.class_means() - self.mean()) * np.sqrt(shares)[:, None]
+        deviations = self.class_deviations()
         between: NDArray[np.float64] = deviations.T @ deviations
         return between

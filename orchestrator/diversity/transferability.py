@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from scipy.linalg import eigh
 from scipy.spatial.distance import cdist
 
-from orchestrator.diversity.feature_sums import FeatureSums
+from orchestrator.diversity.feature_sums import DirectionSums, FeatureSums
 from orchestrator.errors import DataError
+from orchestrator.records import ClassNeighbour, FeatureSeparation
 
 # Directions with less than this share of the largest variance carry rounding errors, not features.
 _LEAST_VARIANCE = 1e-10
@@ -23,9 +24,9 @@ def variance_within(sums: FeatureSums) -> float:
     return max(0.0, float(np.trace(sums.covariance() - sums.between_classes())))
 
 
-def variance_between(sums: FeatureSums) -> float:
+def variance_between(sums: DirectionSums) -> float:
     """Give the mean squared distance of class means from the mean of all, weighted by images."""
-    return float(np.trace(sums.between_classes()))
+    return float((sums.class_deviations() ** 2).sum())
 
 
 def fisher_ratio(sums: FeatureSums) -> float:
@@ -36,11 +37,35 @@ def fisher_ratio(sums: FeatureSums) -> float:
     return between / within if within > 0.0 else math.inf
 
 
-def class_distances(sums: FeatureSums) -> NDArray[np.float64]:
+def class_distances(sums: DirectionSums) -> NDArray[np.float64]:
     """Give the distances [classes, classes] between the mean directions of classes, in the order of `sums.classes`."""
     means = sums.class_means()
     distances: NDArray[np.float64] = cdist(means, means)
     return distances
+
+
+def separation(sums: DirectionSums) -> FeatureSeparation:
+    """Say how unit directions lie apart by class, from their classes' sums alone. Raises DataError without images.
+
+    Unit directions have a mean squared length of 1: what the squared length of the mean and the variance between
+    classes leave of it is the variance within.
+    """
+    _require_images(sums)
+    between, mean = variance_between(sums), sums.mean()
+    distances, classes = class_distances(sums), sums.classes
+    np.fill_diagonal(distances, math.inf)
+    nearest = distances.argmin(axis=1)
+    has_others = len(classes) > 1
+    return FeatureSeparation(
+        variance_within=max(0.0, 1.0 - between - float(mean @ mean)),
+        variance_between=between,
+        mean_distance=float(distances[np.isfinite(distances)].mean()) if has_others else None,
+        neighbours=[
+            ClassNeighbour(label=name, nearest=classes[other], distance=float(distances[place, other]))
+            for place, (name, other) in enumerate(zip(classes, nearest.tolist(), strict=True))
+            if has_others
+        ],
+    )
 
 
 def h_score(sums: FeatureSums) -> float:
@@ -173,6 +198,6 @@ def _square_root(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
     return root
 
 
-def _require_images(sums: FeatureSums) -> None:
+def _require_images(sums: DirectionSums) -> None:
     if sums.num_images == 0:
         raise DataError("separability needs at least one image")

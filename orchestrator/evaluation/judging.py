@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from orchestrator.errors import DataError
-from orchestrator.evaluation.intervals import bootstrap_interval, paired_gain
-from orchestrator.evaluation.metrics import score
+from orchestrator.evaluation.calibration import calibrate
+from orchestrator.evaluation.intervals import Units, bootstrap_interval, paired_gain
 from orchestrator.evaluation.predictions import Predictions
-from orchestrator.records import Baseline, BaselineResult, Evaluation, SubsetScores
+from orchestrator.evaluation.scoring import score
+from orchestrator.records import Baseline, BaselineResult, Evaluation, FeatureSeparation, SubsetScores
 
-EVALUATION_VERSION = 1
+EVALUATION_VERSION = 2
 
 
 def judge(
@@ -21,6 +23,8 @@ def judge(
     predictions: Predictions,
     baselines: Sequence[BaselineResult],
     *,
+    validation: Predictions,
+    separation: FeatureSeparation | None,
     bootstrap_samples: int,
     seed: int,
     predictions_path: str,
@@ -29,38 +33,58 @@ def judge(
 ) -> Evaluation:
     """Score a group's model on all its test images and on each subset's, over the group's classes.
 
-    A baseline is scored on the same images and compared with the model image by image; one that failed, and
-    every one where there are no test images, has None for its numbers. Raises DataError when the probabilities
-    are not over `classes`, or a baseline was tested on another number of images.
+    The temperature of its calibration is fitted on `validation` alone. A baseline is scored on the same images and
+    compared with the model image by image; one that failed, and every one where there are no test images, has None for
+    its numbers. Bootstraps draw kin together. Raises DataError when the probabilities are not over `classes`, or a
+    baseline was tested on another number of images.
     """
     if predictions.probabilities.shape[1] != len(classes):
         raise DataError(
             f"the probabilities of group {group} must be over its {len(classes)} classes",
             value=predictions.probabilities.shape[1],
         )
-    whole = score(predictions.probabilities, predictions.truth, bootstrap_samples=bootstrap_samples, seed=seed)
+    units = predictions.units
     return Evaluation(
         fingerprint=fingerprint,
         group=group,
         classes=classes,
-        **whole.model_dump(),
+        **_score(predictions, bootstrap_samples, seed),
         subsets=_score_subsets(predictions, bootstrap_samples, seed),
-        baselines=[_compare(predictions, run, bootstrap_samples, seed) for run in baselines],
+        baselines=[_compare(predictions, units, run, bootstrap_samples, seed) for run in baselines],
+        num_units=len(predictions) if units is None else int(units.max()) + 1,
+        calibration=calibrate(
+            predictions.probabilities,
+            predictions.truth,
+            validation=(validation.probabilities, validation.truth),
+        ),
+        separation=separation,
         predictions=predictions_path,
         seconds=seconds,
     )
 
 
 def _score_subsets(predictions: Predictions, bootstrap_samples: int, seed: int) -> list[SubsetScores]:
-    scored = []
-    for name in sorted(set(predictions.subsets)):
-        part = predictions.for_subset(name)
-        scores = score(part.probabilities, part.truth, bootstrap_samples=bootstrap_samples, seed=seed)
-        scored.append(SubsetScores(subset=name, **scores.model_dump()))
-    return scored
+    return [
+        SubsetScores(subset=name, **_score(predictions.for_subset(name), bootstrap_samples, seed))
+        for name in sorted(set(predictions.subsets))
+    ]
 
 
-def _compare(predictions: Predictions, result: BaselineResult, bootstrap_samples: int, seed: int) -> Baseline:
+def _score(predictions: Predictions, bootstrap_samples: int, seed: int) -> dict[str, Any]:
+    """Give the fields of `Scores`."""
+    scores = score(
+        predictions.probabilities,
+        predictions.truth,
+        bootstrap_samples=bootstrap_samples,
+        seed=seed,
+        units=predictions.units,
+    )
+    return scores.model_dump()
+
+
+def _compare(
+    predictions: Predictions, units: Units | None, result: BaselineResult, bootstrap_samples: int, seed: int
+) -> Baseline:
     if result.correct is not None and len(result.correct) != len(predictions):
         raise DataError(
             f"baseline {result.name} must be tested on the {len(predictions)} images of its group",
@@ -71,8 +95,8 @@ def _compare(predictions: Predictions, result: BaselineResult, bootstrap_samples
     else:
         correct = np.array(result.correct, dtype=bool)
         accuracy = float(correct.mean())
-        accuracy_interval = bootstrap_interval(correct, bootstrap_samples, seed)
-        gain, gain_interval = paired_gain(predictions.correct, correct, bootstrap_samples, seed)
+        accuracy_interval = bootstrap_interval(correct, bootstrap_samples, seed, units)
+        gain, gain_interval = paired_gain(predictions.correct, correct, bootstrap_samples, seed, units)
     return Baseline(
         name=result.name,
         hyperparameters=result.hyperparameters,

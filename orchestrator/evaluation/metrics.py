@@ -1,53 +1,78 @@
-"""Metrics of predicted probabilities against true classes."""
+"""Metrics of predicted classes and of probabilities against true classes."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from orchestrator.errors import DataError
-from orchestrator.evaluation.intervals import bootstrap_interval
-from orchestrator.records import Scores
-
 SMALLEST_PROBABILITY = float(np.finfo(np.float32).tiny)
 
 Probabilities = NDArray[np.floating]
 ClassIndices = NDArray[np.integer]
+Counts = NDArray[np.number]
+Measures = NDArray[np.float64]
 
 
-def score(probabilities: Probabilities, truth: ClassIndices, *, bootstrap_samples: int, seed: int) -> Scores:
-    """Score the probabilities [n, K] of K classes against the true class indices [n].
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ClassCounts:
+    """Hold how many images of each class [..., K] there are, were predicted, and were both.
 
-    The predicted class is the most probable one, the first of equals. The interval of accuracy is the 95%
-    percentile bootstrap over images. Measures that are undefined are None: all of them without images, AUC
-    also where no class has images both of itself and of others. Raises DataError when the shapes do not fit, a
-    probability is not finite or a class index is outside [0, K).
+    Measures of these counts are [...] or [..., K]: one confusion matrix and thousands of resamples are measured alike.
     """
-    _check(probabilities, truth)
-    num_images = len(truth)
-    predicted = predict_classes(probabilities)
-    matrix = confusion_matrix(truth, predicted, probabilities.shape[1])
-    if num_images == 0:
-        return Scores(
-            num_images=0,
-            accuracy=None,
-            accuracy_interval=None,
-            macro_f1=None,
-            macro_auc=None,
-            cross_entropy=None,
-            confusion_matrix=matrix.tolist(),
-        )
-    correct = predicted == truth
-    return Scores(
-        num_images=num_images,
-        accuracy=float(correct.mean()),
-        accuracy_interval=bootstrap_interval(correct, bootstrap_samples, seed),
-        macro_f1=macro_f1(matrix),
-        macro_auc=macro_auc(probabilities, truth),
-        cross_entropy=cross_entropy(probabilities, truth),
-        confusion_matrix=matrix.tolist(),
-    )
+
+    actual: Counts
+    predicted: Counts
+    correct: Counts
+
+    @classmethod
+    def of(cls, matrix: NDArray[np.int64]) -> Self:
+        """Take the counts from a confusion matrix [K, K] with true classes in its rows."""
+        return cls(actual=matrix.sum(axis=1), predicted=matrix.sum(axis=0), correct=np.diag(matrix))
+
+    def accuracy(self) -> Measures:
+        """Give the share of images [...] whose class was predicted; there must be images."""
+        return _divided(self.correct.sum(axis=-1), self.actual.sum(axis=-1))
+
+    def recall(self) -> Measures:
+        """Give the share of each class's images [..., K] that were found; not a number for a class without images."""
+        return _divided(self.correct, self.actual)
+
+    def precision(self) -> Measures:
+        """Give the share of each class's predictions [..., K] that are right; not a number for one never predicted."""
+        return _divided(self.correct, self.predicted)
+
+    def f1(self) -> Measures:
+        """Give the harmonic mean of precision and recall [..., K]; not a number for a class without images."""
+        return np.where(self.actual > 0, _divided(2 * self.correct, self.actual + self.predicted), np.nan)
+
+    def balanced_accuracy(self) -> Measures:
+        """Average recall [...] over the classes that occur in truth: the macro recall."""
+        return self._averaged(self.recall())
+
+    def macro_precision(self) -> Measures:
+        """Average precision [...] over the classes that occur in truth; one that is never predicted counts as 0."""
+        return self._averaged(np.nan_to_num(self.precision(), nan=0.0))
+
+    def macro_f1(self) -> Measures:
+        """Average F1 [...] over the classes that occur in truth.
+
+        A class that never occurs in truth is left out: its F1 would be 0 however good the predictions are.
+        """
+        return self._averaged(self.f1())
+
+    def _averaged(self, values: Measures) -> Measures:
+        occurs = self.actual > 0
+        return _divided(np.where(occurs, values, 0.0).sum(axis=-1), occurs.sum(axis=-1))
+
+
+def _divided(dividend: Counts, divisor: Counts) -> Measures:
+    quotient = np.full(np.shape(divisor), np.nan)
+    np.divide(dividend, divisor, out=quotient, where=np.asarray(divisor) > 0)
+    return quotient
 
 
 def predict_classes(probabilities: Probabilities) -> NDArray[np.int64]:
@@ -64,42 +89,29 @@ def confusion_matrix(truth: ClassIndices, predicted: ClassIndices, num_classes: 
     return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
-def macro_f1(matrix: NDArray[np.int64]) -> float:
-    """Average F1 over the classes that occur in truth, each weighing the same.
-
-    A class that never occurs in truth is left out: its F1 would be 0 however good the predictions are. Raises
-    DataError for a confusion matrix [K, K] without images.
-    """
-    actual, predicted = matrix.sum(axis=1), matrix.sum(axis=0)
-    present = actual > 0
-    if not present.any():
-        raise DataError("macro F1 needs at least one image")
-    f1 = 2.0 * np.diag(matrix)[present] / (actual + predicted)[present]
-    return float(f1.mean())
-
-
-def macro_auc(probabilities: Probabilities, truth: ClassIndices) -> float | None:
-    """Average the one-vs-rest area under the ROC curve over the classes with images of themselves and of others.
-
-    From ranks, ties counting half (Hanley and McNeil, 1982). None when there is no such class.
-    """
-    counts = np.bincount(truth, minlength=probabilities.shape[1])
-    eligible = np.flatnonzero((counts > 0) & (counts < len(truth)))
-    if not len(eligible):
-        return None
-    return float(np.mean([_auc(probabilities[:, index], truth == index) for index in eligible]))
-
-
-def cross_entropy(probabilities: Probabilities, truth: ClassIndices) -> float:
-    """Average -ln p of the true class over images, in nats.
+def losses(probabilities: Probabilities, truth: ClassIndices) -> Measures:
+    """Give -ln p of the true class of each image [n], in nats.
 
     p is clipped at the smallest normal float32, 1.2e-38: a true class whose probability underflowed to 0 costs
-    87.3 nats, not infinitely many. Raises DataError without images.
+    87.3 nats, not infinitely many.
     """
-    if not len(truth):
-        raise DataError("cross-entropy needs at least one image")
     of_truth = probabilities[np.arange(len(truth)), truth].astype(np.float64)
-    return float(-np.log(of_truth.clip(SMALLEST_PROBABILITY, 1.0)).mean())
+    found: Measures = -np.log(of_truth.clip(SMALLEST_PROBABILITY, 1.0))
+    return found
+
+
+def class_aucs(probabilities: Probabilities, truth: ClassIndices) -> Measures:
+    """Give the one-vs-rest area under the ROC curve of each class [K].
+
+    From ranks, ties counting half (Hanley and McNeil, 1982). Not a number for a class that has not images both of
+    itself and of others.
+    """
+    num_classes = probabilities.shape[1]
+    counts = np.bincount(truth, minlength=num_classes)
+    areas = np.full(num_classes, np.nan)
+    for index in np.flatnonzero((counts > 0) & (counts < len(truth))).tolist():
+        areas[index] = _auc(probabilities[:, index], truth == index)
+    return areas
 
 
 def _auc(scores: Probabilities, positive: NDArray[np.bool_]) -> float:
@@ -107,17 +119,3 @@ def _auc(scores: Probabilities, positive: NDArray[np.bool_]) -> float:
     num_negative = len(positive) - num_positive
     rank_sum = float(rankdata(scores)[positive].sum())
     return (rank_sum - num_positive * (num_positive + 1) / 2) / (num_positive * num_negative)
-
-
-def _check(probabilities: Probabilities, truth: ClassIndices) -> None:
-    if probabilities.ndim != 2 or probabilities.shape[1] == 0 or truth.shape != probabilities.shape[:1]:
-        raise DataError(
-            "probabilities must have a row for each image and a column for each class",
-            value=f"probabilities of shape {probabilities.shape}, truth of shape {truth.shape}",
-        )
-    if not np.isfinite(probabilities).all():
-        raise DataError("probabilities must be finite", remedy="Check the model's weights for NaN.")
-    if len(truth) and not 0 <= truth.min() <= truth.max() < probabilities.shape[1]:
-        raise DataError(
-            f"class indices must be in [0, {probabilities.shape[1]})", value=f"{truth.min()} to {truth.max()}"
-        )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from orchestrator.errors import DataError, RecordError
 from orchestrator.evaluation.metrics import predict_classes
 
-_COLUMNS = ("id", "subset", "label", "predicted", "probabilities")
+_COLUMNS = ("id", "subset", "together", "label", "predicted", "probabilities")
 _BASELINE_PREFIX = "correct_"
 
 
@@ -21,13 +21,14 @@ _BASELINE_PREFIX = "correct_"
 class Predictions:
     """Hold the predictions on n test images over K classes.
 
-    `ids` and `subsets` have n entries, `truth` [n] int64 are indices into the classes, `probabilities`
-    [n, K] float32. `baselines` maps a baseline's name to booleans [n]: which images it got right. Raises DataError
-    when the lengths differ.
+    `ids`, `subsets` and `together` have n entries; the last is what an image shares with its kin, empty where it has
+    none. `truth` [n] int64 are indices into the classes, `probabilities` [n, K] float32. `baselines` maps a baseline's
+    name to booleans [n]: which images it got right. Raises DataError when the lengths differ.
     """
 
     ids: Sequence[str]
     subsets: Sequence[str]
+    together: Sequence[str]
     truth: NDArray[np.int64]
     probabilities: NDArray[np.float32]
     baselines: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
@@ -37,6 +38,7 @@ class Predictions:
         columns: dict[str, Sized] = {
             "ids": self.ids,
             "subsets": self.subsets,
+            "together": self.together,
             "truth": self.truth,
             "probabilities": self.probabilities,
             **{f"baseline {name}": correct for name, correct in self.baselines.items()},
@@ -60,6 +62,11 @@ class Predictions:
         found: NDArray[np.bool_] = self.predicted == self.truth
         return found
 
+    @property
+    def units(self) -> NDArray[np.int64] | None:
+        """Number what a bootstrap draws as one [n]; None where every image is alone."""
+        return number_units(self.together)
+
     def for_subset(self, name: str) -> Self:
         """Select the images of one subset, in order; none for a subset that does not occur."""
         rows = np.flatnonzero(np.asarray(self.subsets, dtype=object) == name)
@@ -67,6 +74,7 @@ class Predictions:
             self,
             ids=[self.ids[row] for row in rows.tolist()],
             subsets=[name] * len(rows),
+            together=[self.together[row] for row in rows.tolist()],
             truth=self.truth[rows],
             probabilities=self.probabilities[rows],
             baselines={baseline: correct[rows] for baseline, correct in self.baselines.items()},
@@ -80,7 +88,7 @@ class Predictions:
     def to_table(self) -> pa.Table:
         """Make a table with a row for each image.
 
-        Columns: id, subset (strings), label and predicted (int64, indices into the classes), probabilities (a
+        Columns: id, subset, together (strings), label and predicted (int64, indices into the classes), probabilities (a
         list of K float32 for each image) and a boolean `correct_<baseline>` for each baseline.
         """
         probabilities = pa.array(np.ascontiguousarray(self.probabilities, dtype=np.float32).ravel())
@@ -88,6 +96,7 @@ class Predictions:
             {
                 "id": pa.array(self.ids, type=pa.string()),
                 "subset": pa.array(self.subsets, type=pa.string()),
+                "together": pa.array(self.together, type=pa.string()),
                 "label": pa.array(self.truth, type=pa.int64()),
                 "predicted": pa.array(self.predicted, type=pa.int64()),
                 "probabilities": pa.FixedSizeListArray.from_arrays(probabilities, self.probabilities.shape[1]),
@@ -105,12 +114,29 @@ class Predictions:
         return cls(
             ids=table.column("id").to_pylist(),
             subsets=table.column("subset").to_pylist(),
+            together=table.column("together").to_pylist(),
             truth=np.asarray(table.column("label"), dtype=np.int64),
             probabilities=_matrix(table.column("probabilities").combine_chunks()),
             baselines={
                 name.removeprefix(_BASELINE_PREFIX): np.asarray(table.column(name), dtype=bool) for name in names
             },
         )
+
+
+def number_units(together: Sequence[str]) -> NDArray[np.int64] | None:
+    """Number what a bootstrap draws as one [n], from 0: images with the same `together`, or an image where it is empty.
+
+    None where every image is alone.
+    """
+    names = np.asarray(together, dtype=object)
+    has_kin = np.array([bool(name) for name in together], dtype=bool)
+    kin, numbers = np.unique(names[has_kin], return_inverse=True)
+    if len(kin) == len(numbers):
+        return None
+    units = np.empty(len(names), dtype=np.int64)
+    units[has_kin] = numbers
+    units[~has_kin] = len(kin) + np.arange(np.count_nonzero(~has_kin))
+    return units
 
 
 def _check(table: pa.Table) -> None:

@@ -72,6 +72,23 @@ def predict_probabilities(
     return np.concatenate([np.zeros((0, classifier.head.out_features), dtype=np.float32), *found])
 
 
+def predict_with_features(
+    classifier: Classifier, spec: BackboneSpec, pixels: NDArray[np.uint8], *, device: str
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Give the class probabilities float32 [n, K] and the features float32 [n, d] of pixels [n, S, S, 3] in one go.
+
+    Puts the classifier into eval mode.
+    """
+    classifier.to(device).eval()
+    probabilities = [np.zeros((0, classifier.head.out_features), dtype=np.float32)]
+    features = [np.zeros((0, classifier.backbone.feature_dim), dtype=np.float32)]
+    for found in _outputs(classifier.backbone, spec, pixels, device=device, batch_size=EVALUATION_BATCH):
+        with torch.no_grad():
+            probabilities.append(classifier.head(found).softmax(dim=1).cpu().numpy())
+        features.append(found.cpu().numpy())
+    return np.concatenate(probabilities), np.concatenate(features)
+
+
 def extract_features(
     backbone: Backbone,
     spec: BackboneSpec,

@@ -57,6 +57,7 @@ class FineTuneResult:
     """Say how a training went: every epoch, the best one (counted from 1), and wall seconds, all runs together.
 
     `inputs` says what the suffix was fed from; `note` why stored activations were not used though they were given.
+    `sparsity` is the share of the weights under an L1 penalty that are at most 0.001; None without one.
     """
 
     history: list[EpochMetrics]
@@ -64,6 +65,7 @@ class FineTuneResult:
     seconds: float
     inputs: Inputs
     note: str | None = None
+    sparsity: float | None = None
 
 
 def _ignore(end: EpochEnd) -> None:
@@ -224,6 +226,7 @@ class _Training:
             seconds=time.perf_counter() - self._started,
             inputs=self._sources.name,
             note=self._note,
+            sparsity=self._stepper.sparsity(),
         )
 
     def _open_sources(self, train: Samples | None, activations: Activations | None) -> tuple[SuffixSources, str | None]:

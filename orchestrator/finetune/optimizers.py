@@ -34,13 +34,15 @@ def create_optimizer(parameters: Parameters, hyperparameters: Hyperparameters) -
             return AdamW(parameters, lr=rate, weight_decay=decay, fused=True)
 
 
-def rate_groups(suffix: Suffix, layer_decay: float) -> list[dict[str, Any]]:
-    """Give the parameters of a suffix in groups of one rate: the head's factor is 1, each stage's before it less.
+def rate_groups(suffix: Suffix, hyperparameters: Hyperparameters) -> list[dict[str, Any]]:
+    """Give the parameters of a suffix in groups of one rate: the head's factor is 1, that of stages before it less.
 
     Howard and Ruder, "Universal Language Model Fine-tuning for Text Classification", 2018: a stage learns at
     `layer_decay` times the rate of the one after it.
     """
-    if layer_decay == 1:
+    layer_decay = hyperparameters.layer_decay
+    # Fused SGD begins the momenta of a group together: stages that begin to learn one by one need groups of their own.
+    if layer_decay == 1 and hyperparameters.strategy == "freeze":
         return [{"params": list(suffix.parameters()), FACTOR: 1.0}]
     stages = suffix.stages
     groups = [

@@ -20,10 +20,13 @@ from orchestrator.finetune.losses import Objective
 from orchestrator.finetune.optimizers import create_optimizer, rate_groups, set_rate
 from orchestrator.finetune.phases import Phase
 from orchestrator.finetune.prefix import autocast
-from orchestrator.finetune.regularization import penalty
+from orchestrator.finetune.regularization import penalty, sparsity
 from orchestrator.finetune.schedules import base_rate, is_constant, rate_factor
 from orchestrator.finetune.steps import Step
 from orchestrator.records import Hyperparameters
+
+# No step of an optimizer ends at zero itself.
+_NEXT_TO_NOTHING = 1e-3
 
 
 class Stepper:
@@ -42,7 +45,7 @@ class Stepper:
         self._settings = settings
         self._objective = objective
         self._start = start
-        self._optimizer = create_optimizer(rate_groups(suffix, hyperparameters.layer_decay), hyperparameters)
+        self._optimizer = create_optimizer(rate_groups(suffix, hyperparameters), hyperparameters)
         set_rate(self._optimizer, base_rate(hyperparameters))
         self._scaler = torch.amp.GradScaler(settings.device.partition(":")[0], enabled=settings.precision == "fp16")
         decay = hyperparameters.ema_decay
@@ -138,9 +141,22 @@ class Stepper:
         # A rank without samples had a blank image instead.
         return loss.detach() if batch.count else torch.zeros_like(loss)
 
+    def sparsity(self) -> float | None:
+        """Give the share of the weights under an L1 penalty that are at most 0.001; None without one."""
+        if self._hyperparameters.regularizer != "l1":
+            return None
+        return sparsity(self._bound_weights(), _NEXT_TO_NOTHING)
+
+    def _bound_weights(self) -> dict[str, Tensor]:
+        """Give the weights that are regularised, by name."""
+        return {
+            name: parameter
+            for name, parameter in self._suffix.named_parameters()
+            if parameter.requires_grad and self._is_bound(name)
+        }
+
     def _penalty(self) -> Tensor:
-        weights = {name: parameter for name, parameter in self._suffix.named_parameters() if self._is_bound(name)}
-        weights = {name: parameter for name, parameter in weights.items() if parameter.requires_grad}
+        weights = self._bound_weights()
         found = penalty(self._hyperparameters.regularizer, weights, self._start)
         return self._hyperparameters.regularizer_weight * found.to(self._settings.device)
 

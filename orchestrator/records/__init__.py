@@ -13,7 +13,20 @@ from orchestrator.records.backbones import (
 from orchestrator.records.base import Record, Value
 from orchestrator.records.catalogue import Catalogue, CopyCount, SubsetCount
 from orchestrator.records.costs import CompiledCost, CostFigures, DepthCost, SearchCosts
-from orchestrator.records.evaluation import Baseline, BaselineResult, Evaluation, PooledComparison, Scores, SubsetScores
+from orchestrator.records.evaluation import (
+    Baseline,
+    BaselineResult,
+    Calibration,
+    ClassNeighbour,
+    ClassScores,
+    ConfidenceBin,
+    Evaluation,
+    FeatureSeparation,
+    PooledComparison,
+    Scores,
+    SubsetScores,
+)
+from orchestrator.records.explanations import Explanation, ExplanationMethod, Explanations
 from orchestrator.records.groups import Assignment, Assignments, Group, GroupingRule, Groups
 from orchestrator.records.profile import ClassPair, Distances, Profile, Relation, SourceDistance, SubsetProfile
 from orchestrator.records.recipes import PLAIN_CHOICES, Hyperparameters, Recipe
@@ -28,11 +41,15 @@ __all__ = [
     "BackboneSpec",
     "Baseline",
     "BaselineResult",
+    "Calibration",
     "CandidateMeasures",
     "CandidateScores",
     "Catalogue",
+    "ClassNeighbour",
     "ClassPair",
+    "ClassScores",
     "CompiledCost",
+    "ConfidenceBin",
     "CopyCount",
     "CostFigures",
     "Costs",
@@ -40,6 +57,10 @@ __all__ = [
     "Distances",
     "EpochMetrics",
     "Evaluation",
+    "Explanation",
+    "ExplanationMethod",
+    "Explanations",
+    "FeatureSeparation",
     "Group",
     "GroupingRule",
     "Groups",

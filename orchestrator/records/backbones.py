@@ -110,7 +110,10 @@ class BackboneRanking(Record):
 
 
 class ModelCard(Record):
-    """Describe a trained model beside its `model.safetensors`: `model.json`."""
+    """Describe a trained model beside its `model.safetensors`: `model.json`.
+
+    `sparsity` is the share of the weights under an L1 penalty that are at most 0.001; None without one.
+    """
 
     group: str
     backbone: BackboneSpec
@@ -125,3 +128,4 @@ class ModelCard(Record):
     seconds: float
     num_workers: int
     world: list[str] = []
+    sparsity: float | None = None

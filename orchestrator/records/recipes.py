@@ -12,6 +12,19 @@ from orchestrator.records.base import Record, Value
 PLAIN_CHOICES = frozenset({"learning_rate", "epochs", "batch_size", "optimizer", "weight_decay"})
 """What heads that are trained together may differ in."""
 
+# Fields that count for nothing while another has one of these values.
+_SWITCHES: dict[str, tuple[str, tuple[object, ...]]] = {
+    "head_share": ("strategy", ("freeze", "gradual")),
+    "unfreeze_every": ("strategy", ("freeze", "probe_then_finetune", "feature_only", "feature_then_network")),
+    "momentum": ("optimizer", ("adam", "adamw")),
+    "nesterov": ("optimizer", ("adam", "adamw")),
+    "regularizer_weight": ("regularizer", ("none",)),
+    "regularizer_scope": ("regularizer", ("none",)),
+    "focal_gamma": ("loss", ("cross_entropy",)),
+    "smoothing_target": ("label_smoothing", (0.0,)),
+    "mixing_alpha": ("mixing", ("none",)),
+}
+
 _BEYOND_PLAIN = (
     "momentum",
     "nesterov",
@@ -44,6 +57,23 @@ class Hyperparameters(FineTuneConfig, Value):
     def changes_images(self) -> bool:
         """Tell whether images are changed batch by batch: then nothing that frozen stages give can be kept."""
         return self.mixing != "none" or self.adversarial > 0
+
+    @property
+    def methods(self) -> dict[str, object]:
+        """Give what is done otherwise than by default and has an effect, batches and the optimizer apart, by name."""
+        plain = FineTuneConfig()
+        return {
+            name: value
+            for name in FineTuneConfig.model_fields
+            if (value := getattr(self, name)) != getattr(plain, name)
+            and name not in PLAIN_CHOICES
+            and not self._is_idle(name)
+        }
+
+    def _is_idle(self, name: str) -> bool:
+        """Tell whether a field has no effect beside the others."""
+        switch, idle = _SWITCHES.get(name, ("", ()))
+        return bool(switch) and getattr(self, switch) in idle
 
     @property
     def is_plain(self) -> bool:

@@ -7,6 +7,7 @@ from orchestrator.records.base import Record, Value
 from orchestrator.records.catalogue import Catalogue
 from orchestrator.records.costs import SearchCosts
 from orchestrator.records.evaluation import Evaluation, PooledComparison
+from orchestrator.records.explanations import Explanations
 from orchestrator.records.groups import Groups
 from orchestrator.records.profile import Distances, Profile
 from orchestrator.records.recipes import Recipe
@@ -51,3 +52,4 @@ class Report(Record):
     search_costs: SearchCosts | None = None
     rankings: list[BackboneRanking] = []
     distances: Distances | None = None
+    explanations: list[Explanations] = []

@@ -28,6 +28,7 @@ from orchestrator.reporting.wording import (
     duration,
     enumerated,
     metric_value,
+    number,
     percent,
     percent_interval,
     points,
@@ -256,6 +257,45 @@ def pooled_finding(comparison: PooledComparison) -> str:
     return (
         f"Over all {counted(comparison.num_images, 'test image')} {judgement} {_opponent(comparison.baseline)} "
         f"({points(comparison.accuracy_gain)} points {points_interval(comparison.accuracy_gain_interval)})."
+    )
+
+
+def calibration_finding(evaluation: Evaluation) -> str:
+    """State how far confidence is from accuracy, and what a temperature makes of it; nothing without test images."""
+    error = evaluation.expected_calibration_error
+    if error is None:
+        return ""
+    found = (
+        f"Confidence and accuracy are {percent(error)} apart on average "
+        f"{percent_interval(evaluation.expected_calibration_error_interval)}"
+    )
+    calibration = evaluation.calibration
+    if calibration is None:
+        return f"{found}. No temperature was fitted: no validation image was mistaken."
+    sense = "too sure of itself" if calibration.temperature > 1.0 else "not sure enough of itself"
+    scaled, loss = percent(calibration.expected_calibration_error), number(calibration.cross_entropy, 3)
+    return (
+        f"{found}. By {counted(calibration.num_images, 'validation image')} the model is {sense}: logits divided by "
+        f"{number(calibration.temperature)} bring the test images to {scaled}, and their cross-entropy from "
+        f"{number(evaluation.cross_entropy, 3)} to {loss}."
+    )
+
+
+def separation_finding(evaluation: Evaluation) -> str:
+    """State how far the classes lie apart in the tuned features; nothing without test images."""
+    found = evaluation.separation
+    if found is None:
+        return ""
+    stated = (
+        f"In the tuned features, scaled to unit length, test images are spread by a variance of "
+        f"{number(found.variance_within, 3)} within classes and {number(found.variance_between, 3)} between them"
+    )
+    if not found.neighbours:
+        return f"{stated}."
+    nearest = min(found.neighbours, key=lambda neighbour: neighbour.distance)
+    return (
+        f"{stated}; means of classes are {number(found.mean_distance)} apart on average, those of {nearest.label} and "
+        f"{nearest.nearest} least ({number(nearest.distance)})."
     )
 
 

@@ -13,7 +13,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 from numpy.typing import NDArray
 
-from orchestrator.records import Evaluation, ModelCard, SearchResult, Trial
+from orchestrator.config import FineTuneConfig
+from orchestrator.records import ConfidenceBin, Evaluation, ModelCard, SearchResult, Trial
 from orchestrator.reporting.figures import (
     FULL_WIDTH,
     HALF_WIDTH,
@@ -24,21 +25,15 @@ from orchestrator.reporting.figures import (
     label,
     panels,
 )
-from orchestrator.reporting.wording import METRIC_TITLES, counted, metric_value, rate
+from orchestrator.reporting.wording import METRIC_TITLES, counted, in_words, metric_value, percent, rate
 
 MOST_NAMED_CLASSES = 30
 MOST_WRITTEN_CLASSES = 12
 HALF_HEIGHT = 4.4
 FAILURE = "#D55E00"
 
-_SEARCHED = {
-    "freeze_depth": "freeze depth",
-    "learning_rate": "learning rate",
-    "epochs": "epochs",
-    "batch_size": "batch size",
-    "weight_decay": "weight decay",
-    "optimizer": "optimizer",
-}
+_SEARCHED = ("freeze_depth", "learning_rate", "epochs", *FineTuneConfig.model_fields)
+_LOGARITHMIC = ("learning_rate", "weight_decay", "regularizer_weight", "clip_norm")
 _COLUMNS = 3
 
 
@@ -87,15 +82,15 @@ def effects_plot(search: SearchResult, color: str, best_id: str | None) -> Plot 
         grid = panels(figure, rows, columns, sharey=True)
         for axes, name in zip(grid, varied, strict=False):
             for trial, value in completed:
-                x = getattr(trial.hyperparameters, name)
+                x = _on_axis(trial, name)
                 _draw_trial(axes, x, value, trial, color, is_best=trial.trial_id == best_id)
-            _scale_dimension(axes, name, [getattr(trial.hyperparameters, name) for trial, _ in completed])
+            _scale_dimension(axes, name, [_on_axis(trial, name) for trial, _ in completed])
         for axes in grid[len(varied) :]:
             axes.set_visible(False)
         for axes in grid[::columns]:
             _label_metric(axes, search.metric)
 
-    against = ", ".join(_SEARCHED[name] for name in varied)
+    against = ", ".join(in_words(name) for name in varied)
     alt = f"{METRIC_TITLES[search.metric]} against {against}; each dot is a trial"
     return draw_plot(draw, width=FULL_WIDTH, height=2.6 * rows, alt=alt)
 
@@ -157,6 +152,46 @@ def confusion_plot(evaluation: Evaluation) -> Plot | None:
         f"{int(counts.sum()):,} on the diagonal"
     )
     return draw_plot(draw, width=HALF_WIDTH, height=HALF_HEIGHT, alt=alt)
+
+
+def reliability_plot(evaluation: Evaluation, color: str) -> Plot | None:
+    """Draw accuracy against confidence, as it is and after temperature scaling, above the confidences that occur.
+
+    None without test images. A point below the diagonal is confidence that is too high.
+    """
+    if not evaluation.reliability:
+        return None
+    scaled = evaluation.calibration.reliability if evaluation.calibration else []
+
+    def draw(figure: Figure) -> None:
+        accuracy, images = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+        accuracy.plot([0, 1], [0, 1], color=MUTED, linestyle=":", linewidth=1, label="confidence is right")
+        _draw_reliability(accuracy, evaluation.reliability, color, "o-", "as it is")
+        if scaled:
+            _draw_reliability(accuracy, scaled, MUTED, "s--", "after temperature scaling")
+        accuracy.set_ylabel("accuracy")
+        accuracy.set_ylim(-0.03, 1.03)
+        accuracy.legend(loc="upper left")
+        shares = [held.num_images / evaluation.num_images for held in evaluation.reliability]
+        images.bar([held.confidence for held in evaluation.reliability], shares, width=0.03, color=color)
+        images.set_ylabel("images")
+        images.set_xlabel("confidence: the probability of the predicted class")
+        images.set_xlim(-0.03, 1.03)
+        for axes in (accuracy, images):
+            axes.yaxis.set_major_formatter(FuncFormatter(_percent_tick))
+            axes.grid(axis="y")
+        images.xaxis.set_major_formatter(FuncFormatter(_percent_tick))
+
+    alt = (
+        f"Accuracy against confidence in {counted(len(evaluation.reliability), 'bin')}; "
+        f"expected calibration error {percent(evaluation.expected_calibration_error)}"
+    )
+    return draw_plot(draw, width=HALF_WIDTH, height=HALF_HEIGHT, alt=alt)
+
+
+def _draw_reliability(axes: Axes, bins: Sequence[ConfidenceBin], color: str, line: str, name: str) -> None:
+    confidence, accuracy = [held.confidence for held in bins], [held.accuracy for held in bins]
+    axes.plot(confidence, accuracy, line, color=color, markersize=4, linewidth=1.2, label=name)
 
 
 def _completed(search: SearchResult) -> list[tuple[Trial, float]]:
@@ -224,11 +259,18 @@ def _percent_tick(value: float, _position: int) -> str:
     return f"{round(100 * value, 4):g}%"
 
 
+def _on_axis(trial: Trial, name: str) -> float | str:
+    value: float | str | None = getattr(trial.hyperparameters, name)
+    if isinstance(value, bool) or value is None:
+        return "yes" if value else "no"
+    return in_words(value) if isinstance(value, str) else value
+
+
 def _scale_dimension(axes: Axes, name: str, values: Sequence[float | str]) -> None:
-    axes.set_xlabel(_SEARCHED[name])
+    axes.set_xlabel(in_words(name))
     axes.grid(axis="y")
     numbers = sorted({value for value in values if not isinstance(value, str)})
-    if numbers and numbers[0] > 0 and name in ("learning_rate", "weight_decay"):
+    if numbers and numbers[0] > 0 and name in _LOGARITHMIC:
         axes.set_xscale("log")
         # Less than a decade may hold no power of ten, and several need no more than those.
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if numbers[-1] < 20 * numbers[0] else (1,)))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import jinja2
 
 from orchestrator.records import (
     Baseline,
+    ClassNeighbour,
+    ClassScores,
     Evaluation,
+    Explanations,
     Group,
     ModelCard,
     Recipe,
@@ -22,6 +25,7 @@ from orchestrator.records import (
 from orchestrator.reporting import wording
 from orchestrator.reporting.figures import Plot, group_color
 from orchestrator.reporting.findings import (
+    calibration_finding,
     choice_finding,
     copies_finding,
     frequent_mistakes,
@@ -29,11 +33,19 @@ from orchestrator.reporting.findings import (
     grouping_finding,
     headline,
     saving_finding,
+    separation_finding,
     source_finding,
     verdict,
     warm_start_finding,
 )
-from orchestrator.reporting.group_plots import confusion_plot, effects_plot, history_plot, learning_curve
+from orchestrator.reporting.group_plots import (
+    confusion_plot,
+    effects_plot,
+    history_plot,
+    learning_curve,
+    reliability_plot,
+)
+from orchestrator.reporting.overlays import ShownExample, show_examples
 from orchestrator.reporting.plots import diversity_plot, gains_plot
 
 VERDICT_TITLES = {
@@ -42,6 +54,15 @@ VERDICT_TITLES = {
     "unclear": "no clear difference",
     "unknown": "not compared",
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassRow:
+    """Hold the test scores of one class, and the class that is nearest in the tuned features, if there is one."""
+
+    label: str
+    scores: ClassScores
+    neighbour: ClassNeighbour | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +85,13 @@ class GroupSection:
     effects: Plot | None
     learning: Plot | None
     confusion: Plot | None
+    reliability: Plot | None
+    calibration: str
+    separation: str
+    class_rows: list[ClassRow]
     mistakes: list[str]
+    explanations: Explanations | None
+    examples: dict[str, list[ShownExample]]
 
     @property
     def search_seconds(self) -> float:
@@ -72,9 +99,14 @@ class GroupSection:
         return sum(trial.seconds for trial in self.search.trials) if self.search else 0.0
 
 
-def render_html(report: Report) -> str:
-    """Render the whole report: text, tables, and plots as images inside the file."""
-    sections = [_section(report, position, group) for position, group in enumerate(report.groups.groups)]
+def render_html(report: Report, pictures: Mapping[str, bytes] | None = None) -> str:
+    """Render the whole report: text, tables, and plots as images inside the file.
+
+    `pictures` are those that the report's explanations name, as PNG.
+    """
+    sections = [
+        _section(report, position, group, pictures or {}) for position, group in enumerate(report.groups.groups)
+    ]
     failed = [trial for section in sections for trial in section.failed_trials]
     return (
         _environment()
@@ -100,11 +132,12 @@ def render_html(report: Report) -> str:
     )
 
 
-def _section(report: Report, position: int, group: Group) -> GroupSection:
+def _section(report: Report, position: int, group: Group, pictures: Mapping[str, bytes]) -> GroupSection:
     search = next((found for found in report.searches if found.group == group.name), None)
     recipe = next((found for found in report.recipes if found.group == group.name), None)
     model = next((found for found in report.models if found.group == group.name), None)
     evaluation = next((found for found in report.evaluations if found.group == group.name), None)
+    explanations = next((found for found in report.explanations if found.group == group.name), None)
     color = group_color(position)
     best_id = recipe.trial_id if recipe else None
     return GroupSection(
@@ -124,13 +157,27 @@ def _section(report: Report, position: int, group: Group) -> GroupSection:
         effects=effects_plot(search, color, best_id) if search else None,
         learning=learning_curve(model, color) if model else None,
         confusion=confusion_plot(evaluation) if evaluation else None,
+        reliability=reliability_plot(evaluation, color) if evaluation else None,
+        calibration=calibration_finding(evaluation) if evaluation else "",
+        separation=separation_finding(evaluation) if evaluation else "",
+        class_rows=_class_rows(evaluation) if evaluation else [],
         mistakes=frequent_mistakes(evaluation) if evaluation else [],
+        explanations=explanations,
+        examples=show_examples(explanations, pictures) if explanations else {},
     )
 
 
 def _profiles(profiles: Sequence[SubsetProfile], group: Group) -> list[SubsetProfile]:
     members = [profile for profile in profiles if profile.subset in group.subsets]
     return sorted(members, key=lambda profile: group.subsets.index(profile.subset))
+
+
+def _class_rows(evaluation: Evaluation) -> list[ClassRow]:
+    neighbours = {found.label: found for found in evaluation.separation.neighbours} if evaluation.separation else {}
+    return [
+        ClassRow(label=label, scores=scores, neighbour=neighbours.get(label))
+        for label, scores in zip(evaluation.classes, evaluation.by_class, strict=True)
+    ]
 
 
 def _split_totals(report: Report) -> dict[str, int]:
@@ -164,12 +211,14 @@ def _environment() -> jinja2.Environment:
         rate=wording.rate,
         shortened=wording.shortened,
         recipe_lines=wording.recipe_lines,
+        method_lines=wording.method_lines,
         verdict=verdict,
         verdict_title=lambda interval: VERDICT_TITLES[verdict(interval)],
     )
     environment.globals.update(
         ABSENT=wording.ABSENT,
         baseline_titles=wording.BASELINE_TITLES,
+        explanation_titles=wording.EXPLANATION_TITLES,
         measure_titles=wording.MEASURE_TITLES,
         metric_titles=wording.METRIC_TITLES,
         origin_titles=wording.ORIGIN_TITLES,

@@ -200,16 +200,18 @@ def models_table(models: Sequence[ModelCard]) -> Table:
 
 def evaluation_table(evaluations: Sequence[Evaluation]) -> Table:
     """Show each group's test scores."""
-    titles = ("Group", "Test images", "Accuracy [95% interval]", "Macro F1", "Macro AUC", "Cross-entropy")
-    table = _table(*titles, numbers_from=1)
+    scores = ("Balanced\naccuracy", "Macro\nF1", "Macro\nAUC", "Cross-\nentropy", "Calibration\nerror")
+    table = _table("Group", "Test\nimages", "Accuracy\n[95% interval]", *scores, numbers_from=1)
     for found in evaluations:
         table.add_row(
             _name(found.group),
             count(found.num_images),
             f"{percent(found.accuracy)} {percent_interval(found.accuracy_interval)}".strip(),
+            percent(found.balanced_accuracy),
             number(found.macro_f1, 3),
             number(found.macro_auc, 3),
             number(found.cross_entropy, 3),
+            percent(found.expected_calibration_error),
         )
     return table
 

@@ -27,6 +27,11 @@ INPUT_TITLES = {
     "pixels": "decoded pixels",
     "images": "encoded images",
 }
+EXPLANATION_TITLES = {
+    "grad_cam": "what spoke for the predicted class, by Grad-CAM (Selvaraju et al., 2017)",
+    "attention_rollout": "what reached the class token, whatever the class, by attention roll-out (Abnar and Zuidema, "
+    "2020)",
+}
 BASELINE_TITLES = {
     "fixed_rule": "fixed rule",
     "head_only": "head only",
@@ -93,12 +98,29 @@ def rate(value: float) -> str:
 
 
 def recipe_lines(hyperparameters: Hyperparameters) -> list[str]:
-    """Write what a search decides, one hyperparameter a line."""
+    """Write what a search decides, one hyperparameter a line, and the methods that are not those by default."""
     return [
         f"depth {hyperparameters.freeze_depth}",
         f"rate {rate(hyperparameters.learning_rate)}",
         counted(hyperparameters.epochs, "epoch"),
+        *method_lines(hyperparameters),
     ]
+
+
+def method_lines(hyperparameters: Hyperparameters) -> list[str]:
+    """Write each method that is not the one by default: `label smoothing 0.1`, `strategy gradual`, `balanced`."""
+    return [_method(name, value) for name, value in hyperparameters.methods.items()]
+
+
+def _method(name: str, value: object) -> str:
+    if isinstance(value, bool):
+        return in_words(name) if value else f"not {in_words(name)}"
+    return f"{in_words(name)} {value:g}" if isinstance(value, float) else f"{in_words(name)} {in_words(str(value))}"
+
+
+def in_words(name: str) -> str:
+    """Write a name of the experiment file as words."""
+    return name.replace("_", " ")
 
 
 def recipe_sentence(hyperparameters: Hyperparameters) -> str:

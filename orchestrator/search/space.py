@@ -61,6 +61,11 @@ class SearchSpace:
             constants={name: getattr(fixed, name) for name, found in dimensions.items() if found is None},
         )
 
+    @property
+    def changes_images(self) -> bool:
+        """Tell whether images are changed batch by batch whatever is drawn."""
+        return self.constants.get("mixing", "none") != "none" or self.constants.get("adversarial", 0.0) != 0.0
+
     def suggest(self, trial: optuna.Trial) -> Hyperparameters:
         """Draw one configuration through an Optuna trial."""
         drawn = {name: _suggest(trial, name, dimension) for name, dimension in self.distributions.items()}

@@ -11,7 +11,9 @@ from orchestrator import fingerprints, storage
 from orchestrator.cluster.baselines import BASELINE_VERSION, BaselineJob, control_arms, run_baselines
 from orchestrator.cluster.inference import InferencePlan, predict_samples
 from orchestrator.cluster.resources import trial_resources
+from orchestrator.config import SplitName
 from orchestrator.data.reader import blocks_of, number_rows
+from orchestrator.diversity.transferability import separation
 from orchestrator.evaluation.judging import EVALUATION_VERSION, judge
 from orchestrator.evaluation.predictions import Predictions
 from orchestrator.records import BaselineResult, Evaluation, ModelCard
@@ -36,7 +38,7 @@ def evaluate(context: GroupContext) -> int:
     pending = [test for test in _tests(context) if _find_evaluation(context, test) is None]
     if not pending:
         return 0
-    blocks = {test.card.group: _test_blocks(context, test.card.group) for test in pending}
+    blocks = {test.card.group: _blocks(context, test.card.group, "test") for test in pending}
     _train_baselines(context, pending, blocks)
     for test in pending:
         group = test.card.group
@@ -96,8 +98,8 @@ def _baseline_jobs(context: GroupContext, card: ModelCard) -> list[BaselineJob]:
     ]
 
 
-def _test_blocks(context: GroupContext, group: str) -> list[pa.Table]:
-    return blocks_of(number_rows(context.rows(context.group(group), "test")), _BLOCK_ROWS)
+def _blocks(context: GroupContext, group: str, split: SplitName) -> list[pa.Table]:
+    return blocks_of(number_rows(context.rows(context.group(group), split)), _BLOCK_ROWS)
 
 
 def _find_evaluation(context: GroupContext, test: _Test) -> Evaluation | None:
@@ -138,9 +140,12 @@ def _evaluate_model(context: GroupContext, test: _Test, blocks: list[pa.Table]) 
         stall_timeout_s=context.config.cluster.stall_timeout_s,
     )
     results = [result for job in test.baselines if (result := _find_baseline(context, job))]
-    predictions = predict_samples(blocks, context.reader, plan, card.classes).with_baselines(
+    predictions, directions = predict_samples(blocks, context.reader, plan, card.classes)
+    predictions = predictions.with_baselines(
         {result.name: result.correct for result in results if result.correct is not None}
     )
+    # What is fitted to mend confidence must not have seen the images that tell how well it does.
+    validation, _ = predict_samples(_blocks(context, card.group, "val"), context.reader, plan, card.classes)
     # The name carries the fingerprint: an evaluation that is cut short must not put its table beside an older record.
     name = f"groups/{card.group}/predictions/{test.fingerprint}.parquet"
     storage.write_table(context.run_directory.path(name), predictions.to_table())
@@ -149,6 +154,8 @@ def _evaluate_model(context: GroupContext, test: _Test, blocks: list[pa.Table]) 
         card.classes,
         predictions,
         results,
+        validation=validation,
+        separation=separation(directions) if directions.num_images else None,
         bootstrap_samples=context.config.evaluate.bootstrap_samples,
         seed=context.config.seed,
         predictions_path=name,

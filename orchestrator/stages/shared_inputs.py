@@ -203,7 +203,7 @@ def _decide(
         num_train=sum(len(found.train) for found in samples.values()),
         num_validation=sum(len(found.validation) for found in samples.values()),
         views=augment.views if varies(augment) else 1,
-        epochs={} if cache.activations == "never" else epochs,
+        epochs={} if cache.activations == "never" or space.changes_images else epochs,
     )
     return plan_cache(figures, workload, max_bytes=cache.max_bytes, always=cache.activations == "always")
 

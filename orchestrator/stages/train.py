@@ -6,9 +6,11 @@ import numpy as np
 import pyarrow as pa
 
 from orchestrator import fingerprints
+from orchestrator.cluster.group_samples import GroupSamples
 from orchestrator.cluster.training import TRAIN_VERSION, TrainingJob, TrainingPlan, train_groups
 from orchestrator.data.reader import blocks_of
 from orchestrator.errors import OrchestratorError
+from orchestrator.finetune.batches import count_draws, plan_balanced_batches
 from orchestrator.records import ModelCard, Recipe
 from orchestrator.stages.context import GroupContext
 
@@ -30,6 +32,9 @@ def train(context: GroupContext) -> int:
         return 0
     jobs = [_job(context, recipe) for recipe in pending]
     samples = {job.group: context.samples(context.group(job.group)) for job in jobs}
+    for job in jobs:
+        if job.hyperparameters.balanced:
+            context.say(_say_repeats(job, samples[job.group], seed=context.config.seed))
     errors: list[OrchestratorError] = []
     plan = TrainingPlan.of(context.config, jobs, context.shape)
     for job, card in train_groups(jobs, samples, context.workbench, plan, context.shape):
@@ -80,6 +85,19 @@ def _job(context: GroupContext, recipe: Recipe) -> TrainingJob:
         storage_uri=context.run_directory.path("ray_train"),
         stream=_stream(context.rows(group, "train")),
         reader=context.reader,
+    )
+
+
+def _say_repeats(job: TrainingJob, samples: GroupSamples, *, seed: int) -> str:
+    """Say what an epoch of equally frequent classes shows more than once, and what it does not show."""
+    labels = samples.train.labels
+    draws = count_draws(plan_balanced_batches(labels, job.hyperparameters.batch_size, seed, 1), labels)
+    repeated = [found for found in draws if found.repeats]
+    hidden = sum(found.samples - found.shown for found in draws)
+    most = max((found.draws / found.samples for found in draws), default=1.0)
+    return (
+        f"train {job.group}: balanced epochs repeat samples of {len(repeated)} of {len(draws)} classes, "
+        f"up to {most:.1f} times each, and leaves out {hidden:,} of {len(labels):,}"
     )
 
 

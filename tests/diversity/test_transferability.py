@@ -12,13 +12,14 @@ from scipy.optimize import minimize
 from scipy.stats import multivariate_normal
 from sklearn.covariance import ledoit_wolf
 
-from orchestrator.diversity.feature_sums import FeatureSums
+from orchestrator.diversity.feature_sums import DirectionSums, FeatureSums
 from orchestrator.diversity.transferability import (
     class_distances,
     fisher_ratio,
     frechet_distance,
     h_score,
     log_evidence,
+    separation,
     shrunk_h_score,
     variance_between,
     variance_within,
@@ -170,3 +171,36 @@ def test_the_frechet_distance_is_its_definition() -> None:
 def test_subsets_of_two_backbones_cannot_be_compared() -> None:
     with pytest.raises(DataError, match="must have 5 dimensions to be compared, got 4"):
         frechet_distance(FeatureSums.of(*features_of()), FeatureSums.of(*features_of(dimensions=4)))
+
+
+def test_separation_needs_the_sums_of_classes_alone() -> None:
+    rows, labels = features_of()
+    found, sums = separation(DirectionSums.of(rows, labels)), FeatureSums.of(rows, labels)
+    assert found.variance_within == pytest.approx(variance_within(sums))
+    assert found.variance_between == pytest.approx(variance_between(sums))
+    distances = class_distances(sums)
+    assert found.mean_distance == pytest.approx(distances[np.triu_indices(3, 1)].mean())
+    for place, neighbour in enumerate(found.neighbours):
+        others = np.delete(distances[place], place)
+        assert neighbour.label == sums.classes[place]
+        assert neighbour.distance == pytest.approx(others.min())
+        assert distances[place, sums.classes.index(neighbour.nearest)] == neighbour.distance
+
+
+def test_separation_is_that_of_the_whole_however_the_images_are_cut() -> None:
+    rows, labels = features_of()
+    parts = [DirectionSums.of(rows[start::4], labels[start::4]) for start in range(4)]
+    whole, merged = (
+        separation(DirectionSums.of(rows, labels)),
+        separation(sum(parts, DirectionSums(counts={}, sums={}))),
+    )
+    assert merged.variance_within == pytest.approx(whole.variance_within)
+    assert [found.nearest for found in merged.neighbours] == [found.nearest for found in whole.neighbours]
+
+
+def test_one_class_has_no_neighbour_and_no_images_no_separation() -> None:
+    found = separation(DirectionSums.of(np.eye(3), ["cat"] * 3))
+    assert (found.variance_between, found.mean_distance, found.neighbours) == (pytest.approx(0), None, [])
+    assert found.variance_within == pytest.approx(2 / 3)
+    with pytest.raises(DataError, match="at least one image"):
+        separation(DirectionSums(counts={}, sums={}))

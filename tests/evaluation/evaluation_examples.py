@@ -35,9 +35,10 @@ def a_prediction_table(
     num_classes: int = 3,
     seed: int = 0,
     subsets: tuple[str, ...] = ("north", "south"),
+    images_of_one_kin: int = 0,
     group: str = "low",
 ) -> Predictions:
-    """Make predictions that are right on about two images of three."""
+    """Make predictions that are right on about two images of three; consecutive ones are kin where that is asked."""
     rng = np.random.default_rng(seed)
     truth = rng.integers(num_classes, size=num_images)
     probabilities = random_probabilities(rng, num_images, num_classes)
@@ -46,6 +47,7 @@ def a_prediction_table(
     return Predictions(
         ids=[f"{group}/{index}" for index in range(num_images)],
         subsets=[subsets[index % len(subsets)] for index in range(num_images)],
+        together=[f"kin{index // images_of_one_kin}" if images_of_one_kin else "" for index in range(num_images)],
         truth=truth,
         probabilities=probabilities.astype(np.float32),
     )

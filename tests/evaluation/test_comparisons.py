@@ -24,6 +24,17 @@ def test_every_image_of_every_group_weighs_the_same() -> None:
     assert (found.accuracy_gain, found.accuracy_gain_interval) == paired_gain(correct, baseline, 500, 5)
 
 
+def test_kin_is_drawn_together_also_where_it_is_spread_over_groups() -> None:
+    # Both groups name their kin alike: each of the ten is in both of them.
+    parts = [a_prediction_table(40, seed=seed, images_of_one_kin=4, group=f"group{seed}") for seed in (1, 2)]
+    groups = [part.with_baselines({"fixed_rule": np.roll(part.correct, 1)}) for part in parts]
+    (found,) = pool(groups, bootstrap_samples=500, seed=5)
+    correct = np.concatenate([group.correct for group in groups])
+    baseline = np.concatenate([group.baselines["fixed_rule"] for group in groups])
+    units = np.tile(np.repeat(np.arange(10), 4), 2)
+    assert found.accuracy_gain_interval == paired_gain(correct, baseline, 500, 5, units)[1]
+
+
 def test_only_baselines_that_all_groups_have_are_compared() -> None:
     groups = [a_group(10, 1, "fixed_rule", "head_only"), a_group(10, 2, "head_only", "from_scratch")]
     assert [found.baseline for found in pool(groups, bootstrap_samples=100, seed=0)] == ["head_only"]

@@ -51,6 +51,16 @@ def test_chunks_of_many_distinct_values_fill_every_resample(monkeypatch: pytest.
     assert bootstrap_interval(values, 1000, seed=0) == pytest.approx(whole, rel=1e-12)
 
 
+def test_units_are_drawn_whole_as_resampling_them_one_by_one_does() -> None:
+    rng = np.random.default_rng(0)
+    units = np.repeat(np.arange(12), rng.integers(1, 9, size=12))
+    values = rng.random(len(units)) < np.linspace(0.1, 0.9, 12)[units]
+    members = [values[units == unit] for unit in range(12)]
+    means = [np.concatenate([members[unit] for unit in rng.integers(12, size=12)]).mean() for _ in range(20_000)]
+    found = bootstrap_interval(values, 40_000, 1, units)
+    assert found == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.01)
+
+
 @pytest.mark.parametrize("values", [[], [1.0, np.nan], [[1.0, 2.0]]])
 def test_values_that_have_no_mean_are_refused(values: object) -> None:
     with pytest.raises(DataError, match="one or more finite values"):

@@ -3,20 +3,29 @@ import pytest
 from evaluation_examples import RECIPE, a_prediction_table
 
 from orchestrator.errors import DataError
+from orchestrator.evaluation.calibration import fit_temperature
+from orchestrator.evaluation.intervals import paired_gain
 from orchestrator.evaluation.judging import judge
-from orchestrator.evaluation.metrics import score
 from orchestrator.evaluation.predictions import Predictions
+from orchestrator.evaluation.scoring import score
 from orchestrator.records import BaselineResult, Evaluation
 
 CLASSES = ["cat", "dog", "fox"]
 
 
-def judged(predictions: Predictions, *baselines: BaselineResult, classes: list[str] = CLASSES) -> Evaluation:
+def judged(
+    predictions: Predictions,
+    *baselines: BaselineResult,
+    classes: list[str] = CLASSES,
+    validation: Predictions | None = None,
+) -> Evaluation:
     return judge(
         "low",
         classes,
         predictions,
         baselines,
+        validation=a_prediction_table(60, seed=9) if validation is None else validation,
+        separation=None,
         bootstrap_samples=500,
         seed=3,
         predictions_path="groups/low/predictions.parquet",
@@ -59,6 +68,7 @@ def test_a_subset_without_some_classes_is_scored_over_the_groups_classes() -> No
     predictions = Predictions(
         ids=["a", "b"],
         subsets=["north", "south"],
+        together=["", ""],
         truth=np.array([0, 2]),
         probabilities=np.eye(3, dtype=np.float32)[[0, 1]],
     )
@@ -77,6 +87,25 @@ def test_a_baseline_is_compared_image_by_image() -> None:
     assert baseline.accuracy_gain_interval is not None
     assert 0 < baseline.accuracy_gain_interval[0] < 0.25 < baseline.accuracy_gain_interval[1]
     assert (baseline.name, baseline.seconds, baseline.hyperparameters) == ("fixed_rule", 7.0, RECIPE)
+
+
+def test_kin_is_drawn_together_in_every_interval() -> None:
+    alone, kin = a_prediction_table(60), a_prediction_table(60, images_of_one_kin=6)
+    worse = np.roll(alone.correct, 1)
+    one, other = judged(alone, a_run(worse.tolist())), judged(kin, a_run(worse.tolist()))
+    assert (one.num_units, other.num_units) == (60, 10)
+    assert one.accuracy == other.accuracy and one.accuracy_interval != other.accuracy_interval
+    assert other.baselines[0].accuracy_gain_interval == paired_gain(kin.correct, worse, 500, 3, kin.units)[1]
+    expected = score(kin.probabilities, kin.truth, bootstrap_samples=500, seed=3, units=kin.units)
+    assert other.accuracy_interval == expected.accuracy_interval
+
+
+def test_the_temperature_is_that_of_validation_whatever_the_test_images_say() -> None:
+    validation = a_prediction_table(80, seed=5)
+    for seed in (1, 2):
+        calibration = judged(a_prediction_table(40, seed=seed), validation=validation).calibration
+        assert calibration is not None and calibration.num_images == 80
+        assert calibration.temperature == fit_temperature(validation.probabilities, validation.truth)
 
 
 def test_a_failed_baseline_keeps_its_error_and_has_no_numbers() -> None:

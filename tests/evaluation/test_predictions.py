@@ -7,12 +7,13 @@ from evaluation_examples import a_prediction_table
 
 from orchestrator import storage
 from orchestrator.errors import DataError, RecordError
-from orchestrator.evaluation.predictions import Predictions
+from orchestrator.evaluation.predictions import Predictions, number_units
 
 
 def assert_same(first: Predictions, second: Predictions) -> None:
     assert list(first.ids) == list(second.ids)
     assert list(first.subsets) == list(second.subsets)
+    assert list(first.together) == list(second.together)
     np.testing.assert_array_equal(first.truth, second.truth)
     np.testing.assert_array_equal(first.probabilities, second.probabilities)
     assert first.probabilities.dtype == second.probabilities.dtype
@@ -23,7 +24,7 @@ def assert_same(first: Predictions, second: Predictions) -> None:
 
 @pytest.mark.parametrize("num_images", [30, 1, 0])
 def test_predictions_come_back_from_parquet_as_they_were(tmp_path: Path, num_images: int) -> None:
-    predictions = a_prediction_table(num_images).with_baselines(
+    predictions = a_prediction_table(num_images, images_of_one_kin=3).with_baselines(
         {"fixed_rule": [index % 2 == 0 for index in range(num_images)], "head_only": [True] * num_images}
     )
     path = str(tmp_path / "predictions.parquet")
@@ -41,7 +42,15 @@ def test_a_part_of_the_table_reads_as_that_part() -> None:
 def test_the_table_says_what_was_predicted() -> None:
     predictions = a_prediction_table(12).with_baselines({"fixed_rule": [True] * 12})
     table = predictions.to_table()
-    assert table.column_names == ["id", "subset", "label", "predicted", "probabilities", "correct_fixed_rule"]
+    assert table.column_names == [
+        "id",
+        "subset",
+        "together",
+        "label",
+        "predicted",
+        "probabilities",
+        "correct_fixed_rule",
+    ]
     matches = np.asarray(table.column("label")) == np.asarray(table.column("predicted"))
     np.testing.assert_array_equal(matches, predictions.correct)
     assert 0 < predictions.correct.sum() < 12
@@ -56,6 +65,26 @@ def test_a_subset_keeps_its_images_in_order_with_their_baselines() -> None:
     np.testing.assert_array_equal(south.correct, predictions.correct[1::2])
     assert not south.baselines["fixed_rule"].any()
     assert len(predictions.for_subset("nowhere")) == 0
+
+
+def test_images_that_share_a_name_are_one_unit_and_images_without_one_stand_alone() -> None:
+    units = number_units(["camera 1", "", "camera 2", "camera 1", "", "camera 2"])
+    assert units is not None
+    assert (units[0], units[2]) == (units[3], units[5]) and sorted(set(units.tolist())) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("together", [[], ["", ""], ["camera 1", "", "camera 2"]])
+def test_where_no_two_images_share_a_name_there_are_no_units(together: list[str]) -> None:
+    assert number_units(together) is None
+
+
+def test_a_subset_numbers_the_units_that_it_has() -> None:
+    predictions = a_prediction_table(12, images_of_one_kin=4)
+    assert predictions.units is not None
+    np.testing.assert_array_equal(predictions.units, np.arange(12) // 4)
+    part = predictions.for_subset("south")
+    assert part.units is not None
+    np.testing.assert_array_equal(part.units, np.arange(6) // 2)
 
 
 def test_adding_a_baseline_keeps_the_others() -> None:

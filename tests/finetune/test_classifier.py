@@ -10,6 +10,7 @@ from orchestrator.finetune.classifier import (
     extract_features,
     new_classifier,
     predict_probabilities,
+    predict_with_features,
     preprocess,
 )
 
@@ -71,3 +72,13 @@ def test_no_pixels_give_no_rows(tiny_classifier: Callable[..., Classifier]) -> N
     none = np.zeros((0, 16, 16, 3), dtype=np.uint8)
     assert predict_probabilities(tiny_classifier(), SPEC, none, device="cpu").shape == (0, 3)
     assert extract_features(tiny_classifier().backbone, SPEC, none, device="cpu").shape == (0, 16)
+
+
+@pytest.mark.parametrize("num_images", [0, 5, 70])
+def test_probabilities_and_features_come_out_of_one_pass_as_out_of_two(
+    tiny_classifier: Callable[..., Classifier], num_images: int
+) -> None:
+    classifier, pixels = tiny_classifier(), some_samples(70).pixels[:num_images]
+    probabilities, features = predict_with_features(classifier, SPEC, pixels, device="cpu")
+    np.testing.assert_array_equal(probabilities, predict_probabilities(classifier, SPEC, pixels, device="cpu"))
+    np.testing.assert_array_equal(features, extract_features(classifier.backbone, SPEC, pixels, device="cpu"))

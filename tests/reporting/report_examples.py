@@ -6,11 +6,18 @@ from orchestrator.records import (
     BackboneRanking,
     BackboneSpec,
     Baseline,
+    Calibration,
     Catalogue,
+    ClassNeighbour,
     ClassPair,
+    ClassScores,
+    ConfidenceBin,
     Distances,
     EpochMetrics,
     Evaluation,
+    Explanation,
+    Explanations,
+    FeatureSeparation,
     Group,
     GroupingRule,
     Groups,
@@ -106,16 +113,18 @@ def an_evaluation(
             num_images=total // len(subsets),
             accuracy=min(1.0, accuracy + shift),
             accuracy_interval=(max(0.0, accuracy + shift - 0.08), min(1.0, accuracy + shift + 0.07)),
+            balanced_accuracy=accuracy + shift - 0.01,
             macro_f1=accuracy + shift - 0.02,
             macro_auc=0.97,
+            expected_calibration_error=0.08,
+            expected_calibration_error_interval=(0.03, 0.11),
             cross_entropy=0.41,
             confusion_matrix=matrix,
         )
         for subset, shift in zip(subsets, [draw.uniform(-0.1, 0.06) for _ in subsets], strict=True)
     ]
     if len(scores) > 1:
-        empty = {"num_images": 0, "accuracy": None, "accuracy_interval": None, "macro_f1": None}
-        scores[-1] = scores[-1].model_copy(update={**empty, "macro_auc": None, "cross_entropy": None})
+        scores[-1] = SubsetScores(subset=scores[-1].subset, num_images=0, confusion_matrix=matrix)
     baselines = [
         Baseline(
             name=name,
@@ -142,15 +151,52 @@ def an_evaluation(
         classes=list(classes),
         accuracy=accuracy,
         accuracy_interval=interval,
+        balanced_accuracy=accuracy - 0.006,
+        balanced_accuracy_interval=(accuracy - 0.037, accuracy + 0.023),
+        macro_precision=accuracy + 0.003,
         macro_f1=accuracy - 0.015,
+        macro_f1_interval=(accuracy - 0.044, accuracy + 0.017),
         macro_auc=0.981,
+        macro_auc_error=0.0,
         cross_entropy=0.37,
+        expected_calibration_error=0.062,
+        expected_calibration_error_interval=(0.038, 0.087),
         confusion_matrix=matrix,
+        by_class=[
+            ClassScores(num_images=sum(row), precision=0.9, recall=row[place] / sum(row), f1=0.88, auc=0.97)
+            for place, row in enumerate(matrix)
+        ],
+        reliability=_bins(total, overconfidence=0.08),
+        num_units=total // 4,
+        calibration=Calibration(
+            temperature=1.63,
+            num_images=212,
+            cross_entropy=0.31,
+            expected_calibration_error=0.021,
+            reliability=_bins(total, overconfidence=0.01),
+        ),
+        separation=FeatureSeparation(
+            variance_within=0.213,
+            variance_between=0.351,
+            mean_distance=0.84,
+            neighbours=[
+                ClassNeighbour(label=label, nearest=classes[place - 1], distance=0.5 + 0.01 * place)
+                for place, label in enumerate(classes)
+            ],
+        ),
         subsets=scores,
         baselines=baselines,
         predictions=f"groups/{group}/predictions.parquet",
         seconds=4.0,
     )
+
+
+def _bins(num_images: int, *, overconfidence: float) -> list[ConfidenceBin]:
+    places = [(place + 0.5) / 15 for place in range(5, 15)]
+    return [
+        ConfidenceBin(num_images=num_images // 10, confidence=place, accuracy=place - overconfidence)
+        for place in places
+    ]
 
 
 GAINS = (
@@ -240,6 +286,32 @@ def a_report(*, subsets_per_group: int = 8, num_classes: int = 7, num_trials: in
                 for subset in ("harbour", "quarry")
             ],
         ),
+    )
+
+
+def some_explanations(group: str) -> Explanations:
+    """Two mistakes, of which one image is gone, and a right answer."""
+
+    def example(label: str, predicted: str, probability: float, picture: str | None) -> Explanation:
+        return Explanation(
+            id=f"{label}/<7>.jpg",
+            subset="harbour",
+            label=label,
+            predicted=predicted,
+            probability=probability,
+            picture=picture,
+            error=None if picture else "the image is truncated",
+        )
+
+    folder = f"groups/{group}/explanations/x"
+    return Explanations(
+        group=group,
+        method="grad_cam",
+        examples=[
+            example("horse", "giraffe", 0.98, f"{folder}/1.png"),
+            example("dog", "horse", 0.91, None),
+            example("person", "person", 0.999, f"{folder}/3.png"),
+        ],
     )
 
 

@@ -5,6 +5,7 @@ from report_examples import a_report, a_search, an_evaluation
 
 from orchestrator.records import Catalogue, CopyCount, DepthCost, Recipe, Report, SearchCosts
 from orchestrator.reporting.findings import (
+    calibration_finding,
     copies_finding,
     frequent_mistakes,
     group_finding,
@@ -12,6 +13,7 @@ from orchestrator.reporting.findings import (
     headline,
     pooled_finding,
     saving_finding,
+    separation_finding,
     verdict,
 )
 
@@ -91,6 +93,25 @@ def test_a_pooled_comparison_is_judged_by_its_interval(
 ) -> None:
     found = report.comparisons[0].model_copy(update={"accuracy_gain_interval": interval})
     assert words in pooled_finding(found)
+
+
+def test_calibration_is_stated_with_what_a_temperature_makes_of_it() -> None:
+    evaluation = an_evaluation("low", ["a"], ["dog", "cat"], gains=())
+    found = calibration_finding(evaluation)
+    assert "6.2% apart on average [3.8, 8.7]" in found and "too sure" in found
+    assert "divided by 1.63 bring the test images to 2.1%" in found and "from 0.370 to 0.310" in found
+    assert evaluation.calibration is not None
+    timid = evaluation.calibration.model_copy(update={"temperature": 0.8})
+    assert "not sure enough" in calibration_finding(evaluation.model_copy(update={"calibration": timid}))
+    assert "No temperature was fitted" in calibration_finding(evaluation.model_copy(update={"calibration": None}))
+    assert calibration_finding(evaluation.model_copy(update={"expected_calibration_error": None})) == ""
+
+
+def test_separation_names_the_classes_that_lie_closest() -> None:
+    evaluation = an_evaluation("low", ["a"], ["dog", "cat"], gains=())
+    assert "0.213 within classes and 0.351 between" in separation_finding(evaluation)
+    assert "those of dog and cat least (0.50)" in separation_finding(evaluation)
+    assert separation_finding(evaluation.model_copy(update={"separation": None})) == ""
 
 
 def test_mistakes_are_listed_from_the_most_frequent() -> None:

@@ -6,7 +6,13 @@ from report_examples import a_search, an_evaluation
 
 from orchestrator.records import Report, SearchResult
 from orchestrator.reporting.figures import Plot
-from orchestrator.reporting.group_plots import confusion_plot, effects_plot, history_plot, learning_curve
+from orchestrator.reporting.group_plots import (
+    confusion_plot,
+    effects_plot,
+    history_plot,
+    learning_curve,
+    reliability_plot,
+)
 
 COLOR = "#0072B2"
 
@@ -103,3 +109,13 @@ def test_a_class_without_test_images_is_no_error() -> None:
 def test_without_test_images_there_is_no_confusion_matrix(matrix: list[list[int]]) -> None:
     evaluation = an_evaluation("low", ["a"], ["dog", "cat"], gains=())
     assert confusion_plot(evaluation.model_copy(update={"confusion_matrix": matrix})) is None
+
+
+def test_reliability_shows_the_scaled_confidence_only_where_there_is_a_temperature() -> None:
+    evaluation = an_evaluation("low", ["a"], ["dog", "cat"], gains=())
+    plot = reliability_plot(evaluation, COLOR)
+    assert plot is not None and "10 bins" in plot.alt and "6.2%" in plot.alt
+    assert "after temperature scaling" in text_of(plot)
+    bare = evaluation.model_copy(update={"calibration": None})
+    assert "after temperature scaling" not in text_of(reliability_plot(bare, COLOR))
+    assert reliability_plot(evaluation.model_copy(update={"reliability": []}), COLOR) is None

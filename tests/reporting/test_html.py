@@ -2,9 +2,9 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from report_examples import a_report
+from report_examples import a_report, some_explanations
 
-from orchestrator.records import Report
+from orchestrator.records import ClassScores, Evaluation, Explanations, Report
 from orchestrator.reporting.html import render_html
 
 VOID = {"meta", "img", "br"}
@@ -63,8 +63,8 @@ def test_nothing_is_fetched_from_anywhere(document: str) -> None:
 
 def test_every_image_has_words_that_stand_for_it(document: str) -> None:
     images = [attributes for tag, attributes in Reader(document).elements if tag == "img"]
-    # Gains and diversity once; history, effects, learning curve and confusion matrix for each of three groups.
-    assert len(images) == 2 + 4 * 3
+    # Gains and diversity once; history, effects, learning curve, confusions and reliability for each of three groups.
+    assert len(images) == 2 + 5 * 3
     assert all(len(image["alt"] or "") > 20 for image in images)
 
 
@@ -78,6 +78,23 @@ def test_numbers_of_the_results_table_are_those_of_the_records(report: Report, d
         low, high = evaluation.accuracy_interval or (0, 0)
         assert f"{evaluation.accuracy:.1%} [{100 * low:.1f}, {100 * high:.1f}]" in text
     assert "+21.3 [+17.0, +25.6]" in text
+
+
+def test_every_class_its_neighbour_and_the_calibration_are_shown(report: Report, document: str) -> None:
+    text = Reader(document).text
+    for evaluation in report.evaluations:
+        for place, (label, scores) in enumerate(zip(evaluation.classes, evaluation.by_class, strict=True)):
+            row = f"{label} {scores.num_images} 0.900 {scores.recall:.3f} 0.880 0.970 {evaluation.classes[place - 1]}, "
+            assert row in text
+        assert "6.2% [3.8, 8.7]" in text
+        assert f"{evaluation.num_images} images in {evaluation.num_units} units" in text
+    assert "AUC is from counts" not in text
+
+
+def test_binned_auc_says_how_far_it_may_be_off(report: Report) -> None:
+    evaluation = report.evaluations[0].model_copy(update={"macro_auc_error": 2.5e-4})
+    text = Reader(render_html(report.model_copy(update={"evaluations": [evaluation]}))).text
+    assert "off by at most 2.5e-04" in text
 
 
 def test_failed_trials_quarantined_rows_and_costs_are_shown(document: str) -> None:
@@ -119,9 +136,11 @@ def test_an_experiment_that_found_nothing_still_gives_a_report(report: Report) -
 
 
 def test_measures_and_scores_that_are_absent_are_dashes(report: Report) -> None:
-    scores = {"accuracy": None, "accuracy_interval": None, "macro_f1": None, "macro_auc": None, "cross_entropy": None}
-    evaluation = report.evaluations[0].model_copy(
-        update={**scores, "num_images": 0, "confusion_matrix": [], "subsets": [], "baselines": []}
+    known = {"group", "classes", "predictions", "seconds"}
+    empty = {"num_images": 0, "confusion_matrix": [], "subsets": [], "baselines": [], "num_units": 0}
+    unknown = [ClassScores(num_images=0, precision=None, recall=None, f1=None, auc=None) for _ in range(7)]
+    evaluation = Evaluation(
+        **report.evaluations[0].model_dump(include=known), **empty, by_class=unknown, calibration=None, separation=None
     )
     profiles = [p.model_copy(update={"pixel_entropy": None, "feature_diversity": None}) for p in report.profile.subsets]
     profile = report.profile.model_copy(update={"subsets": profiles, "rarefied_to": None})
@@ -173,3 +192,35 @@ def test_the_source_task_is_compared_with_where_there_is_one(report: Report, doc
     assert report.distances is not None
     without = report.distances.model_copy(update={"source_range": None, "to_source": []})
     assert "source task:" not in Reader(render_html(report.model_copy(update={"distances": without}))).text
+
+
+def test_explained_images_stand_beside_their_heat_maps_with_words(report: Report, document: str) -> None:
+    explained = report.model_copy(update={"explanations": [some_explanations("low")]})
+    reader = Reader(render_html(explained, {"groups/low/explanations/x/1.png": b"picture"}))
+    images = [attributes for tag, attributes in reader.elements if tag == "img"]
+    assert [image for image in images if image["src"] == "data:image/png;base64,cGljdHVyZQ=="]
+    assert all(len(image["alt"] or "") > 20 for image in images)
+    for words in (
+        "What the model looked at",
+        "by Grad-CAM",
+        "horse taken for giraffe with probability 98.0%",
+        "horse/<7>.jpg, harbour",
+        "person recognised",
+        "No picture: the image is truncated",
+        "No picture: its file is gone from the run directory",
+    ):
+        assert words in reader.text
+    assert reader.text.count("What the model looked at") == 1
+    assert "What the model looked at" not in Reader(document).text
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"error": "BackboneError: <no map>", "method": None}, "Nothing could be explained: BackboneError: <no map>"),
+        ({}, "There are no test images to explain."),
+    ],
+)
+def test_a_group_without_explanations_says_why(report: Report, changes: dict[str, object], words: str) -> None:
+    found = Explanations.model_validate({"group": "low", "method": "grad_cam", "examples": [], **changes})
+    assert words in Reader(render_html(report.model_copy(update={"explanations": [found]}))).text

@@ -76,6 +76,25 @@ def test_a_recipe_names_what_was_searched() -> None:
     assert wording.recipe_sentence(chosen) == "freeze depth 4, learning rate 1e-3 and 1 epoch"
 
 
+def test_a_recipe_names_the_methods_that_have_an_effect() -> None:
+    chosen = a_configuration(
+        strategy="probe_then_finetune",
+        head_share=0.5,
+        unfreeze_every=3,
+        mixing_alpha=0.4,
+        label_smoothing=0.1,
+        balanced=True,
+        batch_size=64,
+    )
+    assert wording.method_lines(chosen) == [
+        "strategy probe then finetune",
+        "head share 0.5",
+        "label smoothing 0.1",
+        "balanced",
+    ]
+    assert wording.recipe_lines(chosen)[-1] == "balanced"
+
+
 def test_accuracies_are_percent_and_losses_are_nats() -> None:
     assert wording.metric_value(0.5, "val_accuracy") == "50.0%"
     assert wording.metric_value(0.5, "val_loss") == "0.500"

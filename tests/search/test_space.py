@@ -2,6 +2,7 @@ import optuna
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from search_examples import NUM_STAGES, a_search
 
 from orchestrator.config import FineTuneConfig, Range, SpaceConfig
@@ -141,3 +142,34 @@ def test_a_space_with_a_continuous_range_lists_nothing_unless_it_is_fixed() -> N
 )
 def test_a_space_holds_the_values_that_it_searches(name: str, value: object, held: bool) -> None:
     assert SearchSpace.from_config(a_search().space, NUM_STAGES).holds(name, value) is held
+
+
+def test_a_space_changes_images_where_no_draw_leaves_them_alone() -> None:
+    always = SearchSpace.from_config(SpaceConfig(), 5, FineTuneConfig(mixing="cutmix"))
+    sometimes = SearchSpace.from_config(SpaceConfig(mixing=["none", "mixup"]), 5)
+    assert always.changes_images and not sometimes.changes_images
+    assert SearchSpace.from_config(SpaceConfig(), 5, FineTuneConfig(adversarial=0.01)).changes_images
+
+
+@pytest.mark.parametrize("name", FineTuneConfig.model_fields)
+def test_every_method_can_be_searched(name: str) -> None:
+    default = getattr(FineTuneConfig(), name)
+    value = 0.5 if default is None and name != "patience" else 2 if default is None else default
+    space = SearchSpace.from_config(SpaceConfig.model_validate({name: [value]}), 5)
+    assert list(space.distributions) == ["freeze_depth", "learning_rate", "epochs", name]
+    assert getattr(space.suggest(optuna.create_study().ask()), name) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("layer_decay", [0.0], r"layer_decay must be greater than 0, got 0"),
+        ("label_smoothing", {"low": 0.0, "high": 1.0}, r"label_smoothing must be less than 1, got 1"),
+        ("regularizer_weight", [-1.0], r"regularizer_weight must be greater than or equal to 0, got -1"),
+        ("accumulate", [0], r"accumulate must be greater than or equal to 1, got 0"),
+        ("unfreeze_every", {"low": 1.0, "high": 2.5}, r"unfreeze_every must be whole numbers"),
+    ],
+)
+def test_what_a_method_cannot_be_is_not_searched(name: str, values: object, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        SpaceConfig.model_validate({name: values})

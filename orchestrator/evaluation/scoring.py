@@ -1,0 +1,208 @@
+"""Scores of predictions with their intervals: from probabilities, or from the tally of any number of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from orchestrator.evaluation.calibration import calibration_error, confidence_gaps, reliability
+from orchestrator.evaluation.intervals import Estimates, Sums, Units, by_unit, percentile_interval, resample
+from orchestrator.evaluation.metrics import (
+    ClassCounts,
+    ClassIndices,
+    Measures,
+    Probabilities,
+    class_aucs,
+    predict_classes,
+)
+from orchestrator.evaluation.tallies import CONFIDENCE_BINS, Tally, confidence_bins
+from orchestrator.records import ClassScores, Scores
+
+MOST_RANKED_IMAGES = 100_000
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Drawn:
+    """Hold the sums of what a bootstrap draws as one.
+
+    `confusions` [D, C] are over the cells of the confusion matrix that occur, `true` and `predicted` [C] their classes;
+    `gaps` [E, 16] are the gap of each bin of confidence, and the number of images. `confusion_counts` [D] and
+    `gap_counts` [E] say how many have the same sums.
+    """
+
+    true: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    confusions: csr_array
+    confusion_counts: NDArray[np.int64]
+    gaps: csr_array
+    gap_counts: NDArray[np.int64]
+
+    @classmethod
+    def images(cls, tally: Tally) -> _Drawn:
+        """Draw single images: those in one cell are alike, and there are no more cells than the tally holds.
+
+        For a bin of confidence, right and wrong images have the mean confidence of their kind: what varies about it
+        within 1/15 is nothing beside being right or wrong.
+        """
+        true, predicted = np.nonzero(tally.confusion)
+        counts = tally.confidence_counts.ravel()
+        held = np.flatnonzero(counts)
+        means = tally.confidence_sums.ravel()[held] / counts[held]
+        gaps = np.zeros((len(held), CONFIDENCE_BINS + 1))
+        gaps[np.arange(len(held)), held // 2] = held % 2 - means
+        gaps[:, -1] = 1.0
+        ones = np.ones(len(true))
+        return cls(
+            true=true,
+            predicted=predicted,
+            confusions=csr_array((ones, (np.arange(len(true)), np.arange(len(true))))),
+            confusion_counts=tally.confusion[true, predicted],
+            gaps=csr_array(gaps),
+            gap_counts=counts[held],
+        )
+
+    @classmethod
+    def kin(cls, probabilities: Probabilities, truth: ClassIndices, units: Units) -> _Drawn:
+        """Draw all images of a unit [n] with each other; there is an entry for each unit and cell that it has."""
+        num_images, num_classes = probabilities.shape
+        found = predict_classes(probabilities)
+        confidence = probabilities[np.arange(num_images), found].astype(np.float64)
+        held, cells = np.unique(truth * num_classes + found, return_inverse=True)
+        gaps = by_unit(units, confidence_bins(confidence), (found == truth) - confidence, CONFIDENCE_BINS + 1)
+        sizes = by_unit(units, np.full(num_images, CONFIDENCE_BINS), np.ones(num_images), CONFIDENCE_BINS + 1)
+        once = np.ones(gaps.shape[0], dtype=np.int64)
+        return cls(
+            true=held // num_classes,
+            predicted=held % num_classes,
+            confusions=by_unit(units, cells, np.ones(num_images), len(held)),
+            confusion_counts=once,
+            gaps=gaps + sizes,
+            gap_counts=once,
+        )
+
+
+def score(
+    probabilities: Probabilities,
+    truth: ClassIndices,
+    *,
+    bootstrap_samples: int,
+    seed: int,
+    units: Units | None = None,
+) -> Scores:
+    """Score the probabilities [n, K] of K classes against the true class indices [n].
+
+    As `score_tally`, with two differences: to 100,000 images AUC is from ranks, and a bootstrap draws images that share
+    their number in `units` [n], counted from 0, together. Raises DataError when the shapes do not fit, a probability is
+    not finite or a class index is outside [0, K).
+    """
+    tally = Tally.of(probabilities, truth)
+    if not len(truth):
+        return _no_scores(tally)
+    drawn = _Drawn.images(tally) if units is None else _Drawn.kin(probabilities, truth, units)
+    if len(truth) > MOST_RANKED_IMAGES:
+        return _scores(tally, tally.class_aucs(), tally.auc_errors(), drawn, bootstrap_samples, seed)
+    areas = class_aucs(probabilities, truth)
+    return _scores(tally, areas, np.zeros_like(areas), drawn, bootstrap_samples, seed)
+
+
+def score_tally(tally: Tally, *, bootstrap_samples: int, seed: int) -> Scores:
+    """Score tallied predictions over K classes.
+
+    The predicted class is the most probable one, the first of equals. Intervals are 95% bootstraps over images:
+    resamples of the cells of the confusion matrix and of the bins of confidence, which say all that those measures
+    need, so that a resample costs at most K x K steps whatever the number of images. That of the calibration error is
+    the basic bootstrap (Davison and Hinkley, "Bootstrap Methods and their Application", 1997, chapter 5.2) from 0 on:
+    resamples add to the error what the sample itself has added, and percentiles would count it twice. Of a model that
+    errs by 6 points it holds the true error in about 9 of 10 samples of 500; of one that does not err at all, in 7.
+    Measures that are undefined are None: all of them without images, AUC also where no class has images both of itself
+    and of others.
+    """
+    if not tally.num_images:
+        return _no_scores(tally)
+    return _scores(tally, tally.class_aucs(), tally.auc_errors(), _Drawn.images(tally), bootstrap_samples, seed)
+
+
+def _no_scores(tally: Tally) -> Scores:
+    by_class = _class_scores(ClassCounts.of(tally.confusion), np.full(tally.num_classes, np.nan))
+    return Scores(num_images=0, confusion_matrix=tally.confusion.tolist(), by_class=by_class)
+
+
+def _scores(
+    tally: Tally, areas: Measures, errors: Measures, drawn: _Drawn, bootstrap_samples: int, seed: int
+) -> Scores:
+    counts = ClassCounts.of(tally.confusion)
+    error = float(calibration_error(confidence_gaps(tally), tally.num_images))
+    resampled = _resample_measures(drawn, tally.num_classes, bootstrap_samples, seed)
+    errors_again = resample(drawn.gaps, drawn.gap_counts, bootstrap_samples, seed, _calibration_errors)
+    has_area = np.isfinite(areas)
+    return Scores(
+        num_images=tally.num_images,
+        accuracy=float(counts.accuracy()),
+        accuracy_interval=percentile_interval(resampled[:, 0]),
+        balanced_accuracy=float(counts.balanced_accuracy()),
+        balanced_accuracy_interval=percentile_interval(resampled[:, 1]),
+        macro_precision=float(counts.macro_precision()),
+        macro_f1=float(counts.macro_f1()),
+        macro_f1_interval=percentile_interval(resampled[:, 2]),
+        macro_auc=float(areas[has_area].mean()) if has_area.any() else None,
+        macro_auc_error=float(errors[has_area].mean()) if has_area.any() else None,
+        cross_entropy=tally.loss / tally.num_images,
+        expected_calibration_error=error,
+        expected_calibration_error_interval=_basic_interval(error, errors_again),
+        confusion_matrix=tally.confusion.tolist(),
+        by_class=_class_scores(counts, areas),
+        reliability=reliability(tally),
+    )
+
+
+def _class_scores(counts: ClassCounts, areas: Measures) -> list[ClassScores]:
+    columns = (counts.actual, counts.precision(), counts.recall(), counts.f1(), areas)
+    return [
+        ClassScores(
+            num_images=int(actual),
+            precision=_known(precision),
+            recall=_known(recall),
+            f1=_known(f1),
+            auc=_known(area),
+        )
+        for actual, precision, recall, f1, area in zip(*(column.tolist() for column in columns), strict=True)
+    ]
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _resample_measures(drawn: _Drawn, num_classes: int, samples: int, seed: int) -> Estimates:
+    """Give accuracy, balanced accuracy and macro F1 [samples, 3] of resamples."""
+    by_true, by_predicted = (_by_class(classes, num_classes) for classes in (drawn.true, drawn.predicted))
+    is_right = drawn.true == drawn.predicted
+
+    def measure(cells: Sums) -> Estimates:
+        counts = ClassCounts(
+            actual=np.asarray(cells @ by_true),
+            predicted=np.asarray(cells @ by_predicted),
+            correct=np.asarray((cells * is_right) @ by_true),
+        )
+        return np.stack([counts.accuracy(), counts.balanced_accuracy(), counts.macro_f1()], axis=1)
+
+    return resample(drawn.confusions, drawn.confusion_counts, samples, seed, measure)
+
+
+def _by_class(classes: NDArray[np.int64], num_classes: int) -> csr_array:
+    """Give the matrix [C, K] that sums up cells of these classes [C] by class."""
+    places = np.arange(len(classes))
+    return csr_array((np.ones(len(classes)), (places, classes)), shape=(len(classes), num_classes))
+
+
+def _calibration_errors(sums: Sums) -> Estimates:
+    return calibration_error(sums[:, :-1], sums[:, -1])
+
+
+def _basic_interval(estimate: float, resampled: Estimates) -> tuple[float, float]:
+    low, high = percentile_interval(resampled)
+    return max(0.0, 2 * estimate - high), max(0.0, 2 * estimate - low)
