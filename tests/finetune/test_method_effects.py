@@ -105,7 +105,7 @@ def mean_over_seeds(measure: Callable[..., float], *arguments: object) -> float:
     return float(np.mean([measure(seed, *arguments) for seed in SEEDS]))
 
 
-OVERCONFIDENCE = {
+AGAINST_OVERCONFIDENCE = {
     "smoothing": {"label_smoothing": 0.2},
     "mixup": {"mixing": "mixup", "mixing_alpha": 1.0},
     "cutmix": {"mixing": "cutmix", "mixing_alpha": 1.0},
@@ -115,17 +115,17 @@ OVERCONFIDENCE = {
 
 @cache
 def trained_on_false_labels(seed: int, method: str) -> tuple[float, float]:
-    """Give loss and overconfidence on held-out images after learning labels by heart of which 7 in 10 are drawn."""
+    """Give loss and overconfidence on held-out images after learning labels of which 7 in 10 are random."""
     train, validation = pictures(in_turn(120), seed=seed, noise=120.0), held_out(seed, noise=120.0)
     rng = np.random.default_rng(seed)
     drawn = rng.random(len(train)) < 0.7
     train.labels[drawn] = rng.integers(0, len(LABELS), drawn.sum())
-    classifier, history = tuned(fresh(seed), train, validation, seed=seed, **OVERCONFIDENCE.get(method, {}))
+    classifier, history = tuned(fresh(seed), train, validation, seed=seed, **AGAINST_OVERCONFIDENCE.get(method, {}))
     confidence = float(probabilities(classifier, validation).max(axis=1).mean())
     return history[-1].val_loss, confidence - accuracy(classifier, validation)
 
 
-@pytest.mark.parametrize("method", OVERCONFIDENCE)
+@pytest.mark.parametrize("method", AGAINST_OVERCONFIDENCE)
 def test_a_model_that_learns_false_labels_by_heart_is_less_sure_of_itself_by(method: str) -> None:
     # Smoothing: Szegedy et al., 2016, and Lukasik et al., 2020; mixup: Zhang et al., 2018, and Thulasidasan et al.,
     # 2019; CutMix: Yun et al., 2019; focal: Mukhoti et al., 2020.
