@@ -25,7 +25,7 @@ def of_catalogue(config: ExperimentConfig, data: DataConfig, *, listing: str, ve
         listing,
         config.backbone.image_size,
         config.backbone.resize,
-        config.seed,
+        config.seed_of("split"),
     )
 
 
@@ -34,7 +34,7 @@ def of_backbone(config: ExperimentConfig, *, weights: str, source_listing: str, 
     is_trained_here = config.backbone.weights == "pretrain"
     source = [_plain(config.pretrain), source_listing, config.train.precision] if is_trained_here else None
     network = _plain(config.backbone, without={"candidates"})
-    return digest("backbone", version, network, weights, source, config.seed)
+    return digest("backbone", version, network, weights, source, config.seed_of("trial"))
 
 
 def of_candidate_measures(config: ExperimentConfig, *, data: str, backbone: PretrainedBackbone, version: int) -> str:
@@ -80,8 +80,8 @@ def of_later_profile(
 def of_study(config: ExperimentConfig, *, group: str, data: str, backbone: PretrainedBackbone, version: int) -> str:
     """Fingerprint a study: what makes its trials comparable. How many there are to be is no part of it."""
     search = _plain(config.search, without=_SEARCH_OPERATION | _SEARCH_LENGTH)
-    methods = _plain(config.finetune)
-    return digest("study", version, group, search, methods, _training_inputs(config, data, backbone))
+    drawn = [_plain(config.finetune), config.seed_of("sampler")]
+    return digest("study", version, group, search, drawn, _training_inputs(config, data, backbone))
 
 
 def of_search(config: ExperimentConfig, *, study: str, version: int) -> str:
@@ -138,7 +138,7 @@ def _training_inputs(config: ExperimentConfig, data: str, backbone: PretrainedBa
         config.train.batch_norm,
         _plain(config.augment),
         config.train.precision,
-        config.seed,
+        [config.seed_of("trial"), config.seed_of("loader")],
     ]
 
 

@@ -233,6 +233,12 @@ MISTAKES = {
         "0.5",
         "Workers of one trial cannot share a GPU",
     ),
+    "search, folds": (
+        experiment(search={"folds": 3, "num_workers_per_trial": 2}),
+        "search.folds must be 1 when num_workers_per_trial is above 1",
+        "3",
+        "leave num_workers_per_trial at 1",
+    ),
     "search.space, order": (
         space(learning_rate={"low": 1, "high": 0.1}),
         "search.space.learning_rate.low must be at most high",

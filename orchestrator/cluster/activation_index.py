@@ -25,7 +25,8 @@ class ActivationIndex:
     """Say where the stored activations of every sample are; small and picklable.
 
     `entries` has the names by depth, view and shard. Sample i of the table is row `row_of[i]` of shard
-    `shard_of[i]`, both int32 [N]. `computed` and `reused` count entries, `bytes` what they take.
+    `shard_of[i]`, both int32 [N]; every view of it is stored where `has_views[i]`, else the image itself alone.
+    `computed` and `reused` count entries, `bytes` what they take.
     """
 
     store: ActivationStore
@@ -34,7 +35,7 @@ class ActivationIndex:
     entries: dict[int, tuple[tuple[str, ...], ...]]
     shard_of: NDArray[np.int32]
     row_of: NDArray[np.int32]
-    is_train: NDArray[np.bool_]
+    has_views: NDArray[np.bool_]
     computed: int = 0
     reused: int = 0
     bytes: int = 0
@@ -48,8 +49,8 @@ class ActivationIndex:
     def rows(self, positions: NDArray[np.int64], depth: int) -> StoredActivations:
         """Give the rows at one depth of the cached ones among the samples at `positions`, as CachedSamples does.
 
-        Training samples have every view; a set with a validation sample has the image itself alone. Raises DataError
-        for a depth or a split that is not stored.
+        A set with a sample of which not every view is stored has the image itself alone. Raises DataError for a depth
+        or a split that is not stored.
         """
         if depth not in self.entries:
             raise DataError("a freeze depth must be stored", value=depth, remedy=f"Stored are {list(self.depths)}.")
@@ -58,7 +59,7 @@ class ActivationIndex:
             raise DataError("only samples for train and val have stored activations", remedy="Ask for those alone.")
         cached = positions[shards != UNCACHED]
         needed, compact = np.unique(self.shard_of[cached], return_inverse=True)
-        views = self.entries[depth] if self.is_train[cached].all() else self.entries[depth][:1]
+        views = self.entries[depth] if self.has_views[cached].all() else self.entries[depth][:1]
         return StoredActivations(
             store=self.store,
             entries=tuple(tuple(names[shard] for shard in needed.tolist()) for names in views),

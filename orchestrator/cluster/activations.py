@@ -42,8 +42,8 @@ class ActivationPlan:
     """Say what is kept and where: `depths` in order of worth, the first the worthiest, and each one's type.
 
     `uri` is a directory that several runs may share; beyond `max_bytes` what was used longest ago goes, and depths
-    that do not fit are left out. `augment` and `seed` make the views of training samples. `expected_s` is what one
-    CPU is expected to need for all of it.
+    that do not fit are left out. `augment` and `seed` make the views of training samples, and with `all_views` of
+    validation samples too, which folds train on. `expected_s` is what one CPU is expected to need for all of it.
     """
 
     uri: str
@@ -55,6 +55,7 @@ class ActivationPlan:
     use_gpu: bool
     stall_timeout_s: float
     expected_s: float = math.inf
+    all_views: bool = False
 
     @property
     def num_views(self) -> int:
@@ -108,7 +109,7 @@ def build_activations(
             depth: tuple(tuple(shard.names[view].get(depth, "") for shard in shards) for view in range(plan.num_views))
             for depth in kept
         },
-        **_places(table, shards),
+        **_places(table, shards, plan),
         computed=computed,
         reused=max(0, len(wanted) - computed),
         bytes=sum(wanted.values()),
@@ -167,8 +168,10 @@ class _Job:
         ]
 
     def count(self, rows: pa.Table, view: int) -> int:
-        """Count the rows of a shard that a view shows: beyond the image itself the training samples alone."""
-        return int(rows.num_rows if view == 0 else rows.column("split").to_pylist().count("train"))
+        """Count the rows of a shard that a view shows: all the image itself, the training samples every other."""
+        if view == 0 or self.plan.all_views:
+            return int(rows.num_rows)
+        return int(rows.column("split").to_pylist().count("train"))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -275,8 +278,8 @@ def _fitting_depths(shards: Sequence[_Shard], found: Mapping[int, Layout], plan:
     return depths
 
 
-def _places(table: SampleTable, shards: Sequence[_Shard]) -> dict[str, NDArray[Any]]:
-    """Say for every sample of the table in which shard and row it is, and whether it is for training."""
+def _places(table: SampleTable, shards: Sequence[_Shard], plan: ActivationPlan) -> dict[str, NDArray[Any]]:
+    """Say for every sample of the table in which shard and row it is, and whether every view of it is stored."""
     split = np.asarray(table.table.column("split").to_pylist(), dtype=object)
     belongs = np.asarray(table.table.column("ok")) & ((split == "train") | (split == "val"))
     shard_of = np.where(belongs, UNCACHED, NOT_STORED).astype(np.int32)
@@ -284,7 +287,7 @@ def _places(table: SampleTable, shards: Sequence[_Shard]) -> dict[str, NDArray[A
     for number, shard in enumerate(shards):
         shard_of[shard.positions] = number
         row_of[shard.positions] = np.arange(len(shard.positions), dtype=np.int32)
-    return {"shard_of": shard_of, "row_of": row_of, "is_train": split == "train"}
+    return {"shard_of": shard_of, "row_of": row_of, "has_views": belongs & (plan.all_views | (split == "train"))}
 
 
 def _require_fixed_views(augment: AugmentConfig) -> None:

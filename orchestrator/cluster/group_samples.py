@@ -1,4 +1,4 @@
-"""Holds one group's samples for the workers that train on them: pixels, kept activations, and fresh re-splits."""
+"""Holds one group's samples for the workers that train on them: pixels, kept activations, re-splits and folds."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from orchestrator.data.samples import CachedSamples
 from orchestrator.finetune.classifier import Classifier
 from orchestrator.finetune.contracts import Activations, Inputs, Layout, StoredType, TrainingSettings
 from orchestrator.finetune.freezing import freeze
-from orchestrator.finetune.heads import Features
+from orchestrator.finetune.heads import Features, FeatureSplit
 from orchestrator.finetune.prefix import Prefix, open_sources
 from orchestrator.records import BackboneSpec
+from orchestrator.search.folds import deal_folds
 from orchestrator.search.resplits import resplit
 
 
@@ -23,8 +24,8 @@ from orchestrator.search.resplits import resplit
 class KeptDepth:
     """Hold what is kept of a group's samples at one freeze depth: the outputs of the frozen stages.
 
-    `pool` has the image itself of every training and then every validation sample, for re-splits; None where
-    training samples are varied, which validation samples never are.
+    `pool` has every training and then every validation sample, for re-splits and folds; None where training samples
+    are kept in more views than validation samples.
     """
 
     layout: Layout
@@ -38,8 +39,9 @@ class KeptDepth:
 class GroupSamples:
     """Hold one group's label space, its cached training and validation samples, and what is kept of them by depth.
 
-    `units` [n_train + n_validation] are hashes of what must stay on one side of a split. Small and picklable: files
-    are opened where they are read.
+    `units` [n_train + n_validation] are hashes of what must stay on one side of a split. `folds`, of the same length,
+    are the folds that trials are cross-validated on; it is empty where they are judged on the split as it is. Small and
+    picklable: files are opened where they are read.
     """
 
     group: str
@@ -47,6 +49,7 @@ class GroupSamples:
     train: CachedSamples
     validation: CachedSamples
     units: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
+    folds: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     kept: Mapping[int, KeptDepth] = field(default_factory=dict)
 
     def activations(self, depth: int) -> Activations | None:
@@ -60,24 +63,30 @@ class GroupSamples:
 
     def resplit(self, number: int, *, seed: int) -> GroupSamples:
         """Divide the training and validation samples anew, as many for validation as before, up to rounding."""
-        pool = CachedSamples.joined(self.train, self.validation)
         train, validation = resplit(
-            pool.labels, self.units, num_validation=len(self.validation), seed=seed, number=number
+            self._labels, self.units, num_validation=len(self.validation), seed=seed, number=number
         )
-        return replace(
-            self,
-            train=pool.select(train),
-            validation=pool.select(validation),
-            units=self.units[np.concatenate([train, validation])],
-            kept={depth: found for depth, kept in self.kept.items() if (found := _parted(kept, train, validation))},
-        )
+        return self._divided(train, validation)
+
+    def with_folds(self, count: int, *, seed: int) -> GroupSamples:
+        """Deal the samples into `count` folds; with one, the split stays as it is. Raises ConfigError for too many."""
+        if count == 1:
+            return self
+        return replace(self, folds=deal_folds(self._labels, self.units, count=count, seed=seed))
+
+    def parts(self) -> list[GroupSamples]:
+        """Give the samples as a trial is judged on them: with each fold for validation, or the split as it is."""
+        if len(self.folds) == 0:
+            return [self]
+        in_fold = [self.folds == number for number in range(int(self.folds.max()) + 1)]
+        return [self._divided(np.flatnonzero(~held_out), np.flatnonzero(held_out)) for held_out in in_fold]
 
     def features(
         self, classifier: Classifier, spec: BackboneSpec, settings: TrainingSettings
-    ) -> tuple[list[Features], Features, Inputs]:
+    ) -> tuple[FeatureSplit, Inputs]:
         """Give the pooled features of training samples, a set for each view, and of validation samples.
 
-        The third value says whether they were kept activations or are computed from pixels here.
+        The second value says whether they were kept activations or are computed from pixels here.
         """
         depth = classifier.backbone.num_stages
         prefix = Prefix(stages=freeze(classifier, depth)[0], spec=spec, settings=settings)
@@ -88,7 +97,23 @@ class GroupSamples:
             for view in range(max(1, settings.augment.views))
         ]
         validation = Features(rows=sources.validation.take(_all(self.validation), 0), labels=self.validation.labels)
-        return train, validation, sources.name
+        return FeatureSplit(train=train, validation=validation), sources.name
+
+    @property
+    def _labels(self) -> NDArray[np.int64]:
+        return np.concatenate([self.train.labels, self.validation.labels])
+
+    def _divided(self, train: NDArray[np.int64], validation: NDArray[np.int64]) -> GroupSamples:
+        """Take other positions of the training and validation samples together for the one and the other."""
+        pool = CachedSamples.joined(self.train, self.validation)
+        return replace(
+            self,
+            train=pool.select(train),
+            validation=pool.select(validation),
+            units=self.units[np.concatenate([train, validation])],
+            folds=self.folds[:0],
+            kept={depth: found for depth, kept in self.kept.items() if (found := _parted(kept, train, validation))},
+        )
 
 
 def _all(samples: CachedSamples) -> NDArray[np.int64]:

@@ -46,7 +46,7 @@ def prepare_backbone(
     spec = resolve_spec(config.backbone)
     accuracy: float | None = None
     if source is None:
-        backbone, _ = load_pretrained(config.backbone.weights, spec, seed=config.seed)
+        backbone, _ = load_pretrained(config.backbone.weights, spec, seed=config.seed_of("trial"))
     else:
         card = _train_source(config, spec, run_uri, source, fingerprint)
         backbone = load_model(storage.join(run_uri, "pretrain/model"))[0].backbone

@@ -12,8 +12,9 @@ from ray import tune
 from orchestrator.cluster.group_samples import GroupSamples
 from orchestrator.cluster.workers import Workbench, use_threads, worker_device
 from orchestrator.finetune.contracts import Inputs
+from orchestrator.finetune.cross_validation import Fold, fine_tune_folds
+from orchestrator.finetune.epochs import FoldHistory
 from orchestrator.finetune.heads import train_heads
-from orchestrator.finetune.loop import EpochEnd, fine_tune
 from orchestrator.records import EpochMetrics, Hyperparameters, Trial
 from orchestrator.search.assignments import Assignment
 from orchestrator.search.stopping import StoppingRule, best_at
@@ -54,45 +55,50 @@ def _report(metrics: EpochMetrics) -> None:
 def run_trial(
     assignment: Assignment, data: GroupSamples, workbench: Workbench, device: str, *, on_epoch: OnEpoch
 ) -> Trial:
-    """Fine-tune one configuration, on a re-split in a race: give what came of it, tell every epoch but the last."""
+    """Fine-tune one configuration, on a re-split in a race: give what came of it, tell every epoch but the last.
+
+    Where the samples are in folds, it is trained on each, and an epoch is the mean over them.
+    """
     (member,) = assignment.members
     started, clock = time.time(), time.perf_counter()
-    history: list[EpochMetrics] = []
+    history = FoldHistory()
 
-    def keep(end: EpochEnd) -> None:
-        history.append(end.metrics)
+    def keep(found: Sequence[EpochMetrics]) -> None:
+        mean = history.append(found)
         # The last epoch comes with the outcome: Tune takes its time for a report, and nothing is left to stop.
-        if end.metrics.epoch < member.hyperparameters.epochs:
-            on_epoch(end.metrics)
+        if mean.epoch < member.hyperparameters.epochs:
+            on_epoch(mean)
 
     inputs: Inputs = "pixels"
     error: str | None = None
     try:
         if assignment.race is not None:
             data = data.resplit(assignment.race.resplit, seed=workbench.seed)
-        result = fine_tune(
-            workbench.classifier(len(data.classes)),
+        depth = member.hyperparameters.freeze_depth
+        inputs = fine_tune_folds(
+            lambda: workbench.classifier(len(data.classes)),
             workbench.backbone.spec,
-            data.train,
-            data.validation,
+            [
+                Fold(train=part.train, validation=part.validation, activations=part.activations(depth))
+                for part in data.parts()
+            ],
             member.hyperparameters,
             workbench.settings(device),
             on_epoch=keep,
-            activations=data.activations(member.hyperparameters.freeze_depth),
             source=workbench.pretrained(),
         )
-        inputs = result.inputs
     except Exception as failure:  # whatever ends a trial is its result; the actor lives on
         error = f"{type(failure).__name__}: {failure}"
     return outcome(
         member.name,
         member.hyperparameters,
-        history,
+        history.means,
         metric=workbench.metric,
         seconds=time.perf_counter() - clock,
         started=started,
         inputs=inputs,
         error=error,
+        standard_error=history.standard_error(workbench.metric),
     )
 
 
@@ -125,7 +131,7 @@ def run_heads(
     try:
         classifier = workbench.classifier(len(data.classes))
         settings = workbench.settings(device)
-        train, validation, inputs = data.features(classifier, workbench.backbone.spec, settings)
+        found = [part.features(classifier, workbench.backbone.spec, settings) for part in data.parts()]
         waited = (time.perf_counter() - clock) / len(recipes)
         stop = _Stopper(stopping, assignment.seen, recipes, workbench.metric)
 
@@ -133,7 +139,7 @@ def run_heads(
             beat()
             return stop(head, history)
 
-        results = train_heads(classifier.head, train, validation, recipes, settings, should_stop=after_epoch)
+        results = train_heads(classifier.head, [fold for fold, _ in found], recipes, settings, should_stop=after_epoch)
     except Exception as failure:  # whatever ends the heads is the result of each
         share = (time.perf_counter() - clock) / len(recipes)
         error = f"{type(failure).__name__}: {failure}"
@@ -149,9 +155,10 @@ def run_heads(
             metric=workbench.metric,
             seconds=result.seconds + waited,
             started=started,
-            inputs=inputs,
+            inputs=found[0][1],
             error=result.error,
             stopped=result.stopped,
+            standard_error=result.standard_error,
         )
         for name, recipe, result in zip(names, recipes, results, strict=True)
     ]
@@ -168,6 +175,7 @@ def outcome(
     inputs: Inputs = "pixels",
     error: str | None = None,
     stopped: bool = False,
+    standard_error: float | None = None,
 ) -> Trial:
     """Make the record of a trial: its value is that of its best epoch, or none when it failed."""
     values = [float(getattr(metrics, metric)) for metrics in history]
@@ -177,6 +185,7 @@ def outcome(
         hyperparameters=hyperparameters,
         status="failed" if error is not None else "stopped" if stopped else "complete",
         value=None if error is not None else best,
+        standard_error=None if error is not None else standard_error,
         history=list(history),
         seconds=seconds,
         error=error,
@@ -191,7 +200,8 @@ def describe_outcome(assignment: Assignment, outcomes: Sequence[Trial], metric: 
     lines = []
     for trial in outcomes:
         ended = "stopped at " if trial.status == "stopped" else ""
-        result = trial.error if trial.value is None else f"{ended}{metric} {trial.value:.3f}"
+        spread = "" if trial.standard_error is None else f" (standard error {trial.standard_error:.3f})"
+        result = trial.error if trial.value is None else f"{ended}{metric} {trial.value:.3f}{spread}"
         lines.append(f"{what} {trial.trial_id} {result} in {trial.seconds:.1f} s")
     return lines
 

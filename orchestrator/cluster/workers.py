@@ -31,6 +31,7 @@ class Workbench:
     metric: Literal["val_accuracy", "val_loss"]
     augment: AugmentConfig = NO_AUGMENTATION
     compiled_depths: frozenset[int] = frozenset()
+    loader_seed: int | None = None
 
     @classmethod
     def of(cls, config: ExperimentConfig, backbone: PretrainedBackbone, run_uri: str) -> Workbench:
@@ -38,7 +39,8 @@ class Workbench:
         return cls(
             backbone=backbone,
             weights_uri=storage.join(run_uri, backbone.weights),
-            seed=config.seed,
+            seed=config.seed_of("trial"),
+            loader_seed=config.seed_of("loader"),
             batch_norm=config.train.batch_norm,
             precision=config.train.precision,
             metric=config.search.metric,
@@ -52,6 +54,7 @@ class Workbench:
         """
         return TrainingSettings(
             seed=self.seed,
+            loader_seed=self.loader_seed,
             batch_norm="train" if from_scratch else self.batch_norm,
             precision=resolve_precision(self.precision, device),
             device=device,

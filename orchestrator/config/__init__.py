@@ -17,7 +17,13 @@ from orchestrator.config.data import (
     SplitFractions,
 )
 from orchestrator.config.diversity import DiversityConfig, GroupingConfig
-from orchestrator.config.experiment import ClusterConfig, EvaluateConfig, ExperimentConfig, TrainConfig
+from orchestrator.config.experiment import (
+    ClusterConfig,
+    EvaluateConfig,
+    ExperimentConfig,
+    SeedsConfig,
+    TrainConfig,
+)
 from orchestrator.config.finetune import (
     FineTuneConfig,
     LossName,
@@ -60,6 +66,7 @@ __all__ = [
     "SamplerName",
     "SearchConfig",
     "Section",
+    "SeedsConfig",
     "SmoothingTarget",
     "SpaceConfig",
     "SplitConfig",

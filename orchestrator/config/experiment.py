@@ -18,6 +18,9 @@ from orchestrator.config.finetune import FineTuneConfig
 from orchestrator.config.search import AugmentConfig, CacheConfig, SearchConfig
 from orchestrator.config.space import Range
 
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+SeedName = Literal["split", "sampler", "trial", "loader"]
+
 
 class TrainConfig(Section):
     """Say how the winner of each group is trained, in Ray Train's words.
@@ -50,7 +53,8 @@ class EvaluateConfig(Section):
 class ClusterConfig(Section):
     """Bound the waits on Ray: a stage in which nothing ends for `stall_timeout_s` is ended with an error.
 
-    What counts is a block of samples, an epoch or a trial: the limit must be longer than the longest epoch.
+    What counts is a block of samples, an epoch (of all folds) or a trial: the limit must be longer than the longest
+    epoch.
     `autoscaling` says that nodes may join when work waits: then a plan that does not fit yet is no error.
     """
 
@@ -58,12 +62,27 @@ class ClusterConfig(Section):
     autoscaling: bool = False
 
 
+class SeedsConfig(Section):
+    """Give what is random a seed of its own; None takes the experiment's `seed`.
+
+    `split` divides samples into training, validation and test. `sampler` draws the configurations of the search.
+    `trial` draws new heads, networks that are trained from scratch, and dropout. `loader` orders training samples and
+    varies them.
+    """
+
+    split: Seed | None = None
+    sampler: Seed | None = None
+    trial: Seed | None = None
+    loader: Seed | None = None
+
+
 class ExperimentConfig(Section):
     """Hold the whole experiment file, resolved: every path absolute, every default filled in."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     storage_path: str = Field(default_factory=lambda: str(Path("~/ray_results").expanduser()))
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    seed: Seed = 0
+    seeds: SeedsConfig = SeedsConfig()
     data: DataConfig
     backbone: BackboneConfig = BackboneConfig()
     pretrain: PretrainConfig | None = None
@@ -93,6 +112,11 @@ class ExperimentConfig(Section):
                 "diversity.measures beyond label_entropy must open images, got data.verify none: set it to decode"
             )
         return self
+
+    def seed_of(self, purpose: SeedName) -> int:
+        """Give the seed of one of the things that are random."""
+        own: int | None = getattr(self.seeds, purpose)
+        return self.seed if own is None else own
 
     @property
     def largest_batch(self) -> int:

@@ -81,6 +81,8 @@ class SearchConfig(Section):
 
     `num_samples` counts trials of one group, the fixed rule included; groups that stagnate leave theirs to others.
     A group starts no more trials once one has reached `target`, a value of `metric`.
+    With `folds` above 1 the metric of a trial is its mean over that many folds of the group's training and validation
+    samples, each held out once: a trial takes as many times the work and memory for models, and counts as one.
     `heads` head-only trials run at once. `resources_per_trial` is in Ray's words, for example {CPU: 2, GPU: 0.5};
     with `num_workers_per_trial` above 1 it is what each worker of a trial takes. `storage` is the address of an
     Optuna storage that keeps the studies, by default a journal in the run directory; `study_name` begins their
@@ -95,6 +97,7 @@ class SearchConfig(Section):
     storage: str | None = None
     study_name: str | None = None
     early_stopping: bool = True
+    folds: PositiveInt = 1
     heads: PositiveInt = 8
     warm_start: bool = True
     library: str | None = None
@@ -117,6 +120,15 @@ class SearchConfig(Section):
             raise ValueError(
                 f"resources_per_trial must name whole GPUs when num_workers_per_trial is above 1, got {gpus:g}: "
                 "workers of one trial cannot share a GPU"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _folds_have_one_process(self) -> Self:
+        if self.folds > 1 and self.num_workers_per_trial > 1:
+            raise ValueError(
+                f"folds must be 1 when num_workers_per_trial is above 1, got {self.folds}: "
+                "folds are trained in one process, leave num_workers_per_trial at 1"
             )
         return self
 

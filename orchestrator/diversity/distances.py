@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from orchestrator.diversity.feature_sums import FeatureSums
 from orchestrator.diversity.profiling import rarefaction_size
+from orchestrator.diversity.side_by_side import side_by_side
 from orchestrator.diversity.transferability import frechet_distance
 from orchestrator.diversity.vendi import on_own_axes
 from orchestrator.records import Distances, Relation, SourceDistance
@@ -75,8 +76,8 @@ def distance_to(source: Directions, rows: Directions, *, seed: int) -> float:
     One sample alone would decide how near everything seems.
     """
     generators = (np.random.default_rng([seed, number]) for number in range(_REFERENCES))
-    samples = (source[generator.permutation(len(source))[: len(rows)]] for generator in generators)
-    return float(np.mean([_distance(rows, sample) for sample in samples]))
+    samples = [source[generator.permutation(len(source))[: len(rows)]] for generator in generators]
+    return float(np.mean(side_by_side(lambda sample: _distance(rows, sample), samples)))
 
 
 def relation(distance: float, own: float, classes: set[str], source_classes: set[str]) -> Relation:
@@ -94,8 +95,10 @@ def relation(distance: float, own: float, classes: set[str], source_classes: set
 
 def _matrix(samples: Sequence[Directions]) -> list[list[float]]:
     found = np.zeros((len(samples), len(samples)))
-    for one, other in combinations(range(len(samples)), 2):
-        found[one, other] = found[other, one] = _distance(samples[one], samples[other])
+    pairs = list(combinations(range(len(samples)), 2))
+    distances = side_by_side(lambda pair: _distance(samples[pair[0]], samples[pair[1]]), pairs)
+    for (one, other), distance in zip(pairs, distances, strict=True):
+        found[one, other] = found[other, one] = distance
     matrix: list[list[float]] = found.tolist()
     return matrix
 

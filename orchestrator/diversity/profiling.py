@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-from threadpoolctl import threadpool_limits
 
 from orchestrator.config import EntropyEstimator
 from orchestrator.diversity.category_counts import COUNT, SUBSET
@@ -26,6 +23,7 @@ from orchestrator.diversity.estimators import (
 )
 from orchestrator.diversity.feature_sums import FeatureSums
 from orchestrator.diversity.features import SAMPLE_SIZE
+from orchestrator.diversity.side_by_side import side_by_side
 from orchestrator.diversity.statistics import PartialProfile, SubsetStatistics, merge_partials
 from orchestrator.diversity.subset_counts import SubsetCounts
 from orchestrator.diversity.transferability import (
@@ -156,7 +154,7 @@ def _attribute_measures(attributes: pa.Table, settings: ProfileSettings) -> dict
 def _image_measures(
     merged: Mapping[str, SubsetStatistics], settings: ProfileSettings, rarefied_to: int | None
 ) -> dict[str, dict[str, Any]]:
-    """Measure subsets side by side: each needs a hundred eigenvalue problems that leave other processors idle."""
+    """Measure subsets side by side where each needs a hundred eigenvalue problems."""
 
     def measure(subset: str) -> dict[str, Any]:
         return _joined(
@@ -166,8 +164,7 @@ def _image_measures(
 
     if rarefied_to is None:
         return {subset: measure(subset) for subset in merged}
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
-        return dict(zip(merged, pool.map(measure, merged), strict=True))
+    return dict(zip(merged, side_by_side(measure, merged), strict=True))
 
 
 def _joined(*parts: Mapping[str, Any]) -> dict[str, Any]:

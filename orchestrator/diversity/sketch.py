@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import eigh
 from scipy.optimize import brentq
 from scipy.special import entr
 
@@ -64,7 +63,7 @@ class SketchedSums:
         where they are as even as that allows, and least where what is missing goes to the largest.
         """
         shares = np.zeros(max(self.rows.shape))
-        squares = eigh(self.rows @ self.rows.T, eigvals_only=True, check_finite=False)
+        squares = np.linalg.eigvalsh(self.rows @ self.rows.T)
         shares[: len(squares)] = squares[::-1].clip(0.0) / self.num_images
         # No more directions than dimensions, nor than images.
         shares, room = shares[: min(self.rows.shape[1], self.num_images)], self.lost / self.num_images
@@ -75,7 +74,7 @@ class SketchedSums:
 
         Squares are as great as they can be: an H-score is at most that of all axes.
         """
-        squares, axes = eigh(self.rows @ self.rows.T, check_finite=False)
+        squares, axes = np.linalg.eigh(self.rows @ self.rows.T)
         kept = squares > squares[-1] * np.finfo(float).eps * len(squares)
         basis = (axes[:, kept] / np.sqrt(squares[kept])).T @ self.rows
         return FeatureSums(
@@ -92,7 +91,7 @@ def _shrink(rows: Directions, size: int) -> tuple[Directions, float]:
     """
     if len(rows) <= size:
         return rows, 0.0
-    squares, axes = eigh(rows @ rows.T, check_finite=False)
+    squares, axes = np.linalg.eigh(rows @ rows.T)
     loss = max(0.0, float(squares[-size]))
     left = squares > loss
     scales = np.sqrt((squares[left] - loss) / squares[left])

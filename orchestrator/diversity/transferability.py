@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import eigh
 from scipy.spatial.distance import cdist
 
 from orchestrator.diversity.feature_sums import DirectionSums, FeatureSums
@@ -76,7 +75,7 @@ def h_score(sums: FeatureSums) -> float:
     other images shows. Raises DataError without images.
     """
     _require_images(sums)
-    variances, axes = eigh(sums.covariance(), check_finite=False)
+    variances, axes = np.linalg.eigh(sums.covariance())
     kept = variances > _LEAST_VARIANCE * max(float(variances[-1]), 0.0)
     if not kept.any():
         return 0.0
@@ -98,7 +97,7 @@ def shrunk_h_score(sums: FeatureSums, dimensions: int) -> float:
     if sphere <= _LEAST_VARIANCE:
         return 0.0
     share = _shrinkage(sums, covariance, sphere, dimensions)
-    variances, axes = eigh(covariance, check_finite=False)
+    variances, axes = np.linalg.eigh(covariance)
     between = _between_along(axes, sums)
     shrunk = (1 - share) * variances.clip(0.0) + share * sphere
     kept = shrunk > _LEAST_VARIANCE * float(shrunk[-1])
@@ -107,7 +106,7 @@ def shrunk_h_score(sums: FeatureSums, dimensions: int) -> float:
 
 def _between_along(axes: NDArray[np.float64], sums: FeatureSums) -> NDArray[np.float64]:
     """Give the variance of class means along each of the axes [d, k]."""
-    between: NDArray[np.float64] = (axes * (sums.between_classes() @ axes)).sum(axis=0)
+    between: NDArray[np.float64] = ((sums.class_deviations() @ axes) ** 2).sum(axis=0)
     return between
 
 
@@ -130,7 +129,7 @@ def log_evidence(sums: FeatureSums) -> float:
     y^T y of each class's indicator y. Raises DataError without images.
     """
     _require_images(sums)
-    squares, axes = eigh(sums.outer, check_finite=False)
+    squares, axes = np.linalg.eigh(sums.outer)
     projected = np.array([sums.sums[name] for name in sums.classes]) @ axes
     targets = np.array([float(sums.counts[name]) for name in sums.classes])
     return float(_evidences(squares.clip(0.0), projected, targets, sums.num_images).mean())
@@ -187,13 +186,13 @@ def frechet_distance(one: FeatureSums, other: FeatureSums) -> float:
         )
     first, second = one.covariance(), other.covariance()
     root = _square_root(first)
-    crossed = eigh(root @ second @ root, eigvals_only=True, check_finite=False).clip(0.0)
+    crossed = np.linalg.eigvalsh(root @ second @ root).clip(0.0)
     apart = float(((one.mean() - other.mean()) ** 2).sum())
     return max(0.0, apart + float(np.trace(first) + np.trace(second)) - 2 * float(np.sqrt(crossed).sum()))
 
 
 def _square_root(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-    values, axes = eigh(matrix, check_finite=False)
+    values, axes = np.linalg.eigh(matrix)
     root: NDArray[np.float64] = (axes * np.sqrt(values.clip(0.0))) @ axes.T
     return root
 

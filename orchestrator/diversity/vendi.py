@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import eigh, eigvalsh
 from scipy.special import entr
 
 from orchestrator.diversity.estimators import NORMAL_95
@@ -49,7 +48,7 @@ def on_own_axes(directions: NDArray[np.float64]) -> NDArray[np.float64]:
     num_images, dimensions = directions.shape
     if num_images >= dimensions:
         return directions
-    squares, axes = eigh(directions @ directions.T, check_finite=False)
+    squares, axes = np.linalg.eigh(directions @ directions.T)
     rotated: NDArray[np.float64] = axes * np.sqrt(squares.clip(0.0))
     return rotated
 
@@ -81,7 +80,7 @@ def vendi_scores(matrix: NDArray[np.float64], orders: Sequence[float]) -> list[f
     (sum l^q)^(1 / (1 - q)), l the eigenvalues of a similarity matrix of trace 1; exp(-sum l ln l) for q = 1 and
     1 / max l for infinity (Pasarkar and Dieng, "Cousins of the Vendi Score", 2023).
     """
-    eigenvalues = eigvalsh(matrix, check_finite=False).clip(0.0)
+    eigenvalues = np.linalg.eigvalsh(matrix).clip(0.0)
     shares = eigenvalues / eigenvalues.sum()
     return [max(1.0, _hill_number(shares, order)) for order in orders]
 

@@ -67,7 +67,8 @@ class TrainingSettings:
 
     `batch_norm: frozen` keeps the statistics of every BatchNorm layer, `train` updates those of the suffix.
     `metric` chooses the epoch that is kept. `activation_bytes` bounds the outputs of the frozen stages that are
-    held on the device. `augment` varies training samples. The suffixes of `compiled_depths` go through torch.compile
+    held on the device. `augment` varies training samples; they are varied and ordered by `loader_seed`, by default the
+    `seed` of everything else. The suffixes of `compiled_depths` go through torch.compile
     where one process trains alone.
     """
 
@@ -79,6 +80,12 @@ class TrainingSettings:
     activation_bytes: int = 2 * 2**30
     augment: AugmentConfig = NO_AUGMENTATION
     compiled_depths: frozenset[int] = frozenset()
+    loader_seed: int | None = None
+
+    @property
+    def order_seed(self) -> int:
+        """Give the seed that training samples are ordered and varied by."""
+        return self.seed if self.loader_seed is None else self.loader_seed
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,9 +1,12 @@
-"""Judges epochs: whether a loss is still finite, and which epoch of a history is kept."""
+"""Judges epochs: whether a loss is still finite, which epoch of a history is kept, and what folds say together."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from orchestrator.errors import DivergedError
 from orchestrator.finetune.contracts import Metric
@@ -34,3 +37,33 @@ def best_epoch(history: Sequence[EpochMetrics], metric: Metric) -> int:
     for metrics in history[1:]:
         best = metrics if is_better(metrics, best, metric) else best
     return best.epoch
+
+
+@dataclass(kw_only=True)
+class FoldHistory:
+    """Keep the epochs of one configuration on every fold of a cross-validation, and their means."""
+
+    means: list[EpochMetrics] = field(default_factory=list)
+    _epochs: list[tuple[EpochMetrics, ...]] = field(default_factory=list)
+
+    def append(self, folds: Sequence[EpochMetrics]) -> EpochMetrics:
+        """Add what the same epoch found on each fold, and give the mean."""
+        values = {
+            name: float(np.mean([getattr(metrics, name) for metrics in folds]))
+            for name in ("train_loss", "val_loss", "val_accuracy")
+        }
+        mean = EpochMetrics(epoch=folds[0].epoch, **values)
+        self.means.append(mean)
+        self._epochs.append(tuple(folds))
+        return mean
+
+    def standard_error(self, metric: Metric) -> float | None:
+        """Give that of the mean in the best epoch: the sample deviation over sqrt(k); None for less than two folds.
+
+        Folds share training samples, so that it tends to be too small, and no estimator without bias exists (Bengio
+        and Grandvalet, "No Unbiased Estimator of the Variance of K-Fold Cross-Validation", 2004).
+        """
+        if not self.means:
+            return None
+        values = [float(getattr(metrics, metric)) for metrics in self._epochs[best_epoch(self.means, metric) - 1]]
+        return float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else None

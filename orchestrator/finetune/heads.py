@@ -16,7 +16,7 @@ from orchestrator.config import OptimizerName
 from orchestrator.errors import DivergedError
 from orchestrator.finetune.batches import plan_batches
 from orchestrator.finetune.contracts import TrainingSettings
-from orchestrator.finetune.epochs import best_epoch, require_finite
+from orchestrator.finetune.epochs import FoldHistory, best_epoch, require_finite
 from orchestrator.finetune.prefix import autocast
 from orchestrator.records import EpochMetrics, Hyperparameters
 
@@ -32,14 +32,26 @@ class Features:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FeatureSplit:
+    """Hold training samples in each of their views, of which epochs take turns, and validation samples."""
+
+    train: Sequence[Features]
+    validation: Features
+
+
+@dataclass(frozen=True, kw_only=True)
 class HeadResult:
-    """Say how one head's training went; `seconds` is its share of the wall time. `error` says why it ended early."""
+    """Say how one head's training went; `seconds` is its share of the wall time. `error` says why it ended early.
+
+    Over several folds the history has their means; `standard_error` is that of the metric in the best epoch.
+    """
 
     history: list[EpochMetrics]
     best_epoch: int
     seconds: float
     stopped: bool = False
     error: str | None = None
+    standard_error: float | None = None
 
 
 ShouldStop = Callable[[int, Sequence[EpochMetrics]], bool]
@@ -51,8 +63,7 @@ def _never(head: int, history: Sequence[EpochMetrics]) -> bool:
 
 def train_heads(
     head: nn.Linear,
-    train: Sequence[Features],
-    validation: Features,
+    folds: Sequence[FeatureSplit],
     runs: Sequence[Hyperparameters],
     settings: TrainingSettings,
     *,
@@ -61,62 +72,87 @@ def train_heads(
     """Train one head for each of `runs` from the same start, each at its own rate, decay and number of epochs.
 
     What comes out is what `fine_tune` gives for each run alone with every stage frozen, up to rounding: the batches
-    are the same, and no head sees another. Heads of one batch size and optimizer share their products. After each
-    epoch `should_stop` is asked with the index into `runs` and the history so far; a head that stops or diverges
-    leaves the stack. `train` has the training samples in each of their views, of which epochs take turns.
+    are the same, and no head sees another. Heads of one batch size and optimizer share their products. On several
+    folds all are trained in step, and the mean of an epoch counts. After each epoch `should_stop` is asked with the
+    index into `runs` and the history so far; a head that stops, or diverges on a fold, leaves the stack.
     """
     together: dict[tuple[int, OptimizerName], list[int]] = defaultdict(list)
     for index, run in enumerate(runs):
         together[run.batch_size, run.optimizer].append(index)
     results: dict[int, HeadResult] = {}
     for (batch_size, optimizer), members in together.items():
-        stack = _Stack.of(head, [(index, runs[index]) for index in members], optimizer, settings)
-        results |= _train_stack(stack, train, validation, batch_size, settings, should_stop)
+        stacks = [
+            _StackOnFold(
+                _Stack.of(head, [(index, runs[index]) for index in members], optimizer, settings), fold, batch_size
+            )
+            for fold in folds
+        ]
+        results |= _train_stacks(stacks, settings, should_stop)
     return [results[index] for index in range(len(runs))]
 
 
-def _train_stack(
-    stack: _Stack,
-    train: Sequence[Features],
-    validation: Features,
-    batch_size: int,
-    settings: TrainingSettings,
-    should_stop: ShouldStop,
+def _train_stacks(
+    stacks: Sequence[_StackOnFold], settings: TrainingSettings, should_stop: ShouldStop
 ) -> dict[int, HeadResult]:
-    views, judged = [_with_ones(view.rows) for view in train], _with_ones(validation.rows)
-    labels = torch.from_numpy(train[0].labels).to(judged.device)
-    epochs = {member: run.epochs for member, run in stack.runs}
+    epochs = {member: run.epochs for member, run in stacks[0].runs}
     progress: dict[int, _Progress] = {member: _Progress() for member in epochs}
     results: dict[int, HeadResult] = {}
     epoch = 0
-    while stack.runs:
+    while runs := stacks[0].runs:
         epoch += 1
         started = time.perf_counter()
-        inputs = views[(epoch - 1) % len(views)]
-        losses = torch.zeros(len(stack.runs), dtype=torch.float64, device=inputs.device)
-        for batch in plan_batches(len(labels), batch_size, settings.seed, epoch):
-            positions = torch.from_numpy(batch).to(inputs.device)
-            losses += stack.step(inputs[positions], labels[positions])
-        found = _measure(stack, epoch, losses / len(labels), judged, validation.labels)
-        share = (time.perf_counter() - started) / len(stack.runs)
-        for (member, _), metrics in zip(stack.runs, found, strict=True):
-            end = progress[member].advance(metrics, share, epochs[member], settings, member, should_stop)
+        found = [stack.run_epoch(epoch) for stack in stacks]
+        share = (time.perf_counter() - started) / len(runs)
+        for (member, _), folds in zip(runs, zip(*found, strict=True), strict=True):
+            end = progress[member].advance(folds, share, epochs[member], settings, member, should_stop)
             if end is not None:
                 results[member] = end
-        stack = stack.without(results)
+        for stack in stacks:
+            stack.drop(results)
     return results
+
+
+class _StackOnFold:
+    """Train a stack of heads on one fold, epoch by epoch."""
+
+    def __init__(self, stack: _Stack, fold: FeatureSplit, batch_size: int) -> None:
+        self._stack = stack
+        self._views = [_with_ones(view.rows) for view in fold.train]
+        self._judged = _with_ones(fold.validation.rows)
+        self._labels = torch.from_numpy(fold.train[0].labels).to(self._judged.device)
+        self._truth = fold.validation.labels
+        self._batch_size = batch_size
+
+    @property
+    def runs(self) -> list[tuple[int, Hyperparameters]]:
+        """List the runs whose heads are still trained."""
+        return self._stack.runs
+
+    def run_epoch(self, epoch: int) -> list[EpochMetrics]:
+        """Train and validate every head of the stack."""
+        stack, labels = self._stack, self._labels
+        inputs = self._views[(epoch - 1) % len(self._views)]
+        losses = torch.zeros(len(stack.runs), dtype=torch.float64, device=inputs.device)
+        for batch in plan_batches(len(labels), self._batch_size, stack.settings.order_seed, epoch):
+            positions = torch.from_numpy(batch).to(inputs.device)
+            losses += stack.step(inputs[positions], labels[positions])
+        return _measure(stack, epoch, losses / len(labels), self._judged, self._truth)
+
+    def drop(self, finished: dict[int, HeadResult]) -> None:
+        """Go on without the heads that have ended."""
+        self._stack = self._stack.without(finished)
 
 
 @dataclass
 class _Progress:
     """Hold what is known of one head so far."""
 
-    history: list[EpochMetrics] = field(default_factory=list)
+    history: FoldHistory = field(default_factory=FoldHistory)
     seconds: float = 0.0
 
     def advance(
         self,
-        metrics: EpochMetrics,
+        folds: Sequence[EpochMetrics],
         seconds: float,
         epochs: int,
         settings: TrainingSettings,
@@ -126,20 +162,22 @@ class _Progress:
         """Add an epoch; give the result when it was the last one."""
         self.seconds += seconds
         try:
-            require_finite(metrics)
+            for metrics in folds:
+                require_finite(metrics)
         except DivergedError as error:
             return self._result(settings, error=f"{type(error).__name__}: {error}")
-        self.history.append(metrics)
-        if metrics.epoch == epochs:
+        mean = self.history.append(folds)
+        if mean.epoch == epochs:
             return self._result(settings)
-        if should_stop(member, self.history):
+        if should_stop(member, self.history.means):
             return self._result(settings, stopped=True)
         return None
 
     def _result(self, settings: TrainingSettings, *, stopped: bool = False, error: str | None = None) -> HeadResult:
         return HeadResult(
-            history=self.history,
-            best_epoch=best_epoch(self.history, settings.metric) if self.history else 0,
+            history=self.history.means,
+            best_epoch=best_epoch(self.history.means, settings.metric) if self.history.means else 0,
+            standard_error=self.history.standard_error(settings.metric),
             seconds=self.seconds,
             stopped=stopped,
             error=error,

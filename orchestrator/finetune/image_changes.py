@@ -54,7 +54,7 @@ class ImageChanges:
     def _mixed(self, step: Step, epoch: int, number: int) -> Step:
         if self._hyperparameters.mixing == "none":
             return step
-        generator = mixing_generator(self._settings.seed, epoch, number)
+        generator = mixing_generator(self._settings.order_seed, epoch, number)
         images, targets = mix(
             step.inputs,
             as_probabilities(step.targets, self._suffix.num_classes),

@@ -36,7 +36,7 @@ from orchestrator.finetune.steps import Step, steps_of_samples, steps_of_stream
 from orchestrator.finetune.views import varies
 from orchestrator.records import BackboneSpec, EpochMetrics, Hyperparameters
 
-__all__ = ["BatchStream", "EpochEnd", "FineTuneResult", "Samples", "TrainingSettings", "fine_tune"]
+__all__ = ["BatchStream", "EpochEnd", "FineTuneResult", "Samples", "Training", "TrainingSettings", "fine_tune"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +101,7 @@ def fine_tune(
     Raises BackboneError for a freeze depth beyond the backbone, DivergedError for a loss that is not finite,
     TrainingError for samples, batches or a checkpoint that cannot be trained with.
     """
-    training = _Training(classifier, spec, train, validation, hyperparameters, settings, activations, source)
+    training = Training(classifier, spec, train, validation, hyperparameters, settings, activations, source)
     if resume is not None:
         training.restore(resume)
     while not training.is_over:
@@ -110,8 +110,8 @@ def fine_tune(
     return training.finish()
 
 
-class _Training:
-    """Hold what changes while a classifier is trained."""
+class Training:
+    """Hold what changes while a classifier is trained, epoch by epoch; `fine_tune` says what its arguments are."""
 
     def __init__(
         self,
@@ -148,6 +148,11 @@ class _Training:
         self._history: list[EpochMetrics] = []
         self._best_epoch = 0
         self._best_suffix: dict[str, Tensor] = {}
+
+    @property
+    def inputs(self) -> Inputs:
+        """Say what the suffix is fed from."""
+        return self._sources.name
 
     @property
     def is_over(self) -> bool:
@@ -224,7 +229,7 @@ class _Training:
             history=self._history,
             best_epoch=self._best_epoch,
             seconds=time.perf_counter() - self._started,
-            inputs=self._sources.name,
+            inputs=self.inputs,
             note=self._note,
             sparsity=self._stepper.sparsity(),
         )

@@ -75,7 +75,7 @@ class Computed:
         settings = self.prefix.settings
         pixels = self.samples.take(positions)
         keys = self.samples.keys[positions]
-        return vary(pixels, keys, draw, settings.augment, settings.seed) if self.is_varied else pixels
+        return vary(pixels, keys, draw, settings.augment, settings.order_seed) if self.is_varied else pixels
 
 
 @dataclass(frozen=True, kw_only=True)

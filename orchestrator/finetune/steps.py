@@ -51,9 +51,9 @@ def steps_of_samples(
     draw = draw_of(epoch, prefix.settings.augment)
     size = world_size()
     if balanced:
-        batches = plan_balanced_batches(labels, batch_size, prefix.settings.seed, epoch, size)
+        batches = plan_balanced_batches(labels, batch_size, prefix.settings.order_seed, epoch, size)
     else:
-        batches = plan_batches(len(labels), batch_size, prefix.settings.seed, epoch, size)
+        batches = plan_batches(len(labels), batch_size, prefix.settings.order_seed, epoch, size)
     total, seen = sum(map(len, batches)), 0
     for batch in batches:
         mine, done = share(batch, rank(), size), (seen + len(batch) / 2) / total
@@ -98,7 +98,7 @@ def _varied(pixels: NDArray[np.uint8], taken: int, epoch: int, settings: Trainin
     numbers = np.arange(taken, taken + len(pixels), dtype=np.uint64) + np.uint64(rank() << 40)
     # Without a key that stays with a sample there are no fixed views: every epoch draws afresh.
     afresh = settings.augment.model_copy(update={"views": 0})
-    return vary(pixels, numbers, epoch, afresh, settings.seed)
+    return vary(pixels, numbers, epoch, afresh, settings.order_seed)
 
 
 def _step(

@@ -23,6 +23,8 @@ TrialOrigin = Literal["fixed_rule", "warm_start", "shared", "promoted", "sampler
 class Trial(Value):
     """Record one finished trial, failed ones included; `value` is its best metric over the epochs.
 
+    Of a trial that was cross-validated, the history has the means over its folds, and `standard_error` is that of the
+    value: the folds' sample deviation over the root of their number. None for a trial on one split.
     A `stopped` trial was behind others at the same part of its schedule. `origin` says where its configuration came
     from: the fixed rule, the recipes of other searches, the list that all groups share, another group's find, or the
     group's sampler. `inputs` says what the suffix was fed from.
@@ -32,6 +34,7 @@ class Trial(Value):
     hyperparameters: Hyperparameters
     status: Literal["complete", "stopped", "failed"]
     value: float | None
+    standard_error: float | None = None
     history: list[EpochMetrics]
     seconds: float
     error: str | None = None

@@ -27,11 +27,12 @@ class Workload:
     views: int
     epochs: Mapping[int, float]
     pixels_are_cached: bool = True
+    validation_views: int = 1
 
     @property
     def num_rows(self) -> int:
-        """Count the rows that a cached depth stores: every view of every training sample, and the validation's."""
-        return self.num_train * max(1, self.views) + self.num_validation
+        """Count the rows that a cached depth stores: the views of every training and every validation sample."""
+        return self.num_train * max(1, self.views) + self.num_validation * max(1, self.validation_views)
 
 
 @dataclass(frozen=True, kw_only=True)

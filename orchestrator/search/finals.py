@@ -25,11 +25,17 @@ _OWN_FINALISTS = 2
 
 @dataclass(frozen=True, kw_only=True)
 class GroupFacts:
-    """Hold what the choice needs to know of a group: its samples, and the fixed rule as it was tried."""
+    """Hold what the choice needs to know of a group: its samples, the folds of a trial, the fixed rule as tried."""
 
     num_train: int
     num_validation: int
     fixed_rule: Hyperparameters
+    folds: int = 1
+
+    @property
+    def num_judged(self) -> int:
+        """Count the samples that the value of a trial is a mean over: with folds every one has its turn."""
+        return self.num_validation if self.folds == 1 else self.num_train + self.num_validation
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,7 +43,8 @@ class Finals:
     """Hold the finished trials of every group and the races of their finalists so far.
 
     A group has at most `most_finalists`, two at least: more than its share of a budget would leave others without.
-    Groups that are `closed` have their recipes already: their trials count, and they race no more.
+    Groups that are `closed` have their recipes already: their trials count, and they race no more. `predict` gives
+    the seconds of one training, which is what a run of a race is.
     """
 
     trials: Mapping[str, Sequence[Trial]]
@@ -110,7 +117,7 @@ class Finals:
         )
         if verdict is None:
             key, reason = self._unraced(group)
-            role = next(finalist.role for finalist in self.finalists[group] if finalist.key == key)
+            role = self._role(group, key)
             score = error = None
             runs = 0
         else:
@@ -150,7 +157,7 @@ class Finals:
             if len(names) < most:
                 names.setdefault(key, "group")
         scores = dict(own)
-        spread = 4 * math.sqrt(2 * _noise_variance(own[0][1], self.facts[group].num_validation, self.metric))
+        spread = 4 * self._trial_noise(group, own[0][1])
         if len(names) < max(2, self.most_finalists) and scores.get(fixed, -math.inf) > own[0][1] - spread:
             names[fixed] = "fixed_rule"
         return [
@@ -174,15 +181,48 @@ class Finals:
                 return table[int(np.argmax(np.where(widely, np.nan_to_num(sure, nan=-np.inf), -np.inf)))]
         return None
 
+    def _role(self, group: str, key: str) -> Role:
+        roles = {finalist.key: finalist.role for finalist in self.finalists[group]}
+        return roles.get(key, "fixed_rule" if key == key_of(self.facts[group].fixed_rule) else "group")
+
     def _unraced(self, group: str) -> tuple[str, str]:
-        """Choose without a race: the incumbent, unless the group's own best is better beyond the interval."""
-        incumbent = self._incumbent(group)
+        """Choose without a race: the best by the trials, or a cheaper recipe within its standard error over folds."""
         why = "no run of it has ended well" if any(run.group == group for run in self.runs) else "the budget held none"
+        best, reason = self._best_by_trials(group, why)
+        cheaper = self._cheaper(group, best)
+        if cheaper is None:
+            return best, reason
+        return cheaper, f"within one standard error of the best over the folds, and cheaper, without a race: {why}"
+
+    def _cheaper(self, group: str, best: str) -> str | None:
+        """Name the cheapest recipe that the group tried within one standard error of another, cheaper than that.
+
+        That is the rule of Breiman et al., "Classification and Regression Trees" (1984). None where the other has no
+        standard error. A recipe of the group's own has to win, not to be cheap.
+        """
+        tried = {key_of(trial.hyperparameters): trial for trial in self._usable_of(group)}
+        error = tried[best].standard_error if best in tried else None
+        if error is None:
+            return None
+        level = self._score(tried[best]) - error
+        seconds = {key: self.predict(group, self._recipes[key]) for key in tried}
+        found = [
+            key
+            for key, trial in tried.items()
+            if seconds[key] < seconds[best]
+            and self._score(trial) >= level
+            and (self._role(group, key) != "group" or self._role(group, best) == "group")
+        ]
+        return min(found, key=lambda key: (seconds[key], -self._score(tried[key])), default=None)
+
+    def _best_by_trials(self, group: str, why: str) -> tuple[str, str]:
+        """Name the incumbent, unless the group's own best is better beyond the interval; and say so."""
+        incumbent = self._incumbent(group)
         if self._pooled is None:
             return incumbent, f"the best trial, without a race: {why}"
         own = dict(self._own(group))
         best = max(own, key=lambda key: own[key])
-        noise = math.sqrt(2 * _noise_variance(own[best], self.facts[group].num_validation, self.metric))
+        noise = self._trial_noise(group, own[best])
         level = self._pooled_score(group, incumbent)
         if best != incumbent and own[best] - own.get(incumbent, level) > INTERVAL * noise:
             return best, f"its trial beat the pooled recipe beyond the interval, without a race: {why}"
@@ -210,9 +250,8 @@ class Finals:
         groups, keys = list(self.trials), self._keys
         scores = np.full((len(groups), len(keys)), np.nan)
         for row, group in enumerate(groups):
-            for trial in self.trials[group]:
-                if trial.status == "complete" and trial.value is not None:
-                    scores[row, keys.index(key_of(trial.hyperparameters))] = self.sign * trial.value
+            for trial in self._usable_of(group):
+                scores[row, keys.index(key_of(trial.hyperparameters))] = self._score(trial)
         return pool_scores(scores, self._variances(scores))
 
     def _variances(self, scores: Matrix) -> Matrix:
@@ -220,8 +259,16 @@ class Finals:
         for row, facts in enumerate(self.facts[group] for group in self.trials):
             for column, score in enumerate(scores[row]):
                 if math.isfinite(score):
-                    variances[row, column] = _noise_variance(score, facts.num_validation, self.metric)
+                    variances[row, column] = self._trial_variance(facts, score)
         return variances
+
+    def _trial_noise(self, group: str, score: float) -> float:
+        """Give the standard deviation of a difference of two trials."""
+        return math.sqrt(2 * self._trial_variance(self.facts[group], score))
+
+    def _trial_variance(self, facts: GroupFacts, score: float) -> float:
+        # A few folds tell little of their own spread, and a part of it all recipes share: what is known beforehand.
+        return _noise_variance(score, facts.num_judged, self.metric, trainings=facts.folds)
 
     @cached_property
     def _recipes(self) -> dict[str, Hyperparameters]:
@@ -232,12 +279,14 @@ class Finals:
         return list(self._recipes)
 
     def _usable(self) -> list[Trial]:
-        return [
-            trial
-            for trials in self.trials.values()
-            for trial in trials
-            if trial.status == "complete" and trial.value is not None
-        ]
+        return [trial for group in self.trials for trial in self._usable_of(group)]
+
+    def _usable_of(self, group: str) -> list[Trial]:
+        return [trial for trial in self.trials[group] if trial.status == "complete" and trial.value is not None]
+
+    def _score(self, trial: Trial) -> float:
+        assert trial.value is not None
+        return self.sign * trial.value
 
     def _trial_of(self, group: str, hyperparameters: Hyperparameters) -> tuple[Trial, bool]:
         """Find the trial of a recipe: the group's own, which the second value says, else another group's."""
@@ -261,13 +310,16 @@ def key_of(hyperparameters: Hyperparameters) -> str:
     return digest(hyperparameters.model_dump(mode="json"))[:12]
 
 
-def _noise_variance(score: float, num_validation: int, metric: str) -> float:
-    """Give the variance of one validation score that another recipe's score on the same images does not share."""
+def _noise_variance(score: float, num_validation: int, metric: str, *, trainings: int = 1) -> float:
+    """Give the variance of a validation score that another recipe's score on the same images does not share.
+
+    It is a mean over `num_validation` images, judged by `trainings` models together.
+    """
     if metric == "val_loss":
         # Of the order of what single losses vary by around their mean.
         return _OWN_SHARE * score**2 / max(1, num_validation)
     accuracy = min(max(score, 0.02), 0.98)
-    return _OWN_SHARE * accuracy * (1 - accuracy) / max(1, num_validation) + _RUN_DEVIATION**2
+    return _OWN_SHARE * accuracy * (1 - accuracy) / max(1, num_validation) + _RUN_DEVIATION**2 / trainings
 
 
 def _nothing_usable(group: str, trials: Sequence[Trial]) -> SearchError:

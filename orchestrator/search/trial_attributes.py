@@ -23,6 +23,7 @@ def details_of(trial: Trial) -> dict[str, object]:
         "inputs": trial.inputs,
         # Optuna gives a pruned trial the last intermediate value, not the best.
         "value": trial.value if error is None else None,
+        "standard_error": trial.standard_error if error is None else None,
         "error": error,
     }
 
@@ -36,6 +37,7 @@ def record_of(trial: FrozenTrial, *, group: str, space: SearchSpace) -> Trial:
             "hyperparameters": space.complete(parameters_of(trial)),
             "status": _STATUSES[trial.state],
             "value": attributes.get("value", trial.value),
+            "standard_error": attributes.get("standard_error"),
             "history": attributes.get("history", []),
             "seconds": attributes.get("seconds", 0.0),
             "error": attributes.get("error"),

@@ -64,7 +64,7 @@ class RunInputs:
             data=resolve_demo(data, self.run_directory.path("demo")),
             image_size=self.config.backbone.image_size,
             resize=self.config.backbone.resize,
-            seed=self.config.seed,
+            seed=self.config.seed_of("split"),
             run_uri=self.run_directory.uri,
             folder=folder,
             needs_subset=needs_subset,

@@ -49,7 +49,8 @@ def search(context: GroupContext) -> int:
     _require_room(context)
     # Groups that have their recipes are held against the others still: a search that was cut off between two recipes
     # must not choose otherwise than one that was not.
-    samples = {group.name: context.samples(group) for group in context.groups.groups}
+    folds, seed = context.config.search.folds, context.config.seed
+    samples = {group.name: context.samples(group).with_folds(folds, seed=seed) for group in context.groups.groups}
     inputs = prepare_inputs(context, samples)
     run = _SearchRun.open(context, pending, inputs)
     before = run.num_trials
@@ -125,6 +126,7 @@ class _SearchRun:
                 num_train=len(inputs.samples[group.name].train),
                 num_validation=len(inputs.samples[group.name].validation),
                 fixed_rule=space.clip(context.fixed_rule(group)),
+                folds=search.folds,
             )
             for group in groups
         }
@@ -137,7 +139,7 @@ class _SearchRun:
                 trials=trials,
                 facts=facts,
                 metric=search.metric,
-                predict=inputs.predict,
+                predict=inputs.predict_run,
                 most_finalists=settings.spending.race_trials // len(groups),
             ),
             race_runs=ledger.race_runs,
@@ -233,7 +235,7 @@ def _settings(context: GroupContext, inputs: SharedInputs, resources: dict[str, 
         heads=search.heads if inputs.heads_fit else 1,
         num_stages=context.backbone.num_stages,
         metric=search.metric,
-        seed=context.config.seed,
+        seed=context.config.seed_of("sampler"),
         target=search.target,
     )
 
@@ -270,7 +272,7 @@ def _open_study(
         name=_study_name(context, group),
         space=space,
         search=config.search,
-        seed=config.seed,
+        seed=config.seed_of("sampler"),
         first=context.fixed_rule(group),
         storage=config.search.storage,
     )

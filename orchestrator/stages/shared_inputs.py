@@ -40,7 +40,7 @@ class SharedInputs:
     """Hold the groups' samples with what is kept of them, and what a trial is predicted to cost.
 
     `plans` has a decision for each freeze depth, 0 first; its seconds are of one epoch over all groups. `gpu_share`
-    is what a trial of one process needs of a GPU.
+    is what a trial of one process needs of a GPU. A trial is a training on each of `folds`.
     """
 
     samples: dict[str, GroupSamples]
@@ -50,9 +50,14 @@ class SharedInputs:
     heads_fit: bool
     gpu_share: float = 1.0
     compiled_depths: frozenset[int] = frozenset()
+    folds: int = 1
 
     def predict(self, group: str, recipe: Hyperparameters) -> float:
         """Give the seconds that a trial of a group is predicted to take."""
+        return self.folds * self.predict_run(group, recipe)
+
+    def predict_run(self, group: str, recipe: Hyperparameters) -> float:
+        """Give the seconds that one training of a recipe on a group is predicted to take."""
         return recipe.epochs * self._share(group) * self.plans[recipe.freeze_depth].epoch_s
 
     def write_costs(self, context: GroupContext, trials: Mapping[str, Sequence[Trial]]) -> SearchCosts:
@@ -85,7 +90,7 @@ class SharedInputs:
                 depth = trial.hyperparameters.freeze_depth
                 if trial.history:
                     seconds[depth] += trial.seconds
-                    epochs[depth] += len(trial.history) * self._share(group)
+                    epochs[depth] += self.folds * len(trial.history) * self._share(group)
         return {depth: (seconds[depth], epochs[depth]) for depth in epochs}
 
     def _depth_cost(self, plan: DepthPlan, seconds: float, epochs: float) -> DepthCost:
@@ -133,15 +138,17 @@ def prepare_inputs(context: GroupContext, samples: dict[str, GroupSamples]) -> S
     _say(context, plans, index)
     feature_bytes = sum(len(found.train) + len(found.validation) for found in samples.values())
     feature_bytes *= context.backbone.feature_dim * 4 * max(1, context.config.augment.views)
+    folds = context.config.search.folds
     drawn_afresh = context.config.augment.views == 0 and varies(context.config.augment)
     return SharedInputs(
         samples=samples,
         plans=plans,
         index=index,
         probe_seconds=probe_seconds,
-        heads_fit=not drawn_afresh and feature_bytes <= _MOST_FEATURE_BYTES,
-        gpu_share=_gpu_share(figures),
+        heads_fit=not drawn_afresh and folds * feature_bytes <= _MOST_FEATURE_BYTES,
+        gpu_share=_gpu_share(figures, folds),
         compiled_depths=compiled,
+        folds=folds,
     )
 
 
@@ -183,10 +190,11 @@ def _mean_epochs(space: SearchSpace) -> float:
     return float(np.mean([_epochs_at(space, place) for place in (0.0, 0.5, 1.0)]))
 
 
-def _gpu_share(figures: CostFigures) -> float:
+def _gpu_share(figures: CostFigures, folds: int) -> float:
     if figures.peak_bytes is None or figures.device_bytes is None:
         return 1.0
-    return gpu_share(figures.peak_bytes, figures.device_bytes)
+    # Folds are trained in step, and each holds its weights and the state of its optimizer.
+    return gpu_share(folds * figures.peak_bytes, figures.device_bytes)
 
 
 def _decide(
@@ -197,12 +205,14 @@ def _decide(
     epochs = expected_epochs(
         dict.fromkeys(searched, 1 / max(1, len(searched))),
         num_trials=_trials_of_each_group(context),
-        mean_epochs=_mean_epochs(space),
+        mean_epochs=_mean_epochs(space) * context.config.search.folds,
     )
+    views = augment.views if varies(augment) else 1
     workload = Workload(
         num_train=sum(len(found.train) for found in samples.values()),
         num_validation=sum(len(found.validation) for found in samples.values()),
-        views=augment.views if varies(augment) else 1,
+        views=views,
+        validation_views=views if context.config.search.folds > 1 else 1,
         epochs={} if cache.activations == "never" or space.changes_images else epochs,
     )
     return plan_cache(figures, workload, max_bytes=cache.max_bytes, always=cache.activations == "always")
@@ -249,10 +259,11 @@ def _build(
         depths=tuple(depths),
         dtypes=dtypes,
         augment=config.augment,
-        seed=config.seed,
+        seed=config.seed_of("loader"),
         use_gpu=context.use_gpu,
         stall_timeout_s=config.cluster.stall_timeout_s,
         expected_s=expected_s,
+        all_views=config.search.folds > 1,
     )
     return build_activations(context.table, context.reader, context.workbench, plan)
 
@@ -260,14 +271,14 @@ def _build(
 def _with_kept(context: GroupContext, samples: GroupSamples, index: ActivationIndex) -> GroupSamples:
     group = context.group(samples.group)
     train, validation = (context.cached_positions(group, split) for split in ("train", "val"))
-    varied = varies(context.config.augment)
+    images_only = varies(context.config.augment) and not len(samples.folds)
     kept = {
         depth: KeptDepth(
             layout=index.layouts[depth],
             dtype=index.dtypes[depth],
             train=index.rows(train, depth),
             validation=index.rows(validation, depth),
-            pool=None if varied else index.rows(np.concatenate([train, validation]), depth),
+            pool=None if images_only else index.rows(np.concatenate([train, validation]), depth),
         )
         for depth in index.depths
     }

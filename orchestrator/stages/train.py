@@ -34,7 +34,7 @@ def train(context: GroupContext) -> int:
     samples = {job.group: context.samples(context.group(job.group)) for job in jobs}
     for job in jobs:
         if job.hyperparameters.balanced:
-            context.say(_say_repeats(job, samples[job.group], seed=context.config.seed))
+            context.say(_say_repeats(job, samples[job.group], seed=context.config.seed_of("loader")))
     errors: list[OrchestratorError] = []
     plan = TrainingPlan.of(context.config, jobs, context.shape)
     for job, card in train_groups(jobs, samples, context.workbench, plan, context.shape):

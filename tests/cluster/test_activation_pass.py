@@ -166,6 +166,17 @@ def test_stored_rows_are_those_of_the_frozen_stages_in_every_view(data: Path, tm
                 np.testing.assert_allclose(stored.load(view), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_validation_samples_have_every_view_where_folds_train_on_them(data: Path, tmp_path: Path) -> None:
+    samples, reader = ingest(data, tmp_path / "run")
+    workbench, plan = a_workbench(), a_plan(tmp_path / "cache", 6, augment=VARIED, all_views=True)
+    index = build_activations(samples, reader, workbench, plan)
+    train, validation = (samples.where(split=split) for split in ("train", "val"))
+    pool = np.concatenate([train, validation])
+    for view in range(3):
+        expected = expected_rows(samples, reader, workbench, pool, plan, 6, view)
+        np.testing.assert_allclose(index.rows(pool, 6).load(view), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_reduced_types_and_precision_are_kept_as_asked(data: Path, tmp_path: Path) -> None:
     samples, reader = ingest(data, tmp_path / "run")
     workbench = a_workbench(precision="bf16")

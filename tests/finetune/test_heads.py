@@ -10,7 +10,7 @@ import torch
 from finetune_examples import LABELS, ArraySamples, a_spec, some_hyperparameters, some_samples, some_settings
 
 from orchestrator.finetune.classifier import Classifier, extract_features
-from orchestrator.finetune.heads import Features, HeadResult, train_heads
+from orchestrator.finetune.heads import Features, FeatureSplit, HeadResult, train_heads
 from orchestrator.finetune.loop import fine_tune
 from orchestrator.records import EpochMetrics, Hyperparameters
 
@@ -28,7 +28,8 @@ def train_together(make: Maker, runs: Sequence[Hyperparameters], **options: obje
     classifier = make()
     sources = [features(classifier, samples) for samples in (some_samples(45), some_samples(20, seed=1))]
     stop = {key: options.pop(key) for key in ("should_stop",) if key in options}
-    return train_heads(classifier.head, sources[:1], sources[1], runs, some_settings(**options), **stop)
+    split = FeatureSplit(train=sources[:1], validation=sources[1])
+    return train_heads(classifier.head, [split], runs, some_settings(**options), **stop)
 
 
 def train_alone(make: Maker, run: Hyperparameters) -> list[EpochMetrics]:
@@ -94,7 +95,7 @@ def test_heads_start_from_the_given_head_and_leave_it_as_it_was(tiny_classifier:
     classifier = tiny_classifier()
     before = {name: tensor.clone() for name, tensor in classifier.head.state_dict().items()}
     source = features(classifier, some_samples(len(LABELS) * 5))
-    train_heads(classifier.head, [source], source, [a_head()], some_settings())
+    train_heads(classifier.head, [FeatureSplit(train=[source], validation=source)], [a_head()], some_settings())
     assert all(torch.equal(tensor, before[name]) for name, tensor in classifier.head.state_dict().items())
 
 
@@ -110,7 +111,8 @@ def test_epochs_take_turns_at_the_views(tiny_classifier: Maker) -> None:
     runs = [a_head(epochs=3)]
 
     def losses(*views: Features) -> list[float]:
-        (result,) = train_heads(classifier.head, views, first, runs, some_settings())
+        split = FeatureSplit(train=views, validation=first)
+        (result,) = train_heads(classifier.head, [split], runs, some_settings())
         return [metrics.train_loss for metrics in result.history]
 
     one, both = losses(first), losses(first, other)

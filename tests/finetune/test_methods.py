@@ -296,3 +296,22 @@ def test_balanced_epochs_show_rare_classes_as_often_as_common_ones(tiny_classifi
         some_settings(),
     )
     assert np.bincount(train.labels[train.taken]).tolist() == [7, 7, 7]
+
+
+def test_the_order_of_samples_and_the_dropout_have_seeds_of_their_own(tiny_classifier: Maker) -> None:
+    def history(**settings: int) -> list[float]:
+        result = fine_tune(
+            tiny_classifier(dropout=0.3),
+            a_spec(),
+            some_samples(21, noisy_labels=True),
+            some_samples(12, seed=1),
+            some_hyperparameters(),
+            some_settings(**settings),
+        )
+        return [metrics.train_loss for metrics in result.history]
+
+    same_twice = history(seed=3, loader_seed=4)
+    assert same_twice == history(seed=3, loader_seed=4)
+    assert history(seed=3) == history(seed=3, loader_seed=3)
+    assert same_twice != history(seed=3, loader_seed=5)
+    assert same_twice != history(seed=5, loader_seed=4)

@@ -224,3 +224,11 @@ def test_explained_images_stand_beside_their_heat_maps_with_words(report: Report
 def test_a_group_without_explanations_says_why(report: Report, changes: dict[str, object], words: str) -> None:
     found = Explanations.model_validate({"group": "low", "method": "grad_cam", "examples": [], **changes})
     assert words in Reader(render_html(report.model_copy(update={"explanations": [found]}))).text
+
+
+def test_a_cross_validated_trial_shows_its_standard_error(report: Report) -> None:
+    first = report.searches[0]
+    trials = [trial.model_copy(update={"value": 0.812, "standard_error": 0.013}) for trial in first.trials[:1]]
+    search = first.model_copy(update={"trials": [*trials, *first.trials[1:]]})
+    text = Reader(render_html(report.model_copy(update={"searches": [search, *report.searches[1:]]}))).text
+    assert "81.2% ± 1.3%" in text and text.count("±") == Reader(render_html(report)).text.count("±") + 1

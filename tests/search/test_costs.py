@@ -65,6 +65,13 @@ def test_what_does_not_pay_is_kept_where_the_user_says_always() -> None:
     assert all(plan.saving_s < 0 for plan in plans if plan.source == "activations")
 
 
+def test_views_of_validation_samples_take_room_and_time_to_build() -> None:
+    plain, folds = (replace(WORK, views=4, validation_views=views) for views in (1, 4))
+    assert folds.num_rows - plain.num_rows == 3 * WORK.num_validation
+    before, after = (plan_cache(FIGURES, work, max_bytes=10**12)[3] for work in (plain, folds))
+    assert after.stored_bytes > before.stored_bytes and after.saving_s < before.saving_s
+
+
 def test_in_little_room_what_saves_most_a_byte_stays() -> None:
     room = WORK.num_rows * (FIGURES.activation_bytes[2] + FIGURES.activation_bytes[3])
     assert kept(plan_cache(FIGURES, WORK, max_bytes=room)) == [2, 3]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 from search_examples import a_trial
@@ -136,6 +137,55 @@ def test_a_resumed_race_asks_for_what_is_missing_and_nothing_twice() -> None:
         part = part.with_runs([*part.runs, run.model_copy(update={"value": value, "seconds": run.predicted_s})])
         names.append(run.name)
     assert sorted(names) == sorted(run.name for run in whole.runs)
+
+
+def folded(values: Mapping[int, float], error: float, **changes: object) -> Finals:
+    """One group whose trials were cross-validated: every mean with the same standard error."""
+    finals = the_finals({"all": values}, **changes)
+    trials = [trial.model_copy(update={"standard_error": error}) for trial in finals.trials["all"]]
+    return replace(finals, trials={"all": trials})
+
+
+def test_without_a_race_the_cheapest_recipe_within_a_standard_error_of_the_best_fold_mean_is_taken() -> None:
+    # Deeper is cheaper.
+    values = {2: 0.90, 3: 0.895, 4: 0.885, 5: 0.87, 6: 0.5}
+    assert folded(values, 0.02).recipe("all").hyperparameters.freeze_depth == 4
+    assert folded(values, 0.001).recipe("all").hyperparameters.freeze_depth == 2
+    recipe = folded(values, 0.035).recipe("all")
+    assert recipe.hyperparameters.freeze_depth == 5 and recipe.origin == "group" and recipe.value == 0.87
+    assert "within one standard error of the best over the folds, and cheaper" in recipe.reason
+    assert depths(the_finals({"all": values}), ["all"]) == [2]
+
+
+def test_a_loss_ties_from_above() -> None:
+    finals = folded({2: 0.30, 3: 0.31, 4: 0.40, 5: 0.2}, 0.02, metric="val_loss")
+    assert finals.recipe("all").hyperparameters.freeze_depth == 5
+    assert folded({2: 0.30, 3: 0.31, 4: 0.40}, 0.02, metric="val_loss").recipe("all").hyperparameters.freeze_depth == 3
+
+
+def test_a_recipe_of_the_groups_own_does_not_win_over_the_pooled_one_by_being_cheap() -> None:
+    values = {group: {2: 0.82, 3: 0.80} for group in ("low", "high")}
+    values["low"][5] = 0.81
+    finals = the_finals(values)
+    trials = {
+        group: [trial.model_copy(update={"standard_error": 0.05}) for trial in found]
+        for group, found in finals.trials.items()
+    }
+    assert depths(replace(finals, trials=trials), ["low", "high"]) == [2, 2]
+    trials["low"].append(a_trial(FIXED, 0.80, trial_id="low-9", origin="fixed_rule", standard_error=0.05))
+    recipe = replace(finals, trials=trials).recipe("low")
+    assert (recipe.hyperparameters, recipe.origin) == (FIXED, "fixed_rule")
+
+
+def test_means_over_folds_stand_on_all_samples_and_are_less_noisy() -> None:
+    plain = GroupFacts(num_train=1000, num_validation=400, fixed_rule=FIXED)
+    assert (plain.num_judged, replace(plain, folds=5).num_judged) == (400, 1400)
+    # The fixed rule's trial is within the noise of one split, and hopeless by the means over five folds.
+    finals = the_finals({"all": {2: 0.90, 3: 0.89}})
+    finals.trials["all"].append(a_trial(FIXED, 0.85, trial_id="all-9", origin="fixed_rule"))
+    sure = replace(finals, facts={"all": replace(plain, folds=5)})
+    names = [{finalist.key for finalist in found.finalists["all"]} for found in (finals, sure)]
+    assert key_of(FIXED) in names[0] and key_of(FIXED) not in names[1]
 
 
 def test_running_runs_are_not_handed_out_again() -> None:

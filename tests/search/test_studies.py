@@ -44,7 +44,7 @@ def test_a_completed_trial_is_read_back_as_it_was_recorded(open_study: Opener) -
     study = open_study()
     number, hyperparameters = ask_next(study)
     history = [EpochMetrics(epoch=e, train_loss=1 / e, val_loss=2 / e, val_accuracy=0.1 * e) for e in (1, 2, 3)]
-    recorded = a_trial(hyperparameters, 0.3, history=history, seconds=12.25, started=1234.5)
+    recorded = a_trial(hyperparameters, 0.3, history=history, seconds=12.25, started=1234.5, standard_error=0.02)
     study.record(number, recorded)
     expected = recorded.model_copy(update={"trial_id": "low-0", "origin": "fixed_rule"})
     assert study.trials() == [expected]

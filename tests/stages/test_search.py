@@ -132,6 +132,29 @@ def test_a_type_that_changes_the_outputs_is_refused_and_said(profiled_experiment
     assert any("are kept as fp32: bf16 would change the outputs by more than cache.tolerance" in line for line in lines)
 
 
+def test_trials_are_cross_validated_on_what_is_kept(profiled_experiment: MakeExperiment) -> None:
+    config = profiled_experiment(
+        search={**PLAIN, "num_samples": 3, "folds": 3},
+        grouping=ONE_GROUP,
+        cache={"activations": "always"},
+        augment={"views": 2, "flip": True},
+    )
+    lines = run(config)
+    trials = result(config).trials
+    assert all(trial.standard_error is not None and trial.status == "complete" for trial in trials)
+    assert {trial.inputs for trial in trials if trial.hyperparameters.freeze_depth > 0} == {"activations"}
+    assert any("(standard error" in line for line in lines)
+    # An epoch of a trial is one on every fold.
+    epochs = sum(3 * len(trial.history) for trial in trials)
+    assert sum(depth.num_epochs for depth in costs(config).depths) == pytest.approx(epochs)
+
+
+def test_a_group_must_have_an_image_for_every_fold(profiled_experiment: MakeExperiment) -> None:
+    config = profiled_experiment(search={**PLAIN, "folds": 1000}, grouping=ONE_GROUP)
+    with pytest.raises(ConfigError, match=r"search\.folds must be at most"):
+        run(config)
+
+
 def test_a_budget_of_gpu_hours_needs_trials_that_hold_gpus(profiled_experiment: MakeExperiment) -> None:
     config = profiled_experiment(search={**PLAIN, "budget": {"gpu_hours": 1}}, grouping=ONE_GROUP)
     with pytest.raises(ConfigError, match=r"search\.budget\.gpu_hours must"):

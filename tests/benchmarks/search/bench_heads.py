@@ -17,7 +17,7 @@ from workplace import Workplace, note
 
 from orchestrator.finetune.backbones import Backbone
 from orchestrator.finetune.classifier import new_classifier
-from orchestrator.finetune.heads import Features, HeadResult, train_heads
+from orchestrator.finetune.heads import Features, FeatureSplit, HeadResult, train_heads
 from orchestrator.finetune.loop import TrainingSettings, fine_tune
 from orchestrator.records import BackboneSpec, Hyperparameters
 
@@ -75,7 +75,7 @@ def measure_heads(place: Workplace) -> Iterator[Figure]:
     ours, peer = [], []
     for _ in range(protocol.repeats):
         started = time.perf_counter()
-        together = train_heads(classifier.head, [train], validation, runs, SETTINGS)
+        together = train_heads(classifier.head, [FeatureSplit(train=[train], validation=validation)], runs, SETTINGS)
         ours.append(time.perf_counter() - started)
         started = time.perf_counter()
         alone = [_train_alone(place.task, classifier.backbone, train, validation, run) for run in runs]
