@@ -196,20 +196,25 @@ def table(chosen: list[Method], outcomes: list[Outcome], names: list[str]) -> It
     yield f"| Kind | Method | {' | '.join(names)} |"
     yield "|---" * (len(names) + 2) + "|"
     for method in chosen:
-        cells = [_cell(found.get((method.name, name), {}), found.get((BASE_NAME, name), {})) for name in names]
+        own, base = ([found.get((which, name), {}) for name in names] for which in (method.name, BASE_NAME))
+        is_base = method.name == BASE_NAME
+        cells = [_spread(one) if is_base else _gain(one, other) for one, other in zip(own, base, strict=True)]
         yield f"| {method.kind} | {method.name} | {' | '.join(cells)} |"
 
 
-def _cell(accuracies: dict[int, float], base: dict[int, float]) -> str:
+def _spread(accuracies: dict[int, float]) -> str:
     if not accuracies:
         return ""
     values = accuracies.values()
-    if accuracies == base:
-        return f"{statistics.mean(values):.3f} [{min(values):.3f}, {max(values):.3f}]"
+    return f"{statistics.mean(values):.3f} [{min(values):.3f}, {max(values):.3f}]"
+
+
+def _gain(accuracies: dict[int, float], base: dict[int, float]) -> str:
     gains = [100 * (accuracies[seed] - base[seed]) for seed in accuracies.keys() & base.keys()]
     if not gains:
-        return f"{statistics.mean(values):.3f}"
-    return f"{statistics.mean(values):.3f}, {statistics.mean(gains):+.1f} [{min(gains):.1f}, {max(gains):.1f}]"
+        return _spread(accuracies)
+    mean = statistics.mean(accuracies.values())
+    return f"{mean:.3f}, {statistics.mean(gains):+.1f} [{min(gains):.1f}, {max(gains):.1f}]"
 
 
 def main() -> None:
