@@ -6,7 +6,7 @@ IS_NEW_ENOUGH := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11
 PYTHON ?= $(firstword $(shell for candidate in python3 python3.13 python3.12 python3.11; do \
 	$$candidate -c '$(IS_NEW_ENOUGH)' 2>/dev/null && echo $$candidate; done) python3)
 
-.PHONY: install demo test lint bench bench-search bench-profile clean
+.PHONY: install demo test lint bench bench-search bench-profile bench-train clean
 
 install: $(VENV)/.installed
 
@@ -55,6 +55,12 @@ bench-profile: install
 	@[ -n "$(DATA)" ] && [ -n "$(WEIGHTS)" ] || { \
 		echo "Name the PACS shards and the weights: make bench-profile DATA=directory WEIGHTS=file.pt" >&2; exit 1; }
 	@$(BIN)/python tests/benchmarks/profile/bench_profile.py "$(DATA)" "$(WEIGHTS)" $(ARGS)
+
+# Likewise: make bench-train DATA=directory WEIGHTS=file.pt, and, say, ARGS='--only ddp_vs_torchrun'.
+bench-train: install
+	@[ -n "$(DATA)" ] && [ -n "$(WEIGHTS)" ] || { \
+		echo "Name the PACS shards and the weights: make bench-train DATA=directory WEIGHTS=file.pt" >&2; exit 1; }
+	@$(BIN)/python tests/benchmarks/training/bench_train.py "$(DATA)" "$(WEIGHTS)" $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
