@@ -9,6 +9,7 @@ def predictions_of(rows: list[tuple[str, int, list[float]]]) -> Predictions:
     return Predictions(
         ids=[identity for identity, _, _ in rows],
         subsets=["north"] * len(rows),
+        together=[""] * len(rows),
         truth=np.array([truth for _, truth, _ in rows], dtype=np.int64),
         probabilities=np.array([probabilities for _, _, probabilities in rows], dtype=np.float32).reshape(-1, 3),
     )
