@@ -87,7 +87,7 @@ def rehearsed_seconds(blocks: Sequence[pa.Table], work: Work[T]) -> float:
     if num_rows > _MOST_ROWS:
         return math.inf
     # Some blocks may be cached where others are not: the slower counts.
-    rehearsed = [block.slice(0, _REHEARSED_ROWS) for block in {0: blocks[0], 1: blocks[len(blocks) // 2]}.values()]
+    rehearsed = [block.slice(0, _REHEARSED_ROWS) for block in (blocks[0], blocks[len(blocks) // 2])]
     with _DaemonThreads(1) as thread:
         _result(thread.submit(_with_one_thread, work, rehearsed[0].slice(0, 1)), "a rehearsal")
         row_s = 0.0
