@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from orchestrator.errors import DataError, DivergedError, TrainingError
+from orchestrator.finetune.checkpoints import TrainingState
 from orchestrator.finetune.classifier import new_classifier
 from orchestrator.finetune.contracts import Activations, Layout
 from orchestrator.finetune.distributed import rows_of_rank
@@ -49,11 +50,23 @@ class Outcome:
     taken: int = 0
 
 
-def train(samples: Samples | BatchStream, **changes: object) -> Outcome:
+def train(
+    samples: Samples | BatchStream,
+    *,
+    resume: TrainingState | None = None,
+    states: list[TrainingState] | None = None,
+    **changes: object,
+) -> Outcome:
     backbone, _ = load_pretrained("none", a_spec(), seed=0)
     classifier = new_classifier(backbone, len(LABELS), seed=0)
     settings = {key: changes.pop(key) for key in list(changes) if key in some_settings().__dict__}
     ends: list[EpochEnd] = []
+
+    def on_epoch(end: EpochEnd) -> None:
+        ends.append(end)
+        if states is not None:
+            states.append(end.state)
+
     outcome = Outcome([], {}, 0)
     activations = changes.pop("activations", None)
     assert activations is None or isinstance(activations, Activations)
@@ -65,8 +78,9 @@ def train(samples: Samples | BatchStream, **changes: object) -> Outcome:
             some_samples(11, seed=1),
             some_hyperparameters(**changes),
             some_settings(**settings),
-            on_epoch=ends.append,
+            on_epoch=on_epoch,
             activations=activations,
+            resume=resume,
         )
         outcome.history = result.history
     except (DivergedError, TrainingError) as error:
@@ -168,7 +182,34 @@ def a_head_that_is_held_and_trained_again(rank: int) -> Outcome:
     )
 
 
+PHASED = {"freeze_depth": 1, "epochs": 6, "strategy": "feature_then_network", "ema_decay": 0.5, "schedule": "cosine"}
+
+
+def uninterrupted(rank: int) -> Outcome:
+    return train(some_samples(30), **PHASED)
+
+
+def resumed(rank: int, after: int) -> Outcome:
+    states: list[TrainingState] = []
+    train(some_samples(30), states=states, **PHASED)
+    return train(some_samples(30), resume=states[after - 1], **PHASED)
+
+
+def resumed_while_the_head_is_fitted(rank: int) -> Outcome:
+    return resumed(rank, 1)
+
+
+def resumed_where_the_head_is_held(rank: int) -> Outcome:
+    return resumed(rank, 2)
+
+
+def resumed_before_all_is_trained(rank: int) -> Outcome:
+    return resumed(rank, 4)
+
+
+RESUMED = [resumed_while_the_head_is_fitted, resumed_where_the_head_is_held, resumed_before_all_is_trained]
 EQUAL_TO_ONE_PROCESS = [
+    uninterrupted,
     one_stage_freed_after_the_other,
     a_head_that_is_held_and_trained_again,
     remembered,
@@ -181,6 +222,7 @@ EQUAL_TO_ONE_PROCESS = [
 ]
 SCENARIOS: list[Callable[[int], Outcome]] = [
     *EQUAL_TO_ONE_PROCESS,
+    *RESUMED,
     a_stream_that_loses_samples,
     trained_statistics,
     an_epoch_of_statistics,
@@ -248,13 +290,27 @@ def test_two_ranks_are_one_process_with_the_same_global_batches(
             torch.testing.assert_close(tensor, alone.tensors[name], atol=tolerance, rtol=1e-3)
 
 
+@pytest.mark.parametrize("scenario", RESUMED)
+def test_two_ranks_that_were_killed_go_on_as_if_they_had_not_been(
+    on_two_ranks: OnTwoRanks, scenario: Callable[[int], Outcome]
+) -> None:
+    for found, expected in zip(on_two_ranks(scenario), on_two_ranks(uninterrupted), strict=True):
+        assert [metrics.epoch for metrics in found.history] == list(range(1, 7))
+        for one, other in zip(found.history, expected.history, strict=True):
+            assert one.train_loss == pytest.approx(other.train_loss, abs=1e-6)
+            assert one.val_loss == pytest.approx(other.val_loss, abs=1e-6)
+        for name, tensor in found.tensors.items():
+            torch.testing.assert_close(tensor, expected.tensors[name], atol=1e-6, rtol=0)
+
+
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_ranks_agree_to_the_bit_and_each_is_called_back(
     on_two_ranks: OnTwoRanks, scenario: Callable[[int], Outcome]
 ) -> None:
     one, other = on_two_ranks(scenario)
     assert one.history == other.history
-    assert one.callbacks == other.callbacks == len(one.history)
+    assert one.callbacks == other.callbacks
+    assert scenario in RESUMED or one.callbacks == len(one.history)
     assert one.error == other.error
     if not one.error:
         assert all(torch.equal(tensor, other.tensors[name]) for name, tensor in one.tensors.items())
