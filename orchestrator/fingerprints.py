@@ -83,7 +83,8 @@ def of_later_profile(
 def of_study(config: ExperimentConfig, *, group: str, data: str, backbone: PretrainedBackbone, version: int) -> str:
     """Fingerprint a study: what makes its trials comparable. How many there are to be is no part of it."""
     search = _plain(config.search, without=_SEARCH_OPERATION | _SEARCH_LENGTH)
-    drawn = [_plain(config.finetune), config.seed_of("sampler")]
+    # Folds, and the re-splits of races, are drawn anew also where the data says which split a sample is in.
+    drawn = [_plain(config.finetune), config.seed_of("sampler"), config.seed_of("split")]
     return digest("study", version, group, search, drawn, _training_inputs(config, data, backbone))
 
 

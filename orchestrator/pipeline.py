@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orchestrator import storage
 from orchestrator.cluster.ingest import (
@@ -270,9 +270,13 @@ class Pipeline:
         workbench = None
         if inputs.measures_features:
             workbench = Workbench.of(self.config, inputs.backbone, self.run_directory.uri)
-        fingerprint = inputs.profile_fingerprint
+        fingerprint, means = inputs.profile_fingerprint, None
+        if inputs.measures_features:
+            means = f"profile/class_means/{fingerprint}.parquet"
+            plan = replace(plan, class_means_uri=self.run_directory.path(means))
         record = make_profile(inputs.samples, inputs.reader, workbench, plan, fingerprint=fingerprint, say=self._say)
-        self.run_directory.write("profile.json", record)
+        self.run_directory.write("profile.json", record.model_copy(update={"class_means": means}))
+        self.run_directory.prune("profile/class_means", keep=fingerprint)
         self._say(f"profile: {', '.join(plan.settings.measures)} of {len(record.subsets)} subsets over {record.split}")
         return record
 

@@ -52,7 +52,7 @@ EVERYTHING = set(all_of(validate_experiment(experiment_dict("/data", "/runs"))))
         ({}, set()),
         ({"storage_path": "/elsewhere"}, set()),
         ({"seed": 5}, EVERYTHING - {"groups"}),
-        ({"seeds": {"split": 5}}, {"catalogue"}),
+        ({"seeds": {"split": 5}}, {"catalogue", "study", "search"}),
         ({"seeds": {"sampler": 5}}, {"study", "search"}),
         ({"seeds": {"trial": 5}}, {"backbone", "study", "search", "model", "baseline"}),
         ({"seeds": {"loader": 5}}, {"study", "search", "model", "baseline"}),

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from orchestrator import storage
 from orchestrator.cluster.failures import translated
-from orchestrator.cluster.passes import PassPlan, rehearsed_seconds, run_pass
+from orchestrator.cluster.passes import PassPlan, run_pass
 from orchestrator.cluster.resources import observe_cluster
 from orchestrator.cluster.watchdog import Watchdog, watched
 from orchestrator.cluster.workers import use_threads, worker_device
@@ -62,12 +62,7 @@ def predict_samples(
     truth = {label: index for index, label in enumerate(classes)}
     probabilities = np.zeros((sum(block.num_rows for block in blocks), len(classes)), dtype=np.float32)
     predict = _Predict(reader, plan)
-    run = PassPlan(
-        what="the test pass",
-        stall_timeout_s=plan.stall_timeout_s,
-        use_gpu=plan.use_gpu,
-        expected_s=lambda: rehearsed_seconds(blocks, predict),
-    )
+    run = PassPlan(what="the test pass", stall_timeout_s=plan.stall_timeout_s, use_gpu=plan.use_gpu)
     for block, found in zip(blocks, run_pass(blocks, predict, run), strict=True):
         probabilities[np.asarray(block.column("position"))] = found.probabilities
         directions += found.directions

@@ -45,13 +45,14 @@ _MOST_ROWS = int(MOST_HERE_S * _MOST_THREADS / 2e-4)
 class PassPlan:
     """Say what a pass is called in errors, where it runs, and for how long nothing may happen.
 
-    `expected_s` tells what one CPU is expected to need for all of its work; what is infinite the driver never does.
+    `expected_s` tells what one CPU is expected to need for all of its work, by default after a rehearsal of it; what is
+    infinite the driver never does.
     """
 
     what: str
     stall_timeout_s: float
     use_gpu: bool = False
-    expected_s: Callable[[], float] = lambda: math.inf
+    expected_s: Callable[[], float] | None = None
 
     @property
     def wanted(self) -> dict[str, float]:
@@ -71,7 +72,7 @@ def run_pass(blocks: Sequence[pa.Table], work: Work[T], plan: PassPlan) -> Itera
         translated(plan.what),
         Watchdog(plan.what, wanted=plan.wanted, stall_timeout_s=plan.stall_timeout_s) as watchdog,
     ):
-        results = _in_driver(blocks, work, plan) if _is_done_here(plan) else _in_tasks(blocks, work, plan)
+        results = _in_driver(blocks, work, plan) if _is_done_here(blocks, work, plan) else _in_tasks(blocks, work, plan)
         yield from watched(results, watchdog)
 
 
@@ -103,11 +104,12 @@ def is_sooner_here(expected_s: float, *, threads: int, cpus: float) -> bool:
     return expected_s / threads <= min(MOST_HERE_S, TASKS_START_S + expected_s / max(1.0, cpus))
 
 
-def _is_done_here(plan: PassPlan) -> bool:
+def _is_done_here(blocks: Sequence[pa.Table], work: Work[T], plan: PassPlan) -> bool:
     if plan.use_gpu:
         return False
+    expected_s = rehearsed_seconds(blocks, work) if plan.expected_s is None else plan.expected_s()
     cpus = observe_cluster(elastic=False).total("CPU")
-    return is_sooner_here(plan.expected_s(), threads=_threads(), cpus=cpus)
+    return is_sooner_here(expected_s, threads=_threads(), cpus=cpus)
 
 
 def _threads() -> int:

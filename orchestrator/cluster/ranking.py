@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from orchestrator.cluster.passes import PassPlan, rehearsed_seconds, run_pass
+from orchestrator.cluster.passes import PassPlan, run_pass
 from orchestrator.cluster.workers import Workbench
 from orchestrator.data.catalogue import SampleTable
 from orchestrator.data.reader import PixelReader, blocks_of, number_rows
@@ -41,11 +41,7 @@ def features_of(
     """Give the features [n, d] of catalogue rows under the workbench's backbone, in the order of the rows."""
     blocks = blocks_of(number_rows(rows), _MAX_ROWS)
     extract = _Extract(reader, workbench)
-    run = PassPlan(
-        what="the extraction of features",
-        stall_timeout_s=stall_timeout_s,
-        expected_s=lambda: rehearsed_seconds(blocks, extract),
-    )
+    run = PassPlan(what="the extraction of features", stall_timeout_s=stall_timeout_s)
     features = np.zeros((rows.num_rows, workbench.backbone.feature_dim), dtype=np.float32)
     for block, found in zip(blocks, run_pass(blocks, extract, run), strict=True):
         features[np.asarray(block.column("position"))] = found

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 
 from orchestrator import storage
-from orchestrator.config import AugmentConfig, ExperimentConfig
+from orchestrator.config import AugmentConfig, ExperimentConfig, PrecisionName
 from orchestrator.errors import ConfigError, WeightsError
 from orchestrator.finetune.backbones import Backbone, create_backbone
 from orchestrator.finetune.classifier import Classifier, new_classifier
@@ -27,7 +27,7 @@ class Workbench:
     weights_uri: str
     seed: int
     batch_norm: Literal["frozen", "train"]
-    precision: Literal["fp32", "bf16", "fp16", "auto"]
+    precision: PrecisionName
     metric: Literal["val_accuracy", "val_loss"]
     augment: AugmentConfig = NO_AUGMENTATION
     compiled_depths: frozenset[int] = frozenset()
@@ -103,7 +103,7 @@ def _folded(weights_uri: str, digest: str, spec_json: str) -> Backbone:
     return fold_batch_norms(_pretrained(weights_uri, digest, spec_json), image_size)
 
 
-def resolve_precision(precision: Literal["fp32", "bf16", "fp16", "auto"], device: str) -> Precision:
+def resolve_precision(precision: PrecisionName, device: str) -> Precision:
     """Resolve `auto`: bf16 on a GPU that has it, fp32 elsewhere. Raises ConfigError for fp16 without a GPU."""
     if precision == "fp16" and not device.startswith("cuda"):
         raise ConfigError(

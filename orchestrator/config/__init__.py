@@ -4,7 +4,14 @@ Validators speak as "field rule, got value: remedy", with the field as seen from
 """
 
 from orchestrator.config.backbone import BackboneConfig, CandidateConfig, PretrainConfig, PretrainedNetwork
-from orchestrator.config.base import DiversityMeasure, EntropyEstimator, OptimizerName, SamplerName, SplitName
+from orchestrator.config.base import (
+    DiversityMeasure,
+    EntropyEstimator,
+    OptimizerName,
+    PrecisionName,
+    SamplerName,
+    SplitName,
+)
 from orchestrator.config.data import (
     DEMO_URI,
     SOURCE_URI,
@@ -60,6 +67,7 @@ __all__ = [
     "LossName",
     "MixingName",
     "OptimizerName",
+    "PrecisionName",
     "PretrainConfig",
     "PretrainedNetwork",
     "Range",

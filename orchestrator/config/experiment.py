@@ -11,7 +11,7 @@ from pydantic import (
 )
 
 from orchestrator.config.backbone import BackboneConfig, PretrainConfig
-from orchestrator.config.base import DiversityMeasure, PositiveFloat, PositiveInt
+from orchestrator.config.base import DiversityMeasure, PositiveFloat, PositiveInt, PrecisionName
 from orchestrator.config.data import DataConfig, Section
 from orchestrator.config.diversity import DiversityConfig, GroupingConfig
 from orchestrator.config.finetune import FineTuneConfig
@@ -35,7 +35,7 @@ class TrainConfig(Section):
     resources_per_worker: dict[str, PositiveFloat] | None = None
     max_failures: Annotated[int, Field(ge=0)] = 2
     num_to_keep: PositiveInt = 2
-    precision: Literal["fp32", "bf16", "fp16", "auto"] = "auto"
+    precision: PrecisionName = "auto"
     batch_norm: Literal["frozen", "train"] = "frozen"
 
 

@@ -73,21 +73,10 @@ _DIMENSION = Discriminator(
     custom_error_type="dimension",
     custom_error_message="must be a range such as low: 1, high: 4 in braces, or a list of choices",
 )
-IntChoices = Annotated[list[int], Field(min_length=1)]
-FloatChoices = Annotated[list[Annotated[float, BeforeValidator(_require_number)]], Field(min_length=1)]
-OptionalInts = Annotated[list[int | None], Field(min_length=1)]
-OptionalFloats = Annotated[list[Annotated[float, BeforeValidator(_require_number)] | None], Field(min_length=1)]
-IntDimension = Annotated[Annotated[Range, Tag(RANGE_TAG)] | Annotated[IntChoices, Tag(CHOICES_TAG)], _DIMENSION]
-FloatDimension = Annotated[Annotated[Range, Tag(RANGE_TAG)] | Annotated[FloatChoices, Tag(CHOICES_TAG)], _DIMENSION]
-OptionalIntDimension = Annotated[
-    Annotated[Range, Tag(RANGE_TAG)] | Annotated[OptionalInts, Tag(CHOICES_TAG)], _DIMENSION
-]
-OptionalFloatDimension = Annotated[
-    Annotated[Range, Tag(RANGE_TAG)] | Annotated[OptionalFloats, Tag(CHOICES_TAG)], _DIMENSION
-]
-
 Choice = TypeVar("Choice")
 Choices = Annotated[list[Choice], Field(min_length=1)]
+Dimension = Annotated[Annotated[Range, Tag(RANGE_TAG)] | Annotated[Choices[Choice], Tag(CHOICES_TAG)], _DIMENSION]
+Number = Annotated[float, BeforeValidator(_require_number)]
 
 _WHOLE_NUMBERS = ("freeze_depth", "epochs", "unfreeze_every", "batch_size", "accumulate", "patience")
 
@@ -98,39 +87,39 @@ class SpaceConfig(Section):
     `freeze_depth` defaults to 0 up to the number of stages of the backbone. A list for what may be off holds `null`.
     """
 
-    freeze_depth: IntDimension | None = None
-    learning_rate: FloatDimension = Range(low=1e-5, high=1e-2, log=True)
-    epochs: IntDimension = [10, 20, 30, 50]
+    freeze_depth: Dimension[int] | None = None
+    learning_rate: Dimension[Number] = Range(low=1e-5, high=1e-2, log=True)
+    epochs: Dimension[int] = [10, 20, 30, 50]
     strategy: Choices[StrategyName] | None = None
-    head_share: FloatDimension | None = None
-    unfreeze_every: IntDimension | None = None
-    layer_decay: FloatDimension | None = None
-    batch_size: IntDimension | None = None
+    head_share: Dimension[Number] | None = None
+    unfreeze_every: Dimension[int] | None = None
+    layer_decay: Dimension[Number] | None = None
+    batch_size: Dimension[int] | None = None
     optimizer: Choices[OptimizerName] | None = None
-    momentum: FloatDimension | None = None
+    momentum: Dimension[Number] | None = None
     nesterov: Choices[bool] | None = None
-    weight_decay: FloatDimension | None = None
+    weight_decay: Dimension[Number] | None = None
     schedule: Choices[ScheduleName] | None = None
-    warmup: FloatDimension | None = None
+    warmup: Dimension[Number] | None = None
     rate_scaling: Choices[RateScaling] | None = None
-    clip_norm: OptionalFloatDimension | None = None
-    accumulate: IntDimension | None = None
-    ema_decay: OptionalFloatDimension | None = None
-    patience: OptionalIntDimension | None = None
+    clip_norm: Dimension[Number | None] | None = None
+    accumulate: Dimension[int] | None = None
+    ema_decay: Dimension[Number | None] | None = None
+    patience: Dimension[int | None] | None = None
     regularizer: Choices[RegularizerName] | None = None
-    regularizer_weight: FloatDimension | None = None
+    regularizer_weight: Dimension[Number] | None = None
     regularizer_scope: Choices[RegularizerScope] | None = None
     loss: Choices[LossName] | None = None
-    focal_gamma: FloatDimension | None = None
-    label_smoothing: FloatDimension | None = None
+    focal_gamma: Dimension[Number] | None = None
+    label_smoothing: Dimension[Number] | None = None
     smoothing_target: Choices[SmoothingTarget] | None = None
     class_weights: Choices[ClassWeighting] | None = None
     balanced: Choices[bool] | None = None
     mixing: Choices[MixingName] | None = None
-    mixing_alpha: FloatDimension | None = None
-    adversarial: FloatDimension | None = None
-    dropout: FloatDimension | None = None
-    stochastic_depth: OptionalFloatDimension | None = None
+    mixing_alpha: Dimension[Number] | None = None
+    adversarial: Dimension[Number] | None = None
+    dropout: Dimension[Number] | None = None
+    stochastic_depth: Dimension[Number | None] | None = None
 
     @model_validator(mode="after")
     def _values_make_sense(self) -> Self:

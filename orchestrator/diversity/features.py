@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.diversity.feature_sums import FeatureSums
+from orchestrator.diversity.feature_sums import DirectionSums, FeatureSums
 from orchestrator.diversity.sketch import SKETCH_SIZE, SketchedSums
 from orchestrator.diversity.vendi import on_own_axes, similarity_matrix, unit_directions, vendi_score
 from orchestrator.errors import DataError
@@ -121,6 +121,15 @@ class FeatureMoments:
         if self._sums is not None:
             return _exact(self._sums)
         return FeatureSums.of(self._sorted_directions(), self._sorted_labels())
+
+    def class_sums(self) -> DirectionSums:
+        """Give each class's images and sum [d + 1] of directions, exact for a sketch too.
+
+        Raises DataError without images.
+        """
+        if self._sums is not None:
+            return DirectionSums(counts=self._sums.counts, sums=self._sums.sums)
+        return DirectionSums.of(self._sorted_directions(), self._sorted_labels())
 
     def sums_on_own_axes(self) -> FeatureSums:
         """Give sums that say as much of this subset alone, with no more dimensions than images where rows are kept.

@@ -1,14 +1,13 @@
-"""The profile of every subset, made from counts of its labels and partial profiles of its images."""
+"""The profile of every subset, made from counts of its labels and what its images add up to."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import pyarrow as pa
 
 from orchestrator.config import EntropyEstimator
@@ -24,13 +23,13 @@ from orchestrator.diversity.estimators import (
 from orchestrator.diversity.feature_sums import FeatureSums
 from orchestrator.diversity.features import SAMPLE_SIZE
 from orchestrator.diversity.side_by_side import side_by_side
-from orchestrator.diversity.statistics import PartialProfile, SubsetStatistics, merge_partials
+from orchestrator.diversity.statistics import SubsetStatistics
 from orchestrator.diversity.subset_counts import SubsetCounts
 from orchestrator.diversity.transferability import (
-    class_distances,
     fisher_ratio,
     h_score,
     log_evidence,
+    separation,
     variance_between,
     variance_within,
 )
@@ -39,6 +38,9 @@ from orchestrator.errors import DataError
 from orchestrator.records import ClassPair, Profile, SubsetProfile
 
 LABEL = "label"
+_CLASS_MEANS = pa.schema(
+    {SUBSET: pa.string(), LABEL: pa.string(), "num_images": pa.int64(), "mean": pa.list_(pa.float64())}
+)
 _ORDERS = {"1": 1.0, "2": 2.0, "inf": math.inf}
 
 
@@ -64,20 +66,19 @@ class ProfileSettings:
 
 def finish(
     labels: pa.Table,
-    partials: Iterable[PartialProfile],
+    merged: Mapping[str, SubsetStatistics],
     settings: ProfileSettings,
     *,
     attributes: pa.Table | None = None,
 ) -> Profile:
-    """Measure every subset: from the counts of its labels and attributes, and from partial profiles of its images.
+    """Measure every subset: from the counts of its labels and attributes, and from what its images add up to.
 
-    `labels` counts the column label, `attributes` a column for each of the settings', as `count_rows` does; the partial
-    profiles are merged in whatever order they arrive, and are none where no measure opens images. Raises DataError
-    when a measure does not cover all images of a subset, or more labels occur than the label space has.
+    `labels` counts the column label, `attributes` a column for each of the settings', as `count_rows` does; `merged`
+    has the statistics of images by subset, as `merge_partials` gives them, none where no measure opens images. Raises
+    DataError when a measure does not cover all images of a subset, or more labels occur than the label space has.
     """
     counted = SubsetCounts.of(labels, [LABEL])
     _check_label_space(counted, settings.num_labels)
-    merged = merge_partials(partials)
     sizes = [int(total) for total in counted.rows.totals]
     _check_coverage(dict(zip(counted.subsets, sizes, strict=True)), merged, settings.measures)
     rarefied_to = None
@@ -93,6 +94,22 @@ def finish(
             for subset, of_labels in zip(counted.subsets, _label_measures(counted, settings), strict=True)
         ],
     )
+
+
+def class_means(merged: Mapping[str, SubsetStatistics]) -> pa.Table:
+    """Give the mean unit features of every class of every subset, a row each, ordered by subset and label.
+
+    Columns: subset, label, num_images, and mean: a list of d + 1 float64, the last of which is the share of images
+    whose features are all zero and have no direction. Subsets without features have no rows.
+    """
+    measured = {subset: found.features for subset, found in merged.items() if found.features.num_images}
+    sums_of = {subset: features.class_sums() for subset, features in measured.items()}
+    rows = [
+        {SUBSET: subset, LABEL: label, "num_images": sums.counts[label], "mean": mean.tolist()}
+        for subset, sums in sums_of.items()
+        for label, mean in zip(sums.classes, sums.class_means(), strict=True)
+    ]
+    return pa.Table.from_pylist(rows, schema=_CLASS_MEANS)
 
 
 def rarefaction_size(sizes: Sequence[int], min_images: int) -> int | None:
@@ -214,17 +231,13 @@ def _feature_measures(
 
 def _class_measures(sums: FeatureSums) -> dict[str, Any]:
     """Say how far classes lie apart, and which two are closest, the first of equals by name."""
-    classes, distances = sums.classes, class_distances(sums)
-    first, second = np.triu_indices(len(classes), k=1)
-    if not len(first):
+    apart = separation(sums)
+    if not apart.neighbours:
         return {}
-    apart = distances[first, second]
-    closest = int(apart.argmin())
+    closest = min(apart.neighbours, key=lambda found: found.distance)
     return {
-        "mean_class_distance": float(apart.mean()),
-        "closest_classes": ClassPair(
-            one=classes[first[closest]], other=classes[second[closest]], distance=float(apart[closest])
-        ),
+        "mean_class_distance": apart.mean_distance,
+        "closest_classes": ClassPair(one=closest.label, other=closest.nearest, distance=closest.distance),
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -13,7 +15,8 @@ from orchestrator.finetune.contracts import BatchNormMode
 class Suffix(nn.Sequential):
     """Hold the stages that are not frozen for all of a training, and the head behind them.
 
-    `depth` is the number of stages before it. Where `dropout` is above 0 the head's input goes through it.
+    `depth` is the number of stages before it, `num_classes` that of the classes which the head tells apart. Where
+    `dropout` is above 0 the head's input goes through it.
     """
 
     def __init__(self, classifier: Classifier, depth: int, *, dropout: float = 0.0) -> None:
@@ -21,7 +24,8 @@ class Suffix(nn.Sequential):
         super().__init__(*free, *([nn.Dropout(dropout)] if dropout > 0 else []), classifier.head)
         self.depth = depth
         self.num_free = len(free)
-        self._num_classes = classifier.head.out_features
+        self.num_classes = classifier.head.out_features
+        self._mode: tuple[int, BatchNormMode] | None = None
 
     @property
     def stages(self) -> list[nn.Module]:
@@ -32,11 +36,6 @@ class Suffix(nn.Sequential):
     def head(self) -> nn.Module:
         """Give the head."""
         return self[-1]
-
-    @property
-    def num_classes(self) -> int:
-        """Count the classes that the head tells apart."""
-        return self._num_classes
 
     @property
     def head_prefix(self) -> str:
@@ -54,12 +53,21 @@ class Suffix(nn.Sequential):
 
         `frozen` leaves all BatchNorm layers on their running statistics.
         """
+        # Going through all layers at every step took 2% of a small network's training.
+        if self._mode == (depth, batch_norm):
+            return
         self.train()
         for stage in self.stages[: depth - self.depth]:
             stage.eval()
         if batch_norm == "frozen":
             for layer in batch_norm_layers(self):
                 layer.eval()
+        self._mode = (depth, batch_norm)
+
+    def train(self, mode: bool = True) -> Self:
+        """Put all of it into training or evaluation mode."""
+        self._mode = None
+        return super().train(mode)
 
 
 def freeze(classifier: Classifier, depth: int, *, dropout: float = 0.0) -> tuple[nn.Sequential, Suffix]:

@@ -33,7 +33,6 @@ from orchestrator.finetune.regularization import pulls_to_start, start_of
 from orchestrator.finetune.schedules import is_constant
 from orchestrator.finetune.stepping import Stepper
 from orchestrator.finetune.steps import Step, steps_of_samples, steps_of_stream
-from orchestrator.finetune.views import varies
 from orchestrator.records import BackboneSpec, EpochMetrics, Hyperparameters
 
 __all__ = ["BatchStream", "EpochEnd", "FineTuneResult", "Samples", "Training", "TrainingSettings", "fine_tune"]
@@ -160,9 +159,8 @@ class Training:
     def is_over(self) -> bool:
         """Tell whether all epochs are done, or the last phase had no better one for too long."""
         patience, last = self._hyperparameters.patience, self._phases[-1].first_epoch
-        if self.epoch >= self._hyperparameters.epochs or patience is None or self.epoch < last:
-            return self.epoch >= self._hyperparameters.epochs
-        return self.epoch - max(self._best_epoch, last - 1) >= patience
+        is_stuck = patience is not None and self.epoch - max(self._best_epoch, last - 1) >= patience
+        return is_stuck or self.epoch >= self._hyperparameters.epochs
 
     def run_epoch(self) -> EpochMetrics:
         """Train and validate one epoch, and remember its weights if it is the best so far."""
@@ -243,8 +241,7 @@ class Training:
         judged = suffix_inputs(self._prefix, None, self._validation, None)
         if train is None:
             return judged, None
-        is_varied = varies(self._settings.augment)
-        images = Computed(samples=train, prefix=self._changes.entrance, is_varied=is_varied)
+        images = Computed(samples=train, prefix=self._changes.entrance, is_varied=self._settings.augment.varies)
         return replace(judged, train=images, name="pixels"), None
 
     def _train_epoch(self, epoch: int) -> float:
@@ -303,7 +300,7 @@ def _require_trainable(
         raise TrainingError(
             "balanced must be false where training data is streamed",
             value=True,
-            remedy="Raise data.max_cache_bytes, or weigh the classes instead.",
+            remedy="Raise data.max_cache_bytes, or leave it out.",
         )
     if len(validation) == 0:
         raise TrainingError("there must be validation samples", value=0, remedy="Enlarge the validation split.")

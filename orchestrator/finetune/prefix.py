@@ -23,7 +23,7 @@ from orchestrator.finetune.contracts import (
     TrainingSettings,
 )
 from orchestrator.finetune.distributed import gather_rows, rank, rows_of_rank, sum_over_ranks
-from orchestrator.finetune.views import varies, vary
+from orchestrator.finetune.views import vary
 from orchestrator.records import BackboneSpec
 
 __all__ = ["Layout", "Prefix", "SuffixInputs", "autocast", "layouts", "prefix_rows", "suffix_inputs"]
@@ -131,7 +131,7 @@ def suffix_inputs(
     if activations is not None and train is not None and activations.depth == len(prefix.stages):
         return _stored(prefix, train, validation, activations)
     example = prefix.blank()
-    is_varied = varies(settings.augment)
+    is_varied = settings.augment.varies
     views = settings.augment.views if is_varied else 1
     row_bytes = example.numel() * example.element_size()
     fixed = [Computed(samples=validation, prefix=prefix, is_varied=False)]

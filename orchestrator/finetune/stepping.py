@@ -59,6 +59,7 @@ class Stepper:
         decay = hyperparameters.ema_decay
         self.mean = None if decay is None else RunningMean(suffix, decay)
         self._phase: Phase | None = None
+        self._penalised: dict[str, Tensor] = {}
         self._model: Callable[..., Tensor] = suffix
 
     @property
@@ -76,6 +77,8 @@ class Stepper:
 
         DDP decides when it wraps a module which gradients it waits for: every phase has a wrapper of its own.
         """
+        # Whoever has looked at the network since may have left its stages in another mode.
+        self._suffix.train()
         if phase == self._phase:
             return
         self._suffix.free(phase.depth, head=phase.trains_head)
@@ -87,6 +90,7 @@ class Stepper:
             )
         if self.mean is not None:
             self.mean.follow()
+        self._penalised = {name: weight for name, weight in self._bound_weights().items() if weight.requires_grad}
         # Its hooks on the parameters go with the wrapper.
         self._model = self._suffix
         self._model = self._wrapped()
@@ -159,8 +163,7 @@ class Stepper:
         return {name: parameter for name, parameter in self._suffix.named_parameters() if self._is_bound(name)}
 
     def _penalty(self) -> Tensor:
-        weights = {name: weight for name, weight in self._bound_weights().items() if weight.requires_grad}
-        found = penalty(self._hyperparameters.regularizer, weights, self._start)
+        found = penalty(self._hyperparameters.regularizer, self._penalised, self._start)
         return self._hyperparameters.regularizer_weight * found.to(self._settings.device)
 
     def _is_bound(self, name: str) -> bool:

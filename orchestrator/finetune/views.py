@@ -21,11 +21,6 @@ _ERASED_AREA = (0.02, 0.4)
 _ERASED_RATIO = (0.3, 1 / 0.3)
 
 
-def varies(augment: AugmentConfig) -> bool:
-    """Tell whether anything is varied at all."""
-    return augment.varies
-
-
 def draw_of(epoch: int, augment: AugmentConfig) -> int:
     """Give the draw that an epoch shows: the fixed views in turn, or with `views: 0` one of its own."""
     return (epoch - 1) % augment.views if augment.views else epoch
@@ -39,7 +34,7 @@ def vary(pixels: Pixels, keys: Keys, draw: int, augment: AugmentConfig, seed: in
     come RandAugment's operations, then a rectangle of noise. Images come back unchanged, not copied, when nothing
     varies.
     """
-    if not varies(augment) or not len(pixels) or (augment.views and draw == 0):
+    if not augment.varies or not len(pixels) or (augment.views and draw == 0):
         return pixels
     starts = _starts(keys, draw, seed)
     chances = _chances(starts, 11 + 2 * augment.randaugment)

@@ -61,12 +61,15 @@ class SubsetProfile(Value):
 class Profile(Record):
     """Hold the measures of every subset, ordered by name.
 
-    `rarefied_to` is the number of images at which feature diversity is compared.
+    `rarefied_to` is the number of images at which feature diversity is compared. `class_means` is the path, below the
+    run directory, of a table of the mean unit features of every class of every subset; None where features are not
+    measured.
     """
 
     subsets: list[SubsetProfile]
     split: Literal["train", "all"]
     rarefied_to: int | None = None
+    class_means: str | None = None
     seconds: float = 0.0
 
     @property

@@ -25,25 +25,24 @@ _SWITCHES: dict[str, tuple[str, tuple[object, ...]]] = {
     "mixing_alpha": ("mixing", ("none",)),
 }
 
-_BEYOND_PLAIN = (
-    "momentum",
-    "nesterov",
-    "schedule",
-    "warmup",
-    "rate_scaling",
-    "clip_norm",
-    "accumulate",
-    "ema_decay",
-    "patience",
-    "regularizer",
-    "loss",
-    "label_smoothing",
-    "class_weights",
-    "balanced",
-    "mixing",
-    "adversarial",
-    "dropout",
+# Fields that count for nothing where the head alone is trained by cross-entropy with targets as they are.
+_IDLE_FOR_HEADS = frozenset(
+    {
+        "strategy",
+        "head_share",
+        "unfreeze_every",
+        "layer_decay",
+        "stochastic_depth",
+        "regularizer_weight",
+        "regularizer_scope",
+        "focal_gamma",
+        "smoothing_target",
+        "mixing_alpha",
+    }
 )
+_DEFAULTS = {name: field.default for name, field in FineTuneConfig.model_fields.items()}
+# A method that is new counts here unless it is said to be idle: heads that need it must not be trained without it.
+_BEYOND_PLAIN = frozenset(_DEFAULTS) - PLAIN_CHOICES - _IDLE_FOR_HEADS
 
 
 class Hyperparameters(FineTuneConfig, Value):
@@ -61,13 +60,10 @@ class Hyperparameters(FineTuneConfig, Value):
     @property
     def methods(self) -> dict[str, object]:
         """Give what is done otherwise than by default and has an effect, batches and the optimizer apart, by name."""
-        plain = FineTuneConfig()
         return {
             name: value
-            for name in FineTuneConfig.model_fields
-            if (value := getattr(self, name)) != getattr(plain, name)
-            and name not in PLAIN_CHOICES
-            and not self._is_idle(name)
+            for name, default in _DEFAULTS.items()
+            if (value := getattr(self, name)) != default and name not in PLAIN_CHOICES and not self._is_idle(name)
         }
 
     def _is_idle(self, name: str) -> bool:
@@ -78,8 +74,7 @@ class Hyperparameters(FineTuneConfig, Value):
     @property
     def is_plain(self) -> bool:
         """Tell whether a head is trained by plain cross-entropy at a constant rate, as many heads at once are."""
-        plain = FineTuneConfig()
-        return all(getattr(self, name) == getattr(plain, name) for name in _BEYOND_PLAIN)
+        return all(getattr(self, name) == _DEFAULTS[name] for name in _BEYOND_PLAIN)
 
 
 class Recipe(Record):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import jinja2
 
@@ -48,6 +49,7 @@ from orchestrator.reporting.group_plots import (
 from orchestrator.reporting.overlays import ShownExample, show_examples
 from orchestrator.reporting.plots import diversity_plot, gains_plot
 
+GroupRecord = TypeVar("GroupRecord", SearchResult, Recipe, ModelCard, Evaluation, Explanations)
 VERDICT_TITLES = {
     "better": "better",
     "worse": "worse",
@@ -133,11 +135,9 @@ def render_html(report: Report, pictures: Mapping[str, bytes] | None = None) -> 
 
 
 def _section(report: Report, position: int, group: Group, pictures: Mapping[str, bytes]) -> GroupSection:
-    search = next((found for found in report.searches if found.group == group.name), None)
-    recipe = next((found for found in report.recipes if found.group == group.name), None)
-    model = next((found for found in report.models if found.group == group.name), None)
-    evaluation = next((found for found in report.evaluations if found.group == group.name), None)
-    explanations = next((found for found in report.explanations if found.group == group.name), None)
+    search, recipe = _of(group, report.searches), _of(group, report.recipes)
+    model, evaluation = _of(group, report.models), _of(group, report.evaluations)
+    explanations = _of(group, report.explanations)
     color = group_color(position)
     best_id = recipe.trial_id if recipe else None
     return GroupSection(
@@ -165,6 +165,10 @@ def _section(report: Report, position: int, group: Group, pictures: Mapping[str,
         explanations=explanations,
         examples=show_examples(explanations, pictures) if explanations else {},
     )
+
+
+def _of(group: Group, records: Sequence[GroupRecord]) -> GroupRecord | None:
+    return next((record for record in records if record.group == group.name), None)
 
 
 def _profiles(profiles: Sequence[SubsetProfile], group: Group) -> list[SubsetProfile]:

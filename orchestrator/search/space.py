@@ -160,14 +160,12 @@ def _scale(name: str) -> Callable[[float], float]:
 
 
 def _nearest(value: ParameterValue, dimension: BaseDistribution, scale: Callable[[float], float]) -> ParameterValue:
-    if value is None and isinstance(dimension, (IntDistribution, FloatDistribution)):
-        return float(dimension.low) if isinstance(dimension, FloatDistribution) else int(dimension.low)
     if isinstance(dimension, CategoricalDistribution):
         return _nearest_choice(value, dimension.choices, scale)
-    if isinstance(dimension, IntDistribution):
-        return min(max(round(_number(value)), dimension.low), dimension.high)
-    if isinstance(dimension, FloatDistribution):
-        return min(max(_number(value), dimension.low), dimension.high)
+    if isinstance(dimension, (IntDistribution, FloatDistribution)):
+        # What is off is nearest to the least of it.
+        number = min(max(dimension.low if value is None else _number(value), dimension.low), dimension.high)
+        return round(number) if isinstance(dimension, IntDistribution) else float(number)
     raise TypeError(f"no bounds are known for {type(dimension).__name__}")
 
 

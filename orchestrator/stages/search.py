@@ -92,14 +92,16 @@ def _require_held(context: GroupContext) -> None:
         "finetune.balanced": fixed.balanced or True in (space.balanced or []),
         "finetune.class_weights": "balanced" in [fixed.class_weights, *(space.class_weights or [])],
     }
+    key = next((key for key, is_wanted in wanted.items() if is_wanted), None)
+    if key is None:
+        return
     streamed = [group.name for group in context.groups.groups if is_streamed(context.rows(group, "train"))]
-    for key, is_wanted in wanted.items():
-        if is_wanted and streamed:
-            raise ConfigError(
-                f"{key} must be off, and not be searched, where training samples do not fit the cache of pixels",
-                value=f"groups {', '.join(streamed)}",
-                remedy="Raise data.max_cache_bytes, or leave it out.",
-            )
+    if streamed:
+        raise ConfigError(
+            f"{key} must be off, and not be searched, where training samples do not fit the cache of pixels",
+            value=f"groups {', '.join(streamed)}",
+            remedy="Raise data.max_cache_bytes, or leave it out.",
+        )
 
 
 def _require_room(context: GroupContext) -> None:

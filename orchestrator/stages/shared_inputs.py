@@ -16,7 +16,6 @@ from orchestrator.cluster.group_samples import GroupSamples, KeptDepth
 from orchestrator.cluster.probing import probe_compiled, probe_costs
 from orchestrator.cluster.resources import gpu_share, trial_resources
 from orchestrator.finetune.contracts import StoredType
-from orchestrator.finetune.views import varies
 from orchestrator.records import CostFigures, DepthCost, Hyperparameters, SearchCosts, Trial
 from orchestrator.search.costs import (
     DepthPlan,
@@ -142,7 +141,7 @@ def prepare_inputs(context: GroupContext, samples: dict[str, GroupSamples]) -> S
     feature_bytes = sum(len(found.train) + len(found.validation) for found in samples.values())
     feature_bytes *= context.backbone.feature_dim * 4 * max(1, context.config.augment.views)
     folds = context.config.search.folds
-    drawn_afresh = context.config.augment.views == 0 and varies(context.config.augment)
+    drawn_afresh = context.config.augment.views == 0 and context.config.augment.varies
     return SharedInputs(
         samples=samples,
         plans=plans,
@@ -210,7 +209,7 @@ def _decide(
         num_trials=_trials_of_each_group(context),
         mean_epochs=_mean_epochs(space) * context.config.search.folds,
     )
-    views = augment.views if varies(augment) else 1
+    views = augment.views if augment.varies else 1
     workload = Workload(
         num_train=sum(len(found.train) for found in samples.values()),
         num_validation=sum(len(found.validation) for found in samples.values()),
@@ -277,7 +276,7 @@ def _build(
 def _with_kept(context: GroupContext, samples: GroupSamples, index: ActivationIndex) -> GroupSamples:
     group = context.group(samples.group)
     train, validation = (context.cached_positions(group, split) for split in ("train", "val"))
-    images_only = varies(context.config.augment) and not len(samples.folds)
+    images_only = context.config.augment.varies and not len(samples.folds)
     kept = {
         depth: KeptDepth(
             layout=index.layouts[depth],

@@ -97,7 +97,7 @@ def _say_repeats(job: TrainingJob, samples: GroupSamples, *, seed: int) -> str:
     most = max((found.draws / found.samples for found in draws), default=1.0)
     return (
         f"train {job.group}: balanced epochs repeat samples of {len(repeated)} of {len(draws)} classes, "
-        f"up to {most:.1f} times each, and leaves out {hidden:,} of {len(labels):,}"
+        f"up to {most:.1f} times each, and leave out {hidden:,} of {len(labels):,}"
     )
 
 

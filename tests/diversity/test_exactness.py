@@ -22,7 +22,7 @@ from orchestrator.data.decoding import luminance_histogram
 from orchestrator.diversity.category_counts import count_rows, merge_counts
 from orchestrator.diversity.entropy import histogram_entropy
 from orchestrator.diversity.profiling import ProfileSettings, finish
-from orchestrator.diversity.statistics import ImageMeasures, PartialProfile
+from orchestrator.diversity.statistics import ImageMeasures, PartialProfile, merge_partials
 from orchestrator.records import Profile, SubsetProfile
 
 SITES = {"large": 6000, "middle": 3000, "small": 1000}
@@ -90,7 +90,7 @@ def partials(num_shards: int) -> list[tuple[pa.Table, PartialProfile]]:
 def profile_of(parts: list[tuple[pa.Table, PartialProfile]]) -> Profile:
     return finish(
         merge_counts([counts for counts, _ in parts]),
-        (partial for _, partial in parts),
+        merge_partials(partial for _, partial in parts),
         ProfileSettings(
             num_labels=len(LABELS),
             measures=("label_entropy", "pixel_entropy", "feature_diversity"),

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from orchestrator.config import DiversityMeasure
 from orchestrator.diversity.category_counts import count_rows
 from orchestrator.diversity.profiling import ProfileSettings, finish
-from orchestrator.diversity.statistics import ImageMeasures, PartialProfile
+from orchestrator.diversity.statistics import ImageMeasures, PartialProfile, merge_partials
 from orchestrator.records import SubsetProfile
 
 PACS = Path(os.environ.get("ORCHESTRATOR_PACS", Path(__file__).parents[3] / "shared/data/pacs"))
@@ -31,7 +31,7 @@ def measured(
     block = PartialProfile.of_block(key=0, subsets=sites, labels=labels, ids=ids, images=images)
     settings = ProfileSettings(num_labels=7, measures=measures, split="train", min_images=10, seed=0)
     counts = count_rows(pa.table({"subset": sites, "label": labels}))
-    return {subset.subset: subset for subset in finish(counts, [block], settings).subsets}
+    return {subset.subset: subset for subset in finish(counts, merge_partials([block]), settings).subsets}
 
 
 def order_by(profiles: Mapping[str, SubsetProfile], measure: str) -> list[str]:

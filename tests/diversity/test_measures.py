@@ -23,7 +23,7 @@ def even_profile(num_subsets: int, num_images: int, *, seed: int) -> Profile:
     subsets = [f"s{index}" for index in range(num_subsets) for _ in range(num_images)]
     labels = generator.choice(CLASSES, size=len(subsets)).tolist()
     settings = ProfileSettings(num_labels=10, measures=("label_entropy",), split="train", min_images=10, seed=0)
-    return finish(count_rows(pa.table({"subset": subsets, "label": labels})), [], settings)
+    return finish(count_rows(pa.table({"subset": subsets, "label": labels})), {}, settings)
 
 
 def test_subsets_at_the_greatest_entropy_are_not_taken_for_exact() -> None:

@@ -13,8 +13,8 @@ from scipy import stats
 from orchestrator.config import DiversityMeasure, EntropyEstimator
 from orchestrator.diversity.category_counts import count_rows, merge_counts
 from orchestrator.diversity.features import SAMPLE_SIZE
-from orchestrator.diversity.profiling import ProfileSettings, finish, rarefaction_size
-from orchestrator.diversity.statistics import PartialProfile
+from orchestrator.diversity.profiling import ProfileSettings, class_means, finish, rarefaction_size
+from orchestrator.diversity.statistics import PartialProfile, merge_partials
 from orchestrator.errors import DataError
 from orchestrator.records import Profile
 
@@ -41,10 +41,11 @@ def finished(
         attributes=list(attributes or {}),
     )
     if attributes is None:
-        return finish(labels, partials, settings)
+        return finish(labels, merge_partials(partials), settings)
     columns = {f"attribute {index}": values for index, values in enumerate(attributes.values())}
     subsets = ["site"] * len(columns["attribute 0"])
-    return finish(labels, partials, settings, attributes=count_rows(pa.table({"subset": subsets, **columns})))
+    counted = count_rows(pa.table({"subset": subsets, **columns}))
+    return finish(labels, merge_partials(partials), settings, attributes=counted)
 
 
 def with_features(**features: np.ndarray) -> tuple[pa.Table, list[PartialProfile]]:
@@ -236,3 +237,26 @@ def test_attributes_have_entropies_alone_and_together() -> None:
     assert subset.joint_attribute_entropy == pytest.approx(stats.entropy([1, 1, 2]))
     (plain,) = finished(labels, measures=["label_entropy"]).subsets
     assert plain.attribute_entropies == {} and plain.joint_attribute_entropy is None
+
+
+@pytest.mark.parametrize("count", [20, SAMPLE_SIZE + 40])
+def test_class_means_are_those_of_unit_features_whether_rows_or_sums_are_kept(count: int) -> None:
+    rows = np.random.default_rng(1).normal(size=(count, 3))
+    rows[0] = 0.0
+    labels = ["cat", "dog"] * (count // 2)
+    parts = [PartialProfile(key=key) for key in range(2)]
+    for part, chosen in zip(parts, (slice(0, 7), slice(7, None)), strict=True):
+        part.add_features("b", rows[chosen], identities(count)[chosen], labels[chosen])
+    found = class_means(merge_partials(parts)).to_pylist()
+    assert [(row["subset"], row["label"], row["num_images"]) for row in found] == [
+        ("b", "cat", count // 2),
+        ("b", "dog", count // 2),
+    ]
+    units = np.hstack([rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12), np.zeros((count, 1))])
+    units[0, -1] = 1.0
+    for row, first in zip(found, (0, 1), strict=True):
+        assert row["mean"] == pytest.approx(units[first::2].mean(axis=0))
+
+
+def test_subsets_without_features_have_no_class_means() -> None:
+    assert class_means(merge_partials([PartialProfile(key=0)])).num_rows == 0

@@ -42,3 +42,11 @@ def test_batch_norm_alone_can_stay_in_eval_mode(
     assert len(batch_norm_layers(suffix)) == 2
     for module in suffix.modules():
         assert module.training is (training if isinstance(module, _BatchNorm) else True)
+
+
+def test_the_mode_is_set_again_after_the_suffix_was_evaluated(tiny_classifier: Callable[..., Classifier]) -> None:
+    _, suffix = freeze(tiny_classifier(), 1)
+    suffix.set_mode(1, "train")
+    suffix.eval()
+    suffix.set_mode(1, "train")
+    assert all(module.training for module in suffix.modules())

@@ -272,3 +272,26 @@ def test_the_callback_may_leave_the_state_alone(tiny_classifier: Maker) -> None:
         on_epoch=ends.append,
     )
     assert [end.metrics.epoch for end in ends] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("ema_decay", [None, 0.9])
+def test_who_looks_at_the_network_between_epochs_changes_nothing(
+    tiny_classifier: Maker, ema_decay: float | None
+) -> None:
+    def evaluate(classifier: Classifier) -> None:
+        classifier.eval()
+
+    def histories(looks: bool) -> list[object]:
+        classifier = tiny_classifier()
+        found = fine_tune(
+            classifier,
+            SPEC,
+            some_samples(21),
+            some_samples(12, seed=1),
+            some_hyperparameters(epochs=3, dropout=0.5, ema_decay=ema_decay),
+            some_settings(batch_norm="train"),
+            on_epoch=lambda end: evaluate(classifier) if looks else None,
+        )
+        return list(found.history)
+
+    assert histories(looks=True) == histories(looks=False)
