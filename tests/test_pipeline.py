@@ -74,6 +74,12 @@ def test_every_measure_is_there_for_every_subset(finished: FinishedRun) -> None:
         assert 0 < subset.label_entropy <= 1.4
         assert subset.pixel_entropy is not None and 0 < subset.pixel_entropy <= 5.55
         assert subset.feature_diversity is not None and subset.feature_diversity >= 1
+    assert finished.report.profile.class_means is not None
+    means = pq.read_table(finished.directory / finished.report.profile.class_means).to_pylist()
+    counts = {subset.subset: subset.label_counts for subset in finished.report.profile.subsets}
+    assert {(row["subset"], row["label"]): row["num_images"] for row in means} == {
+        (subset, label): count for subset, labels in counts.items() for label, count in labels.items()
+    }
 
 
 def test_each_search_has_its_trials_and_starts_with_the_fixed_rule(finished: FinishedRun) -> None:
