@@ -33,6 +33,7 @@ from orchestrator.config.finetune import (
     StrategyName,
 )
 from orchestrator.config.search import AugmentConfig, BudgetConfig, CacheConfig, SearchConfig
+from orchestrator.config.source import DomainPenalty, Negatives, SourceConfig
 from orchestrator.config.space import CHOICES_TAG, RANGE_TAG, Range, SpaceConfig
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "Deduplicate",
     "DiversityConfig",
     "DiversityMeasure",
+    "DomainPenalty",
     "EntropyEstimator",
     "EvaluateConfig",
     "ExperimentConfig",
@@ -59,6 +61,7 @@ __all__ = [
     "InputFormat",
     "LossName",
     "MixingName",
+    "Negatives",
     "OptimizerName",
     "PretrainConfig",
     "PretrainedNetwork",
@@ -69,6 +72,7 @@ __all__ = [
     "Section",
     "SeedsConfig",
     "SmoothingTarget",
+    "SourceConfig",
     "SpaceConfig",
     "SplitConfig",
     "SplitFractions",
