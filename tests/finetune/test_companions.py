@@ -23,7 +23,7 @@ from orchestrator.config import AugmentConfig
 from orchestrator.errors import TrainingError
 from orchestrator.evaluation.outliers import area_under_curve, tell_outliers
 from orchestrator.finetune.checkpoints import TrainingState
-from orchestrator.finetune.classifier import Classifier, new_classifier, predict_probabilities
+from orchestrator.finetune.classifier import Classifier, new_classifier, predict_probabilities, preprocess
 from orchestrator.finetune.companions import Companion
 from orchestrator.finetune.joint import without_extra
 from orchestrator.finetune.loop import FineTuneResult, fine_tune
@@ -121,8 +121,6 @@ def test_one_step_is_that_of_the_target_loss_plus_the_weighted_source_loss() -> 
     spec = a_spec()
 
     def mean_loss(samples: Any) -> Tensor:
-        from orchestrator.finetune.classifier import preprocess
-
         logits = by_hand(preprocess(samples.pixels, spec, "cpu"))
         return torch.nn.functional.cross_entropy(logits, torch.from_numpy(samples.labels))
 
