@@ -79,6 +79,9 @@ class Pipeline:
         pipeline = cls(load_resolved(directory.path("config.yaml")), say=say, run_directory=directory)
         pipeline._inputs.catalogue = directory.require_any("catalogue.json", Catalogue, stage="catalogue")
         pipeline._inputs.backbone = directory.require_any("backbone.json", PretrainedBackbone, stage="pretrain")
+        if (source := pipeline._inputs.companion) is not None:
+            found = directory.require_any(f"{source.folder}.json", Catalogue, stage="catalogue")
+            pipeline._inputs.companion_catalogue = found
         return pipeline
 
     def assign(self, data_uri: str, *, image_root: str | None = None) -> Assignments:

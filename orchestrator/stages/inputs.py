@@ -66,14 +66,19 @@ class RunInputs:
         return None if data is None else self.ingest_plan(data, "source/catalogue", needs_subset=False)
 
     @cached_property
-    def companion_images(self) -> LabelledImages | None:
-        """Give the images that groups are trained together with."""
-        if self.companion is None or self.config.source is None:
+    def companion_catalogue(self) -> Catalogue | None:
+        """Give the catalogue of what groups are trained together with; None where there is nothing."""
+        if self.companion is None:
             return None
         fingerprint = self.catalogue_fingerprint(self.companion)
-        catalogue = self.run_directory.require(
-            f"{self.companion.folder}.json", Catalogue, fingerprint, stage="catalogue"
-        )
+        return self.run_directory.require(f"{self.companion.folder}.json", Catalogue, fingerprint, stage="catalogue")
+
+    @cached_property
+    def companion_images(self) -> LabelledImages | None:
+        """Give the images that groups are trained together with; None where there is nothing."""
+        catalogue = self.companion_catalogue
+        if self.companion is None or self.config.source is None or catalogue is None:
+            return None
         return LabelledImages(
             catalogue=catalogue,
             samples=read_samples(self.run_directory.uri, catalogue),
