@@ -60,11 +60,11 @@ def companion_of(
 def source_use(uri: str, config: SourceConfig, companion: Companion, classes: Sequence[str]) -> SourceUse:
     """Describe for a model's card what it was trained together with."""
     labelled = config.as_negatives == "none"
-    shared = np.unique(companion.samples.labels[companion.samples.labels < len(classes)]) if labelled else []
+    found = set(companion.samples.labels.tolist()) if labelled else set()
     return SourceUse(
         uri=uri,
         num_images=len(companion.samples),
-        shared_classes=[classes[index] for index in shared],
+        shared_classes=[label for index, label in enumerate(classes) if index in found],
         num_other_classes=companion.num_extra if labelled else 0,
         batch_share=config.batch_share,
         weight=config.loss_weight,
