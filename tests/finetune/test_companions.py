@@ -138,6 +138,7 @@ def test_one_step_is_that_of_the_target_loss_plus_the_weighted_source_loss() -> 
     "changes",
     [
         {"mixing": "mixup", "adversarial": 0.02},
+        {"regularizer": "l2_sp", "regularizer_scope": "both", "dropout": 0.2},
         {"strategy": "gradual", "accumulate": 2, "balanced": True, "class_weights": "balanced", "loss": "focal"},
         {"settings": {"batch_norm": "train", "augment": AugmentConfig(views=2, flip=True)}},
         {"settings": {"augment": AugmentConfig(views=0, flip=True), "precision": "bf16"}},

@@ -59,7 +59,7 @@ class Arm:
 ARMS = (
     Arm(name=TARGET_ONLY),
     Arm(name="joint", companion={}),
-    Arm(name="joint, CORAL 100", companion={"penalty": "coral", "penalty_weight": 100.0}),
+    Arm(name="joint, CORAL 10", companion={"penalty": "coral", "penalty_weight": 10.0}),
     Arm(name="joint, MMD 1", companion={"penalty": "mmd", "penalty_weight": 1.0}),
 )
 
