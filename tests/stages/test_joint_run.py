@@ -14,7 +14,7 @@ from orchestrator.config import ExperimentConfig
 from orchestrator.pipeline import Pipeline
 from orchestrator.records import Report
 
-pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(600), pytest.mark.slow]
 
 
 def test_a_source_that_is_rejected_goes_the_whole_way(
