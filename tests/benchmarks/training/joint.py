@@ -1,6 +1,6 @@
 """Measure what a source gains on PACS, and how well what is not of the target is told.
 
-    python tests/benchmarks/training/joint.py DATA WEIGHTS [--arms NAME ...] [--seeds N] [--minutes M] [--tiny]
+    python tests/benchmarks/training/joint.py DATA WEIGHTS [--arms NAME ...] [--seeds N ...] [--minutes M] [--tiny]
 
 DATA holds the shards `<domain>-*.parquet` of PACS, WEIGHTS is the trunk of MobileNetV2 0.35. In one process without a
 cluster, two studies:
@@ -23,7 +23,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -46,6 +46,7 @@ from orchestrator.records import Hyperparameters
 
 DOMAINS = ("photo", "art_painting", "cartoon", "sketch")
 TARGET_ONLY = "target only"
+STUDIES = ("left out", "outliers")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +60,7 @@ class Arm:
 ARMS = (
     Arm(name=TARGET_ONLY),
     Arm(name="joint", companion={}),
+    Arm(name="joint, 3 of 4", companion={"batch_share": 0.75}),
     Arm(name="joint, CORAL 10", companion={"penalty": "coral", "penalty_weight": 10.0}),
     Arm(name="joint, MMD 1", companion={"penalty": "mmd", "penalty_weight": 1.0}),
 )
@@ -188,12 +190,16 @@ class Study:
         return predict, round(result.seconds, 1)
 
 
-def plan(study: Study, arms: list[Arm], seeds: int) -> Iterator[tuple[Callable[[int], Outcome], int]]:
+def plan(
+    study: Study, arms: list[Arm], seeds: list[int], studies: Sequence[str]
+) -> Iterator[tuple[Callable[[int], Outcome], int]]:
     """Order the trainings: a run that is cut short has every one once before any twice."""
     kinds: tuple[Negatives, ...] = ("none", "reject", "outlier_exposure")
-    for seed in range(seeds):
-        yield from ((partial(study.outliers, kind), seed) for kind in kinds)
-        yield from ((partial(study.left_out, name, arm), seed) for name in DOMAINS for arm in arms)
+    for seed in seeds:
+        if "outliers" in studies:
+            yield from ((partial(study.outliers, kind), seed) for kind in kinds)
+        if "left out" in studies:
+            yield from ((partial(study.left_out, name, arm), seed) for name in DOMAINS for arm in arms)
 
 
 def tables(outcomes: list[Outcome], arms: list[str]) -> Iterator[str]:
@@ -237,7 +243,8 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("weights", type=Path)
     parser.add_argument("--arms", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
-    parser.add_argument("--seeds", type=int, default=3, help="trainings of each arm")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="one training of each arm")
+    parser.add_argument("--only", choices=STUDIES, help="one of the studies alone")
     parser.add_argument("--depth", type=int, default=3, help="freeze depth of the recipe")
     parser.add_argument("--minutes", type=float, default=60.0, help="no training begins later than this")
     parser.add_argument("--tiny", action="store_true", help="try every line in a minute; the figures mean nothing")
@@ -251,7 +258,7 @@ def main() -> None:
     study = Study(arguments.data, backbone, sizes, arguments.depth)
     arms = [arm for arm in ARMS if arm.name in arguments.arms]
     outcomes: list[Outcome] = []
-    for run, seed in plan(study, arms, arguments.seeds):
+    for run, seed in plan(study, arms, arguments.seeds, STUDIES if arguments.only is None else (arguments.only,)):
         if time.monotonic() - started > 60 * arguments.minutes:
             print("left out for lack of time: a training of seed", seed, file=sys.stderr)
             continue
