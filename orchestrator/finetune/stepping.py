@@ -140,9 +140,9 @@ class Stepper:
 
     def _backward(self, batch: Step, num_batches: int, *, with_penalty: bool) -> Tensor:
         assert self._phase is not None
-        # One sample has no variance to normalise by.
+        # One sample has no variance to normalise by, and a blank image is no sample.
         count = batch.count + (0 if batch.source is None else len(batch.source.inputs))
-        batch_norm = self._settings.batch_norm if count > 1 else "frozen"
+        batch_norm = self._settings.batch_norm if batch.count and count > 1 else "frozen"
         self._suffix.set_mode(self._phase.depth, batch_norm)
         logits, added = self._forward(batch)
         loss = self._objective.sum_of_losses(logits.float(), batch.targets)
@@ -157,10 +157,9 @@ class Stepper:
 
     def _forward(self, batch: Step) -> tuple[Tensor, Tensor | None]:
         """Give the logits of the target's samples, and what a source adds to their loss."""
-        if self._joint is None:
-            with autocast(self._settings):
-                return self._model(batch.inputs), None
         with autocast(self._settings):
+            if self._joint is None:
+                return self._model(batch.inputs), None
             outputs = self._joint.forward(self._model, batch)
         return outputs.target, self._joint.added(outputs, batch)
 
