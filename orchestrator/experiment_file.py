@@ -23,6 +23,9 @@ _PATHS = (
     ("data", "image_root"),
     ("pretrain", "data", "uri"),
     ("pretrain", "data", "image_root"),
+    ("source", "uri"),
+    ("source", "data", "uri"),
+    ("source", "data", "image_root"),
     ("backbone", "weights"),
     ("backbone", "candidates", "weights"),
 )

@@ -80,12 +80,18 @@ def of_later_profile(
     return digest("later", of_profile(config, data=data, files=files, backbone=backbone, version=version), groups)
 
 
-def of_study(config: ExperimentConfig, *, group: str, data: str, backbone: PretrainedBackbone, version: int) -> str:
-    """Fingerprint a study: what makes its trials comparable. How many there are to be is no part of it."""
+def of_study(
+    config: ExperimentConfig, *, group: str, data: str, backbone: PretrainedBackbone, version: int, source: str = ""
+) -> str:
+    """Fingerprint a study: what makes its trials comparable. How many there are to be is no part of it.
+
+    `source` stands for the samples of the source that trials are trained together with, where there is one.
+    """
     search = _plain(config.search, without=_SEARCH_OPERATION | _SEARCH_LENGTH)
     # Folds, and the re-splits of races, are drawn anew also where the data says which split a sample is in.
     drawn = [_plain(config.finetune), config.seed_of("sampler"), config.seed_of("split")]
-    return digest("study", version, group, search, drawn, _training_inputs(config, data, backbone))
+    inputs = _training_inputs(config, data, backbone)
+    return digest("study", version, group, search, drawn, inputs, *_source_inputs(config, source))
 
 
 def of_search(config: ExperimentConfig, *, study: str, version: int) -> str:
@@ -101,11 +107,13 @@ def of_model(
     data: str,
     backbone: PretrainedBackbone,
     version: int,
+    source: str = "",
 ) -> str:
-    """Fingerprint a trained model: its recipe, its samples, its backbone and the section `train`."""
+    """Fingerprint a trained model: its recipe, its samples and the source's, its backbone and the section `train`."""
     train = _plain(config.train, without=_TRAIN_OPERATION)
     metric = config.search.metric
-    return digest("model", version, _plain(hyperparameters), train, metric, _training_inputs(config, data, backbone))
+    inputs = [_plain(hyperparameters), train, metric, _training_inputs(config, data, backbone)]
+    return digest("model", version, *inputs, *_source_inputs(config, source))
 
 
 def of_baseline(
@@ -144,6 +152,11 @@ def _training_inputs(config: ExperimentConfig, data: str, backbone: PretrainedBa
         config.train.precision,
         [config.seed_of("trial"), config.seed_of("loader")],
     ]
+
+
+def _source_inputs(config: ExperimentConfig, source: str) -> list[object]:
+    """Give what a source changes, which is nothing without one; where its data lies is in what `source` stands for."""
+    return [] if config.source is None else [_plain(config.source, without={"uri", "data"}), source]
 
 
 def _plain(section: BaseModel | None, *, without: set[str] | None = None) -> object:

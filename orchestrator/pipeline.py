@@ -79,6 +79,9 @@ class Pipeline:
         pipeline = cls(load_resolved(directory.path("config.yaml")), say=say, run_directory=directory)
         pipeline._inputs.catalogue = directory.require_any("catalogue.json", Catalogue, stage="catalogue")
         pipeline._inputs.backbone = directory.require_any("backbone.json", PretrainedBackbone, stage="pretrain")
+        if (source := pipeline._inputs.companion) is not None:
+            found = directory.require_any(f"{source.folder}.json", Catalogue, stage="catalogue")
+            pipeline._inputs.companion_catalogue = found
         return pipeline
 
     def assign(self, data_uri: str, *, image_root: str | None = None) -> Assignments:
@@ -213,8 +216,9 @@ class Pipeline:
         return _Work()
 
     def _catalogue(self) -> _Work | None:
+        source = self._catalogue_source()
         if self._inputs.find_catalogue(self._inputs.ingest):
-            return None
+            return source
         # The profile would say so too, but only after every image was opened.
         require_attributes(self._inputs.ingest.data, self.config.diversity.columns)
         record = self._make_catalogue(self._inputs.ingest)
@@ -225,6 +229,16 @@ class Pipeline:
         )
         if finding := copies_finding(record):
             self._say(f"catalogue: {finding}")
+        images = record.num_images + record.num_quarantined + record.num_copies_left_out
+        return _Work(images=images + (0 if source is None else source.images))
+
+    def _catalogue_source(self) -> _Work | None:
+        """Catalogue what groups are trained together with, where there is something that is not up to date."""
+        plan = self._inputs.companion
+        if plan is None or self._inputs.find_catalogue(plan):
+            return None
+        record = self._make_catalogue(plan)
+        self._say(f"source: {record.num_images:,} images, {record.num_cached:,} cached as pixels")
         return _Work(images=record.num_images + record.num_quarantined + record.num_copies_left_out)
 
     def _make_catalogue(self, plan: IngestPlan) -> Catalogue:

@@ -1,7 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
-from orchestrator.config import DataConfig, ExperimentConfig, Range, SearchConfig, SpaceConfig
+from orchestrator.config import DataConfig, ExperimentConfig, Range, SearchConfig, SourceConfig, SpaceConfig
 from orchestrator.errors import ConfigError
 from orchestrator.experiment_file import validate_experiment
 
@@ -302,6 +302,37 @@ MISTAKES = {
         "1.0",
         "finetune.label_smoothing",
     ),
+    "source, nowhere": (
+        experiment(source={"weight": 2}),
+        "source.uri or data must name the source",
+        "none",
+        "Write one",
+    ),
+    "source, twice": (
+        experiment(source={"uri": "/s", "data": {"uri": "/t"}}),
+        "source.uri or data must name the source",
+        "both",
+        "Write one",
+    ),
+    "source, penalty": (experiment(source={"uri": "/s", "penalty": "mdd"}), "source.penalty must be", "'mdd'", "mmd"),
+    "source, for nothing": (
+        experiment(source={"uri": "/s", "weight": 0}),
+        "source.weight must be above 0 without a penalty",
+        "0",
+        "leave the source out",
+    ),
+    "source, negatives for nothing": (
+        experiment(source={"uri": "/s", "weight": 0, "penalty": "mmd", "as_negatives": "reject"}),
+        "source.weight must be above 0 with as_negatives reject",
+        "0",
+        "Raise it",
+    ),
+    "source, not decoded": (
+        experiment(source={"data": {"uri": "/s", "verify": "none"}}),
+        "source.data.verify must be decode",
+        "none",
+        "trained on",
+    ),
     "seeds": (experiment(seeds={"loader": -1}), "seeds.loader must be at least 0", "-1", "--set seeds."),
     "train": (experiment(train={"num_workers": 0}), "train.num_workers must be at least 1", "0", "--set train."),
     "train, gpu": (experiment(train={"use_gpu": "perhaps"}), "train.use_gpu must be", "'perhaps'", "--set train."),
@@ -376,6 +407,23 @@ def test_the_direction_follows_the_metric() -> None:
 def test_grouping_stands_on_the_first_profiled_measure() -> None:
     raw = experiment(diversity={"measures": ["pixel_entropy", "label_entropy"]})
     assert validate_experiment(raw).grouping_measures == ["pixel_entropy"]
+
+
+def test_a_source_is_read_as_the_data_is_unless_it_says_otherwise() -> None:
+    raw = {"name": "test", "data": {"uri": "/data", "label": "kind", "subset": "site"}}
+    alike = validate_experiment({**raw, "source": {"uri": "/source"}})
+    assert alike.source_data == alike.data.model_copy(update={"uri": "/source", "subset": None})
+    apart = validate_experiment({**raw, "source": {"data": {"uri": "/source", "label": "species"}}})
+    assert apart.source_data is not None and apart.source_data.label == "species"
+    assert validate_experiment(raw).source_data is None
+    with pytest.raises(ConfigError, match=r"source\.uri must have an image root of its own"):
+        validate_experiment({**raw, "data": {**raw["data"], "image_root": "/images"}, "source": {"uri": "/source"}})
+
+
+def test_the_weight_of_outliers_is_that_of_the_paper() -> None:
+    assert SourceConfig(uri="/s").loss_weight == 1.0
+    assert SourceConfig(uri="/s", as_negatives="outlier_exposure").loss_weight == 0.5
+    assert SourceConfig(uri="/s", as_negatives="outlier_exposure", weight=2.0).loss_weight == 2.0
 
 
 def test_weights_null_means_none() -> None:

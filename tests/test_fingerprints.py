@@ -83,6 +83,31 @@ def test_a_key_changes_what_depends_on_it(sections: dict[str, Any], changed: set
     assert {name for name in before if before[name] != after[name]} == changed
 
 
+@pytest.mark.parametrize(
+    ("section", "samples", "changes"),
+    [
+        ({"uri": "/elsewhere"}, "source", False),
+        ({"uri": "/source", "weight": 2.0}, "source", True),
+        ({"uri": "/source", "as_negatives": "reject"}, "source", True),
+        ({"uri": "/source"}, "others", True),
+    ],
+)
+def test_trials_and_models_depend_on_how_a_source_counts_and_on_its_samples_not_on_where_they_lie(
+    section: dict[str, Any], samples: str, changes: bool
+) -> None:
+    def found(section: dict[str, Any] | None, samples: str) -> list[str]:
+        config = validate_experiment({**experiment_dict("/data", "/runs"), "source": section})
+        common: dict[str, Any] = {"data": "data", "backbone": BACKBONE, "version": 1, "source": samples}
+        return [
+            fingerprints.of_study(config, group="low", **common),
+            fingerprints.of_model(config, hyperparameters=RECIPE, **common),
+        ]
+
+    known = found({"uri": "/source"}, "source")
+    assert all((one != other) == changes for one, other in zip(known, found(section, samples), strict=True))
+    assert all(one != other for one, other in zip(known, found(None, ""), strict=True))
+
+
 def test_a_candidate_has_the_fingerprint_of_the_same_backbone_alone() -> None:
     section = experiment_dict("/data", "/runs")["backbone"]
     shared = {key: section.pop(key) for key in ("image_size",)}

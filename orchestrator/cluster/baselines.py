@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,10 +21,9 @@ from orchestrator.cluster.workers import Workbench, use_threads, worker_device
 from orchestrator.data.reader import PixelReader
 from orchestrator.finetune.classifier import Classifier, predict_probabilities
 from orchestrator.finetune.loop import EpochEnd, fine_tune
-from orchestrator.records import BaselineResult, Hyperparameters
+from orchestrator.records import BaselineName, BaselineResult, Hyperparameters
 
 BASELINE_VERSION = 1
-BaselineName = Literal["fixed_rule", "head_only", "from_scratch"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,14 +37,16 @@ class BaselineJob:
 
 
 def control_arms(
-    winner: Hyperparameters, fixed: Hyperparameters, num_stages: int
+    winner: Hyperparameters, fixed: Hyperparameters, num_stages: int, *, has_source: bool = False
 ) -> dict[BaselineName, Hyperparameters]:
     """Give the control arms of a winner.
 
     The fixed rule as it stands; the head alone at rate 1e-3 and the winner's epochs; everything from scratch at
     the winner's rate and epochs. The latter two train all that they train from the first epoch on, and nothing is held
-    near a random start, by a penalty, small rates or a mean.
+    near a random start, by a penalty, small rates or a mean. All are trained on the target alone; with a source so
+    is the winner's recipe as it stands, which tells what the source gained.
     """
+    without_source: dict[BaselineName, Hyperparameters] = {"target_only": winner} if has_source else {}
     return {
         "fixed_rule": fixed,
         "head_only": winner.model_copy(
@@ -60,6 +61,7 @@ def control_arms(
                 "ema_decay": None,
             }
         ),
+        **without_source,
     }
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from orchestrator.data.activations import StoredActivations
 from orchestrator.data.samples import CachedSamples
 from orchestrator.finetune.classifier import Classifier
+from orchestrator.finetune.companions import Companion
 from orchestrator.finetune.contracts import Activations, Inputs, Layout, StoredType, TrainingSettings
 from orchestrator.finetune.freezing import freeze
 from orchestrator.finetune.heads import Features, FeatureSplit
@@ -40,8 +41,9 @@ class GroupSamples:
     """Hold one group's label space, its cached training and validation samples, and what is kept of them by depth.
 
     `units` [n_train + n_validation] are hashes of what must stay on one side of a split. `folds`, of the same length,
-    are the folds that trials are cross-validated on; it is empty where they are judged on the split as it is. Small and
-    picklable: files are opened where they are read.
+    are the folds that trials are cross-validated on; it is empty where they are judged on the split as it is.
+    `companion` holds the source that models are trained together with, if there is one. Small and picklable: files are
+    opened where they are read.
     """
 
     group: str
@@ -51,6 +53,12 @@ class GroupSamples:
     units: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
     folds: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     kept: Mapping[int, KeptDepth] = field(default_factory=dict)
+    companion: Companion | None = None
+
+    @property
+    def num_outputs(self) -> int:
+        """Count the outputs of a head that is trained on these samples, those of the companion's among them."""
+        return len(self.classes) + (0 if self.companion is None else self.companion.num_extra)
 
     def activations(self, depth: int) -> Activations | None:
         """Give what is kept at a freeze depth."""

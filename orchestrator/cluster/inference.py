@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -25,7 +25,8 @@ from orchestrator.data.sources import Fragment, list_fragments, read_fragment
 from orchestrator.diversity.feature_sums import DirectionSums
 from orchestrator.diversity.vendi import unit_directions
 from orchestrator.errors import DataError, StorageError
-from orchestrator.evaluation.predictions import Predictions
+from orchestrator.evaluation.outliers import tell_outliers
+from orchestrator.evaluation.predictions import OUTLIER_COLUMN, Predictions
 from orchestrator.finetune.classifier import Classifier, predict_probabilities, predict_with_features
 from orchestrator.finetune.models import load_card, load_model
 from orchestrator.records import ModelCard
@@ -56,16 +57,20 @@ def predict_samples(
 ) -> tuple[Predictions, DirectionSums]:
     """Predict numbered catalogue rows, in the catalogue's order, and sum up the unit features of each class.
 
-    Samples come from the cache, or from their files.
+    Samples come from the cache, or from their files. Probabilities are over the classes alone where the model has
+    learned to reject.
     """
     directions = DirectionSums(counts={}, sums={})
     truth = {label: index for index, label in enumerate(classes)}
     probabilities = np.zeros((sum(block.num_rows for block in blocks), len(classes)), dtype=np.float32)
-    predict = _Predict(reader, plan)
-    run = PassPlan(what="the test pass", stall_timeout_s=plan.stall_timeout_s, use_gpu=plan.use_gpu)
-    for block, found in zip(blocks, run_pass(blocks, predict, run), strict=True):
-        probabilities[np.asarray(block.column("position"))] = found.probabilities
+    scores = np.zeros(len(probabilities), dtype=np.float64)
+    tells = False
+    for block, found in _predicted(blocks, reader, plan, what="the test pass"):
+        places = np.asarray(block.column("position"))
+        probabilities[places] = found.probabilities
         directions += found.directions
+        if found.outlier_scores is not None:
+            scores[places], tells = found.outlier_scores, True
     rows = pa.concat_tables(blocks).sort_by("position").to_pylist() if blocks else []
     predictions = Predictions(
         ids=[row["id"] for row in rows],
@@ -73,16 +78,34 @@ def predict_samples(
         together=[row["together"] for row in rows],
         truth=np.array([truth[row["label"]] for row in rows], dtype=np.int64),
         probabilities=probabilities,
+        outlier_scores=scores if tells else None,
     )
     return predictions, directions
 
 
+def score_outliers(blocks: Sequence[pa.Table], reader: PixelReader, plan: InferencePlan) -> NDArray[np.float64]:
+    """Give the scores [n] of catalogue rows by a model that tells what is none of its classes, block by block."""
+    found = [result.outlier_scores for _, result in _predicted(blocks, reader, plan, what="the pass over the source")]
+    return np.concatenate([np.zeros(0), *(scores for scores in found if scores is not None)])
+
+
+def _predicted(
+    blocks: Sequence[pa.Table], reader: PixelReader, plan: InferencePlan, *, what: str
+) -> Iterator[tuple[pa.Table, _PredictedBlock]]:
+    run = PassPlan(what=what, stall_timeout_s=plan.stall_timeout_s, use_gpu=plan.use_gpu)
+    yield from zip(blocks, run_pass(blocks, _Predict(reader, plan), run), strict=True)
+
+
 @dataclass(frozen=True, eq=False)
 class _PredictedBlock:
-    """Hold the probabilities [n, K] of a block's rows, and the sums of their unit features by class."""
+    """Hold the probabilities [n, K] of a block's rows, and the sums of their unit features by class.
+
+    `outlier_scores` [n] are None where the model has none.
+    """
 
     probabilities: NDArray[np.float32]
     directions: DirectionSums
+    outlier_scores: NDArray[np.float64] | None
 
 
 @dataclass(frozen=True)
@@ -98,7 +121,8 @@ class _Predict:
             classifier, card.backbone, self.reader.read(block), device=self.plan.device
         )
         directions = DirectionSums.of(unit_directions(features), block.column("label").to_pylist())
-        return _PredictedBlock(probabilities, directions)
+        probabilities, scores = tell_outliers(probabilities, card.negatives)
+        return _PredictedBlock(probabilities, directions, scores)
 
 
 @lru_cache(maxsize=2)
@@ -134,8 +158,9 @@ def predict_images(data: DataConfig, output_uri: str, plan: InferencePlan) -> tu
     """Predict any images to Parquet and give the counts of predicted and of bad images.
 
     One output file for each fragment of the input, written where it is predicted. Columns: file, row, label, a
-    column `probability_<class>` for each class, and error, which says why an image has no prediction. Raises
-    StorageError when the output is not empty.
+    column `probability_<class>` for each class, `out_of_distribution` where the model tells what is none of its classes
+    (see `evaluation.outliers`), and error, which says why an image has no prediction. Raises StorageError when the
+    output is not empty.
     """
     if storage.exists(output_uri) and storage.list_files(output_uri):
         raise StorageError(
@@ -200,6 +225,7 @@ def _decode_all(rows: pa.Table, card: ModelCard) -> tuple[NDArray[np.uint8], lis
 def _prediction_table(
     rows: pa.Table, probabilities: NDArray[np.float32], errors: list[str | None], card: ModelCard
 ) -> pa.Table:
+    probabilities, scores = tell_outliers(probabilities, card.negatives)
     good = np.array([error is None for error in errors], dtype=bool)
     spread = np.full((len(errors), len(card.classes)), np.nan, dtype=np.float32)
     spread[good] = probabilities
@@ -213,4 +239,8 @@ def _prediction_table(
     }
     for index, name in enumerate(card.classes):
         columns[f"probability_{name}"] = pa.array(spread[:, index], mask=~good)
+    if scores is not None:
+        outlying = np.full(len(errors), np.nan)
+        outlying[good] = scores
+        columns[OUTLIER_COLUMN] = pa.array(outlying, mask=~good)
     return pa.table({**columns, "error": pa.array(errors, type=pa.string())})

@@ -37,9 +37,10 @@ from orchestrator.config import ExperimentConfig
 from orchestrator.data.reader import PixelReader
 from orchestrator.errors import OrchestratorError, ResourceError
 from orchestrator.finetune.checkpoints import load_state, save_state
+from orchestrator.finetune.joint import without_extra
 from orchestrator.finetune.loop import EpochEnd, FineTuneResult, fine_tune
 from orchestrator.finetune.models import save_model
-from orchestrator.records import Hyperparameters, ModelCard
+from orchestrator.records import Hyperparameters, ModelCard, SourceUse
 
 TRAIN_VERSION = 1
 _STREAM = "train"
@@ -51,7 +52,8 @@ class TrainingJob:
 
     `model_uri` receives the model, `storage_uri` Ray Train's checkpoints. `run_name` carries the fingerprint:
     Ray Train resumes a run of the same name. `stream` holds the blocks of training samples when the data is
-    larger than the pixel cache, None when every sample is cached.
+    larger than the pixel cache, None when every sample is cached. `source` describes the companion of the group's
+    samples for the model's card.
     """
 
     group: str
@@ -65,6 +67,7 @@ class TrainingJob:
     from_scratch: bool = False
     stream: tuple[pa.Table, ...] | None = None
     reader: PixelReader | None = None
+    source: SourceUse | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +189,7 @@ def train_worker(loop_config: dict[str, Any]) -> Any:
     use_threads(plan.resources_per_worker.get("CPU", 1.0))
     context = ray.train.get_context()
     rank = context.get_world_rank()
-    classifier = workbench.classifier(len(samples.classes), from_scratch=job.from_scratch)
+    classifier = workbench.classifier(samples.num_outputs, from_scratch=job.from_scratch)
     checkpoint = ray.train.get_checkpoint()
     result = fine_tune(
         classifier,
@@ -197,10 +200,13 @@ def train_worker(loop_config: dict[str, Any]) -> Any:
         workbench.settings(str(get_device()), from_scratch=job.from_scratch),
         on_epoch=lambda end: _report(end, rank),
         resume=None if checkpoint is None else _restore(checkpoint),
+        companion=samples.companion,
     )
     nodes = _node_ids(context.get_world_size())
     if rank != 0:
         return None
+    if samples.companion is not None:
+        classifier = without_extra(classifier, samples.companion.num_dropped)
     return save_model(job.model_uri, classifier, _card(job, samples, workbench, result, nodes)).to_json()
 
 
@@ -248,6 +254,7 @@ def _card(
         num_workers=len(nodes),
         world=nodes,
         sparsity=result.sparsity,
+        source=job.source,
     )
 
 

@@ -76,7 +76,7 @@ def run_trial(
             data = data.resplit(assignment.race.resplit, seed=workbench.split_seed)
         depth = member.hyperparameters.freeze_depth
         inputs = fine_tune_folds(
-            lambda: workbench.classifier(len(data.classes)),
+            lambda: workbench.classifier(data.num_outputs),
             workbench.backbone.spec,
             [
                 Fold(train=part.train, validation=part.validation, activations=part.activations(depth))
@@ -86,6 +86,7 @@ def run_trial(
             workbench.settings(device),
             on_epoch=keep,
             source=workbench.pretrained(),
+            companion=data.companion,
         )
     except Exception as failure:  # whatever ends a trial is its result; the actor lives on
         error = f"{type(failure).__name__}: {failure}"

@@ -40,6 +40,7 @@ from orchestrator.config.finetune import (
     StrategyName,
 )
 from orchestrator.config.search import AugmentConfig, BudgetConfig, CacheConfig, SearchConfig
+from orchestrator.config.source import DomainPenalty, Negatives, SourceConfig
 from orchestrator.config.space import CHOICES_TAG, RANGE_TAG, Range, SpaceConfig
 
 __all__ = [
@@ -58,6 +59,7 @@ __all__ = [
     "Deduplicate",
     "DiversityConfig",
     "DiversityMeasure",
+    "DomainPenalty",
     "EntropyEstimator",
     "EvaluateConfig",
     "ExperimentConfig",
@@ -66,6 +68,7 @@ __all__ = [
     "InputFormat",
     "LossName",
     "MixingName",
+    "Negatives",
     "OptimizerName",
     "PrecisionName",
     "PretrainConfig",
@@ -77,6 +80,7 @@ __all__ = [
     "Section",
     "SeedsConfig",
     "SmoothingTarget",
+    "SourceConfig",
     "SpaceConfig",
     "SplitConfig",
     "SplitFractions",

@@ -16,6 +16,7 @@ from orchestrator.config.data import DataConfig, Section
 from orchestrator.config.diversity import DiversityConfig, GroupingConfig
 from orchestrator.config.finetune import FineTuneConfig
 from orchestrator.config.search import AugmentConfig, CacheConfig, SearchConfig
+from orchestrator.config.source import SourceConfig
 from orchestrator.config.space import Range
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -86,6 +87,7 @@ class ExperimentConfig(Section):
     data: DataConfig
     backbone: BackboneConfig = BackboneConfig()
     pretrain: PretrainConfig | None = None
+    source: SourceConfig | None = None
     diversity: DiversityConfig = DiversityConfig()
     grouping: GroupingConfig = GroupingConfig()
     augment: AugmentConfig = AugmentConfig()
@@ -111,12 +113,29 @@ class ExperimentConfig(Section):
             raise ValueError(
                 "diversity.measures beyond label_entropy must open images, got data.verify none: set it to decode"
             )
+        if self.source is not None and self.source.uri is not None:
+            self._require_like_data(self.source.uri)
         return self
+
+    def _require_like_data(self, uri: str) -> None:
+        if self.data.image_root is not None:
+            raise ValueError(
+                f"source.uri must have an image root of its own, got {uri}: write source.data with uri and image_root"
+            )
+        if self.data.verify == "none":
+            raise ValueError("data.verify must be decode with a source that is read alike, got none: set it to decode")
 
     def seed_of(self, purpose: SeedName) -> int:
         """Give the seed of one of the things that are random."""
         own: int | None = getattr(self.seeds, purpose)
         return self.seed if own is None else own
+
+    @property
+    def source_data(self) -> DataConfig | None:
+        """Say where the source is and how to read it; None without one. It is one subset, whatever it names."""
+        if self.source is None or self.source.uri is None:
+            return None if self.source is None else self.source.data
+        return self.data.model_copy(update={"uri": self.source.uri, "subset": None})
 
     @property
     def largest_batch(self) -> int:

@@ -12,7 +12,14 @@ from orchestrator.evaluation.calibration import calibrate
 from orchestrator.evaluation.intervals import Units, bootstrap_interval, paired_gain
 from orchestrator.evaluation.predictions import Predictions
 from orchestrator.evaluation.scoring import score
-from orchestrator.records import Baseline, BaselineResult, Evaluation, FeatureSeparation, SubsetScores
+from orchestrator.records import (
+    Baseline,
+    BaselineResult,
+    Evaluation,
+    FeatureSeparation,
+    OutlierScores,
+    SubsetScores,
+)
 
 EVALUATION_VERSION = 2
 
@@ -30,6 +37,7 @@ def judge(
     predictions_path: str,
     seconds: float,
     fingerprint: str,
+    outliers: OutlierScores | None = None,
 ) -> Evaluation:
     """Score a group's model on all its test images and on each subset's, over the group's classes.
 
@@ -58,6 +66,7 @@ def judge(
             validation=(validation.probabilities, validation.truth),
         ),
         separation=separation,
+        outliers=outliers,
         predictions=predictions_path,
         seconds=seconds,
     )

@@ -15,6 +15,7 @@ from orchestrator.evaluation.metrics import predict_classes
 
 _COLUMNS = ("id", "subset", "together", "label", "predicted", "probabilities")
 _BASELINE_PREFIX = "correct_"
+OUTLIER_COLUMN = "out_of_distribution"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -23,7 +24,8 @@ class Predictions:
 
     `ids`, `subsets` and `together` have n entries; the last is what an image shares with its kin, empty where it has
     none. `truth` [n] int64 are indices into the classes, `probabilities` [n, K] float32. `baselines` maps a baseline's
-    name to booleans [n]: which images it got right. Raises DataError when the lengths differ.
+    name to booleans [n]: which images it got right. `outlier_scores` [n] in [0, 1] say how little an image is one of
+    the classes, None where the model does not tell. Raises DataError when the lengths differ.
     """
 
     ids: Sequence[str]
@@ -32,6 +34,7 @@ class Predictions:
     truth: NDArray[np.int64]
     probabilities: NDArray[np.float32]
     baselines: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    outlier_scores: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         """Refuse columns of unequal length."""
@@ -42,6 +45,7 @@ class Predictions:
             "truth": self.truth,
             "probabilities": self.probabilities,
             **{f"baseline {name}": correct for name, correct in self.baselines.items()},
+            **({} if self.outlier_scores is None else {"outlier_scores": self.outlier_scores}),
         }
         lengths = {name: len(column) for name, column in columns.items()}
         if len(set(lengths.values())) > 1:
@@ -78,6 +82,7 @@ class Predictions:
             truth=self.truth[rows],
             probabilities=self.probabilities[rows],
             baselines={baseline: correct[rows] for baseline, correct in self.baselines.items()},
+            outlier_scores=None if self.outlier_scores is None else self.outlier_scores[rows],
         )
 
     def with_baselines(self, correct: Mapping[str, Sequence[bool] | NDArray[np.bool_]]) -> Self:
@@ -89,7 +94,8 @@ class Predictions:
         """Make a table with a row for each image.
 
         Columns: id, subset, together (strings), label and predicted (int64, indices into the classes), probabilities (a
-        list of K float32 for each image) and a boolean `correct_<baseline>` for each baseline.
+        list of K float32 for each image), a boolean `correct_<baseline>` for each baseline, and `out_of_distribution`
+        where the model tells outliers.
         """
         probabilities = pa.array(np.ascontiguousarray(self.probabilities, dtype=np.float32).ravel())
         table = pa.table(
@@ -104,6 +110,8 @@ class Predictions:
         )
         for name, correct in self.baselines.items():
             table = table.append_column(_BASELINE_PREFIX + name, pa.array(correct, type=pa.bool_()))
+        if self.outlier_scores is not None:
+            table = table.append_column(OUTLIER_COLUMN, pa.array(self.outlier_scores, type=pa.float64()))
         return table
 
     @classmethod
@@ -120,6 +128,11 @@ class Predictions:
             baselines={
                 name.removeprefix(_BASELINE_PREFIX): np.asarray(table.column(name), dtype=bool) for name in names
             },
+            outlier_scores=(
+                np.asarray(table.column(OUTLIER_COLUMN), dtype=np.float64)
+                if OUTLIER_COLUMN in table.column_names
+                else None
+            ),
         )
 
 

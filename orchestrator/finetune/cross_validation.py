@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from orchestrator.finetune.backbones import Backbone
 from orchestrator.finetune.classifier import Classifier
+from orchestrator.finetune.companions import Companion
 from orchestrator.finetune.contracts import Activations, Inputs, Samples, TrainingSettings
 from orchestrator.finetune.loop import Training
 from orchestrator.records import BackboneSpec, EpochMetrics, Hyperparameters
@@ -32,6 +33,7 @@ def fine_tune_folds(
     *,
     on_epoch: OnFolds,
     source: Backbone | None = None,
+    companion: Companion | None = None,
 ) -> Inputs:
     """Train a new classifier on each fold and tell what every epoch found on each; gives what they were fed from.
 
@@ -42,7 +44,17 @@ def fine_tune_folds(
     """
     shared = replace(settings, activation_bytes=settings.activation_bytes // len(folds))
     trainings = [
-        Training(new_classifier(), spec, fold.train, fold.validation, hyperparameters, shared, fold.activations, source)
+        Training(
+            new_classifier(),
+            spec,
+            fold.train,
+            fold.validation,
+            hyperparameters,
+            shared,
+            fold.activations,
+            source,
+            companion,
+        )
         for fold in folds
     ]
     while not any(training.is_over for training in trainings):

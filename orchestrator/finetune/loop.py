@@ -19,15 +19,25 @@ from orchestrator.finetune.backbones import Backbone
 from orchestrator.finetune.batches import share
 from orchestrator.finetune.checkpoints import TrainingState
 from orchestrator.finetune.classifier import EVALUATION_BATCH, Classifier
+from orchestrator.finetune.companions import Companion, CompanionFeed
 from orchestrator.finetune.contracts import Activations, BatchStream, Inputs, Samples, TrainingSettings
 from orchestrator.finetune.distributed import average_batch_norm, rank, sum_over_ranks, world_size
 from orchestrator.finetune.dropout import set_stochastic_depth
 from orchestrator.finetune.epochs import is_better, require_finite
 from orchestrator.finetune.freezing import Suffix, batch_norm_layers, freeze
 from orchestrator.finetune.image_changes import ImageChanges
+from orchestrator.finetune.joint import JointLoss
 from orchestrator.finetune.losses import create_objective
 from orchestrator.finetune.phases import depends_on_length, phase_of, plan_phases
-from orchestrator.finetune.prefix import Computed, Prefix, SuffixSources, autocast, open_sources, suffix_inputs
+from orchestrator.finetune.prefix import (
+    Computed,
+    Prefix,
+    SuffixSources,
+    autocast,
+    open_sources,
+    remembered_bytes,
+    suffix_inputs,
+)
 from orchestrator.finetune.randomness import seeded
 from orchestrator.finetune.regularization import pulls_to_start, start_of
 from orchestrator.finetune.schedules import is_constant
@@ -83,6 +93,7 @@ def fine_tune(
     resume: TrainingState | None = None,
     activations: Activations | None = None,
     source: Backbone | None = None,
+    companion: Companion | None = None,
 ) -> FineTuneResult:
     """Train the stages that are not frozen, and the head, as the hyperparameters say.
 
@@ -95,12 +106,13 @@ def fine_tune(
     With stored `activations` of the freeze depth neither pixels nor frozen stages are touched; where they cannot be
     read, the training computes them itself and says so in its result. They are of no use to a training that changes
     images batch by batch. `source` holds the weights that regularisers pull the backbone to, where it is not what the
-    classifier starts with; it is not changed.
+    classifier starts with; it is not changed. With a `companion` the classifier has its extra outputs behind those of
+    the target's classes, and is trained on both; losses and accuracies are the target's, over its classes.
 
     Raises BackboneError for a freeze depth beyond the backbone, DivergedError for a loss that is not finite,
     TrainingError for samples, batches or a checkpoint that cannot be trained with.
     """
-    training = Training(classifier, spec, train, validation, hyperparameters, settings, activations, source)
+    training = Training(classifier, spec, train, validation, hyperparameters, settings, activations, source, companion)
     if resume is not None:
         training.restore(resume)
     while not training.is_over:
@@ -122,6 +134,7 @@ class Training:
         settings: TrainingSettings,
         activations: Activations | None,
         source: Backbone | None,
+        companion: Companion | None = None,
     ) -> None:
         self._started = time.perf_counter()
         self._settings = settings
@@ -142,9 +155,14 @@ class Training:
         start = start_of(self._suffix, source, settings.device) if pulls_to_start(hyperparameters) else {}
         # Every phase would compile anew.
         compiles = depth in settings.compiled_depths and world_size() == 1 and len(self._phases) == 1
-        self._stepper = Stepper(self._suffix, hyperparameters, settings, objective, start, compiles=compiles)
+        joint = self._joint_loss(companion)
+        self._stepper = Stepper(
+            self._suffix, hyperparameters, settings, objective, start, compiles=compiles, joint=joint
+        )
         self._changes = ImageChanges(hyperparameters, settings, self._prefix, self._suffix, objective)
         self._sources, self._note = self._open_sources(samples, activations)
+        self._num_known = self._suffix.num_classes - (0 if companion is None else companion.num_extra)
+        self._feed = None if joint is None else self._companion_feed(joint.companion)
         self.epoch = 0
         self._history: list[EpochMetrics] = []
         self._best_epoch = 0
@@ -244,13 +262,31 @@ class Training:
         images = Computed(samples=train, prefix=self._changes.entrance, is_varied=self._settings.augment.varies)
         return replace(judged, train=images, name="pixels"), None
 
+    def _joint_loss(self, companion: Companion | None) -> JointLoss | None:
+        if companion is None or companion.is_idle:
+            return None
+        labels, device = companion.samples.labels, self._settings.device
+        objective = create_objective(self._hyperparameters, labels, self._suffix.num_classes, device)
+        return JointLoss(companion=companion, objective=objective)
+
+    def _companion_feed(self, companion: Companion) -> CompanionFeed:
+        train = self._train
+        return CompanionFeed(
+            companion,
+            self._prefix,
+            num_target=train.num_samples if isinstance(train, BatchStream) else len(train),
+            epochs=self._hyperparameters.epochs,
+            most_bytes=self._settings.activation_bytes - remembered_bytes(self._sources),
+        )
+
     def _train_epoch(self, epoch: int) -> float:
         totals = torch.zeros(2, dtype=torch.float64, device=self._settings.device)
 
         def done(step: Step) -> float:
             return (epoch - 1 + step.done) / self._hyperparameters.epochs
 
-        steps = (self._changes.apply(step, epoch, number) for number, step in enumerate(self._steps(epoch)))
+        changed = (self._changes.apply(step, epoch, number) for number, step in enumerate(self._steps(epoch)))
+        steps = changed if self._feed is None else self._feed.join(changed, epoch)
         while together := list(islice(steps, self._hyperparameters.accumulate)):
             totals[0] += self._stepper.step(together, done=done)
             totals[1] += sum(step.count for step in together)
@@ -284,7 +320,7 @@ class Training:
         """Give the sum of the losses and the number of right answers."""
         labels = torch.from_numpy(self._validation.labels[positions]).to(self._settings.device)
         with torch.no_grad(), autocast(self._settings):
-            logits = self._stepper.trained(self._sources.validation.take(positions, 0)).float()
+            logits = self._stepper.trained(self._sources.validation.take(positions, 0)).float()[:, : self._num_known]
         loss = cross_entropy(logits, labels, reduction="sum")
         return torch.stack([loss.double(), (logits.argmax(dim=1) == labels).sum().double()])
 

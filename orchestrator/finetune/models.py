@@ -73,4 +73,4 @@ def _untrained(card: ModelCard) -> Classifier:
     spec = card.backbone
     with seeded(0):
         backbone = create_backbone(spec.name, spec.kwargs, spec.image_size)
-        return Classifier(backbone, nn.Linear(backbone.feature_dim, len(card.classes)))
+        return Classifier(backbone, nn.Linear(backbone.feature_dim, card.num_outputs))

@@ -147,6 +147,28 @@ def suffix_inputs(
     return SuffixSources(train=_remember(varied[0], views, example), validation=kept, name="memory")
 
 
+def kept_inputs(prefix: Prefix, samples: Samples, *, most_bytes: int) -> SuffixInputs:
+    """Run the prefix over samples once if its outputs fit into `most_bytes`, else whenever they are taken.
+
+    Ranks divide what is computed once. Without frozen stages, or where every epoch draws afresh, nothing is kept.
+    """
+    settings = prefix.settings
+    is_varied = settings.augment.varies
+    views = settings.augment.views if is_varied else 1
+    computed = Computed(samples=samples, prefix=prefix, is_varied=is_varied)
+    example = prefix.blank()
+    needed = len(samples) * views * example.numel() * example.element_size()
+    if not len(prefix.stages) or views == 0 or needed > most_bytes:
+        return computed
+    return _remember(computed, views, example)
+
+
+def remembered_bytes(sources: SuffixSources) -> int:
+    """Count the bytes of the outputs that sources hold on the device."""
+    held = [inputs for inputs in (sources.train, sources.validation) if isinstance(inputs, Remembered)]
+    return sum(view.nbytes for inputs in held for view in inputs.views)
+
+
 def open_sources(
     prefix: Prefix, train: Samples | None, validation: Samples, activations: Activations | None
 ) -> tuple[SuffixSources, str | None]:

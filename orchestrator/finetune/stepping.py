@@ -16,6 +16,7 @@ from orchestrator.finetune.compilation import compiled
 from orchestrator.finetune.contracts import TrainingSettings
 from orchestrator.finetune.distributed import distribute
 from orchestrator.finetune.freezing import Suffix
+from orchestrator.finetune.joint import JointLoss, JointNetwork
 from orchestrator.finetune.losses import Objective
 from orchestrator.finetune.optimizers import create_optimizer, rate_groups, set_rate
 from orchestrator.finetune.phases import Phase
@@ -32,7 +33,7 @@ _NEXT_TO_NOTHING = 1e-3
 class Stepper:
     """Hold what steps change: a suffix, its optimizer, and the running mean of its weights where one is kept.
 
-    `compiles` sends the suffix through torch.compile.
+    `compiles` sends the suffix through torch.compile. `joint` says what a source adds to the loss, where there is one.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Stepper:
         start: Mapping[str, Tensor],
         *,
         compiles: bool = False,
+        joint: JointLoss | None = None,
     ) -> None:
         self._suffix = suffix
         self._hyperparameters = hyperparameters
@@ -51,6 +53,7 @@ class Stepper:
         self._objective = objective
         self._start = start
         self._compiles = compiles
+        self._joint = joint
         self._optimizer = create_optimizer(
             rate_groups(suffix, hyperparameters), hyperparameters, scaled=settings.precision == "fp16"
         )
@@ -60,7 +63,7 @@ class Stepper:
         self.mean = None if decay is None else RunningMean(suffix, decay)
         self._phase: Phase | None = None
         self._penalised: dict[str, Tensor] = {}
-        self._model: Callable[..., Tensor] = suffix
+        self._model: Callable[..., Any] = suffix
 
     @property
     def trained(self) -> nn.Module:
@@ -129,7 +132,9 @@ class Stepper:
         self._optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
 
-    def _wrapped(self) -> Callable[..., Tensor]:
+    def _wrapped(self) -> Callable[..., Any]:
+        if self._joint is not None:
+            return distribute(JointNetwork(self._suffix))
         return compiled(self._suffix) if self._compiles else distribute(self._suffix)
 
     def _without_averaging(self) -> AbstractContextManager[object]:
@@ -139,18 +144,28 @@ class Stepper:
 
     def _backward(self, batch: Step, num_batches: int, *, with_penalty: bool) -> Tensor:
         assert self._phase is not None
-        # One sample has no variance to normalise by.
-        batch_norm = self._settings.batch_norm if batch.count > 1 else "frozen"
+        # One sample has no variance to normalise by, and a blank image is no sample.
+        count = batch.count + (0 if batch.source is None else len(batch.source.inputs))
+        batch_norm = self._settings.batch_norm if batch.count and count > 1 else "frozen"
         self._suffix.set_mode(self._phase.depth, batch_norm)
-        with autocast(self._settings):
-            logits = self._model(batch.inputs)
+        logits, added = self._forward(batch)
         loss = self._objective.sum_of_losses(logits.float(), batch.targets)
         minimised = loss * (batch.scale / num_batches)
+        if added is not None:
+            minimised = minimised + added / num_batches
         if with_penalty and self._hyperparameters.regularizer != "none":
             minimised = minimised + self._penalty()
         torch.autograd.backward(self._scaler.scale(minimised))
         # A rank without samples had a blank image instead.
         return loss.detach() if batch.count else torch.zeros_like(loss)
+
+    def _forward(self, batch: Step) -> tuple[Tensor, Tensor | None]:
+        """Give the logits of the target's samples, and what a source adds to their loss."""
+        with autocast(self._settings):
+            if self._joint is None:
+                return self._model(batch.inputs), None
+            outputs = self._joint.forward(self._model, batch)
+        return outputs.target, self._joint.added(outputs, batch)
 
     def sparsity(self) -> float | None:
         """Give the share of the weights under an L1 penalty that are at most 0.001; None without one."""

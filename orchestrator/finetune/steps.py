@@ -19,13 +19,25 @@ from orchestrator.finetune.views import draw_of, vary
 
 
 @dataclass(frozen=True, kw_only=True)
+class SourcePart:
+    """Hold this rank's source samples beside those of a batch: `targets` are class indices [n].
+
+    `scale` turns the sum of their losses into what, averaged over the ranks, is the mean of the global batch.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    scale: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Step:
     """Hold this rank's part of one global batch.
 
     `targets` are class indices [n] or probabilities [n, K]. `count` is the number of its samples that count; a rank
     without samples takes part with a blank image, so that gradients can be averaged. `scale` turns the sum of its
-    losses into what, averaged over the ranks, is the mean loss of the global batch. `done` is the share of the epoch
-    that is behind the middle of the batch.
+    losses into what, averaged over the ranks, is the mean loss of the global batch, of `total` samples. `done` is the
+    share of the epoch that is behind the middle of the batch. `source` is what is trained on beside it, if anything.
     """
 
     inputs: Tensor
@@ -33,6 +45,8 @@ class Step:
     count: int
     scale: float
     done: float
+    total: int
+    source: SourcePart | None = None
 
 
 def steps_of_samples(
@@ -61,7 +75,7 @@ def steps_of_samples(
         if len(mine):
             yield _step(inputs.take(mine, draw), labels[mine], len(batch), prefix.settings, done=done)
         else:
-            yield _blank_step(prefix, done=done)
+            yield _blank_step(prefix, len(batch), done=done)
 
 
 def steps_of_stream(stream: BatchStream, prefix: Prefix, *, epoch: int) -> Iterator[Step]:
@@ -80,7 +94,7 @@ def steps_of_stream(stream: BatchStream, prefix: Prefix, *, epoch: int) -> Itera
         done = (seen + total / 2) / max(1, stream.num_samples)
         seen += total
         if batch is None:
-            yield _blank_step(prefix, done=done)
+            yield _blank_step(prefix, total, done=done)
         else:
             inputs = prefix(_varied(batch[0], taken, epoch, prefix.settings))
             yield _step(inputs, batch[1], total, prefix.settings, done=done)
@@ -110,14 +124,16 @@ def _step(
         count=len(labels),
         scale=world_size() / global_count,
         done=done,
+        total=global_count,
     )
 
 
-def _blank_step(prefix: Prefix, *, done: float) -> Step:
+def _blank_step(prefix: Prefix, global_count: int, *, done: float) -> Step:
     return Step(
         inputs=prefix.blank(),
         targets=torch.zeros(1, dtype=torch.int64, device=prefix.settings.device),
         count=0,
         scale=0.0,
         done=done,
+        total=global_count,
     )

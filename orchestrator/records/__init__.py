@@ -15,6 +15,7 @@ from orchestrator.records.catalogue import Catalogue, CopyCount, SubsetCount
 from orchestrator.records.costs import CompiledCost, CostFigures, DepthCost, SearchCosts
 from orchestrator.records.evaluation import (
     Baseline,
+    BaselineName,
     BaselineResult,
     Calibration,
     ClassNeighbour,
@@ -32,6 +33,7 @@ from orchestrator.records.profile import ClassPair, Distances, Profile, Relation
 from orchestrator.records.recipes import PLAIN_CHOICES, Hyperparameters, Recipe
 from orchestrator.records.report import Costs, Report, StageCost
 from orchestrator.records.search import EpochMetrics, RaceRun, SearchResult, Trial, TrialOrigin
+from orchestrator.records.sources import OutlierScores, SourceUse
 
 __all__ = [
     "PLAIN_CHOICES",
@@ -40,6 +42,7 @@ __all__ = [
     "BackboneRanking",
     "BackboneSpec",
     "Baseline",
+    "BaselineName",
     "BaselineResult",
     "Calibration",
     "CandidateMeasures",
@@ -66,6 +69,7 @@ __all__ = [
     "Groups",
     "Hyperparameters",
     "ModelCard",
+    "OutlierScores",
     "PooledComparison",
     "PretrainedBackbone",
     "Profile",
@@ -79,6 +83,7 @@ __all__ = [
     "SearchCosts",
     "SearchResult",
     "SourceDistance",
+    "SourceUse",
     "StageCost",
     "SubsetCount",
     "SubsetProfile",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
+from orchestrator.config import Negatives
 from orchestrator.records.base import Record, Value
 from orchestrator.records.recipes import Hyperparameters
 from orchestrator.records.search import EpochMetrics
+from orchestrator.records.sources import SourceUse
 
 
 class BackboneSpec(Value):
@@ -112,7 +114,8 @@ class BackboneRanking(Record):
 class ModelCard(Record):
     """Describe a trained model beside its `model.safetensors`: `model.json`.
 
-    `sparsity` is the share of the weights under an L1 penalty that are at most 0.001; None without one.
+    `sparsity` is the share of the weights under an L1 penalty that are at most 0.001; None without one. `source` is
+    what the model was trained together with, if anything.
     """
 
     group: str
@@ -129,3 +132,14 @@ class ModelCard(Record):
     num_workers: int
     world: list[str] = []
     sparsity: float | None = None
+    source: SourceUse | None = None
+
+    @property
+    def negatives(self) -> Negatives:
+        """Say how the model tells images that are none of its classes; `none` where it does not."""
+        return "none" if self.source is None else self.source.as_negatives
+
+    @property
+    def num_outputs(self) -> int:
+        """Count the outputs of the model's head: its classes, and one more that rejects where it has learned to."""
+        return len(self.classes) + (self.negatives == "reject")

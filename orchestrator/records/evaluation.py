@@ -6,6 +6,9 @@ from typing import Literal
 
 from orchestrator.records.base import Record, Value
 from orchestrator.records.recipes import Hyperparameters
+from orchestrator.records.sources import OutlierScores
+
+BaselineName = Literal["fixed_rule", "head_only", "from_scratch", "target_only"]
 
 
 class ClassScores(Value):
@@ -100,7 +103,7 @@ class Baseline(Value):
     `accuracy_gain` is the recipe's accuracy minus the baseline's, with a paired bootstrap interval.
     """
 
-    name: Literal["fixed_rule", "head_only", "from_scratch"]
+    name: BaselineName
     hyperparameters: Hyperparameters
     accuracy: float | None
     accuracy_interval: tuple[float, float] | None
@@ -114,7 +117,7 @@ class BaselineResult(Record):
     """Hold the outcome of one trained control arm: which test images it got right, in the test table's order."""
 
     group: str
-    name: Literal["fixed_rule", "head_only", "from_scratch"]
+    name: BaselineName
     hyperparameters: Hyperparameters
     seconds: float
     correct: list[bool] | None
@@ -125,7 +128,8 @@ class Evaluation(Record, Scores):
     """Hold the test results of one group. Rows of the confusion matrix are true classes.
 
     `num_units` counts what intervals resample: images, those that data.split.keep_together holds together as one.
-    `calibration` is None where no temperature could be fitted, `separation` without test images.
+    `calibration` is None where no temperature could be fitted, `separation` without test images, `outliers` where the
+    model has no score of what is none of its classes, or nothing to test it on.
     """
 
     group: str
@@ -135,6 +139,7 @@ class Evaluation(Record, Scores):
     num_units: int
     calibration: Calibration | None
     separation: FeatureSeparation | None
+    outliers: OutlierScores | None = None
     predictions: str
     seconds: float
 

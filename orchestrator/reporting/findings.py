@@ -44,6 +44,7 @@ _OPPONENTS = {
     "fixed_rule": "the fixed rule",
     "head_only": "training the head alone",
     "from_scratch": "training from scratch",
+    "target_only": "training on the target alone",
 }
 
 

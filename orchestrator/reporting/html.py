@@ -48,6 +48,7 @@ from orchestrator.reporting.group_plots import (
 )
 from orchestrator.reporting.overlays import ShownExample, show_examples
 from orchestrator.reporting.plots import diversity_plot, gains_plot
+from orchestrator.reporting.source_findings import joint_findings
 
 GroupRecord = TypeVar("GroupRecord", SearchResult, Recipe, ModelCard, Evaluation, Explanations)
 VERDICT_TITLES = {
@@ -94,6 +95,7 @@ class GroupSection:
     mistakes: list[str]
     explanations: Explanations | None
     examples: dict[str, list[ShownExample]]
+    source: list[str]
 
     @property
     def search_seconds(self) -> float:
@@ -164,6 +166,7 @@ def _section(report: Report, position: int, group: Group, pictures: Mapping[str,
         mistakes=frequent_mistakes(evaluation) if evaluation else [],
         explanations=explanations,
         examples=show_examples(explanations, pictures) if explanations else {},
+        source=joint_findings(model, evaluation) if model else [],
     )
 
 

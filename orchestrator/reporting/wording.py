@@ -36,6 +36,7 @@ BASELINE_TITLES = {
     "fixed_rule": "fixed rule",
     "head_only": "head only",
     "from_scratch": "from scratch",
+    "target_only": "target only",
 }
 
 

@@ -22,16 +22,22 @@ from orchestrator.data.reader import PixelReader
 from orchestrator.data.samples import CachedSamples
 from orchestrator.diversity.entropy import shannon_entropy
 from orchestrator.errors import DataError
+from orchestrator.finetune.companions import Companion
 from orchestrator.records import Group, Groups, Hyperparameters, PretrainedBackbone, Profile, Recipe, Record
 from orchestrator.runs import RunDirectory
 from orchestrator.search.rules import fixed_rule
+from orchestrator.stages.distances import LabelledImages
+from orchestrator.stages.sources import companion_of
 
 RecordType = TypeVar("RecordType", bound=Record)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GroupContext:
-    """Hold what every stage of the groups needs; `say` receives lines of plain words."""
+    """Hold what every stage of the groups needs; `say` receives lines of plain words.
+
+    `source` has the images that groups are trained together with, if there are any.
+    """
 
     config: ExperimentConfig
     run_directory: RunDirectory
@@ -42,6 +48,7 @@ class GroupContext:
     groups: Groups
     shape: ClusterShape
     say: Callable[[str], None]
+    source: LabelledImages | None = None
     _digests: dict[str, str] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -106,7 +113,13 @@ class GroupContext:
             train=train,
             validation=validation,
             units=np.concatenate([self._units(group, split) for split in ("train", "val")]),
+            companion=self._companion(classes),
         )
+
+    def _companion(self, classes: tuple[str, ...]) -> Companion | None:
+        if self.source is None or self.config.source is None:
+            return None
+        return companion_of(self.source, self.config.source, classes, self.table)
 
     def cached_positions(self, group: Group, split: str) -> NDArray[np.int64]:
         """Give the places in the catalogue of a group's cached samples of a split, in the order of `samples`."""
@@ -161,7 +174,18 @@ class GroupContext:
             data=self.data_fingerprint(group),
             backbone=self.backbone,
             version=SEARCH_VERSION,
+            source=self.source_fingerprint,
         )
+
+    @property
+    def source_fingerprint(self) -> str:
+        """Digest the source's samples and which of them are cached; nothing without one."""
+        if self.source is None:
+            return ""
+        cached = (np.asarray(self.source.samples.table.column("pixel_row")) >= 0).tobytes()
+        # What is a copy of the run's own images is left out, whichever group has them.
+        own = self.source.catalogue.data_fingerprint, storage.digest_bytes([cached]), data_fingerprint(self.table.table)
+        return storage.digest(*own)
 
     def search_fingerprint(self, group: Group) -> str:
         """Fingerprint a group's finished search."""

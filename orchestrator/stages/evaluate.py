@@ -9,15 +9,17 @@ import pyarrow as pa
 
 from orchestrator import fingerprints, storage
 from orchestrator.cluster.baselines import BASELINE_VERSION, BaselineJob, control_arms, run_baselines
-from orchestrator.cluster.inference import InferencePlan, predict_samples
+from orchestrator.cluster.inference import InferencePlan, predict_samples, score_outliers
 from orchestrator.cluster.resources import trial_resources
 from orchestrator.config import SplitName
 from orchestrator.data.reader import blocks_of, number_rows
 from orchestrator.diversity.transferability import separation
 from orchestrator.evaluation.judging import EVALUATION_VERSION, judge
+from orchestrator.evaluation.outliers import judge_outliers
 from orchestrator.evaluation.predictions import Predictions
-from orchestrator.records import BaselineResult, Evaluation, ModelCard
+from orchestrator.records import BaselineResult, Evaluation, ModelCard, OutlierScores
 from orchestrator.stages.context import GroupContext
+from orchestrator.stages.sources import unseen_images
 from orchestrator.stages.train import read_models
 
 _EVALUATION = "evaluation.json"
@@ -80,6 +82,7 @@ def _tests(context: GroupContext) -> list[_Test]:
 
 def _baseline_jobs(context: GroupContext, card: ModelCard) -> list[BaselineJob]:
     fixed = context.fixed_rule(context.group(card.group))
+    arms = control_arms(card.hyperparameters, fixed, context.backbone.num_stages, has_source=card.source is not None)
     return [
         BaselineJob(
             group=card.group,
@@ -94,7 +97,7 @@ def _baseline_jobs(context: GroupContext, card: ModelCard) -> list[BaselineJob]:
                 version=BASELINE_VERSION,
             ),
         )
-        for name, hyperparameters in control_arms(card.hyperparameters, fixed, context.backbone.num_stages).items()
+        for name, hyperparameters in arms.items()
     ]
 
 
@@ -161,4 +164,22 @@ def _evaluate_model(context: GroupContext, test: _Test, blocks: list[pa.Table]) 
         predictions_path=name,
         seconds=card.seconds,
         fingerprint=test.fingerprint,
+        outliers=_outliers(context, card, predictions, plan),
+    )
+
+
+def _outliers(
+    context: GroupContext, card: ModelCard, predictions: Predictions, plan: InferencePlan
+) -> OutlierScores | None:
+    """Test how a model that tells outliers scores images of the source that it never saw."""
+    if context.source is None or predictions.outlier_scores is None:
+        return None
+    rows = number_rows(unseen_images(context.source, context.table, seed=context.config.seed))
+    found = score_outliers(blocks_of(rows, _BLOCK_ROWS), context.source.reader, plan)
+    return judge_outliers(
+        predictions.outlier_scores,
+        found,
+        card.negatives,
+        bootstrap_samples=context.config.evaluate.bootstrap_samples,
+        seed=context.config.seed,
     )

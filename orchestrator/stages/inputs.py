@@ -31,6 +31,7 @@ from orchestrator.runs import RunDirectory
 from orchestrator.stages.context import GroupContext
 from orchestrator.stages.distances import DISTANCES_VERSION, LabelledImages
 from orchestrator.stages.ranking import Candidates, backbone_fingerprint
+from orchestrator.stages.sources import known_classes
 
 
 class RunInputs:
@@ -57,6 +58,33 @@ class RunInputs:
         if self.config.backbone.weights != "pretrain" or self.config.pretrain is None:
             return None
         return self.ingest_plan(self.config.pretrain.data, "pretrain/catalogue", needs_subset=False)
+
+    @cached_property
+    def companion(self) -> IngestPlan | None:
+        """Give the plan of the catalogue of what groups are trained together with; None where there is nothing."""
+        data = self.config.source_data
+        return None if data is None else self.ingest_plan(data, "source/catalogue", needs_subset=False)
+
+    @cached_property
+    def companion_catalogue(self) -> Catalogue | None:
+        """Give the catalogue of what groups are trained together with; None where there is nothing."""
+        if self.companion is None:
+            return None
+        fingerprint = self.catalogue_fingerprint(self.companion)
+        return self.run_directory.require(f"{self.companion.folder}.json", Catalogue, fingerprint, stage="catalogue")
+
+    @cached_property
+    def companion_images(self) -> LabelledImages | None:
+        """Give the images that groups are trained together with; None where there is nothing."""
+        catalogue = self.companion_catalogue
+        if self.companion is None or self.config.source is None or catalogue is None:
+            return None
+        return LabelledImages(
+            catalogue=catalogue,
+            samples=read_samples(self.run_directory.uri, catalogue),
+            reader=pixel_reader(self.companion, catalogue),
+            classes=known_classes(self.config.source.classes, catalogue),
+        )
 
     def ingest_plan(self, data: DataConfig, folder: str, *, needs_subset: bool) -> IngestPlan:
         """Plan a catalogue pass over some data, whose results go to `folder`."""
@@ -220,4 +248,5 @@ class RunInputs:
             groups=self.groups,
             shape=observe_cluster(elastic=self.config.cluster.autoscaling),
             say=self._say,
+            source=self.companion_images,
         )

@@ -39,7 +39,8 @@ class SharedInputs:
     """Hold the groups' samples with what is kept of them, and what a trial is predicted to cost.
 
     `plans` has a decision for each freeze depth, 0 first; its seconds are of one epoch over all groups. `gpu_share`
-    is what a trial of one process needs of a GPU. A trial is a training on each of `folds`.
+    is what a trial of one process needs of a GPU. A trial is a training on each of `folds`; `batch_growth` says how
+    many times as many images a batch has with those of a source.
     """
 
     samples: dict[str, GroupSamples]
@@ -50,6 +51,7 @@ class SharedInputs:
     gpu_share: float = 1.0
     compiled_depths: frozenset[int] = frozenset()
     folds: int = 1
+    batch_growth: float = 1.0
 
     def predict(self, group: str, recipe: Hyperparameters) -> float:
         """Give the seconds that a trial of a group is predicted to take."""
@@ -60,7 +62,8 @@ class SharedInputs:
         plan = self.plans[recipe.freeze_depth]
         epoch_s = plan.uncached_epoch_s if recipe.changes_images else plan.epoch_s
         # An adversarial image takes a pass forward and back to make, and is trained on beside the one it is made of.
-        return recipe.epochs * self._share(group) * epoch_s * (3 if recipe.adversarial > 0 else 1)
+        work = self.batch_growth + (2 if recipe.adversarial > 0 else 0)
+        return recipe.epochs * self._share(group) * epoch_s * work
 
     def write_costs(self, context: GroupContext, trials: Mapping[str, Sequence[Trial]]) -> SearchCosts:
         """Record what was decided for each depth, and what its epochs took; gives the record."""
@@ -141,16 +144,19 @@ def prepare_inputs(context: GroupContext, samples: dict[str, GroupSamples]) -> S
     feature_bytes = sum(len(found.train) + len(found.validation) for found in samples.values())
     feature_bytes *= context.backbone.feature_dim * 4 * max(1, context.config.augment.views)
     folds = context.config.search.folds
+    source = context.config.source
     drawn_afresh = context.config.augment.views == 0 and context.config.augment.varies
     return SharedInputs(
         samples=samples,
         plans=plans,
         index=index,
         probe_seconds=probe_seconds,
-        heads_fit=not drawn_afresh and folds * feature_bytes <= _MOST_FEATURE_BYTES,
+        # Heads that train together know no source.
+        heads_fit=source is None and not drawn_afresh and folds * feature_bytes <= _MOST_FEATURE_BYTES,
         gpu_share=_gpu_share(figures, folds),
         compiled_depths=compiled,
         folds=folds,
+        batch_growth=1.0 if source is None else 1 / (1 - source.batch_share),
     )
 
 

@@ -8,11 +8,13 @@ import pyarrow as pa
 from orchestrator import fingerprints
 from orchestrator.cluster.group_samples import GroupSamples
 from orchestrator.cluster.training import TRAIN_VERSION, TrainingJob, TrainingPlan, train_groups
+from orchestrator.config import ExperimentConfig
 from orchestrator.data.reader import blocks_of
 from orchestrator.errors import OrchestratorError
 from orchestrator.finetune.batches import count_draws, plan_balanced_batches
-from orchestrator.records import ModelCard, Recipe
+from orchestrator.records import ModelCard, Recipe, SourceUse
 from orchestrator.stages.context import GroupContext
+from orchestrator.stages.sources import source_use
 
 MODEL_CARD = "model/model.json"
 _STREAM_BLOCK_ROWS = 256
@@ -30,8 +32,8 @@ def train(context: GroupContext) -> int:
     ]
     if not pending:
         return 0
-    jobs = [_job(context, recipe) for recipe in pending]
-    samples = {job.group: context.samples(context.group(job.group)) for job in jobs}
+    samples = {recipe.group: context.samples(context.group(recipe.group)) for recipe in pending}
+    jobs = [_job(context, recipe, samples[recipe.group]) for recipe in pending]
     for job in jobs:
         if job.hyperparameters.balanced:
             context.say(_say_repeats(job, samples[job.group], seed=context.config.seed_of("loader")))
@@ -68,10 +70,11 @@ def model_fingerprint(context: GroupContext, recipe: Recipe) -> str:
         data=context.data_fingerprint(context.group(recipe.group)),
         backbone=context.backbone,
         version=TRAIN_VERSION,
+        source=context.source_fingerprint,
     )
 
 
-def _job(context: GroupContext, recipe: Recipe) -> TrainingJob:
+def _job(context: GroupContext, recipe: Recipe, samples: GroupSamples) -> TrainingJob:
     group = context.group(recipe.group)
     fingerprint = model_fingerprint(context, recipe)
     return TrainingJob(
@@ -85,7 +88,15 @@ def _job(context: GroupContext, recipe: Recipe) -> TrainingJob:
         storage_uri=context.run_directory.path("ray_train"),
         stream=_stream(context.rows(group, "train")),
         reader=context.reader,
+        source=_source(context.config, samples),
     )
+
+
+def _source(config: ExperimentConfig, samples: GroupSamples) -> SourceUse | None:
+    """Describe what a group's model is trained together with."""
+    if config.source is None or config.source_data is None or samples.companion is None:
+        return None
+    return source_use(config.source_data.uri, config.source, samples.companion, samples.classes)
 
 
 def _say_repeats(job: TrainingJob, samples: GroupSamples, *, seed: int) -> str:

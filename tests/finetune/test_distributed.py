@@ -27,6 +27,7 @@ from torch import Tensor
 from orchestrator.errors import DataError, DivergedError, TrainingError
 from orchestrator.finetune.checkpoints import TrainingState
 from orchestrator.finetune.classifier import new_classifier
+from orchestrator.finetune.companions import Companion
 from orchestrator.finetune.contracts import Activations, Layout
 from orchestrator.finetune.distributed import rows_of_rank
 from orchestrator.finetune.loop import BatchStream, EpochEnd, Samples, fine_tune
@@ -70,6 +71,8 @@ def train(
     outcome = Outcome([], {}, 0)
     activations = changes.pop("activations", None)
     assert activations is None or isinstance(activations, Activations)
+    companion = changes.pop("companion", None)
+    assert companion is None or isinstance(companion, Companion)
     try:
         result = fine_tune(
             classifier,
@@ -81,6 +84,7 @@ def train(
             on_epoch=on_epoch,
             activations=activations,
             resume=resume,
+            companion=companion,
         )
         outcome.history = result.history
     except (DivergedError, TrainingError) as error:
@@ -133,6 +137,23 @@ def a_rank_without_samples(rank: int) -> Outcome:
 def unequal_streams(rank: int) -> Outcome:
     batches = GLOBAL_BATCHES if rank < 0 else RANK_BATCHES[rank]
     return train(ListStream(some_samples(STREAMED), batches, STREAMED), freeze_depth=1, optimizer="sgd")
+
+
+def a_source_beside(rank: int) -> Outcome:
+    # 31 and 15 samples in batches of 8: ranks have unequal parts of both, and some have none of the source.
+    return train(some_samples(31), companion=Companion(samples=some_samples(15, seed=9), batch_share=0.1), epochs=3)
+
+
+def a_source_beside_a_stream(rank: int) -> Outcome:
+    batches = GLOBAL_BATCHES if rank < 0 else RANK_BATCHES[rank]
+    companion = Companion(samples=some_samples(15, seed=9), weight=0.5)
+    stream = ListStream(some_samples(STREAMED), batches, STREAMED)
+    return train(stream, companion=companion, freeze_depth=2, optimizer="sgd")
+
+
+def a_penalty_of_each_rank(rank: int) -> Outcome:
+    companion = Companion(samples=some_samples(15, seed=9), penalty="coral")
+    return train(some_samples(31), companion=companion, freeze_depth=0)
 
 
 def an_empty_stream(rank: int) -> Outcome:
@@ -219,6 +240,8 @@ EQUAL_TO_ONE_PROCESS = [
     a_rank_without_samples,
     unequal_streams,
     an_empty_stream,
+    a_source_beside,
+    a_source_beside_a_stream,
 ]
 SCENARIOS: list[Callable[[int], Outcome]] = [
     *EQUAL_TO_ONE_PROCESS,
@@ -229,6 +252,7 @@ SCENARIOS: list[Callable[[int], Outcome]] = [
     trained_statistics_of_unequal_streams,
     diverging,
     batches_too_small_for_statistics,
+    a_penalty_of_each_rank,
 ]
 
 

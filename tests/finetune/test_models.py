@@ -11,7 +11,7 @@ from orchestrator.finetune.classifier import Classifier, new_classifier, predict
 from orchestrator.finetune.loop import fine_tune
 from orchestrator.finetune.models import load_card, load_model, save_model
 from orchestrator.finetune.weights import load_pretrained
-from orchestrator.records import BackboneSpec, ModelCard
+from orchestrator.records import BackboneSpec, ModelCard, SourceUse
 
 MOBILENET = a_spec("mobilenet_v2", image_size=32, width_mult=0.25)
 
@@ -87,3 +87,23 @@ def test_a_missing_or_damaged_card_is_named(saved_model: Path) -> None:
     (saved_model / "model.json").unlink()
     with pytest.raises(StorageError, match=r"model\.json"):
         load_model(str(saved_model))
+
+
+def test_a_model_that_rejects_has_one_output_more_than_classes(tmp_path: Path) -> None:
+    use = SourceUse(
+        uri="/source",
+        num_images=9,
+        shared_classes=[],
+        num_other_classes=0,
+        batch_share=0.5,
+        weight=1.0,
+        penalty="none",
+        penalty_weight=1.0,
+        as_negatives="reject",
+    )
+    card = a_card(a_spec(), source=use)
+    classifier = new_classifier(load_pretrained("none", a_spec(), seed=0)[0], len(LABELS) + 1, seed=0)
+    save_model(str(tmp_path), classifier, card)
+    loaded, again = load_model(str(tmp_path))
+    assert loaded.head.out_features == again.num_outputs == len(LABELS) + 1
+    assert again.negatives == "reject" and a_card(a_spec()).negatives == "none"

@@ -35,3 +35,12 @@ def test_a_trial_is_predicted_to_take_a_training_on_each_fold_and_a_run_of_a_rac
     folded = replace(inputs, folds=3)
     assert folded.predict("low", recipe) == pytest.approx(3 * inputs.predict("low", recipe))
     assert folded.predict_run("low", recipe) == inputs.predict_run("low", recipe)
+
+
+def test_a_trial_with_a_source_beside_it_is_predicted_to_take_as_much_more_as_its_batches_are_larger(
+    tmp_path: Path,
+) -> None:
+    groups = {"low": some_group(tmp_path, "low", 20, 10)}
+    inputs = SharedInputs(samples=groups, plans=[PLAN], index=None, probe_seconds=0.0, heads_fit=True)
+    recipe = some_hyperparameters(freeze_depth=0, epochs=5)
+    assert replace(inputs, batch_growth=4 / 3).predict("low", recipe) == pytest.approx(5 * 8.0 * 4 / 3)

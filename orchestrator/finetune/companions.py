@@ -1,0 +1,133 @@
+"""Draws the source samples that a target is trained together with, and adds their part to every training step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from orchestrator.config import DomainPenalty
+from orchestrator.errors import TrainingError
+from orchestrator.finetune.batches import share
+from orchestrator.finetune.contracts import Samples
+from orchestrator.finetune.distributed import rank, world_size
+from orchestrator.finetune.prefix import Prefix, kept_inputs
+from orchestrator.finetune.steps import SourcePart, Step
+from orchestrator.finetune.views import draw_of
+
+# Keeps the order of the source apart from that of the target, which the same seed gives.
+_SALT = 0x50C3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Companion:
+    """Hold the source samples that a target is trained together with, and how they count.
+
+    Labels are outputs of the head: first the target's classes, then `num_extra` more, which are never the truth of a
+    target sample; the finished model has them where `keeps_extra`. `is_uniform` asks for equal probabilities on the
+    source instead, whatever the labels. `config.SourceConfig` says what the other fields are.
+    """
+
+    samples: Samples
+    num_extra: int = 0
+    keeps_extra: bool = False
+    batch_share: float = 0.5
+    weight: float = 1.0
+    penalty: DomainPenalty = "none"
+    penalty_weight: float = 1.0
+    is_uniform: bool = False
+
+    @property
+    def is_idle(self) -> bool:
+        """Tell whether the source counts for nothing: then it is not looked at."""
+        return self.weight == 0 and self.penalty == "none"
+
+    @property
+    def num_dropped(self) -> int:
+        """Count the outputs that the finished model leaves out."""
+        return 0 if self.keeps_extra else self.num_extra
+
+    def drawn(self, num_target: int) -> int:
+        """Count the source samples that are drawn beside the first `num_target` target samples of a training."""
+        return int(num_target * (self.batch_share / (1 - self.batch_share)))
+
+
+class CompanionFeed:
+    """Give every step its part of the source.
+
+    The source is drawn in one endless row of permutations, each seeded by the seed and its number: over a training all
+    of its samples occur equally often, or once more, and a resumed epoch draws what it would have drawn. A global
+    batch's part is divided over the ranks as that of the target is. What the frozen stages give for the samples that
+    the training will draw is computed once where it fits into `most_bytes`, else whenever they are drawn.
+    """
+
+    def __init__(self, companion: Companion, prefix: Prefix, *, num_target: int, epochs: int, most_bytes: int) -> None:
+        if len(companion.samples) == 0:
+            raise TrainingError("a source must have training samples", value=0, remedy="Check the source's data.")
+        self._companion = companion
+        self._prefix = prefix
+        self._num_target = num_target
+        total = companion.drawn(epochs * num_target)
+        # A short training shows a part of a large source: only that is run through the frozen stages.
+        self._wanted = np.unique(self._draw(0, min(total, len(companion.samples))))
+        chosen = _Chosen(samples=companion.samples, positions=self._wanted)
+        self._inputs = kept_inputs(prefix, chosen, most_bytes=most_bytes)
+
+    def join(self, steps: Iterable[Step], epoch: int) -> Iterator[Step]:
+        """Add its part of the source to each step of an epoch, counted from 1."""
+        seen = (epoch - 1) * self._num_target
+        for step in steps:
+            positions = self._draw(*(self._companion.drawn(count) for count in (seen, seen + step.total)))
+            seen += step.total
+            mine = share(positions, rank(), world_size())
+            yield replace(step, source=self._part(mine, len(positions), epoch)) if len(mine) else step
+
+    def _part(self, positions: NDArray[np.int64], total: int, epoch: int) -> SourcePart:
+        settings = self._prefix.settings
+        places = np.searchsorted(self._wanted, positions)
+        return SourcePart(
+            inputs=self._inputs.take(places, draw_of(epoch, settings.augment)),
+            targets=torch.from_numpy(self._companion.samples.labels[positions]).to(settings.device),
+            scale=world_size() / total,
+        )
+
+    def _draw(self, first: int, last: int) -> NDArray[np.int64]:
+        """Give the positions of the draws from `first` to before `last`."""
+        size, seed = len(self._companion.samples), self._prefix.settings.order_seed
+        turns = range(first // size, -(-last // size))
+        drawn = [np.zeros(0, dtype=np.int64), *(_permutation(size, seed, turn) for turn in turns)]
+        start = turns.start * size
+        return np.concatenate(drawn)[first - start : last - start]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Chosen:
+    """Show some of the samples, by position."""
+
+    samples: Samples
+    positions: NDArray[np.int64]
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        return self.samples.labels[self.positions]
+
+    @property
+    def keys(self) -> NDArray[np.uint64]:
+        return self.samples.keys[self.positions]
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def take(self, positions: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return self.samples.take(self.positions[positions])
+
+
+@lru_cache(maxsize=4)
+def _permutation(size: int, seed: int, turn: int) -> NDArray[np.int64]:
+    order = np.random.default_rng([seed, _SALT, turn]).permutation(size).astype(np.int64)
+    order.flags.writeable = False
+    return order

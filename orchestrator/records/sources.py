@@ -1,0 +1,37 @@
+"""What a source was to a model that was trained together with it."""
+
+from __future__ import annotations
+
+from orchestrator.config import DomainPenalty, Negatives
+from orchestrator.records.base import Value
+
+
+class SourceUse(Value):
+    """Say what a model was trained together with, and how it counted; `config.SourceConfig` says what the fields are.
+
+    `shared_classes` are those of the model that the source has too, by name, and `num_other_classes` counts the rest of
+    its classes, which the model leaves out. With `as_negatives` the source's labels count for nothing: both are empty.
+    """
+
+    uri: str
+    num_images: int
+    shared_classes: list[str]
+    num_other_classes: int
+    batch_share: float
+    weight: float
+    penalty: DomainPenalty
+    penalty_weight: float
+    as_negatives: Negatives
+
+
+class OutlierScores(Value):
+    """Say how well a model's score tells source images it never saw from the target's test images.
+
+    `auc` is the chance that a source image has the higher score, ties by half, with a bootstrap interval over images.
+    """
+
+    negatives: Negatives
+    auc: float
+    auc_interval: tuple[float, float]
+    num_target: int
+    num_source: int

@@ -1,0 +1,122 @@
+"""Makes of the source's catalogue what a group is trained together with, and what its scores are tested on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyarrow import compute as pc
+
+from orchestrator.config import SourceConfig
+from orchestrator.data.catalogue import SampleTable
+from orchestrator.data.identity import stable_fraction
+from orchestrator.data.samples import CachedSamples
+from orchestrator.errors import DataError
+from orchestrator.finetune.companions import Companion
+from orchestrator.records import Catalogue, SourceUse
+from orchestrator.stages.distances import LabelledImages
+
+# The standard error of an area under the curve is below 0.02 with as many.
+_MOST_SCORED = 1024
+
+
+def companion_of(
+    source: LabelledImages, config: SourceConfig, classes: Sequence[str], target: SampleTable
+) -> Companion:
+    """Give the cached training images of the source, labelled by the outputs of a head for a group's classes.
+
+    Images with the same pixels as one of the run's own are left out: what tests a model must not train it.
+    Raises DataError when none is left.
+    """
+    table = source.samples
+    positions = _positions(table, ["train"], source.classes, target)
+    own = _own_classes(table, positions, classes) if config.as_negatives == "none" else []
+    known = [*classes, *own] if config.as_negatives == "none" else _labels(table)
+    samples = CachedSamples.of(table, positions, source.reader.pixels_uri, known)
+    if len(samples) == 0:
+        raise DataError(
+            "the source must have training images whose pixels are cached",
+            value=0,
+            remedy="Check source.classes and source.data: its split, max_cache_bytes, and copies of the run's images.",
+        )
+    if config.as_negatives != "none":
+        # What a negative shows is of no account.
+        samples = replace(samples, labels=np.full(len(samples), _negative_label(config, classes), dtype=np.int64))
+    return Companion(
+        samples=samples,
+        num_extra=1 if config.as_negatives == "reject" else len(own),
+        keeps_extra=config.as_negatives == "reject",
+        batch_share=config.batch_share,
+        weight=config.loss_weight,
+        penalty=config.penalty,
+        penalty_weight=config.penalty_weight,
+        is_uniform=config.as_negatives == "outlier_exposure",
+    )
+
+
+def source_use(uri: str, config: SourceConfig, companion: Companion, classes: Sequence[str]) -> SourceUse:
+    """Describe for a model's card what it was trained together with."""
+    labelled = config.as_negatives == "none"
+    found = set(companion.samples.labels.tolist()) if labelled else set()
+    return SourceUse(
+        uri=uri,
+        num_images=len(companion.samples),
+        shared_classes=[label for index, label in enumerate(classes) if index in found],
+        num_other_classes=companion.num_extra if labelled else 0,
+        batch_share=config.batch_share,
+        weight=config.loss_weight,
+        penalty=config.penalty,
+        penalty_weight=config.penalty_weight,
+        as_negatives=config.as_negatives,
+    )
+
+
+def known_classes(wanted: Sequence[str] | None, catalogue: Catalogue) -> list[str]:
+    """Give the classes of a source that are wanted, by default all. Raises DataError for one that does not occur."""
+    unknown = sorted(set(wanted or []) - set(catalogue.labels))
+    if unknown:
+        raise DataError(
+            "source.classes must occur in the source data",
+            value=", ".join(unknown),
+            remedy=f"It has {', '.join(catalogue.labels[:10])}.",
+        )
+    return list(wanted or catalogue.labels)
+
+
+def unseen_images(source: LabelledImages, target: SampleTable, *, seed: int) -> pa.Table:
+    """Give catalogue rows of the source's validation and test images, at most 1,024, drawn by their identity."""
+    positions = _positions(source.samples, ["val", "test"], source.classes, target)
+    rows = source.samples.table.take(pa.array(positions))
+    hashes = [stable_fraction(identity, seed) for identity in rows.column("id").to_pylist()]
+    return rows.take(pa.array(np.sort(np.argsort(hashes, kind="stable")[:_MOST_SCORED])))
+
+
+def _positions(
+    table: SampleTable, splits: Sequence[str], classes: Sequence[str], target: SampleTable
+) -> NDArray[np.int64]:
+    positions = np.sort(np.concatenate([table.where(split=split) for split in splits]))
+    rows = table.table.select(["label", "pixels"]).take(pa.array(positions))
+    wanted = np.asarray(pc.is_in(rows.column("label"), value_set=pa.array(classes, pa.string())))
+    usable = target.table.filter(target.table.column("ok")).column("pixels")
+    copied = np.asarray(pc.is_in(rows.column("pixels"), value_set=pc.unique(usable)))
+    has_digest = np.asarray(pc.not_equal(rows.column("pixels"), ""))
+    chosen: NDArray[np.int64] = positions[wanted & ~(copied & has_digest)]
+    return chosen
+
+
+def _own_classes(table: SampleTable, positions: NDArray[np.int64], classes: Sequence[str]) -> list[str]:
+    """Name the classes that the source has and the group has not."""
+    labels = table.table.column("label").take(pa.array(positions))
+    return sorted(set(pc.unique(labels).to_pylist()) - set(classes))
+
+
+def _labels(table: SampleTable) -> list[str]:
+    """Name all labels."""
+    return sorted(pc.unique(table.table.column("label")).to_pylist())
+
+
+def _negative_label(config: SourceConfig, classes: Sequence[str]) -> int:
+    return len(classes) if config.as_negatives == "reject" else 0

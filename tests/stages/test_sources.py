@@ -1,0 +1,114 @@
+"""A source's catalogue becomes what a group is trained together with: labels by name, no copies of the run's images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from orchestrator.config import DataConfig, SourceConfig
+from orchestrator.data.catalogue import CATALOGUE_SCHEMA, SampleTable, assemble, data_fingerprint, summarise
+from orchestrator.data.reader import PixelReader
+from orchestrator.errors import DataError
+from orchestrator.records import Catalogue
+from orchestrator.stages.distances import LabelledImages
+from orchestrator.stages.sources import companion_of, known_classes, source_use, unseen_images
+
+GROUP = ("cat", "dog")
+
+
+def a_table(labels: list[str], *, pixels: str = "source", splits: tuple[str, ...] = ("train",)) -> SampleTable:
+    plain = {"subset": "all", "file": "a", "reason": "", "copy_of": "", "content": "", "perceptual": "", "together": ""}
+    rows = [
+        {
+            **plain,
+            "id": f"{number:05}",
+            "label": label,
+            "split": splits[number % len(splits)],
+            "split_given": False,
+            "row": number,
+            "ok": True,
+            "pixels": f"{pixels}/{number}",
+            "fragment": 0,
+            "pixel_row": number,
+        }
+        for number, label in enumerate(labels)
+    ]
+    return SampleTable(assemble([pa.Table.from_pylist(rows, schema=CATALOGUE_SCHEMA)]))
+
+
+def images(samples: SampleTable, classes: list[str] | None = None) -> LabelledImages:
+    catalogue = Catalogue(
+        table="t",
+        quarantine="q",
+        pixels="p",
+        image_size=8,
+        data_fingerprint=data_fingerprint(samples.table),
+        seconds=0.0,
+        **summarise(samples.table),
+    )
+    reader = PixelReader(
+        data=DataConfig(uri="/source"), image_size=8, resize="crop", pixels_uri="/p", fragments_uri="/f"
+    )
+    return LabelledImages(
+        catalogue=catalogue, samples=samples, reader=reader, classes=known_classes(classes, catalogue)
+    )
+
+
+def config(**fields: Any) -> SourceConfig:
+    return SourceConfig.model_validate({"uri": "/source", **fields})
+
+
+TARGET = a_table(["cat", "dog"], pixels="target")
+
+
+def test_labels_of_the_group_share_its_outputs_and_others_have_their_own() -> None:
+    source = images(a_table(["dog", "bird", "cat", "ant"]))
+    companion = companion_of(source, config(batch_share=0.25), GROUP, TARGET)
+    # cat 0, dog 1, and behind them ant 2, bird 3.
+    assert companion.samples.labels.tolist() == [1, 3, 0, 2]
+    assert (companion.num_extra, companion.num_dropped, companion.batch_share) == (2, 2, 0.25)
+    use = source_use("/source", config(), companion, GROUP)
+    assert (use.shared_classes, use.num_other_classes, use.num_images) == (["cat", "dog"], 2, 4)
+
+
+def test_classes_restrict_the_source_and_must_occur() -> None:
+    companion = companion_of(images(a_table(["dog", "bird", "cat"]), ["dog"]), config(), GROUP, TARGET)
+    assert companion.samples.labels.tolist() == [1] and companion.num_extra == 0
+    with pytest.raises(DataError, match=r"source\.classes must occur in the source data, got fish"):
+        images(a_table(["dog"]), ["dog", "fish"])
+
+
+@pytest.mark.parametrize(
+    ("negatives", "label", "extra", "dropped", "weight"), [("reject", 2, 1, 0, 1.0), ("outlier_exposure", 0, 0, 0, 0.5)]
+)
+def test_negatives_are_all_alike(negatives: str, label: int, extra: int, dropped: int, weight: float) -> None:
+    wanted = config(as_negatives=negatives)
+    companion = companion_of(images(a_table(["dog", "bird"])), wanted, GROUP, TARGET)
+    assert companion.samples.labels.tolist() == [label, label]
+    assert (companion.num_extra, companion.num_dropped, companion.weight) == (extra, dropped, weight)
+    assert companion.is_uniform == (negatives == "outlier_exposure")
+    use = source_use("/source", wanted, companion, GROUP)
+    assert (use.shared_classes, use.num_other_classes) == ([], 0)
+
+
+def test_what_has_the_pixels_of_an_image_of_the_run_is_left_out() -> None:
+    source = images(a_table(["dog", "cat", "dog"], pixels="target"))
+    companion = companion_of(source, config(), GROUP, TARGET)
+    # The run has target/0 and target/1.
+    assert len(companion.samples) == 1
+    with pytest.raises(DataError, match="the source must have training images"):
+        companion_of(images(a_table(["dog", "cat"], pixels="target")), config(), GROUP, TARGET)
+
+
+def test_scores_are_tested_on_what_was_not_trained_on() -> None:
+    splits = ("train", "val", "test")
+    source = images(a_table(["dog", "bird"] * 1200, splits=splits))
+    rows = unseen_images(source, TARGET, seed=0)
+    assert rows.num_rows == 1024
+    assert set(rows.column("split").to_pylist()) == {"val", "test"}
+    assert rows.column("id").to_pylist() == unseen_images(source, TARGET, seed=0).column("id").to_pylist()
+    # Places in the pixel cache are what a pass reads by: they go on in one direction.
+    assert (np.diff(np.asarray(rows.column("pixel_row"))) > 0).all()
