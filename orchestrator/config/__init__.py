@@ -21,6 +21,7 @@ from orchestrator.config.experiment import (
     ClusterConfig,
     EvaluateConfig,
     ExperimentConfig,
+    OnNegativeTransfer,
     SeedsConfig,
     TrainConfig,
 )
@@ -59,6 +60,7 @@ __all__ = [
     "InputFormat",
     "LossName",
     "MixingName",
+    "OnNegativeTransfer",
     "OptimizerName",
     "PretrainConfig",
     "PretrainedNetwork",

@@ -20,6 +20,7 @@ from orchestrator.config.space import Range
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 SeedName = Literal["split", "sampler", "trial", "loader"]
+OnNegativeTransfer = Literal["report", "fallback", "regroup"]
 
 
 class TrainConfig(Section):
@@ -44,10 +45,15 @@ class EvaluateConfig(Section):
 
     `explanations` is how many of each group's most confident mistakes, and of its right answers, the report shows
     with what the model looked at; 0 shows none.
+    With `on_negative_transfer` every subset is judged: does its group's model help it, beside models from scratch, of the
+    head alone, of the subset alone, and of all groups' samples together? `report` says so; `fallback` also gives a
+    subset whose validation images another of these serves better that model; `regroup` moves such a subset to where
+    it fares best and trains the groups concerned again, once. None trains none of these models.
     """
 
     bootstrap_samples: Annotated[int, Field(ge=100)] = 2000
     explanations: Annotated[int, Field(ge=0)] = 3
+    on_negative_transfer: OnNegativeTransfer | None = None
 
 
 class ClusterConfig(Section):

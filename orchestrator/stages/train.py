@@ -30,7 +30,7 @@ def train(context: GroupContext) -> int:
     ]
     if not pending:
         return 0
-    jobs = [_job(context, recipe) for recipe in pending]
+    jobs = [training_job(context, recipe) for recipe in pending]
     samples = {job.group: context.samples(context.group(job.group)) for job in jobs}
     for job in jobs:
         if job.hyperparameters.balanced:
@@ -71,7 +71,8 @@ def model_fingerprint(context: GroupContext, recipe: Recipe) -> str:
     )
 
 
-def _job(context: GroupContext, recipe: Recipe) -> TrainingJob:
+def training_job(context: GroupContext, recipe: Recipe, *, folder: str = "groups") -> TrainingJob:
+    """Say how a group's model is trained by a recipe; it goes to `<folder>/<group>/model` in the run directory."""
     group = context.group(recipe.group)
     fingerprint = model_fingerprint(context, recipe)
     return TrainingJob(
@@ -81,7 +82,7 @@ def _job(context: GroupContext, recipe: Recipe) -> TrainingJob:
         fingerprint=fingerprint,
         data_fingerprint=context.data_fingerprint(group),
         run_name=f"{group.name}-{fingerprint}",
-        model_uri=context.path(group.name, "model"),
+        model_uri=context.run_directory.path(folder, group.name, "model"),
         storage_uri=context.run_directory.path("ray_train"),
         stream=_stream(context.rows(group, "train")),
         reader=context.reader,

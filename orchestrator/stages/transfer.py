@@ -1,0 +1,161 @@
+"""The third part of the evaluation stage: what transfer gives each subset, and what is done where it hurts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from orchestrator import fingerprints, storage
+from orchestrator.config import ExperimentConfig
+from orchestrator.errors import RecordError
+from orchestrator.evaluation.transfer import TRANSFER_VERSION, choose_better, gain_over, judge_transfer
+from orchestrator.finetune.models import copy_model
+from orchestrator.records import Arm, ArmResult, SplitComparison, SubsetTransfer, Transfer
+from orchestrator.reporting.wording import points, points_interval
+from orchestrator.stages.answers import answers_of, by_subset
+from orchestrator.stages.arms import Arms, arms_of, folder_name
+from orchestrator.stages.context import GroupContext
+from orchestrator.stages.evaluate import read_evaluations, read_predictions
+from orchestrator.stages.regroup import regroup
+from orchestrator.stages.subjects import Subject
+from orchestrator.stages.train import read_models
+
+_TRANSFER = "transfer.json"
+
+
+def judge_subsets(context: GroupContext) -> int:
+    """Judge what transfer gives every subset, and do what `evaluate.on_negative_transfer` says; give their number.
+
+    None where that asks for nothing, or all is up to date. Raises RecordError when the models have to be tested first,
+    and the error of a group that could not be trained again.
+    """
+    mode = context.config.evaluate.on_negative_transfer
+    if mode is None:
+        return 0
+    arms = arms_of(context, keep_models=mode == "fallback")
+    fingerprint = _fingerprint(context, arms)
+    if context.run_directory.find(_TRANSFER, Transfer, fingerprint) is not None:
+        return 0
+    arms.train()
+    results = arms.read()
+    subjects = _subjects(context, results)
+    judged = [_judge(context.config, subject) for subject in subjects]
+    regrouping = None
+    if mode == "fallback":
+        judged = [_fall_back(context, *found, results) for found in zip(subjects, judged, strict=True)]
+    if mode == "regroup":
+        judged, regrouping = regroup(context, subjects, judged)
+    record = Transfer(
+        fingerprint=fingerprint,
+        mode=mode,
+        arms=[Arm.model_validate(result.model_dump(include=set(Arm.model_fields))) for result in results],
+        subsets=judged,
+        regrouping=regrouping,
+    )
+    context.run_directory.write(_TRANSFER, record)
+    _forget_others(context, record)
+    arms.forget_models()
+    verdicts = [found.verdict for found in judged]
+    context.say(
+        f"evaluate: transfer helps {verdicts.count('helps')} of {len(judged)} subsets, hurts {verdicts.count('hurts')}"
+    )
+    return len(judged)
+
+
+def read_transfer(context: GroupContext) -> Transfer | None:
+    """Give the verdicts; None where none were asked for. Raises RecordError when they have to be made first."""
+    mode = context.config.evaluate.on_negative_transfer
+    if mode is None:
+        return None
+    fingerprint = _fingerprint(context, arms_of(context, keep_models=False))
+    return context.run_directory.require(_TRANSFER, Transfer, fingerprint, stage="evaluate")
+
+
+def _fingerprint(context: GroupContext, arms: Arms) -> str:
+    return fingerprints.of_transfer(
+        context.config,
+        evaluations=[record.fingerprint for record in read_evaluations(context)],
+        arms=[job.fingerprint for job in arms.jobs],
+        version=TRANSFER_VERSION,
+    )
+
+
+def _subjects(context: GroupContext, results: Sequence[ArmResult]) -> list[Subject]:
+    """Gather what every model got right, subset by subset."""
+    cards = {card.group: card for card in read_models(context)}
+    subjects = []
+    for evaluation in read_evaluations(context):
+        group = context.group(evaluation.group)
+        rows = {split: context.rows(group, split) for split in ("val", "test")}
+        subsets = {split: found.column("subset").to_pylist() for split, found in rows.items()}
+        model = f"groups/{group.name}/model"
+        own = {
+            "val": answers_of(context, model, cards[group.name], rows["val"]),
+            "test": by_subset(read_predictions(context, evaluation).correct, subsets["test"]),
+        }
+        for name in group.subsets:
+            subjects.append(Subject.of(name, group.name, model, rows, own, results))
+    return subjects
+
+
+def _judge(config: ExperimentConfig, subject: Subject) -> SubsetTransfer:
+    test = subject.compare(config, "test", subject.arms)
+    return SubsetTransfer(
+        subset=subject.subset,
+        group=subject.group,
+        verdict=judge_transfer(test),
+        test=test,
+        validation=subject.compare(config, "val", subject.arms),
+        reason="verdicts are only reported",
+        model=subject.model,
+    )
+
+
+def _fall_back(
+    context: GroupContext, subject: Subject, judged: SubsetTransfer, results: Sequence[ArmResult]
+) -> SubsetTransfer:
+    """Give a subset the arm's model that its validation images speak for."""
+    chosen = choose_better(judged.validation)
+    if chosen is None:
+        return judged.model_copy(update={"reason": _why_not(judged.validation)})
+    result = next(found for found in results if found.name == chosen.name and subject.subset in found.answers)
+    if result.model is None:
+        raise RecordError("the model of an arm must be kept", value=chosen.name, remedy="Run `orchestrator evaluate`.")
+    path = f"groups/{subject.group}/subsets/{folder_name(subject.subset)}/model"
+    copy_model(context.run_directory.path(result.model), context.run_directory.path(path))
+    evaluate = context.config.evaluate
+    gain = gain_over(
+        subject.subset,
+        subject.arms[chosen.name],
+        subject.own,
+        subject.together,
+        bootstrap_samples=evaluate.bootstrap_samples,
+        seed=context.config.seed,
+    )
+    low, high = chosen.gain_interval
+    context.say(f"evaluate {subject.group}: {subject.subset} falls back to {chosen.name}, kept in {path}")
+    return judged.model_copy(
+        update={
+            "action": "fallback",
+            "taken": chosen.name,
+            "reason": f"on validation images it is more accurate by {points(-chosen.gain)} points "
+            f"{points_interval((-high, -low))}",
+            "model": path,
+            "gain": gain,
+        }
+    )
+
+
+def _why_not(validation: SplitComparison | None) -> str:
+    if validation is None:
+        return "there are no validation images to decide by"
+    return "on validation images no other model is more accurate beyond its interval"
+
+
+def _forget_others(context: GroupContext, record: Transfer) -> None:
+    """Remove models that earlier decisions have shipped and this one does not."""
+    shipped = {found.model for found in record.subsets}
+    folders = [f"groups/{group.name}/subsets" for group in context.groups.groups] + ["regrouped"]
+    for folder in folders:
+        for name in storage.list_names(context.run_directory.path(folder)):
+            if f"{folder}/{name}/model" not in shipped:
+                storage.delete(context.run_directory.path(folder, name))
