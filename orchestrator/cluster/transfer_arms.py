@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import ray
 
+from orchestrator import storage
 from orchestrator.cluster.failures import translate
 from orchestrator.cluster.group_samples import GroupSamples
 from orchestrator.cluster.resources import ClusterShape, require_fit
@@ -45,7 +46,7 @@ class ArmMaterial:
 
 @dataclass(frozen=True, kw_only=True)
 class ArmJob:
-    """Hold one arm to train.
+    """Hold one arm to train, which tells `classes` apart.
 
     With `rival` the epochs are found on the spot: as many as take what the rival's `hyperparameters.epochs` would take.
     `model_path` below `run_uri` receives the model, where it is to be kept.
@@ -53,6 +54,7 @@ class ArmJob:
 
     material: Material
     name: ArmName
+    classes: tuple[str, ...]
     hyperparameters: Hyperparameters
     fingerprint: str
     run_uri: str
@@ -90,8 +92,7 @@ def run_arms(
     # The longest first, so that none is left to run alone at the end.
     ordered = sorted(jobs, key=lambda job: -len(materials[job.material].samples.train) * job.hyperparameters.epochs)
     submissions = [
-        partial(task.remote, job, shared[job.material], workbench, reader, dict(resources), progress)
-        for job in ordered
+        partial(task.remote, job, shared[job.material], workbench, reader, dict(resources), progress) for job in ordered
     ]
     with Watchdog("the arms", wanted=resources, stall_timeout_s=stall_timeout_s) as watchdog:
         for index, outcome in gather(submissions, progress=progress, watchdog=watchdog):
@@ -164,7 +165,7 @@ def _train_and_answer(
     answers = _answer(material, workbench, reader, classifier, device)
     if job.model_path is not None:
         card = _card(job, material, workbench, hyperparameters, trained)
-        save_model(f"{job.run_uri}/{job.model_path}", classifier, card)
+        save_model(storage.join(job.run_uri, job.model_path), classifier, card)
     group, subset = job.material
     return ArmResult(
         fingerprint=job.fingerprint,
@@ -179,9 +180,7 @@ def _train_and_answer(
     )
 
 
-def _epoch_cost(
-    job: ArmJob, rival: Hyperparameters, samples: GroupSamples, workbench: Workbench, device: str
-) -> float:
+def _epoch_cost(job: ArmJob, rival: Hyperparameters, samples: GroupSamples, workbench: Workbench, device: str) -> float:
     """Give what an epoch from scratch takes over one of the rival's, both by this process on the same few samples."""
     num_train = min(len(samples.train), _REHEARSED_ROWS)
     num_validation = max(1, len(samples.validation) * num_train // len(samples.train))

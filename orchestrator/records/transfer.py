@@ -22,8 +22,9 @@ class Answers(Value):
 class Arm(Value):
     """Describe a model that transfers less, or more, than a group's model does.
 
-    `group` is None for the pooled model, `subset` for all arms but `subset_only`. `epoch_cost` is what one of its epochs
-    takes over one of the group's recipe, None where the epochs do not follow from it. Seconds are of the training.
+    `group` is None for the pooled model, `subset` for all arms but `subset_only`. `epoch_cost` is what one of its
+    epochs takes over one of the group's recipe, None where the epochs do not follow from it. Seconds are of the
+    training.
     """
 
     group: str | None
@@ -84,7 +85,8 @@ class SubsetTransfer(Value):
     """Judge the transfer to one subset on its test images, and say which model it has in the end, and why.
 
     `verdict` is None where nothing could be compared. What is done is decided on `validation` alone. `taken` names the
-    arm that the subset falls back to, or the group that was trained again with it. `model` is a path below the run directory.
+    arm that the subset falls back to, or the group that was trained again with it. `model` is a path below the run
+    directory, and `gain` what it gains over the group's first model, where it is another.
     """
 
     subset: str

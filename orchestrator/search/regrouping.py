@@ -73,9 +73,8 @@ def _changed(moves: Sequence[Move], groups: Sequence[KnownGroup]) -> tuple[Plann
         subsets = [subset for subset in group.num_train if subset not in leaving] + arriving
         if group.name in touched and subsets:
             found.append(_planned(group.name, subsets, group, num_train))
-    for move in moves:
-        if move.is_new:
-            found.append(_planned(move.destination, [move.subset], known[move.origin], num_train))
+    new = [move for move in moves if move.is_new]
+    found += [_planned(move.destination, [move.subset], known[move.origin], num_train) for move in new]
     return tuple(found)
 
 

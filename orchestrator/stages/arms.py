@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import quote
 
 from orchestrator import fingerprints, storage
@@ -41,7 +41,7 @@ class Arms:
     def train(self) -> None:
         """Train the arms that have no result, or whose model is wanted and not there."""
         pending = [job for job in self.jobs if not self._is_done(job)]
-        materials = {place: _material(self.context, place) for place in {job.material for job in pending}}
+        materials = {job.material: _material(self.context, job) for job in pending}
         usable = []
         for job in pending:
             error = _lack(materials[job.material].samples)
@@ -95,16 +95,19 @@ def arms_of(context: GroupContext, *, keep_models: bool) -> Arms:
     jobs = []
     for card in cards:
         group = context.group(card.group)
-        controls = control_arms(card.hyperparameters, card.hyperparameters, context.backbone.num_stages)
+        recipe, classes = card.hyperparameters, context.classes(group)
+        controls = control_arms(recipe, recipe, context.backbone.num_stages)
         # Patience may have ended the group's training before its last epoch.
         scratch = controls["from_scratch"].model_copy(update={"epochs": len(card.history)})
         of_group: Material = (group.name, None)
-        jobs.append(_job(context, of_group, "from_scratch", scratch, keep_models, rival=card.hyperparameters))
-        jobs.append(_job(context, of_group, "head_only", controls["head_only"], keep_models))
-        for subset in group.subsets if len(group.subsets) > 1 else []:
-            jobs.append(_job(context, (group.name, subset), "subset_only", card.hyperparameters, keep_models))
+        jobs.append(_job(context, of_group, "from_scratch", scratch, classes, keep_models, rival=recipe))
+        jobs.append(_job(context, of_group, "head_only", controls["head_only"], classes, keep_models))
+        if len(group.subsets) > 1:
+            alone = [(group.name, subset) for subset in group.subsets]
+            jobs += [_job(context, place, "subset_only", recipe, classes, keep_models) for place in alone]
     if len(cards) > 1:
-        jobs.append(_job(context, _POOLED, "pooled", _pooled(context, cards), keep_models))
+        classes = context.classes(_part(context, _POOLED))
+        jobs.append(_job(context, _POOLED, "pooled", _pooled(context, cards), classes, keep_models))
     return Arms(context=context, jobs=jobs)
 
 
@@ -123,6 +126,7 @@ def _job(
     material: Material,
     name: ArmName,
     hyperparameters: Hyperparameters,
+    classes: tuple[str, ...],
     keep_models: bool,
     *,
     rival: Hyperparameters | None = None,
@@ -132,7 +136,7 @@ def _job(
         name=name,
         hyperparameters=hyperparameters,
         rival=rival,
-        classes=_classes(context, material),
+        classes=classes,
         data=context.data_fingerprint(_part(context, material)),
         backbone=context.backbone,
         version=ARM_VERSION,
@@ -140,12 +144,13 @@ def _job(
     job = ArmJob(
         material=material,
         name=name,
+        classes=classes,
         hyperparameters=hyperparameters,
         fingerprint=fingerprint,
         run_uri=context.run_directory.uri,
         rival=rival,
     )
-    return ArmJob(**{**vars(job), "model_path": f"{_folder(job)}/model"}) if keep_models else job
+    return replace(job, model_path=f"{_folder(job)}/model") if keep_models else job
 
 
 def _folder(job: ArmJob) -> str:
@@ -169,26 +174,20 @@ def _part(context: GroupContext, material: Material) -> Group:
     return Group(name="/", subsets=subsets, num_images=0, score_range=(0.0, 0.0))
 
 
-def _classes(context: GroupContext, material: Material) -> tuple[str, ...]:
-    """Give the classes that an arm tells apart: a subset's are those of its group."""
-    group, _ = material
-    return context.classes(_part(context, (group, None)))
-
-
-def _material(context: GroupContext, material: Material) -> ArmMaterial:
-    part, classes = _part(context, material), _classes(context, material)
+def _material(context: GroupContext, job: ArmJob) -> ArmMaterial:
+    part = _part(context, job.material)
     train, validation = (
         CachedSamples.of(
             context.table,
             context.table.where(subsets=part.subsets, split=split),
             context.reader.pixels_uri,
-            classes,
+            job.classes,
         )
         for split in ("train", "val")
     )
     rows = {split: number_rows(context.rows(part, split)) for split in ("val", "test")}
     return ArmMaterial(
-        samples=GroupSamples(group=part.name, classes=classes, train=train, validation=validation),
+        samples=GroupSamples(group=part.name, classes=job.classes, train=train, validation=validation),
         subsets=tuple(part.subsets),
         data_fingerprint=context.data_fingerprint(part),
         rows={"val": blocks_of(rows["val"], BLOCK_ROWS), "test": blocks_of(rows["test"], BLOCK_ROWS)},

@@ -85,15 +85,14 @@ def _subjects(context: GroupContext, results: Sequence[ArmResult]) -> list[Subje
     subjects = []
     for evaluation in read_evaluations(context):
         group = context.group(evaluation.group)
+        predictions = read_predictions(context, evaluation)
         rows = {split: context.rows(group, split) for split in ("val", "test")}
-        subsets = {split: found.column("subset").to_pylist() for split, found in rows.items()}
         model = f"groups/{group.name}/model"
         own = {
             "val": answers_of(context, model, cards[group.name], rows["val"]),
-            "test": by_subset(read_predictions(context, evaluation).correct, subsets["test"]),
+            "test": by_subset(predictions.correct, predictions.subsets),
         }
-        for name in group.subsets:
-            subjects.append(Subject.of(name, group.name, model, rows, own, results))
+        subjects += [Subject.of(name, group.name, model, rows, own, results) for name in group.subsets]
     return subjects
 
 
