@@ -13,7 +13,7 @@ from orchestrator.records import ArmGain, SplitComparison
 
 Correct = NDArray[np.bool_]
 
-# True accuracies of a subset's models. Errors are correlated as those of models are that see the same images: what makes
+# True accuracies of a subset's models. Their errors are correlated, as they see the same images: what makes
 # an image hard for one makes it hard for all.
 HARDNESS_SHARE = 0.6
 KINDS = {
@@ -90,9 +90,7 @@ def test_the_intervals_of_all_arms_hold_the_true_gains_at_once() -> None:
 
 def test_a_gain_stands_beside_the_accuracy_that_it_is_over() -> None:
     correct = np.array([True, True, True, False])
-    (found,) = joint_gains(
-        correct, {"head_only": np.array([True, False, False, False])}, bootstrap_samples=200, seed=0
-    )
+    (found,) = joint_gains(correct, {"head_only": np.array([True, False, False, False])}, bootstrap_samples=200, seed=0)
     assert (found.name, found.accuracy, found.gain) == ("head_only", 0.25, 0.5)
     assert -1 <= found.gain_interval[0] < 0.5 < found.gain_interval[1] <= 1
 
