@@ -58,13 +58,6 @@ def load_model(uri: str) -> tuple[Classifier, ModelCard]:
     return classifier.eval(), card
 
 
-def copy_model(source: str, target: str) -> None:
-    """Copy a saved model from one URI to another, its card last."""
-    storage.delete(storage.join(target, _CARD))
-    for name in (_WEIGHTS, _CARD):
-        storage.write_bytes(storage.join(target, name), storage.read_bytes(storage.join(source, name)))
-
-
 def save_backbone(uri: str, backbone: Backbone) -> None:
     """Write the weights of a backbone to one file, which `load_pretrained` reads; name it `.safetensors`."""
     storage.write_bytes(uri, _serialize(backbone))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import quote
 
@@ -25,7 +25,7 @@ _POOLED: Material = (None, None)
 
 @dataclass(frozen=True, kw_only=True)
 class Arms:
-    """Hold the jobs of all arms, and the names of their records and models below the run directory."""
+    """Hold the jobs of all arms of a run, and find, train and keep them."""
 
     context: GroupContext
     jobs: Sequence[ArmJob]
@@ -39,19 +39,45 @@ class Arms:
         return [result for _, result in found if result is not None]
 
     def train(self) -> None:
-        """Train the arms that have no result, or whose model is wanted and not there."""
-        pending = [job for job in self.jobs if not self._is_done(job)]
-        materials = {job.material: _material(self.context, job) for job in pending}
-        usable = []
-        for job in pending:
-            error = _lack(materials[job.material].samples)
-            if error is None:
-                usable.append(job)
-            else:
-                self._keep(job, failed_arm(job, error))
+        """Train the arms that have no result yet."""
+        for job, result in self._run([job for job in self.jobs if self._find(job) is None]):
+            self._keep(job, result)
+
+    def with_model(self, wanted: Sequence[ArmResult]) -> list[ArmResult]:
+        """Give results again, each with a model that is kept; one whose training fails this time has its error.
+
+        No arm's model is kept before it is wanted: there is one for each subset. The few that are, are trained again,
+        from the same seeds.
+        """
+        results = {_key(result): result for result in wanted}
+        jobs = [job for job in self.jobs if (*job.material, job.name) in results]
+        again = []
+        for job in jobs:
+            known = results[*job.material, job.name]
+            if known.model is None or not storage.exists(self.context.run_directory.path(known.model, "model.json")):
+                # The epochs from scratch are those that were found: measured again they could be others.
+                path = f"{_folder(job)}/model"
+                again.append(replace(job, hyperparameters=known.hyperparameters, rival=None, model_path=path))
+        for job, found in self._run(again):
+            key = _key(found)
+            results[key] = found.model_copy(update={"epoch_cost": results[key].epoch_cost})
+            self._keep(job, results[key])
+        return list(results.values())
+
+    def forget_models(self, *, shipped: Collection[str]) -> None:
+        """Remove the models of arms that are not shipped."""
+        for model in (f"{_folder(job)}/model" for job in self.jobs):
+            if model not in shipped:
+                storage.delete(self.context.run_directory.path(model))
+
+    def _run(self, jobs: Sequence[ArmJob]) -> Iterator[tuple[ArmJob, ArmResult]]:
+        """Train arms, and give each result as it comes; arms without samples fail."""
         context = self.context
-        results = run_arms(
-            usable,
+        materials = {job.material: _material(context, job) for job in jobs}
+        lacks = [(job, _lack(materials[job.material].samples)) for job in jobs]
+        yield from [(job, failed_arm(job, lack)) for job, lack in lacks if lack is not None]
+        yield from run_arms(
+            [job for job, lack in lacks if lack is None],
             materials,
             context.workbench,
             context.reader,
@@ -59,32 +85,21 @@ class Arms:
             context.shape,
             stall_timeout_s=context.config.cluster.stall_timeout_s,
         )
-        for job, result in results:
-            self._keep(job, result)
-
-    def forget_models(self) -> None:
-        """Remove the arms' models: what is shipped has been copied."""
-        for job in self.jobs:
-            storage.delete(self.context.run_directory.path(_folder(job), "model"))
 
     def _find(self, job: ArmJob) -> ArmResult | None:
         return self.context.run_directory.find(_path(job), ArmResult, job.fingerprint)
 
-    def _is_done(self, job: ArmJob) -> bool:
-        result = self._find(job)
-        if result is None or job.model_path is None or result.error is not None:
-            return result is not None
-        return storage.exists(self.context.run_directory.path(job.model_path, "model.json"))
-
     def _keep(self, job: ArmJob, result: ArmResult) -> None:
-        self.context.run_directory.write(_path(job), result)
+        # A model that could not be made does not take back what is known of its arm.
+        if job.model_path is None or result.error is None:
+            self.context.run_directory.write(_path(job), result)
         group, subset = job.material
         whose = f" of {subset}" if subset else ""
         epochs = f"{result.hyperparameters.epochs} epochs in {result.seconds:.1f} s"
         self.context.say(f"evaluate {group or 'all groups'}: arm {job.name}{whose}, {result.error or epochs}")
 
 
-def arms_of(context: GroupContext, *, keep_models: bool) -> Arms:
+def arms_of(context: GroupContext) -> Arms:
     """Plan the arms of every group.
 
     From scratch, for as many epochs as take what the group's training takes; the head alone, at rate 1e-3 for the
@@ -100,14 +115,14 @@ def arms_of(context: GroupContext, *, keep_models: bool) -> Arms:
         # Patience may have ended the group's training before its last epoch.
         scratch = controls["from_scratch"].model_copy(update={"epochs": len(card.history)})
         of_group: Material = (group.name, None)
-        jobs.append(_job(context, of_group, "from_scratch", scratch, classes, keep_models, rival=recipe))
-        jobs.append(_job(context, of_group, "head_only", controls["head_only"], classes, keep_models))
+        jobs.append(_job(context, of_group, "from_scratch", scratch, classes, rival=recipe))
+        jobs.append(_job(context, of_group, "head_only", controls["head_only"], classes))
         if len(group.subsets) > 1:
             alone = [(group.name, subset) for subset in group.subsets]
-            jobs += [_job(context, place, "subset_only", recipe, classes, keep_models) for place in alone]
+            jobs += [_job(context, place, "subset_only", recipe, classes) for place in alone]
     if len(cards) > 1:
         classes = context.classes(_part(context, _POOLED))
-        jobs.append(_job(context, _POOLED, "pooled", _pooled(context, cards), classes, keep_models))
+        jobs.append(_job(context, _POOLED, "pooled", _pooled(context, cards), classes))
     return Arms(context=context, jobs=jobs)
 
 
@@ -127,7 +142,6 @@ def _job(
     name: ArmName,
     hyperparameters: Hyperparameters,
     classes: tuple[str, ...],
-    keep_models: bool,
     *,
     rival: Hyperparameters | None = None,
 ) -> ArmJob:
@@ -141,7 +155,7 @@ def _job(
         backbone=context.backbone,
         version=ARM_VERSION,
     )
-    job = ArmJob(
+    return ArmJob(
         material=material,
         name=name,
         classes=classes,
@@ -150,7 +164,10 @@ def _job(
         run_uri=context.run_directory.uri,
         rival=rival,
     )
-    return replace(job, model_path=f"{_folder(job)}/model") if keep_models else job
+
+
+def _key(result: ArmResult) -> tuple[str | None, str | None, ArmName]:
+    return result.group, result.subset, result.name
 
 
 def _folder(job: ArmJob) -> str:

@@ -27,7 +27,7 @@ from orchestrator.stages.search import budget_left_s
 from orchestrator.stages.subjects import BySplit, Subject
 from orchestrator.stages.train import read_models, training_job
 
-FOLDER = "regrouped"
+REGROUPED = "regrouped"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +136,7 @@ def _train(context: GroupContext, plan: RegroupingPlan) -> list[_Retrained]:
     changed = replace(context, groups=context.groups.model_copy(update={"groups": groups}))
     recipes = {recipe.group: recipe for recipe in context.recipes()}
     jobs = [
-        training_job(changed, recipes[found.recipe_of].model_copy(update={"group": found.name}), folder=FOLDER)
+        training_job(changed, recipes[found.recipe_of].model_copy(update={"group": found.name}), folder=REGROUPED)
         for found in plan.groups
     ]
     cards = {job.group: _find(context, job.group, job.fingerprint) for job in jobs}
@@ -157,11 +157,11 @@ def _train(context: GroupContext, plan: RegroupingPlan) -> list[_Retrained]:
 
 
 def _find(context: GroupContext, group: str, fingerprint: str) -> ModelCard | None:
-    return context.run_directory.find(f"{FOLDER}/{group}/model/model.json", ModelCard, fingerprint)
+    return context.run_directory.find(f"{REGROUPED}/{group}/model/model.json", ModelCard, fingerprint)
 
 
 def _retrained(changed: GroupContext, planned: PlannedGroup, card: ModelCard) -> _Retrained:
-    path, group = f"{FOLDER}/{planned.name}/model", changed.group(planned.name)
+    path, group = f"{REGROUPED}/{planned.name}/model", changed.group(planned.name)
     answers = {split: answers_of(changed, path, card, changed.rows(group, split)) for split in ("val", "test")}
     return _Retrained(planned=planned, card=card, path=path, answers=answers)
 

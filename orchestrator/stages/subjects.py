@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from orchestrator.config import ExperimentConfig
 from orchestrator.evaluation.transfer import compare_on_split
-from orchestrator.records import ArmResult, SplitComparison
+from orchestrator.records import Answers, ArmResult, SplitComparison
 from orchestrator.stages.answers import BySubset, Correct
 
 JudgedSplit = Literal["val", "test"]
@@ -52,13 +52,7 @@ class Subject:
             model=model,
             together={split: kin_of(found, subset) for split, found in rows.items()},
             own={split: found.get(subset, _NONE) for split, found in own.items()},
-            arms={
-                result.name: {
-                    "val": np.array(result.answers[subset].validation, dtype=np.bool_),
-                    "test": np.array(result.answers[subset].test, dtype=np.bool_),
-                }
-                for result in mine
-            },
+            arms={result.name: by_split(result.answers[subset]) for result in mine},
         )
 
     def compare(
@@ -72,6 +66,14 @@ class Subject:
             bootstrap_samples=config.evaluate.bootstrap_samples,
             seed=config.seed,
         )
+
+
+def by_split(answers: Answers) -> BySplit:
+    """Give recorded answers as arrays."""
+    return {
+        "val": np.array(answers.validation, dtype=np.bool_),
+        "test": np.array(answers.test, dtype=np.bool_),
+    }
 
 
 def kin_of(rows: pa.Table, subset: str) -> list[str]:

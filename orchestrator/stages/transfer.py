@@ -6,17 +6,15 @@ from collections.abc import Sequence
 
 from orchestrator import fingerprints, storage
 from orchestrator.config import ExperimentConfig
-from orchestrator.errors import RecordError
 from orchestrator.evaluation.transfer import TRANSFER_VERSION, choose_better, gain_over, judge_transfer
-from orchestrator.finetune.models import copy_model
-from orchestrator.records import Arm, ArmResult, SplitComparison, SubsetTransfer, Transfer
+from orchestrator.records import Arm, ArmGain, ArmResult, SplitComparison, SubsetTransfer, Transfer
 from orchestrator.reporting.wording import points, points_interval
 from orchestrator.stages.answers import answers_of, by_subset
-from orchestrator.stages.arms import Arms, arms_of, folder_name
+from orchestrator.stages.arms import Arms, arms_of
 from orchestrator.stages.context import GroupContext
 from orchestrator.stages.evaluate import read_evaluations, read_predictions
-from orchestrator.stages.regroup import regroup
-from orchestrator.stages.subjects import Subject
+from orchestrator.stages.regroup import REGROUPED, regroup
+from orchestrator.stages.subjects import Subject, by_split
 from orchestrator.stages.train import read_models
 
 _TRANSFER = "transfer.json"
@@ -31,7 +29,7 @@ def judge_subsets(context: GroupContext) -> int:
     mode = context.config.evaluate.on_negative_transfer
     if mode is None:
         return 0
-    arms = arms_of(context, keep_models=mode == "fallback")
+    arms = arms_of(context)
     fingerprint = _fingerprint(context, arms)
     if context.run_directory.find(_TRANSFER, Transfer, fingerprint) is not None:
         return 0
@@ -41,7 +39,7 @@ def judge_subsets(context: GroupContext) -> int:
     judged = [_judge(context.config, subject) for subject in subjects]
     regrouping = None
     if mode == "fallback":
-        judged = [_fall_back(context, *found, results) for found in zip(subjects, judged, strict=True)]
+        judged = _fall_back(context, arms, subjects, judged, results)
     if mode == "regroup":
         judged, regrouping = regroup(context, subjects, judged)
     record = Transfer(
@@ -52,8 +50,7 @@ def judge_subsets(context: GroupContext) -> int:
         regrouping=regrouping,
     )
     context.run_directory.write(_TRANSFER, record)
-    _forget_others(context, record)
-    arms.forget_models()
+    _forget_others(context, arms, record)
     verdicts = [found.verdict for found in judged]
     context.say(
         f"evaluate: transfer helps {verdicts.count('helps')} of {len(judged)} subsets, hurts {verdicts.count('hurts')}"
@@ -66,7 +63,7 @@ def read_transfer(context: GroupContext) -> Transfer | None:
     mode = context.config.evaluate.on_negative_transfer
     if mode is None:
         return None
-    fingerprint = _fingerprint(context, arms_of(context, keep_models=False))
+    fingerprint = _fingerprint(context, arms_of(context))
     return context.run_directory.require(_TRANSFER, Transfer, fingerprint, stage="evaluate")
 
 
@@ -110,38 +107,60 @@ def _judge(config: ExperimentConfig, subject: Subject) -> SubsetTransfer:
 
 
 def _fall_back(
-    context: GroupContext, subject: Subject, judged: SubsetTransfer, results: Sequence[ArmResult]
+    context: GroupContext,
+    arms: Arms,
+    subjects: Sequence[Subject],
+    judged: Sequence[SubsetTransfer],
+    results: Sequence[ArmResult],
+) -> list[SubsetTransfer]:
+    """Give every subset the arm's model that its validation images speak for."""
+    chosen = [choose_better(found.validation) for found in judged]
+    wanted = [
+        _arm_of(results, subject.subset, choice.name)
+        for subject, choice in zip(subjects, chosen, strict=True)
+        if choice is not None
+    ]
+    kept = arms.with_model(wanted)
+    settled = []
+    for subject, found, choice in zip(subjects, judged, chosen, strict=True):
+        if choice is None:
+            settled.append(found.model_copy(update={"reason": _why_not(found.validation)}))
+        else:
+            settled.append(_give(context, subject, found, choice, kept))
+    return settled
+
+
+def _give(
+    context: GroupContext, subject: Subject, judged: SubsetTransfer, choice: ArmGain, kept: Sequence[ArmResult]
 ) -> SubsetTransfer:
-    """Give a subset the arm's model that its validation images speak for."""
-    chosen = choose_better(judged.validation)
-    if chosen is None:
-        return judged.model_copy(update={"reason": _why_not(judged.validation)})
-    result = next(found for found in results if found.name == chosen.name and subject.subset in found.answers)
-    if result.model is None:
-        raise RecordError("the model of an arm must be kept", value=chosen.name, remedy="Run `orchestrator evaluate`.")
-    path = f"groups/{subject.group}/subsets/{folder_name(subject.subset)}/model"
-    copy_model(context.run_directory.path(result.model), context.run_directory.path(path))
-    evaluate = context.config.evaluate
+    low, high = choice.gain_interval
+    better = f"{choice.name} is more accurate by {points(-choice.gain)} points {points_interval((-high, -low))}"
+    result = next((found for found in kept if found.name == choice.name and subject.subset in found.answers), None)
+    if result is None or result.model is None:
+        reason = f"on validation images {better}, but could not be trained again to be kept"
+        context.say(f"evaluate {subject.group}: {subject.subset}: {reason}")
+        return judged.model_copy(update={"reason": reason})
+    context.say(f"evaluate {subject.group}: {subject.subset} falls back to {choice.name}, kept in {result.model}")
     gain = gain_over(
         subject.subset,
-        subject.arms[chosen.name],
+        by_split(result.answers[subject.subset]),
         subject.own,
         subject.together,
-        bootstrap_samples=evaluate.bootstrap_samples,
+        bootstrap_samples=context.config.evaluate.bootstrap_samples,
         seed=context.config.seed,
     )
-    low, high = chosen.gain_interval
-    context.say(f"evaluate {subject.group}: {subject.subset} falls back to {chosen.name}, kept in {path}")
-    return judged.model_copy(
-        update={
-            "action": "fallback",
-            "taken": chosen.name,
-            "reason": f"on validation images it is more accurate by {points(-chosen.gain)} points "
-            f"{points_interval((-high, -low))}",
-            "model": path,
-            "gain": gain,
-        }
-    )
+    update = {
+        "action": "fallback",
+        "taken": choice.name,
+        "reason": f"on validation images {better}",
+        "model": result.model,
+        "gain": gain,
+    }
+    return judged.model_copy(update=update)
+
+
+def _arm_of(results: Sequence[ArmResult], subset: str, name: str) -> ArmResult:
+    return next(found for found in results if found.name == name and subset in found.answers)
 
 
 def _why_not(validation: SplitComparison | None) -> str:
@@ -150,11 +169,10 @@ def _why_not(validation: SplitComparison | None) -> str:
     return "on validation images no other model is more accurate beyond its interval"
 
 
-def _forget_others(context: GroupContext, record: Transfer) -> None:
+def _forget_others(context: GroupContext, arms: Arms, record: Transfer) -> None:
     """Remove models that earlier decisions have shipped and this one does not."""
     shipped = {found.model for found in record.subsets}
-    folders = [f"groups/{group.name}/subsets" for group in context.groups.groups] + ["regrouped"]
-    for folder in folders:
-        for name in storage.list_names(context.run_directory.path(folder)):
-            if f"{folder}/{name}/model" not in shipped:
-                storage.delete(context.run_directory.path(folder, name))
+    arms.forget_models(shipped=shipped)
+    for name in storage.list_names(context.run_directory.path(REGROUPED)):
+        if f"{REGROUPED}/{name}/model" not in shipped:
+            storage.delete(context.run_directory.path(REGROUPED, name))

@@ -9,7 +9,7 @@ from finetune_examples import LABELS, a_spec, some_hyperparameters, some_samples
 from orchestrator.errors import RecordError, StorageError, WeightsError
 from orchestrator.finetune.classifier import Classifier, new_classifier, predict_probabilities
 from orchestrator.finetune.loop import fine_tune
-from orchestrator.finetune.models import copy_model, load_card, load_model, save_model
+from orchestrator.finetune.models import load_card, load_model, save_model
 from orchestrator.finetune.weights import load_pretrained
 from orchestrator.records import BackboneSpec, ModelCard
 
@@ -55,14 +55,6 @@ def test_a_trained_model_predicts_the_same_after_loading(tmp_path: Path) -> None
     )
     for name, tensor in classifier.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor)
-
-
-def test_a_copied_model_is_the_model(saved_model: Path, tmp_path: Path) -> None:
-    copy_model(str(saved_model), str(tmp_path / "copy"))
-    (original, card), (copied, copied_card) = load_model(str(saved_model)), load_model(str(tmp_path / "copy"))
-    assert copied_card == card
-    for name, tensor in original.state_dict().items():
-        assert torch.equal(copied.state_dict()[name], tensor)
 
 
 def test_loading_leaves_torchs_generator_alone(saved_model: Path) -> None:

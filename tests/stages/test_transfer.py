@@ -99,14 +99,19 @@ def test_a_misled_subset_is_found_and_mended_by_fallback_and_by_regrouping(
     lonely = site(reported.transfer, "lonely")
     assert lonely.test is not None and "subset_only" not in {other.name for other in lonely.test.others}
 
-    fallen, _ = run(tiny_experiment, contradiction, "fallback")
+    fallen, lines = run(tiny_experiment, contradiction, "fallback")
+    # Only what is shipped is trained again, and it answers as it did when it was chosen.
+    assert len([line for line in lines if "arm " in line]) == 1
     south = site(fallen.transfer, "south")
     assert (south.action, south.taken) == ("fallback", "subset_only")
     assert south.gain is not None and south.gain.test_interval is not None and south.gain.test_interval[0] > 0.2
+    assert south.validation is not None
+    alone = next(other for other in south.validation.others if other.name == "subset_only")
+    assert south.gain.validation_gain == pytest.approx(-alone.gain)
     card = load_card(str(directory / south.model))
     assert card.subsets == ["south"] and card.classes == list(LABELS)
     assert site(fallen.transfer, "north").model == site(fallen.transfer, "lonely").model
-    assert not list(directory.glob("groups/*/arms/**/*.safetensors"))
+    assert len(list(directory.glob("groups/*/arms/**/*.safetensors"))) == 1
     assert south.model in (directory / "report.html").read_text()
 
     moved, lines = run(tiny_experiment, contradiction, "regroup")
@@ -120,7 +125,7 @@ def test_a_misled_subset_is_found_and_mended_by_fallback_and_by_regrouping(
         card = load_card(str(directory / found.model))
         assert found.subset in card.subsets
     assert south.gain is not None and south.gain.test_interval is not None and south.gain.test_interval[0] > 0.2
-    assert not list(directory.glob("groups/*/subsets/*"))
+    assert not list(directory.glob("groups/*/arms/**/*.safetensors"))
 
     _, lines = run(tiny_experiment, contradiction, "regroup")
     assert "evaluate: up to date, skipped" in lines
