@@ -48,11 +48,12 @@ def contradiction(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(make: MakeExperiment, data: Path, mode: str | None, **search: object) -> tuple[Report, list[str]]:
     config = make(
         data={"uri": str(data), "split": {"column": "split"}},
+        backbone={"name": "finetune_examples:tiny_backbone", "kwargs": {}},
         grouping={"num_groups": 1},
         finetune={"batch_size": 8},
         search={
             "num_samples": 1,
-            "space": {"freeze_depth": [0], "learning_rate": [0.003], "epochs": [8]},
+            "space": {"freeze_depth": [0], "learning_rate": [0.01], "epochs": [8]},
             **search,
         },
         evaluate={"on_negative_transfer": mode, "explanations": 0},
