@@ -48,7 +48,7 @@ def contradiction(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(make: MakeExperiment, data: Path, mode: str | None, **search: object) -> tuple[Report, list[str]]:
     config = make(
         data={"uri": str(data), "split": {"column": "split"}},
-        backbone={"name": "finetune_examples:tiny_backbone", "kwargs": {}},
+        backbone={"name": "tests.stages.tiny_network:tiny_backbone", "kwargs": {}},
         grouping={"num_groups": 1},
         finetune={"batch_size": 8},
         search={
@@ -71,8 +71,9 @@ def site(transfer: Transfer | None, name: str) -> SubsetTransfer:
 
 @pytest.mark.slow
 def test_a_misled_subset_is_found_and_mended_by_fallback_and_by_regrouping(
-    tiny_experiment: MakeExperiment, contradiction: Path, tmp_path: Path
+    tiny_experiment: MakeExperiment, contradiction: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])
     directory = tmp_path / "runs" / "tiny"
 
     before, _ = run(tiny_experiment, contradiction, None)
