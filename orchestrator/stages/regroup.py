@@ -145,12 +145,12 @@ def _train(context: GroupContext, plan: RegroupingPlan) -> list[_Retrained]:
     if pending:
         training = TrainingPlan.of(context.config, pending, context.shape)
         samples = {job.group: changed.samples(changed.group(job.group)) for job in pending}
-        for job, card in train_groups(pending, samples, context.workbench, training, context.shape):
-            if isinstance(card, OrchestratorError):
-                errors.append(card)
+        for job, outcome in train_groups(pending, samples, context.workbench, training, context.shape):
+            if isinstance(outcome, OrchestratorError):
+                errors.append(outcome)
                 continue
-            cards[job.group] = card
-            context.say(f"evaluate: group {job.group} was trained again in {card.seconds:.1f} s")
+            cards[job.group] = outcome
+            context.say(f"evaluate: group {job.group} was trained again in {outcome.seconds:.1f} s")
     if errors:
         raise errors[0]
     return [_retrained(changed, planned, card) for planned in plan.groups if (card := cards[planned.name])]
