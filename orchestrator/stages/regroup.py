@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -121,8 +122,8 @@ def _known_groups(context: GroupContext) -> list[KnownGroup]:
     groups = []
     for card in read_models(context):
         group = context.group(card.group)
-        rows = context.rows(group, "train").column("subset").to_pylist()
-        num_train = {subset: rows.count(subset) for subset in group.subsets}
+        counts = Counter(context.rows(group, "train").column("subset").to_pylist())
+        num_train = {subset: counts[subset] for subset in group.subsets}
         groups.append(KnownGroup(name=group.name, num_train=num_train, seconds=card.seconds))
     return groups
 

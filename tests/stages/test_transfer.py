@@ -131,3 +131,13 @@ def test_a_misled_subset_is_found_and_mended_by_fallback_and_by_regrouping(
 
     _, lines = run(tiny_experiment, contradiction, "regroup")
     assert "evaluate: up to date, skipped" in lines
+
+    # The search has spent what there was.
+    kept, _ = run(tiny_experiment, contradiction, "regroup", budget={"time_budget_s": 0.001})
+    assert kept.transfer is not None and kept.transfer.regrouping is not None
+    assert kept.transfer.regrouping.budget_left_s == 0
+    assert [move.subset for move in kept.transfer.regrouping.left_out] == ["south"]
+    assert not kept.transfer.regrouping.models
+    south = site(kept.transfer, "south")
+    assert (south.action, south.model) == ("kept", f"groups/{south.group}/model")
+    assert "did not fit" in south.reason and south.verdict == "hurts"
