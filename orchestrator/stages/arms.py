@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from urllib.parse import quote
 
 from orchestrator import fingerprints, storage
 from orchestrator.cluster.baselines import control_arms
@@ -21,6 +21,7 @@ from orchestrator.stages.context import GroupContext
 from orchestrator.stages.train import read_models
 
 _POOLED: Material = (None, None)
+_MOST_LETTERS = 80
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,8 +128,9 @@ def arms_of(context: GroupContext) -> Arms:
 
 
 def folder_name(subset: str) -> str:
-    """Give a name of a folder for a subset, whatever the subset is called."""
-    return quote(subset, safe="").replace(".", "%2E")
+    """Give a folder's name for a subset: its own where any file system and URI takes that, else one like it."""
+    plain = re.sub(r"[^A-Za-z0-9_-]", "_", subset)[:_MOST_LETTERS]
+    return subset if plain == subset else f"{plain}-{storage.digest(subset)[:8]}"
 
 
 def _pooled(context: GroupContext, cards: Sequence[ModelCard]) -> Hyperparameters:

@@ -44,7 +44,7 @@ HURT = a_subset(
     action="fallback",
     taken="subset_only",
     reason="on validation images it is more accurate by +19.0 points [+9.0, +29.0]",
-    model="groups/low/arms/subset_only/quarry%3C2%3E/model",
+    model="groups/low/arms/subset_only/quarry_2_-1a2b3c4d/model",
     gain=SubsetGain(
         subset="quarry<2>",
         validation_gain=0.19,
@@ -131,7 +131,7 @@ def test_the_report_shows_verdicts_intervals_and_models(plotless: Report) -> Non
     page = render_html(plotless.model_copy(update={"transfer": regrouped}))
     assert "quarry&lt;2&gt;" in page and "quarry<2>" not in page
     for shown in (
-        "groups/low/arms/subset_only/quarry%3C2%3E/model",
+        "groups/low/arms/subset_only/quarry_2_-1a2b3c4d/model",
         "-20.0</span>",
         "[-25.0, -15.0]",
         "3.80 of the recipe",
