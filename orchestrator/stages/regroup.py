@@ -195,8 +195,8 @@ def _settle(found: SubsetTransfer, regrouping: Regrouping, gain: SubsetGain | No
     """Say which model a subset has in the end, and why."""
     move = next((move for move in [*regrouping.moves, *regrouping.left_out] if move.subset == found.subset), None)
     if gain is None or not regrouping.is_kept:
-        nowhere = "on validation images no other place is better beyond its interval"
-        return found.model_copy(update={"reason": nowhere if move is None else regrouping.reason, "gain": gain})
+        reason = regrouping.reason if move is not None else why_kept(found, "place")
+        return found.model_copy(update={"reason": reason, "gain": gain})
     model = next(model for model in regrouping.models if found.subset in model.subsets)
     return found.model_copy(
         update={
@@ -207,6 +207,13 @@ def _settle(found: SubsetTransfer, regrouping: Regrouping, gain: SubsetGain | No
             "gain": gain,
         }
     )
+
+
+def why_kept(found: SubsetTransfer, other: str) -> str:
+    """Say why a subset has no other model, or place: by its name in words."""
+    if found.validation is None:
+        return "there are no validation images to decide by"
+    return f"on validation images no other {other} is better beyond its interval"
 
 
 def _reason(plan: RegroupingPlan, is_kept: bool) -> str:

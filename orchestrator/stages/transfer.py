@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from orchestrator import fingerprints, storage
 from orchestrator.config import ExperimentConfig
 from orchestrator.evaluation.transfer import TRANSFER_VERSION, choose_better, gain_over, judge_transfer
-from orchestrator.records import Arm, ArmGain, ArmResult, SplitComparison, SubsetTransfer, Transfer
+from orchestrator.records import Arm, ArmGain, ArmResult, SubsetTransfer, Transfer
 from orchestrator.reporting.wording import points, points_interval
 from orchestrator.stages.answers import answers_of, by_subset
 from orchestrator.stages.arms import Arms, arms_of
 from orchestrator.stages.context import GroupContext
 from orchestrator.stages.evaluate import read_evaluations, read_predictions
-from orchestrator.stages.regroup import REGROUPED, regroup
+from orchestrator.stages.regroup import REGROUPED, regroup, why_kept
 from orchestrator.stages.subjects import Subject, by_split
 from orchestrator.stages.train import read_models
 
@@ -124,7 +124,7 @@ def _fall_back(
     settled = []
     for subject, found, choice in zip(subjects, judged, chosen, strict=True):
         if choice is None:
-            settled.append(found.model_copy(update={"reason": _why_not(found.validation)}))
+            settled.append(found.model_copy(update={"reason": why_kept(found, "model")}))
         else:
             settled.append(_give(context, subject, found, choice, kept))
     return settled
@@ -161,12 +161,6 @@ def _give(
 
 def _arm_of(results: Sequence[ArmResult], subset: str, name: str) -> ArmResult:
     return next(found for found in results if found.name == name and subset in found.answers)
-
-
-def _why_not(validation: SplitComparison | None) -> str:
-    if validation is None:
-        return "there are no validation images to decide by"
-    return "on validation images no other model is more accurate beyond its interval"
 
 
 def _forget_others(context: GroupContext, arms: Arms, record: Transfer) -> None:
