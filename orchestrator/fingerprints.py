@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel
 
@@ -133,13 +133,39 @@ def of_baseline(
 
 def of_evaluation(config: ExperimentConfig, *, model: str, baselines: list[str], data: str, version: int) -> str:
     """Fingerprint an evaluation: the model, the control arms, the samples and the section `evaluate`."""
-    evaluate = _plain(config.evaluate, without={"explanations"})
+    evaluate = _plain(config.evaluate, without={"explanations", "on_negative_transfer"})
     return digest("evaluation", version, model, baselines, data, evaluate, config.seed)
 
 
 def of_explanations(config: ExperimentConfig, *, evaluation: str, version: int) -> str:
     """Fingerprint the explanations of a model: its evaluation, and how many there are to be."""
     return digest("explanations", version, evaluation, config.evaluate.explanations)
+
+
+def of_arm(
+    config: ExperimentConfig,
+    *,
+    name: str,
+    hyperparameters: Hyperparameters,
+    rival: Hyperparameters | None,
+    classes: Sequence[str],
+    data: str,
+    backbone: PretrainedBackbone,
+    version: int,
+) -> str:
+    """Fingerprint an arm: its recipe, the one it shall cost as much as, its classes and its samples."""
+    recipes = [_plain(hyperparameters), _plain(rival)]
+    inputs = _training_inputs(config, data, backbone)
+    return digest("arm", version, name, recipes, list(classes), config.search.metric, inputs)
+
+
+def of_transfer(config: ExperimentConfig, *, evaluations: Sequence[str], arms: Sequence[str], version: int) -> str:
+    """Fingerprint the verdicts on transfer: evaluations, arms, and what is done; the budget where that may train."""
+    evaluate = config.evaluate
+    mode = evaluate.on_negative_transfer
+    budget = _plain(config.search.budget) if mode == "regroup" else None
+    settings = [mode, evaluate.bootstrap_samples, budget, config.seed]
+    return digest("transfer", version, list(evaluations), list(arms), settings)
 
 
 def _training_inputs(config: ExperimentConfig, data: str, backbone: PretrainedBackbone) -> list[object]:

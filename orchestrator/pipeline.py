@@ -45,6 +45,7 @@ from orchestrator.stages.ranking import Candidates, rank_backbones
 from orchestrator.stages.search import read_searches, search
 from orchestrator.stages.shared_inputs import read_costs
 from orchestrator.stages.train import read_models, train
+from orchestrator.stages.transfer import judge_subsets, read_transfer
 
 STAGES = ("pretrain", "catalogue", "profile", "group", "search", "train", "evaluate", "report")
 
@@ -333,7 +334,8 @@ class Pipeline:
 
     def _evaluate(self) -> _Work | None:
         num_tested, num_explained = evaluate(self._inputs.context), explain(self._inputs.context)
-        return _Work() if num_tested or num_explained else None
+        num_judged = judge_subsets(self._inputs.context)
+        return _Work() if num_tested or num_explained or num_judged else None
 
     def _report(self) -> _Work | None:
         context = self._inputs.context
@@ -359,6 +361,7 @@ class Pipeline:
             rankings=self._rankings(),
             distances=self._distances(),
             explanations=explanations,
+            transfer=read_transfer(context),
         )
         page = render_html(report, read_pictures(context, explanations))
         storage.write_bytes(self.run_directory.path("report.html"), page.encode())

@@ -349,6 +349,12 @@ MISTAKES = {
         "-1",
         "--set",
     ),
+    "evaluate, on_negative_transfer": (
+        experiment(evaluate={"on_negative_transfer": "regruop"}),
+        "evaluate.on_negative_transfer must be",
+        "'regruop'",
+        "Did you mean regroup?",
+    ),
     "cluster": (
         experiment(cluster={"stall_timeout_s": 0}),
         "cluster.stall_timeout_s must be greater than 0",

@@ -29,6 +29,9 @@ def all_of(config: ExperimentConfig) -> dict[str, str]:
     common = {"data": "data", "backbone": BACKBONE, "version": 1}
     evaluation = fingerprints.of_evaluation(config, model="m", baselines=[], data="data", version=1)
     study = fingerprints.of_study(config, group="low", **common)
+    arm = fingerprints.of_arm(
+        config, name="head_only", hyperparameters=RECIPE, rival=None, classes=["circle"], **common
+    )
     return {
         "catalogue": fingerprints.of_catalogue(config, config.data, listing="files", version=1),
         "backbone": fingerprints.of_backbone(config, weights="w", source_listing="", version=1),
@@ -38,7 +41,9 @@ def all_of(config: ExperimentConfig) -> dict[str, str]:
         "search": fingerprints.of_search(config, study=study, version=1),
         "model": fingerprints.of_model(config, hyperparameters=RECIPE, **common),
         "baseline": fingerprints.of_baseline(config, name="head_only", hyperparameters=RECIPE, **common),
+        "arm": arm,
         "evaluation": evaluation,
+        "transfer": fingerprints.of_transfer(config, evaluations=[evaluation], arms=[arm], version=1),
         "explanations": fingerprints.of_explanations(config, evaluation=evaluation, version=1),
     }
 
@@ -54,8 +59,8 @@ EVERYTHING = set(all_of(validate_experiment(experiment_dict("/data", "/runs"))))
         ({"seed": 5}, EVERYTHING - {"groups"}),
         ({"seeds": {"split": 5}}, {"catalogue", "study", "search"}),
         ({"seeds": {"sampler": 5}}, {"study", "search"}),
-        ({"seeds": {"trial": 5}}, {"backbone", "study", "search", "model", "baseline"}),
-        ({"seeds": {"loader": 5}}, {"study", "search", "model", "baseline"}),
+        ({"seeds": {"trial": 5}}, {"backbone", "study", "search", "model", "baseline", "arm", "transfer"}),
+        ({"seeds": {"loader": 5}}, {"study", "search", "model", "baseline", "arm", "transfer"}),
         ({"data": {"max_bad_fraction": 0.5}}, {"catalogue"}),
         ({"data": {"deduplicate": "exact"}}, {"catalogue"}),
         ({"backbone": {"image_size": 64}}, {"catalogue", "backbone"}),
@@ -66,12 +71,14 @@ EVERYTHING = set(all_of(validate_experiment(experiment_dict("/data", "/runs"))))
         ({"search": {"max_concurrent_trials": 1}}, set()),
         ({"search": {"folds": 3}}, {"study", "search"}),
         ({"finetune": {"batch_size": 16}}, {"study", "search"}),
-        ({"search": {"metric": "val_loss"}}, {"study", "search", "model", "baseline"}),
+        ({"search": {"metric": "val_loss"}}, {"study", "search", "model", "baseline", "arm", "transfer"}),
         ({"train": {"num_workers": 2}}, {"model"}),
         ({"train": {"max_failures": 9}}, set()),
-        ({"train": {"batch_norm": "frozen"}}, {"study", "search", "model", "baseline"}),
-        ({"evaluate": {"bootstrap_samples": 900}}, {"evaluation", "explanations"}),
+        ({"train": {"batch_norm": "frozen"}}, {"study", "search", "model", "baseline", "arm", "transfer"}),
+        ({"evaluate": {"bootstrap_samples": 900}}, {"evaluation", "explanations", "transfer"}),
         ({"evaluate": {"explanations": 5}}, {"explanations"}),
+        ({"evaluate": {"on_negative_transfer": "report"}}, {"transfer"}),
+        ({"search": {"budget": {"time_budget_s": 60}}}, {"search"}),
         ({"cluster": {"stall_timeout_s": 5}}, set()),
     ],
 )
@@ -106,6 +113,35 @@ def test_trials_and_models_depend_on_how_a_source_counts_and_on_its_samples_not_
     known = found({"uri": "/source"}, "source")
     assert all((one != other) == changes for one, other in zip(known, found(section, samples), strict=True))
     assert all(one != other for one, other in zip(known, found(None, ""), strict=True))
+
+
+def test_the_budget_counts_where_subsets_may_move_and_be_trained_again() -> None:
+    common = {"evaluations": ["e"], "arms": ["a"], "version": 1}
+    found = {}
+    for mode in ("report", "regroup"):
+        for budget in ({}, {"time_budget_s": 60}):
+            sections = {"evaluate": {"on_negative_transfer": mode}, "search": {"budget": budget}}
+            config = validate_experiment(experiment_dict("/data", "/runs", **sections))
+            found[mode, bool(budget)] = fingerprints.of_transfer(config, **common)
+    assert found["report", False] == found["report", True]
+    assert found["regroup", False] != found["regroup", True]
+
+
+def test_an_arm_depends_on_its_classes_and_on_what_it_shall_cost() -> None:
+    config = validate_experiment(experiment_dict("/data", "/runs"))
+    inputs: dict[str, Any] = {
+        "name": "from_scratch",
+        "hyperparameters": RECIPE,
+        "rival": RECIPE,
+        "classes": ["circle", "stripe"],
+        "data": "data",
+        "backbone": BACKBONE,
+        "version": 1,
+    }
+    cheaper = RECIPE.model_copy(update={"freeze_depth": 6})
+    changes: list[dict[str, Any]] = [{"rival": cheaper}, {"classes": ["circle"]}, {"data": "new"}, {"version": 2}]
+    found = {fingerprints.of_arm(config, **inputs | change) for change in [{}, *changes]}
+    assert len(found) == 1 + len(changes)
 
 
 def test_a_candidate_has_the_fingerprint_of_the_same_backbone_alone() -> None:

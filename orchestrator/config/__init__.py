@@ -28,6 +28,7 @@ from orchestrator.config.experiment import (
     ClusterConfig,
     EvaluateConfig,
     ExperimentConfig,
+    OnNegativeTransfer,
     SeedsConfig,
     TrainConfig,
 )
@@ -69,6 +70,7 @@ __all__ = [
     "LossName",
     "MixingName",
     "Negatives",
+    "OnNegativeTransfer",
     "OptimizerName",
     "PrecisionName",
     "PretrainConfig",

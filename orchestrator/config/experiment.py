@@ -21,6 +21,7 @@ from orchestrator.config.space import Range
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 SeedName = Literal["split", "sampler", "trial", "loader"]
+OnNegativeTransfer = Literal["report", "fallback", "regroup"]
 
 
 class TrainConfig(Section):
@@ -45,10 +46,15 @@ class EvaluateConfig(Section):
 
     `explanations` is how many of each group's most confident mistakes, and of its right answers, the report shows
     with what the model looked at; 0 shows none.
+    With `on_negative_transfer` it is judged for every subset whether transfer helps it: its group's model beside models
+    from scratch, of the head alone, of the subset alone, and of all groups' samples. `report` says so; `fallback` also
+    gives a subset the one of these that serves its validation images better; `regroup` moves a subset to where its
+    validation images fare better, and trains the groups concerned again, once. None trains none of these models.
     """
 
     bootstrap_samples: Annotated[int, Field(ge=100)] = 2000
     explanations: Annotated[int, Field(ge=0)] = 3
+    on_negative_transfer: OnNegativeTransfer | None = None
 
 
 class ClusterConfig(Section):

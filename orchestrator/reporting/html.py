@@ -49,6 +49,14 @@ from orchestrator.reporting.group_plots import (
 from orchestrator.reporting.overlays import ShownExample, show_examples
 from orchestrator.reporting.plots import diversity_plot, gains_plot
 from orchestrator.reporting.source_findings import joint_findings
+from orchestrator.reporting.transfer_findings import (
+    ARM_TITLES,
+    TRANSFER_MARKS,
+    TRANSFER_TITLES,
+    regrouping_finding,
+    transfer_finding,
+    transfer_rows,
+)
 
 GroupRecord = TypeVar("GroupRecord", SearchResult, Recipe, ModelCard, Evaluation, Explanations)
 VERDICT_TITLES = {
@@ -126,6 +134,10 @@ def render_html(report: Report, pictures: Mapping[str, bytes] | None = None) -> 
             diversity=diversity_plot(report.profile, report.groups) if sections else None,
             gains=gains_plot(report.groups, report.evaluations, report.comparisons),
             split_totals=_split_totals(report),
+            transfer=report.transfer,
+            transfer_finding=transfer_finding(report.transfer) if report.transfer else "",
+            transfer_rows=transfer_rows(report.transfer) if report.transfer else [],
+            regrouping_finding=_regrouping_finding(report),
             num_trials=sum(len(search.trials) for search in report.searches),
             num_failed=len(failed),
             total_seconds=sum(cost.seconds for cost in report.costs),
@@ -187,6 +199,11 @@ def _class_rows(evaluation: Evaluation) -> list[ClassRow]:
     ]
 
 
+def _regrouping_finding(report: Report) -> str:
+    regrouping = report.transfer.regrouping if report.transfer else None
+    return regrouping_finding(regrouping) if regrouping else ""
+
+
 def _split_totals(report: Report) -> dict[str, int]:
     totals: Counter[str] = Counter()
     for subset in report.catalogue.subsets:
@@ -230,5 +247,8 @@ def _environment() -> jinja2.Environment:
         metric_titles=wording.METRIC_TITLES,
         origin_titles=wording.ORIGIN_TITLES,
         input_titles=wording.INPUT_TITLES,
+        arm_titles=ARM_TITLES,
+        transfer_titles=TRANSFER_TITLES,
+        transfer_marks=TRANSFER_MARKS,
     )
     return environment

@@ -59,6 +59,11 @@ class SearchLedger:
         return elapsed_s
 
     @property
+    def worked_s(self) -> float:
+        """Sum the seconds of the finished assignments, however many of them ran at the same time."""
+        return sum(entry.seconds for entry in self._entries)
+
+    @property
     def race_runs(self) -> list[RaceRun]:
         """List the finished runs of races."""
         return [entry.race for entry in self._entries if entry.race is not None]

@@ -77,6 +77,21 @@ def read_searches(context: GroupContext) -> list[SearchResult]:
     ]
 
 
+def budget_left_s(context: GroupContext) -> float | None:
+    """Give the seconds of training that the search has left of its budget; None where it bounds no time.
+
+    Of GPU-hours, what workers of the final training with a whole GPU each may take; shares of a GPU count as whole.
+    """
+    budget = context.config.search.budget
+    studies = {group.name: context.study_fingerprint(group) for group in context.groups.groups}
+    ledger = SearchLedger(Journal(context.run_directory.path(_LEDGER)), studies)
+    left = [] if budget.time_budget_s is None else [budget.time_budget_s - ledger.elapsed_s()]
+    if budget.gpu_hours is not None:
+        gpu_s = 3600 * budget.gpu_hours - ledger.worked_s * context.config.search.num_workers_per_trial
+        left.append(gpu_s / context.config.train.num_workers)
+    return max(0.0, min(left)) if left else None
+
+
 def describe(recipe: Hyperparameters) -> str:
     """Write hyperparameters in a few words."""
     return (

@@ -33,7 +33,7 @@ def train(context: GroupContext) -> int:
     if not pending:
         return 0
     samples = {recipe.group: context.samples(context.group(recipe.group)) for recipe in pending}
-    jobs = [_job(context, recipe, samples[recipe.group]) for recipe in pending]
+    jobs = [training_job(context, recipe, samples[recipe.group]) for recipe in pending]
     for job in jobs:
         if job.hyperparameters.balanced:
             context.say(_say_repeats(job, samples[job.group], seed=context.config.seed_of("loader")))
@@ -74,7 +74,10 @@ def model_fingerprint(context: GroupContext, recipe: Recipe) -> str:
     )
 
 
-def _job(context: GroupContext, recipe: Recipe, samples: GroupSamples) -> TrainingJob:
+def training_job(
+    context: GroupContext, recipe: Recipe, samples: GroupSamples, *, folder: str = "groups"
+) -> TrainingJob:
+    """Say how a group's model is trained by a recipe; it goes to `<folder>/<group>/model` in the run directory."""
     group = context.group(recipe.group)
     fingerprint = model_fingerprint(context, recipe)
     return TrainingJob(
@@ -84,7 +87,7 @@ def _job(context: GroupContext, recipe: Recipe, samples: GroupSamples) -> Traini
         fingerprint=fingerprint,
         data_fingerprint=context.data_fingerprint(group),
         run_name=f"{group.name}-{fingerprint}",
-        model_uri=context.path(group.name, "model"),
+        model_uri=context.run_directory.path(folder, group.name, "model"),
         storage_uri=context.run_directory.path("ray_train"),
         stream=_stream(context.rows(group, "train")),
         reader=context.reader,

@@ -38,6 +38,13 @@ def test_race_runs_are_found_again(tmp_path: Path) -> None:
     assert ledger(tmp_path).race_runs == [RUN]
 
 
+def test_the_work_of_all_assignments_is_summed(tmp_path: Path) -> None:
+    first = ledger(tmp_path)
+    first.append("low", "trial", [TRIAL], None)
+    first.append("low", "heads", [TRIAL, TRIAL], None)
+    assert ledger(tmp_path).worked_s == pytest.approx(6.0)
+
+
 def test_the_clock_goes_on_where_the_last_entry_stopped_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])

@@ -1,0 +1,253 @@
+"""Trains the arms that transfer is judged by as single-process Ray tasks, and has each answer on the spot."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import ray
+
+from orchestrator import storage
+from orchestrator.cluster.failures import translate
+from orchestrator.cluster.group_samples import GroupSamples
+from orchestrator.cluster.resources import ClusterShape, require_fit
+from orchestrator.cluster.watchdog import Watchdog, gather, start_progress
+from orchestrator.cluster.workers import Workbench, use_threads, worker_device
+from orchestrator.data.reader import PixelReader
+from orchestrator.data.samples import CachedSamples
+from orchestrator.finetune.classifier import Classifier, predict_probabilities
+from orchestrator.finetune.loop import EpochEnd, FineTuneResult, fine_tune
+from orchestrator.finetune.models import save_model
+from orchestrator.finetune.rehearsal import epoch_seconds
+from orchestrator.records import Answers, ArmName, ArmResult, Hyperparameters, ModelCard
+from orchestrator.search.arms import affordable_epochs
+
+ARM_VERSION = 1
+_REHEARSED_ROWS = 256
+
+Material = tuple[str | None, str | None]
+"""A group and a subset; None for all of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmMaterial:
+    """Hold what an arm learns from, and numbered catalogue rows that it answers, in blocks of one fragment each."""
+
+    samples: GroupSamples
+    subsets: tuple[str, ...]
+    data_fingerprint: str
+    rows: Mapping[Literal["val", "test"], Sequence[pa.Table]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmJob:
+    """Hold one arm to train, which tells `classes` apart.
+
+    With `rival` the epochs are found on the spot: as many as take what the rival's `hyperparameters.epochs` would take.
+    `model_path` below `run_uri` receives the model, where it is to be kept.
+    """
+
+    material: Material
+    name: ArmName
+    classes: tuple[str, ...]
+    hyperparameters: Hyperparameters
+    fingerprint: str
+    run_uri: str
+    rival: Hyperparameters | None = None
+    model_path: str | None = None
+
+
+def run_arms(
+    jobs: Sequence[ArmJob],
+    materials: Mapping[Material, ArmMaterial],
+    workbench: Workbench,
+    reader: PixelReader,
+    resources: Mapping[str, float],
+    shape: ClusterShape,
+    *,
+    stall_timeout_s: float,
+) -> Iterator[tuple[ArmJob, ArmResult]]:
+    """Train the arms, as many at a time as fit, and give their answers; one that fails is a result with its error."""
+    if not jobs:
+        return
+    require_fit(resources, 1, shape, what="one arm", remedy="Lower search.resources_per_trial.")
+    progress = start_progress()
+    shared = {job.material: ray.put(materials[job.material]) for job in jobs}
+    num_cpus, num_gpus = resources.get("CPU", 1.0), resources.get("GPU", 0.0)
+    # A process that has used a GPU keeps its memory: it ends with its task.
+    decorate = ray.remote(
+        num_cpus=num_cpus,
+        num_gpus=num_gpus,
+        resources={name: amount for name, amount in resources.items() if name not in {"CPU", "GPU", "memory"}},
+        memory=resources.get("memory", 0.0),
+        max_calls=1 if num_gpus else 0,
+        max_retries=2,
+    )
+    task: Any = decorate(_run)
+    # The longest first, so that none is left to run alone at the end.
+    ordered = sorted(jobs, key=lambda job: -len(materials[job.material].samples.train) * job.hyperparameters.epochs)
+    submissions = [
+        partial(task.remote, job, shared[job.material], workbench, reader, dict(resources), progress) for job in ordered
+    ]
+    with Watchdog("the arms", wanted=resources, stall_timeout_s=stall_timeout_s) as watchdog:
+        for index, outcome in gather(submissions, progress=progress, watchdog=watchdog):
+            yield ordered[index], _read_outcome(ordered[index], outcome)
+
+
+def failed_arm(job: ArmJob, error: str, *, seconds: float = 0.0) -> ArmResult:
+    """Give the result of an arm that could not be trained."""
+    group, subset = job.material
+    return ArmResult(
+        fingerprint=job.fingerprint,
+        group=group,
+        subset=subset,
+        name=job.name,
+        hyperparameters=job.hyperparameters,
+        seconds=seconds,
+        error=error,
+        answers={},
+    )
+
+
+def _read_outcome(job: ArmJob, outcome: str | Exception) -> ArmResult:
+    if isinstance(outcome, Exception):
+        return failed_arm(job, str(translate(outcome, "an arm")))
+    return ArmResult.from_json(outcome, source="an arm")
+
+
+def _run(
+    job: ArmJob,
+    material: ArmMaterial,
+    workbench: Workbench,
+    reader: PixelReader,
+    resources: dict[str, float],
+    progress: Any,
+) -> str:
+    use_threads(resources.get("CPU", 1.0))
+    device = worker_device(resources.get("GPU", 0.0) > 0)
+    started = time.perf_counter()
+    try:
+        return _train_and_answer(job, material, workbench, reader, device, progress).to_json()
+    except Exception as failure:  # whatever ends an arm is its result
+        error = f"{type(failure).__name__}: {failure}"
+        return failed_arm(job, error, seconds=time.perf_counter() - started).to_json()
+
+
+def _train_and_answer(
+    job: ArmJob, material: ArmMaterial, workbench: Workbench, reader: PixelReader, device: str, progress: Any
+) -> ArmResult:
+    hyperparameters, epoch_cost = job.hyperparameters, None
+    if job.rival is not None:
+        epoch_cost = _epoch_cost(job, job.rival, material.samples, workbench, device)
+        epochs = affordable_epochs(hyperparameters.epochs, epoch_cost)
+        hyperparameters = hyperparameters.model_copy(update={"epochs": epochs})
+
+    def on_epoch(end: EpochEnd) -> None:
+        progress.step.remote()
+
+    from_scratch = job.name == "from_scratch"
+    samples = material.samples
+    classifier = workbench.classifier(len(samples.classes), from_scratch=from_scratch)
+    trained = fine_tune(
+        classifier,
+        workbench.backbone.spec,
+        samples.train,
+        samples.validation,
+        hyperparameters,
+        workbench.settings(device, from_scratch=from_scratch),
+        on_epoch=on_epoch,
+    )
+    answers = _answer(material, workbench, reader, classifier, device)
+    if job.model_path is not None:
+        card = _card(job, material, workbench, hyperparameters, trained)
+        save_model(storage.join(job.run_uri, job.model_path), classifier, card)
+    group, subset = job.material
+    return ArmResult(
+        fingerprint=job.fingerprint,
+        group=group,
+        subset=subset,
+        name=job.name,
+        hyperparameters=hyperparameters,
+        epoch_cost=epoch_cost,
+        seconds=trained.seconds,
+        answers=answers,
+        model=job.model_path,
+    )
+
+
+def _epoch_cost(job: ArmJob, rival: Hyperparameters, samples: GroupSamples, workbench: Workbench, device: str) -> float:
+    """Give what an epoch from scratch takes over one of the rival's, both by this process on the same few samples."""
+    num_train = min(len(samples.train), _REHEARSED_ROWS)
+    num_validation = max(1, len(samples.validation) * num_train // len(samples.train))
+    train, validation = _spread(samples.train, num_train), _spread(samples.validation, num_validation)
+    seconds = [
+        epoch_seconds(
+            workbench.classifier(len(samples.classes), from_scratch=from_scratch),
+            workbench.backbone.spec,
+            train,
+            validation,
+            hyperparameters,
+            workbench.settings(device, from_scratch=from_scratch),
+        )
+        for from_scratch, hyperparameters in ((True, job.hyperparameters), (False, rival))
+    ]
+    return seconds[0] / seconds[1]
+
+
+def _spread(samples: CachedSamples, count: int) -> CachedSamples:
+    """Take evenly spread samples: neighbours may be of one class."""
+    return samples.select(np.arange(count) * len(samples) // count)
+
+
+def _answer(
+    material: ArmMaterial, workbench: Workbench, reader: PixelReader, classifier: Classifier, device: str
+) -> dict[str, Answers]:
+    """Tell for every subset which images of its splits are classified right; unknown classes never are."""
+    names = np.asarray(material.samples.classes)
+    found: dict[str, Answers] = {subset: Answers(validation=[], test=[]) for subset in material.subsets}
+    for split, blocks in material.rows.items():
+        if not blocks:
+            continue
+        correct = np.zeros(sum(block.num_rows for block in blocks), dtype=np.bool_)
+        for block in blocks:
+            pixels = reader.read(block)
+            probabilities = predict_probabilities(classifier, workbench.backbone.spec, pixels, device=device)
+            is_right = names[probabilities.argmax(axis=1)] == np.asarray(block.column("label").to_pylist())
+            correct[np.asarray(block.column("position"))] = is_right
+        rows = pa.concat_tables(blocks).sort_by("position")
+        subsets = np.asarray(rows.column("subset").to_pylist(), dtype=object)
+        for subset in material.subsets:
+            mine = correct[subsets == subset].tolist()
+            update = {"validation": mine} if split == "val" else {"test": mine}
+            found[subset] = found[subset].model_copy(update=update)
+    return found
+
+
+def _card(
+    job: ArmJob,
+    material: ArmMaterial,
+    workbench: Workbench,
+    hyperparameters: Hyperparameters,
+    trained: FineTuneResult,
+) -> ModelCard:
+    return ModelCard(
+        fingerprint=job.fingerprint,
+        group=job.material[0] or job.name,
+        backbone=workbench.backbone.spec,
+        classes=list(material.samples.classes),
+        hyperparameters=hyperparameters,
+        weights_digest="",
+        pretrained_digest="none" if job.name == "from_scratch" else workbench.backbone.digest,
+        data_fingerprint=material.data_fingerprint,
+        subsets=list(material.subsets),
+        best_epoch=trained.best_epoch,
+        history=list(trained.history),
+        seconds=trained.seconds,
+        num_workers=1,
+        sparsity=trained.sparsity,
+    )

@@ -1,0 +1,158 @@
+"""Judges whether transfer helps or hurts one subset: its group's model against others, on the same images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.errors import DataError
+from orchestrator.evaluation.intervals import CONFIDENCE, Sums, Units, paired_gain, resample
+from orchestrator.evaluation.predictions import number_units
+from orchestrator.records import ArmGain, SplitComparison, SubsetGain, TransferVerdict
+
+TRANSFER_VERSION = 1
+
+TRANSFERS_LESS = ("from_scratch", "head_only", "subset_only")
+"""Arms that are given less than a group's model: no pretrained weights; of other subsets' samples no features, but the
+head; no other subset's samples. A pooled model is given more."""
+
+NO_TRANSFER = ("from_scratch", "subset_only")
+"""Arms that one of the two sources of transfer is wholly kept from: pretrained weights, other subsets."""
+
+Correct = NDArray[np.bool_]
+
+
+def joint_gains(
+    correct: Correct, others: Mapping[str, Correct], *, bootstrap_samples: int, seed: int, units: Units | None = None
+) -> list[ArmGain]:
+    """Give how much more accurate one model is than each of several others on the same n images.
+
+    `correct` and each of `others` [n] say which images a model gets right; n is at least 1. The intervals hold all at
+    once with 95%: images are drawn once for all models, together with their kin (`units` [n]), and an interval reaches
+    from its centre as many bootstrap standard errors as the largest deviation among all gains does in 95% of resamples
+    (single-step max-T; Westfall and Young, "Resampling-Based Multiple Testing", 1993). Before images are drawn, one
+    that is won and one that is lost are added against each other model, of the mean size of a unit, without which a
+    handful of images would make a gain look sure (Bonett and Price, "Adjusted Wald confidence interval for a difference
+    of binomial proportions based on paired data", 2012). Raises DataError for results over different images, or none.
+    """
+    if not others:
+        return []
+    lengths = {len(correct), *(len(other) for other in others.values())}
+    if len(lengths) > 1 or not len(correct):
+        raise DataError("models must be compared on the same images, at least one", value=sorted(lengths))
+    differences = np.stack([correct.astype(np.int64) - other for other in others.values()], axis=1)
+    sums = _with_one_won_and_one_lost(_sum_up(differences, units))
+    centres = _means(sums.sum(axis=0, keepdims=True))[0]
+    rows, counts = np.unique(sums, axis=0, return_counts=True)
+    estimates = resample(rows, counts, bootstrap_samples, seed, _means)
+    errors = estimates.std(axis=0)
+    reach = np.quantile((np.abs(estimates - centres) / errors).max(axis=1), CONFIDENCE) * errors
+    low, high = np.clip([centres - reach, centres + reach], -1.0, 1.0)
+    return [
+        ArmGain(
+            name=name,
+            accuracy=float(other.mean()),
+            gain=float(differences[:, place].mean()),
+            gain_interval=(float(low[place]), float(high[place])),
+        )
+        for place, (name, other) in enumerate(others.items())
+    ]
+
+
+def compare_on_split(
+    correct: Correct,
+    others: Mapping[str, Correct],
+    together: Sequence[str],
+    *,
+    bootstrap_samples: int,
+    seed: int,
+) -> SplitComparison | None:
+    """Compare a group's model with others on one subset's images of a split; None without images.
+
+    `together` [n] says what images share with their kin, which are drawn as one.
+    """
+    if not len(correct):
+        return None
+    units = number_units(together)
+    return SplitComparison(
+        num_images=len(correct),
+        num_units=len(correct) if units is None else int(units.max()) + 1,
+        accuracy=float(correct.mean()),
+        others=joint_gains(correct, others, bootstrap_samples=bootstrap_samples, seed=seed, units=units),
+    )
+
+
+def judge_transfer(comparison: SplitComparison | None) -> TransferVerdict | None:
+    """Judge by the joint intervals of the gains of a group's model over the arms on one subset's test images.
+
+    `hurts`: at least one arm that transfers less (from scratch, head only, subset only) has an interval wholly below 0.
+    `helps`: otherwise, the interval of every arm that one source of transfer is kept from (from scratch, subset only)
+    is wholly above 0, and there is one. `no_difference` in all other cases. The pooled model, which transfers more,
+    decides nothing, but widens what the intervals hold for. None where no arm that transfers less could be compared.
+    """
+    gains = {} if comparison is None else {found.name: found.gain_interval for found in comparison.others}
+    less = [gains[name] for name in TRANSFERS_LESS if name in gains]
+    if not less:
+        return None
+    if any(high < 0 for _, high in less):
+        return "hurts"
+    none = [gains[name] for name in NO_TRANSFER if name in gains]
+    return "helps" if none and all(low > 0 for low, _ in none) else "no_difference"
+
+
+def choose_better(comparison: SplitComparison | None) -> ArmGain | None:
+    """Choose, on validation images, the model that is most accurate of those better than the group's beyond interval.
+
+    None where there is no such model. Of equals the first.
+    """
+    others = [] if comparison is None else comparison.others
+    better = [found for found in others if found.gain_interval[1] < 0]
+    return min(better, key=lambda found: found.gain, default=None)
+
+
+def gain_over(
+    subset: str,
+    after: Mapping[str, Correct],
+    before: Mapping[str, Correct],
+    together: Mapping[str, Sequence[str]],
+    *,
+    bootstrap_samples: int,
+    seed: int,
+) -> SubsetGain:
+    """Say what a subset gains by one model over another; all go by split, `val` and `test`."""
+    found: dict[str, tuple[float, tuple[float, float]] | tuple[None, None]] = {}
+    for split in ("val", "test"):
+        units = number_units(together[split])
+        found[split] = (
+            paired_gain(after[split], before[split], bootstrap_samples, seed, units)
+            if len(after[split])
+            else (None, None)
+        )
+    return SubsetGain(
+        subset=subset,
+        validation_gain=found["val"][0],
+        validation_interval=found["val"][1],
+        test_gain=found["test"][0],
+        test_interval=found["test"][1],
+    )
+
+
+def _sum_up(differences: NDArray[np.int64], units: Units | None) -> Sums:
+    """Give the sums of differences [units, K], and beside them the number of images in each unit."""
+    counted = np.concatenate([differences, np.ones((len(differences), 1), dtype=np.int64)], axis=1)
+    if units is None:
+        return counted.astype(np.float64)
+    return np.stack([np.bincount(units, column) for column in counted.T], axis=1)
+
+
+def _with_one_won_and_one_lost(sums: Sums) -> Sums:
+    size = sums[:, -1].mean()
+    won = np.full(sums.shape[1], size)
+    return np.vstack([sums, won, np.append(-won[:-1], size)])
+
+
+def _means(sums: Sums) -> NDArray[np.float64]:
+    means: NDArray[np.float64] = sums[:, :-1] / sums[:, -1:]
+    return means

@@ -1,0 +1,31 @@
+"""Chooses by what recipes the arms are trained that tell what transfer is worth."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from orchestrator.records import Hyperparameters, Recipe
+
+
+def pooled_recipe(recipes: Sequence[Recipe], num_train: Mapping[str, int]) -> Hyperparameters:
+    """Choose the recipe for one model of all groups' samples; `num_train` counts training images by group.
+
+    The one that the search found best over all groups, where a group has that (origin `pooled`). Else the one whose
+    groups have the most training images together, which is every group's where they agree; of equals the first.
+    """
+    found = next((recipe.hyperparameters for recipe in recipes if recipe.origin == "pooled"), None)
+    if found is not None:
+        return found
+    images: defaultdict[str, int] = defaultdict(int)
+    for recipe in recipes:
+        images[recipe.hyperparameters.model_dump_json()] += num_train[recipe.group]
+    return max(recipes, key=lambda recipe: images[recipe.hyperparameters.model_dump_json()]).hyperparameters
+
+
+def affordable_epochs(epochs: int, epoch_cost: float) -> int:
+    """Give how many epochs take as long as `epochs` cheaper ones, when each costs `epoch_cost` times as much.
+
+    At least one.
+    """
+    return max(1, round(epochs / epoch_cost))

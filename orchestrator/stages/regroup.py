@@ -1,0 +1,235 @@
+"""Moves subsets to where they fare best, and trains the groups concerned again, once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from orchestrator.cluster.training import TrainingPlan, train_groups
+from orchestrator.errors import OrchestratorError
+from orchestrator.evaluation.transfer import choose_better, gain_over
+from orchestrator.records import (
+    Group,
+    ModelCard,
+    Move,
+    RegroupedModel,
+    Regrouping,
+    SubsetGain,
+    SubsetTransfer,
+)
+from orchestrator.search.regrouping import KnownGroup, PlannedGroup, RegroupingPlan, plan_regrouping
+from orchestrator.stages.answers import BySubset, answers_of
+from orchestrator.stages.arms import folder_name
+from orchestrator.stages.context import GroupContext
+from orchestrator.stages.search import budget_left_s
+from orchestrator.stages.subjects import BySplit, Subject
+from orchestrator.stages.train import read_models, training_job
+
+REGROUPED = "regrouped"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Retrained:
+    """Hold a group that was trained again, and what its model gets right by split and subset."""
+
+    planned: PlannedGroup
+    card: ModelCard
+    path: str
+    answers: Mapping[str, BySubset]
+
+    def of_subset(self, subset: str) -> BySplit:
+        return {split: found.get(subset, np.zeros(0, dtype=np.bool_)) for split, found in self.answers.items()}
+
+
+def regroup(
+    context: GroupContext, subjects: Sequence[Subject], judged: Sequence[SubsetTransfer]
+) -> tuple[list[SubsetTransfer], Regrouping]:
+    """Move every subset whose validation images another place serves better beyond its interval, within the budget.
+
+    Places are the other groups, by their models as they stand, and a group of its own, by the arm that was trained on
+    the subset alone. The groups concerned are trained again by their recipes. Their new models are kept where, over
+    all validation images of these groups, they are no worse than the old ones. Raises the error of a training that
+    failed.
+    """
+    budget_s = budget_left_s(context)
+    known = _known_groups(context)
+    plan = plan_regrouping(_moves(context, subjects), known, budget_left_s=budget_s)
+    retrained = _train(context, plan)
+    gains = _gains(context, subjects, retrained)
+    is_kept = bool(plan.moves) and _total(gains, subjects) >= 0
+    regrouping = Regrouping(
+        moves=list(plan.moves),
+        left_out=list(plan.left_out),
+        models=[
+            RegroupedModel(
+                group=found.planned.name,
+                subsets=list(found.planned.subsets),
+                recipe_of=found.planned.recipe_of,
+                predicted_s=found.planned.predicted_s,
+                seconds=found.card.seconds,
+                model=found.path,
+            )
+            for found in retrained
+        ],
+        budget_left_s=budget_s,
+        gains=list(gains.values()),
+        is_kept=is_kept,
+        reason=_reason(plan, is_kept),
+    )
+    context.say(f"evaluate: regrouping: {regrouping.reason}")
+    return [_settle(found, regrouping, gains.get(found.subset)) for found in judged], regrouping
+
+
+def _moves(context: GroupContext, subjects: Sequence[Subject]) -> list[Move]:
+    elsewhere = _answers_elsewhere(context)
+    moves = []
+    for subject in subjects:
+        places: dict[str, BySplit] = {
+            group: {"val": found[subject.subset]} for group, found in elsewhere.items() if subject.subset in found
+        }
+        alone = f"only-{folder_name(subject.subset)}"
+        if "subset_only" in subject.arms:
+            places[alone] = subject.arms["subset_only"]
+        place = choose_better(subject.compare(context.config, "val", places))
+        if place is not None:
+            moves.append(
+                Move(
+                    subset=subject.subset,
+                    origin=subject.group,
+                    destination=place.name,
+                    is_new=place.name == alone,
+                    place=place,
+                )
+            )
+    return moves
+
+
+def _answers_elsewhere(context: GroupContext) -> dict[str, BySubset]:
+    """Tell what every group's model gets right on the validation images of the other groups' subsets."""
+    found = {}
+    for card in read_models(context):
+        others = [subset for group in context.groups.groups if group.name != card.group for subset in group.subsets]
+        if others:
+            rows = context.rows(_group(card.group, others), "val")
+            found[card.group] = answers_of(context, f"groups/{card.group}/model", card, rows)
+    return found
+
+
+def _known_groups(context: GroupContext) -> list[KnownGroup]:
+    groups = []
+    for card in read_models(context):
+        group = context.group(card.group)
+        counts = Counter(context.rows(group, "train").column("subset").to_pylist())
+        num_train = {subset: counts[subset] for subset in group.subsets}
+        groups.append(KnownGroup(name=group.name, num_train=num_train, seconds=card.seconds))
+    return groups
+
+
+def _train(context: GroupContext, plan: RegroupingPlan) -> list[_Retrained]:
+    """Train the planned groups that an interrupted run has not trained yet."""
+    if not plan.groups:
+        return []
+    groups = [_group(found.name, found.subsets) for found in plan.groups]
+    # Digests of samples are kept by the group's name: the changed groups need a context of their own.
+    changed = replace(context, groups=context.groups.model_copy(update={"groups": groups}))
+    recipes = {recipe.group: recipe for recipe in context.recipes()}
+    samples = {found.name: changed.samples(changed.group(found.name)) for found in plan.groups}
+    jobs = [
+        training_job(
+            changed,
+            recipes[found.recipe_of].model_copy(update={"group": found.name}),
+            samples[found.name],
+            folder=REGROUPED,
+        )
+        for found in plan.groups
+    ]
+    cards = {job.group: _find(context, job.group, job.fingerprint) for job in jobs}
+    pending = [job for job in jobs if cards[job.group] is None]
+    errors: list[OrchestratorError] = []
+    if pending:
+        training = TrainingPlan.of(context.config, pending, context.shape)
+        for job, outcome in train_groups(pending, samples, context.workbench, training, context.shape):
+            if isinstance(outcome, OrchestratorError):
+                errors.append(outcome)
+                continue
+            cards[job.group] = outcome
+            context.say(f"evaluate: group {job.group} was trained again in {outcome.seconds:.1f} s")
+    if errors:
+        raise errors[0]
+    return [_retrained(changed, planned, card) for planned in plan.groups if (card := cards[planned.name])]
+
+
+def _find(context: GroupContext, group: str, fingerprint: str) -> ModelCard | None:
+    return context.run_directory.find(f"{REGROUPED}/{group}/model/model.json", ModelCard, fingerprint)
+
+
+def _retrained(changed: GroupContext, planned: PlannedGroup, card: ModelCard) -> _Retrained:
+    path, group = f"{REGROUPED}/{planned.name}/model", changed.group(planned.name)
+    answers = {split: answers_of(changed, path, card, changed.rows(group, split)) for split in ("val", "test")}
+    return _Retrained(planned=planned, card=card, path=path, answers=answers)
+
+
+def _gains(
+    context: GroupContext, subjects: Sequence[Subject], retrained: Sequence[_Retrained]
+) -> dict[str, SubsetGain]:
+    by_subset = {subject.subset: subject for subject in subjects}
+    return {
+        subset: gain_over(
+            subset,
+            found.of_subset(subset),
+            by_subset[subset].own,
+            by_subset[subset].together,
+            bootstrap_samples=context.config.evaluate.bootstrap_samples,
+            seed=context.config.seed,
+        )
+        for found in retrained
+        for subset in found.planned.subsets
+    }
+
+
+def _total(gains: Mapping[str, SubsetGain], subjects: Sequence[Subject]) -> float:
+    """Give how many more validation images the new models get right than the old ones."""
+    counts = {subject.subset: len(subject.own["val"]) for subject in subjects}
+    return sum(counts[subset] * (gain.validation_gain or 0.0) for subset, gain in gains.items())
+
+
+def _settle(found: SubsetTransfer, regrouping: Regrouping, gain: SubsetGain | None) -> SubsetTransfer:
+    """Say which model a subset has in the end, and why."""
+    move = next((move for move in [*regrouping.moves, *regrouping.left_out] if move.subset == found.subset), None)
+    if gain is None or not regrouping.is_kept:
+        reason = regrouping.reason if move is not None else why_kept(found, "place")
+        return found.model_copy(update={"reason": reason, "gain": gain})
+    model = next(model for model in regrouping.models if found.subset in model.subsets)
+    return found.model_copy(
+        update={
+            "action": "retrained" if move is None else "moved",
+            "taken": model.group,
+            "reason": "its group was trained again" if move is None else "on validation images it fares better there",
+            "model": model.model,
+            "gain": gain,
+        }
+    )
+
+
+def why_kept(found: SubsetTransfer, other: str) -> str:
+    """Say why a subset has no other model, or place: by its name in words."""
+    if found.validation is None:
+        return "there are no validation images to decide by"
+    return f"on validation images no other {other} is better beyond its interval"
+
+
+def _reason(plan: RegroupingPlan, is_kept: bool) -> str:
+    too_dear = f"{len(plan.left_out)} of {len(plan.moves) + len(plan.left_out)} moves did not fit the search's budget"
+    if not plan.moves:
+        return too_dear if plan.left_out else "no subset fares better elsewhere"
+    said = f"{len(plan.moves)} subsets moved, {len(plan.groups)} groups trained again"
+    if not is_kept:
+        said = "undone: on the validation images of the groups concerned the new models are worse"
+    return f"{said}; {too_dear}" if plan.left_out else said
+
+
+def _group(name: str, subsets: Sequence[str]) -> Group:
+    return Group(name=name, subsets=list(subsets), num_images=0, score_range=(0.0, 0.0))

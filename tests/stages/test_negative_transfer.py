@@ -1,0 +1,143 @@
+"""A subset that its siblings mislead is found, and mended by falling back and by regrouping."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from builders import class_image, encode_image
+
+from orchestrator.config import ExperimentConfig
+from orchestrator.finetune.models import load_card
+from orchestrator.pipeline import Pipeline
+from orchestrator.records import Report, SubsetTransfer, Transfer
+
+pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(600)]
+
+MakeExperiment = Callable[..., ExperimentConfig]
+LABELS = ("circle", "stripe")
+# Images of each label at each site, by split: training, validation, test.
+SITES = {"north": (40, 24, 20), "south": (16, 12, 20), "lonely": (2, 0, 2)}
+
+
+@pytest.fixture(scope="module")
+def contradiction(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two sites whose labels contradict each other, image by image, and one of four training images."""
+    rows = []
+    for site, counts in SITES.items():
+        for split, count in zip(("train", "val", "test"), counts, strict=True):
+            for number in range(2 * count):
+                identity = f"{site}/{split}/{number}"
+                shown, other = LABELS[number % 2], LABELS[1 - number % 2]
+                image = class_image(shown, np.random.default_rng(zlib.crc32(identity.encode())), 32)
+                label = other if site == "south" else shown
+                rows.append(
+                    {"image": encode_image(image), "label": label, "subset": site, "id": identity, "split": split}
+                )
+    path = tmp_path_factory.mktemp("contradiction") / "data" / "images.parquet"
+    path.parent.mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return path.parent
+
+
+def run(make: MakeExperiment, data: Path, mode: str | None, **search: object) -> tuple[Report, list[str]]:
+    config = make(
+        data={"uri": str(data), "split": {"column": "split"}},
+        backbone={"name": "tests.stages.tiny_network:tiny_backbone", "kwargs": {}},
+        grouping={"num_groups": 1},
+        finetune={"batch_size": 8},
+        search={
+            "num_samples": 1,
+            "space": {"freeze_depth": [0], "learning_rate": [0.01], "epochs": [8]},
+            **search,
+        },
+        evaluate={"on_negative_transfer": mode, "explanations": 0},
+    )
+    lines: list[str] = []
+    pipeline = Pipeline(config, say=lines.append)
+    pipeline.run()
+    return pipeline.report(), lines
+
+
+def site(transfer: Transfer | None, name: str) -> SubsetTransfer:
+    assert transfer is not None
+    return next(found for found in transfer.subsets if found.subset == name)
+
+
+@pytest.mark.slow
+def test_a_misled_subset_is_found_and_mended_by_fallback_and_by_regrouping(
+    tiny_experiment: MakeExperiment, contradiction: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])
+    directory = tmp_path / "runs" / "tiny"
+
+    before, _ = run(tiny_experiment, contradiction, None)
+    assert before.transfer is None and not (directory / "transfer.json").exists()
+
+    reported, lines = run(tiny_experiment, contradiction, "report")
+    south = site(reported.transfer, "south")
+    assert south.verdict == "hurts" and south.action == "kept"
+    assert site(reported.transfer, "north").verdict != "hurts"
+    assert "evaluate: up to date, skipped" not in lines
+    assert reported.evaluations == before.evaluations
+    arms = {(arm.name, arm.subset): arm for arm in reported.transfer.arms} if reported.transfer else {}
+    assert set(arms) == {
+        ("from_scratch", None),
+        ("head_only", None),
+        ("subset_only", "north"),
+        ("subset_only", "south"),
+        ("subset_only", "lonely"),
+    }
+    scratch = arms["from_scratch", None]
+    assert scratch.epoch_cost is not None
+    assert scratch.hyperparameters.epochs == max(1, round(8 / scratch.epoch_cost))
+    assert "validation images" in str(arms["subset_only", "lonely"].error)
+    assert [name for name, arm in arms.items() if arm.error] == [("subset_only", "lonely")]
+    lonely = site(reported.transfer, "lonely")
+    assert lonely.test is not None and "subset_only" not in {other.name for other in lonely.test.others}
+
+    fallen, lines = run(tiny_experiment, contradiction, "fallback")
+    # Only what is shipped is trained again, and it answers as it did when it was chosen.
+    assert len([line for line in lines if "arm " in line]) == 1
+    south = site(fallen.transfer, "south")
+    assert (south.action, south.taken) == ("fallback", "subset_only")
+    assert south.gain is not None and south.gain.test_interval is not None and south.gain.test_interval[0] > 0.2
+    assert south.validation is not None
+    alone = next(other for other in south.validation.others if other.name == "subset_only")
+    assert south.gain.validation_gain == pytest.approx(-alone.gain)
+    card = load_card(str(directory / south.model))
+    assert card.subsets == ["south"] and card.classes == list(LABELS)
+    assert site(fallen.transfer, "north").model == site(fallen.transfer, "lonely").model
+    assert len(list(directory.glob("groups/*/arms/**/*.safetensors"))) == 1
+    assert south.model in (directory / "report.html").read_text()
+
+    moved, lines = run(tiny_experiment, contradiction, "regroup")
+    assert not any("arm " in line for line in lines)
+    south, north = site(moved.transfer, "south"), site(moved.transfer, "north")
+    assert (south.action, south.taken, north.action) == ("moved", "only-south", "retrained")
+    assert moved.transfer is not None and moved.transfer.regrouping is not None and moved.transfer.regrouping.is_kept
+    assert [move.subset for move in moved.transfer.regrouping.moves] == ["south"]
+    for found in (south, north):
+        assert found.gain is not None and found.gain.test_interval is not None
+        card = load_card(str(directory / found.model))
+        assert found.subset in card.subsets
+    assert south.gain is not None and south.gain.test_interval is not None and south.gain.test_interval[0] > 0.2
+    assert not list(directory.glob("groups/*/arms/**/*.safetensors"))
+
+    _, lines = run(tiny_experiment, contradiction, "regroup")
+    assert "evaluate: up to date, skipped" in lines
+
+    # The search has spent what there was.
+    kept, _ = run(tiny_experiment, contradiction, "regroup", budget={"time_budget_s": 0.001})
+    assert kept.transfer is not None and kept.transfer.regrouping is not None
+    assert kept.transfer.regrouping.budget_left_s == 0
+    assert [move.subset for move in kept.transfer.regrouping.left_out] == ["south"]
+    assert not kept.transfer.regrouping.models
+    south = site(kept.transfer, "south")
+    assert (south.action, south.model) == ("kept", f"groups/{south.group}/model")
+    assert "did not fit" in south.reason and south.verdict == "hurts"
