@@ -26,6 +26,7 @@ from orchestrator.config.experiment import (
 )
 from orchestrator.config.finetune import (
     FineTuneConfig,
+    HeadName,
     LossName,
     MixingName,
     RegularizerName,
@@ -56,6 +57,7 @@ __all__ = [
     "ExperimentConfig",
     "FineTuneConfig",
     "GroupingConfig",
+    "HeadName",
     "InputFormat",
     "LossName",
     "MixingName",

@@ -20,6 +20,7 @@ from orchestrator.config.data import Section
 from orchestrator.config.finetune import (
     ClassWeighting,
     FineTuneConfig,
+    HeadName,
     LossName,
     MixingName,
     RateScaling,
@@ -102,6 +103,7 @@ class SpaceConfig(Section):
     learning_rate: FloatDimension = Range(low=1e-5, high=1e-2, log=True)
     epochs: IntDimension = [10, 20, 30, 50]
     strategy: Choices[StrategyName] | None = None
+    head: Choices[HeadName] | None = None
     head_share: FloatDimension | None = None
     unfreeze_every: IntDimension | None = None
     layer_decay: FloatDimension | None = None
