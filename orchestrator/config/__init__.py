@@ -19,6 +19,7 @@ from orchestrator.config.data import (
 from orchestrator.config.diversity import DiversityConfig, GroupingConfig
 from orchestrator.config.experiment import (
     ClusterConfig,
+    EpisodesConfig,
     EvaluateConfig,
     ExperimentConfig,
     SeedsConfig,
@@ -53,6 +54,7 @@ __all__ = [
     "DiversityConfig",
     "DiversityMeasure",
     "EntropyEstimator",
+    "EpisodesConfig",
     "EvaluateConfig",
     "ExperimentConfig",
     "FineTuneConfig",

@@ -39,15 +39,29 @@ class TrainConfig(Section):
     batch_norm: Literal["frozen", "train"] = "frozen"
 
 
+class EpisodesConfig(Section):
+    """Say which episodes the features of a group's test images are judged by.
+
+    Each of `count` draws `ways` classes, `shots` images of each to make a prototype of, and `queries` others of each to
+    be told.
+    """
+
+    ways: Annotated[int, Field(ge=2)] = 5
+    shots: PositiveInt = 5
+    queries: PositiveInt = 15
+    count: Annotated[int, Field(ge=2)] = 600
+
+
 class EvaluateConfig(Section):
     """Say how test results are bounded: bootstrap resamples, and their seed comes from the run's.
 
     `explanations` is how many of each group's most confident mistakes, and of its right answers, the report shows
-    with what the model looked at; 0 shows none.
+    with what the model looked at; 0 shows none. `episodes` None draws none.
     """
 
     bootstrap_samples: Annotated[int, Field(ge=100)] = 2000
     explanations: Annotated[int, Field(ge=0)] = 3
+    episodes: EpisodesConfig | None = None
 
 
 class ClusterConfig(Section):

@@ -12,7 +12,7 @@ from orchestrator.evaluation.calibration import calibrate
 from orchestrator.evaluation.intervals import Units, bootstrap_interval, paired_gain
 from orchestrator.evaluation.predictions import Predictions
 from orchestrator.evaluation.scoring import score
-from orchestrator.records import Baseline, BaselineResult, Evaluation, FeatureSeparation, SubsetScores
+from orchestrator.records import Baseline, BaselineResult, EpisodeScores, Evaluation, FeatureSeparation, SubsetScores
 
 EVALUATION_VERSION = 2
 
@@ -25,6 +25,7 @@ def judge(
     *,
     validation: Predictions,
     separation: FeatureSeparation | None,
+    episodes: EpisodeScores | None = None,
     bootstrap_samples: int,
     seed: int,
     predictions_path: str,
@@ -58,6 +59,7 @@ def judge(
             validation=(validation.probabilities, validation.truth),
         ),
         separation=separation,
+        episodes=episodes,
         predictions=predictions_path,
         seconds=seconds,
     )
