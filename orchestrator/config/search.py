@@ -100,7 +100,7 @@ class SearchConfig(Section):
     study_name: str | None = None
     early_stopping: bool = True
     folds: PositiveInt = 1
-    few_shot_threshold: Annotated[int, Field(ge=0)] = 10
+    few_shot_threshold: Annotated[int, Field(ge=0)] = 6
     heads: PositiveInt = 8
     warm_start: bool = True
     library: str | None = None
