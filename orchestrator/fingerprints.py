@@ -12,6 +12,8 @@ from orchestrator.storage import digest
 
 # What these settings change is where and how fast a stage runs, not what it finds.
 _SEARCH_OPERATION = {"max_concurrent_trials", "resources_per_trial", "storage", "study_name", "heads"}
+# What it decides for a group is in the sections that are given here for that group.
+_SEARCH_DECISIONS = {"few_shot_threshold"}
 _SEARCH_LENGTH = {"num_samples", "budget", "target"}
 _TRAIN_OPERATION = {"use_gpu", "resources_per_worker", "max_failures", "num_to_keep"}
 
@@ -81,8 +83,11 @@ def of_later_profile(
 
 
 def of_study(config: ExperimentConfig, *, group: str, data: str, backbone: PretrainedBackbone, version: int) -> str:
-    """Fingerprint a study: what makes its trials comparable. How many there are to be is no part of it."""
-    search = _plain(config.search, without=_SEARCH_OPERATION | _SEARCH_LENGTH)
+    """Fingerprint a study: what makes its trials comparable. How many there are to be is no part of it.
+
+    The sections `finetune` and `search` are those of its group.
+    """
+    search = _plain(config.search, without=_SEARCH_OPERATION | _SEARCH_DECISIONS | _SEARCH_LENGTH)
     drawn = [_plain(config.finetune), config.seed_of("sampler")]
     return digest("study", version, group, search, drawn, _training_inputs(config, data, backbone))
 

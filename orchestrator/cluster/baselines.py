@@ -43,8 +43,8 @@ def control_arms(
     """Give the control arms of a winner.
 
     The fixed rule as it stands; the head alone at rate 1e-3 and the winner's epochs; everything from scratch at
-    the winner's rate and epochs. The latter two train all that they train, under a linear head, from the first epoch on,
-    and nothing is held near a random start, by a penalty, small rates or a mean.
+    the winner's rate and epochs. The latter two train all that they train from the first epoch on, a linear head with
+    it, and nothing is held near a random start, by a penalty, small rates or a mean.
     """
     return {
         "fixed_rule": fixed,

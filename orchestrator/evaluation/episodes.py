@@ -39,8 +39,9 @@ class Episodes:
 
 
 def draw_episodes(labels: Positions, config: EpisodesConfig, *, seed: int) -> Episodes:
-    """Draw episodes from images with class indices [n] (Vinyals et al., "Matching Networks for One Shot Learning", 2016).
+    """Draw episodes from images with class indices [n].
 
+    Vinyals et al., "Matching Networks for One Shot Learning", 2016: they are what few images a class are judged by.
     Classes and images are drawn without replacement within an episode, among the classes that have enough images.
     Episode e depends on (seed, e) and the labels alone: more of them begin with the same ones.
     """

@@ -146,7 +146,8 @@ class Evaluation(Record, Scores):
     """Hold the test results of one group. Rows of the confusion matrix are true classes.
 
     `num_units` counts what intervals resample: images, those that data.split.keep_together holds together as one.
-    `calibration` is None where no temperature could be fitted, `separation` without test images, `episodes` unless the experiment asks for them.
+    `calibration` is None where no temperature could be fitted, `separation` without test images,
+    `episodes` unless the experiment asks for them.
     """
 
     group: str

@@ -15,7 +15,7 @@ _KEYS = {
 
 
 def few_shot_finding(few_shot: FewShot) -> str:
-    """Say why a group is searched with the defaults for few images, and which keys have others: a part of a sentence."""
+    """Say, as a part of a sentence, why a group has the defaults for few images, and for which keys."""
     images = f"{few_shot.images_per_class:g} training images in the median class"
     said = f"{images}, below search.few_shot_threshold = {few_shot.threshold}"
     if not few_shot.changed:
@@ -27,11 +27,12 @@ def episodes_finding(episodes: EpisodeScores) -> str:
     """Say what the tuned network's features are worth with few images a class, beside the pretrained ones."""
     if episodes.tuned is None or episodes.pretrained is None or episodes.gain is None:
         return (
-            f"Episodes of {episodes.ways} classes could not be drawn: {counted(episodes.num_classes, 'class')} with the "
-            f"{counted(episodes.shots + episodes.queries, 'test image')} that each takes."
+            f"Episodes of {episodes.ways} classes could not be drawn: there "
+            f"{'is' if episodes.num_classes == 1 else 'are'} {counted(episodes.num_classes, 'class')} with "
+            f"{counted(episodes.shots + episodes.queries, 'test image')}, which each takes."
         )
     return (
-        f"Told {counted(episodes.shots, 'image')} of each of {episodes.ways} classes, the nearest prototype is right for "
-        f"{percent(episodes.tuned)} of others by the tuned features and for {percent(episodes.pretrained)} by the "
-        f"pretrained ones: {points(episodes.gain)} {points_interval(episodes.gain_interval)}."
+        f"Told {counted(episodes.shots, 'image')} of each of {episodes.ways} classes, the nearest prototype is right "
+        f"for {percent(episodes.tuned)} of others by the tuned features and for {percent(episodes.pretrained)} by the "
+        f"pretrained ones: {points(episodes.gain)} points {points_interval(episodes.gain_interval)}."
     )

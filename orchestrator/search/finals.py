@@ -101,9 +101,7 @@ class Finals:
         """Give the same finals with these finished runs; of groups without a usable trial there are none."""
         finals = replace(self, runs=tuple(runs))
         # What the trials say does not change while finalists race: it is worked out once.
-        finals.__dict__.update(
-            {name: self.__dict__[name] for name in ("_pools", "finalists") if name in self.__dict__}
-        )
+        finals.__dict__.update({name: self.__dict__[name] for name in ("_pools", "finalists") if name in self.__dict__})
         return finals
 
     def next_run(self, running: Sequence[RaceRun], *, max_runs: int, seconds: float) -> RaceRun | None:

@@ -134,7 +134,9 @@ def _train_baselines(context: GroupContext, tests: list[_Test], blocks: Mapping[
         context.say(f"evaluate {result.group}: baseline {result.name}, {outcome}")
 
 
-def _episodes(context: GroupContext, plan: InferencePlan, card: ModelCard, predictions: Predictions) -> EpisodeScores | None:
+def _episodes(
+    context: GroupContext, plan: InferencePlan, card: ModelCard, predictions: Predictions
+) -> EpisodeScores | None:
     """Judge the features of a model by episodes of its test images, where the experiment asks for them."""
     episodes = context.config.evaluate.episodes
     if episodes is None:

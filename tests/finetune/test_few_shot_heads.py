@@ -105,7 +105,9 @@ def test_cosine_logits_ignore_lengths_and_have_gradients() -> None:
 
 
 @pytest.mark.parametrize("head", ["cosine", "prototype"])
-def test_a_saved_model_predicts_the_same_and_can_be_explained(tiny_classifier: Maker, tmp_path: Path, head: str) -> None:
+def test_a_saved_model_predicts_the_same_and_can_be_explained(
+    tiny_classifier: Maker, tmp_path: Path, head: str
+) -> None:
     classifier = tiny_classifier()
     tune(classifier, head=head, freeze_depth=2)
     card = a_card(SPEC, hyperparameters=some_hyperparameters(head=head, freeze_depth=2))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -53,6 +53,7 @@ def make_engine(open_study: Opener) -> Callable[..., SearchEngine]:
         closed: Sequence[str] = (),
         target: float | None = None,
         stopping: StoppingRule | None = None,
+        apart: Mapping[str, SearchSpace] | None = None,
     ) -> SearchEngine:
         studies = {group: open_study(group=group, journal=f"{group}.log", search=SEARCH) for group in groups}
         for study in studies.values():
@@ -81,6 +82,7 @@ def make_engine(open_study: Opener) -> Callable[..., SearchEngine]:
             race_runs=race_runs,
             elapsed_s=elapsed_s,
             closed=closed,
+            apart=apart,
         )
 
     return make
@@ -145,6 +147,16 @@ def test_a_groups_find_is_tried_by_the_others(make_engine: Callable[..., SearchE
         for group, trials in engine.finals().trials.items()
     }
     assert recipes["low"] & recipes["high"]
+
+
+def test_what_one_group_finds_stays_out_of_a_group_that_is_searched_in_another_space(
+    make_engine: Callable[..., SearchEngine],
+) -> None:
+    own = SearchSpace.from_config(SEARCH.space.model_copy(update={"freeze_depth": [NUM_STAGES]}), NUM_STAGES)
+    engine = make_engine(num_trials=60, apart={"high": own})
+    run(engine)
+    origins = Counter(trial.origin for trials in engine.finals().trials.values() for trial in trials)
+    assert origins["promoted"] == 0 and origins["sampler"] > 0
 
 
 def test_every_group_gets_a_recipe_at_the_end(make_engine: Callable[..., SearchEngine]) -> None:

@@ -4,9 +4,9 @@
 
 DATA holds the shards `<domain>-*.parquet` of PACS, WEIGHTS is the trunk of MobileNetV2 0.35. For each domain and number
 of images a class, N draws of training images from two thirds of the domain; every head is trained on the same draw and
-tested on the other third. The linear heads have no images to be tuned on: each is shown at several settings, and the best
-of them on the test images is what prototypes are compared with, which favours the linear head. Prints a line for each
-draw, and at the end a table in Markdown: mean test accuracies, and prototypes less the others with 95% intervals over
+tested on the other third. The linear heads have no images to be tuned on: each is shown at several settings, and the
+best of them on the test images is what prototypes are compared with, which favours the linear head. Prints a line for
+each draw, and at the end a table in Markdown: mean test accuracies, and prototypes less the others with 95% intervals over
 draws.
 """
 
@@ -121,7 +121,10 @@ def accuracies(domain: Featured, backbone: Backbone, shots: int, seed: int) -> I
 
     yield "prototype", fitted(domain, backbone, rows, labels, recipe("prototype"))
     for rate, decay, epochs in COSINE:
-        yield f"cosine {rate:g} x {epochs}", fitted(domain, backbone, rows, labels, recipe("cosine", rate, decay, epochs))
+        yield (
+            f"cosine {rate:g} x {epochs}",
+            fitted(domain, backbone, rows, labels, recipe("cosine", rate, decay, epochs)),
+        )
     for rate, decay, epochs in LINEAR:
         name = f"linear {rate:g} x {epochs}, decay {decay:g}"
         yield name, fitted(domain, backbone, rows, labels, recipe("linear", rate, decay, epochs))
@@ -141,7 +144,8 @@ def _units(rows: Rows) -> Rows:
 def table(found: dict[tuple[int, str], dict[str, list[float]]]) -> Iterator[str]:
     """Write the lines of a table: every head's mean accuracy, and prototypes less the best of each kind."""
     kinds = {"linear by steps": "linear", "logistic": "logistic", "cosine": "cosine"}
-    yield f"| Images a class | Domain | prototype | {' | '.join(f'best {kind} | prototype less it' for kind in kinds)} |"
+    compared = " | ".join(f"best {kind} | prototype less it" for kind in kinds)
+    yield f"| Images a class | Domain | prototype | {compared} |"
     yield "|---" * (3 + 2 * len(kinds)) + "|"
     for (shots, domain), heads in found.items():
         own = np.array(heads["prototype"])
