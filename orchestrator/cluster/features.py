@@ -21,7 +21,7 @@ Rows = NDArray[np.float32]
 def compare_features(
     blocks: Sequence[pa.Table], reader: PixelReader, plan: InferencePlan, workbench: Workbench
 ) -> tuple[Rows, Rows]:
-    """Give the features [n, d] of numbered catalogue rows, by their numbers: a model's, and the pretrained backbone's."""
+    """Give the features [n, d] of numbered catalogue rows, in that order: a model's, and the pretrained backbone's."""
     compute = _Compute(reader, plan, workbench)
     run = PassPlan(
         what="the pass of episodes",
