@@ -161,7 +161,7 @@ class _SearchRun:
                 num_validation=len(inputs.samples[group.name].validation),
                 fixed_rule=spaces[group.name].clip(context.fixed_rule(group)),
                 folds=context.tuning(group).search.folds,
-                kind="" if context.tuning(group).few_shot is None else "few_shot",
+                kind="" if spaces[group.name] == space else "few_shot",
             )
             for group in groups
         }
