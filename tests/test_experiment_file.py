@@ -175,7 +175,9 @@ train: {use_gpu: false, resources_per_worker: {CPU: 0.5}}
     assert again.search.space.freeze_depth == Range(low=0, high=3)
 
 
-@pytest.mark.parametrize("named", ["", "finetune: {head: linear}\nsearch: {folds: 1, space: {freeze_depth: [2]}}\n"])
+@pytest.mark.parametrize(
+    "named", ["", "finetune: {head: linear, weight_decay: 0.1}\nsearch: {folds: 1, space: {freeze_depth: [2]}}\n"]
+)
 def test_a_resolved_file_names_what_is_decided_by_group_only_where_the_experiment_does(
     tmp_path: Path, named: str
 ) -> None:

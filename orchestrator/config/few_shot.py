@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pydantic import BaseModel
+from pydantic.main import IncEx
+
 from orchestrator.config.experiment import ExperimentConfig
 
 FINETUNE_KEYS = ("head", "weight_decay")
@@ -9,17 +12,15 @@ SEARCH_KEYS = ("folds",)
 SPACE_KEYS = ("freeze_depth", "head", "learning_rate", "weight_decay")
 
 
-def open_keys(config: ExperimentConfig) -> dict[str, dict[str, object]]:
+def open_keys(config: ExperimentConfig) -> dict[str, IncEx | bool]:
     """Give those keys that the experiment file does not name, nested as pydantic's `exclude` wants them.
 
     A resolved file that named them would make them the user's choice when it is read again.
     """
-    finetune, search = config.finetune, config.search
-    space = {name: True for name in SPACE_KEYS if name not in search.space.model_fields_set}
-    return {
-        "finetune": {name: True for name in FINETUNE_KEYS if name not in finetune.model_fields_set},
-        "search": {
-            **{name: True for name in SEARCH_KEYS if name not in search.model_fields_set},
-            **({"space": space} if space else {}),
-        },
-    }
+    search: dict[str, IncEx | bool] = {name: True for name in _open(SEARCH_KEYS, config.search)}
+    search["space"] = _open(SPACE_KEYS, config.search.space)
+    return {"finetune": _open(FINETUNE_KEYS, config.finetune), "search": search}
+
+
+def _open(keys: tuple[str, ...], section: BaseModel) -> set[str]:
+    return set(keys) - section.model_fields_set
