@@ -17,7 +17,7 @@ def open_keys(config: ExperimentConfig) -> dict[str, IncEx | bool]:
 
     A resolved file that named them would make them the user's choice when it is read again.
     """
-    search: dict[str, IncEx | bool] = {name: True for name in _open(SEARCH_KEYS, config.search)}
+    search: dict[str, IncEx | bool] = dict.fromkeys(_open(SEARCH_KEYS, config.search), True)
     search["space"] = _open(SPACE_KEYS, config.search.space)
     return {"finetune": _open(FINETUNE_KEYS, config.finetune), "search": search}
 
