@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from orchestrator.config import FineTuneConfig, Range, SearchConfig
+from orchestrator.config.few_shot import FINETUNE_KEYS, SEARCH_KEYS, SPACE_KEYS
 from orchestrator.records import Hyperparameters
 from orchestrator.search.few_shot import GroupCounts, Tuning, tuning_of
 from orchestrator.search.shared_list import shared_list
@@ -39,6 +40,8 @@ def test_few_images_change_the_defaults() -> None:
     assert found.few_shot is not None
     assert (found.few_shot.images_per_class, found.few_shot.threshold, found.few_shot.folds) == (5.0, 6, 5)
     assert found.few_shot.changed == ["folds", "freeze_depth", "head", "learning_rate", "weight_decay"]
+    # Those that a resolved file leaves open.
+    assert set(found.few_shot.changed) == {*FINETUNE_KEYS, *SEARCH_KEYS, *SPACE_KEYS}
     space = found.search.space
     assert space.freeze_depth == [NUM_STAGES] and space.head == ["prototype", "cosine"]
     assert isinstance(space.learning_rate, Range) and space.learning_rate.high < SearchConfig().space.learning_rate.high
