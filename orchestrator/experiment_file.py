@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from orchestrator import storage
 from orchestrator.config import ExperimentConfig
+from orchestrator.config.few_shot import open_keys
 from orchestrator.config_mistakes import explain
 from orchestrator.errors import ConfigError
 
@@ -87,8 +88,12 @@ def load_resolved(uri: str) -> ExperimentConfig:
 
 
 def dump_experiment(config: ExperimentConfig) -> str:
-    """Write the resolved experiment as YAML that `load_experiment` reads back to an equal value."""
-    return yaml.dump(config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False)
+    """Write the resolved experiment as YAML that `load_experiment` reads back to an equal value.
+
+    What is decided for each group alone is in it only where the experiment names it.
+    """
+    resolved = config.model_dump(mode="json", exclude=open_keys(config))
+    return yaml.dump(resolved, Dumper=_Dumper, sort_keys=False)
 
 
 def parse_yaml(text: str, *, source: str) -> dict[str, Any]:

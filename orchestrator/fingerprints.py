@@ -12,6 +12,8 @@ from orchestrator.storage import digest
 
 # What these settings change is where and how fast a stage runs, not what it finds.
 _SEARCH_OPERATION = {"max_concurrent_trials", "resources_per_trial", "storage", "study_name", "heads"}
+# What it decides for a group is in the sections that are given here for that group.
+_SEARCH_DECISIONS = {"few_shot_threshold"}
 _SEARCH_LENGTH = {"num_samples", "budget", "target"}
 _TRAIN_OPERATION = {"use_gpu", "resources_per_worker", "max_failures", "num_to_keep"}
 
@@ -85,9 +87,10 @@ def of_study(
 ) -> str:
     """Fingerprint a study: what makes its trials comparable. How many there are to be is no part of it.
 
-    `source` stands for the samples of the source that trials are trained together with, where there is one.
+    The sections `finetune` and `search` are those of its group. `source` stands for the samples of the source that
+    trials are trained together with, where there is one.
     """
-    search = _plain(config.search, without=_SEARCH_OPERATION | _SEARCH_LENGTH)
+    search = _plain(config.search, without=_SEARCH_OPERATION | _SEARCH_DECISIONS | _SEARCH_LENGTH)
     # Folds, and the re-splits of races, are drawn anew also where the data says which split a sample is in.
     drawn = [_plain(config.finetune), config.seed_of("sampler"), config.seed_of("split")]
     inputs = _training_inputs(config, data, backbone)

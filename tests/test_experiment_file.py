@@ -175,6 +175,21 @@ train: {use_gpu: false, resources_per_worker: {CPU: 0.5}}
     assert again.search.space.freeze_depth == Range(low=0, high=3)
 
 
+@pytest.mark.parametrize(
+    "named", ["", "finetune: {head: linear, weight_decay: 0.1}\nsearch: {folds: 1, space: {freeze_depth: [2]}}\n"]
+)
+def test_a_resolved_file_names_what_is_decided_by_group_only_where_the_experiment_does(
+    tmp_path: Path, named: str
+) -> None:
+    config = load(tmp_path, MINIMAL + named)
+    again = load(tmp_path, dump_experiment(config))
+    assert again == config
+    for one, other in ((config.finetune, again.finetune), (config.search.space, again.search.space)):
+        open_keys = {"head", "weight_decay", "freeze_depth", "learning_rate"}
+        assert one.model_fields_set & open_keys == other.model_fields_set & open_keys
+    assert ("folds" in again.search.model_fields_set) == bool(named)
+
+
 @given(
     text=st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1)
     | st.from_regex(r"[-+]?[0-9.]{1,4}(e[-+]?[0-9]{1,3})?", fullmatch=True)

@@ -70,8 +70,10 @@ EVERYTHING = set(all_of(validate_experiment(experiment_dict("/data", "/runs"))))
         ({"search": {"num_samples": 9}}, {"search"}),
         ({"search": {"max_concurrent_trials": 1}}, set()),
         ({"search": {"folds": 3}}, {"study", "search"}),
+        ({"search": {"few_shot_threshold": 3}}, set()),
         ({"finetune": {"batch_size": 16}}, {"study", "search"}),
         ({"search": {"metric": "val_loss"}}, {"study", "search", "model", "baseline", "arm", "transfer"}),
+        ({"finetune": {"head": "cosine"}}, {"study", "search"}),
         ({"train": {"num_workers": 2}}, {"model"}),
         ({"train": {"max_failures": 9}}, set()),
         ({"train": {"batch_norm": "frozen"}}, {"study", "search", "model", "baseline", "arm", "transfer"}),
@@ -79,6 +81,7 @@ EVERYTHING = set(all_of(validate_experiment(experiment_dict("/data", "/runs"))))
         ({"evaluate": {"explanations": 5}}, {"explanations"}),
         ({"evaluate": {"on_negative_transfer": "report"}}, {"transfer"}),
         ({"search": {"budget": {"time_budget_s": 60}}}, {"search"}),
+        ({"evaluate": {"episodes": {"ways": 3}}}, {"evaluation", "explanations", "transfer"}),
         ({"cluster": {"stall_timeout_s": 5}}, set()),
     ],
 )

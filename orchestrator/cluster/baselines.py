@@ -42,20 +42,21 @@ def control_arms(
     """Give the control arms of a winner.
 
     The fixed rule as it stands; the head alone at rate 1e-3 and the winner's epochs; everything from scratch at
-    the winner's rate and epochs. The latter two train all that they train from the first epoch on, and nothing is held
-    near a random start, by a penalty, small rates or a mean. All are trained on the target alone; with a source so
-    is the winner's recipe as it stands, which tells what the source gained.
+    the winner's rate and epochs. The latter two train all that they train from the first epoch on, a linear head with
+    it, and nothing is held near a random start, by a penalty, small rates or a mean. All are trained on the target
+    alone; with a source so is the winner's recipe as it stands, which tells what the source gained.
     """
     without_source: dict[BaselineName, Hyperparameters] = {"target_only": winner} if has_source else {}
     return {
         "fixed_rule": fixed,
         "head_only": winner.model_copy(
-            update={"freeze_depth": num_stages, "learning_rate": 1e-3, "strategy": "freeze"}
+            update={"freeze_depth": num_stages, "learning_rate": 1e-3, "strategy": "freeze", "head": "linear"}
         ),
         "from_scratch": winner.model_copy(
             update={
                 "freeze_depth": 0,
                 "strategy": "freeze",
+                "head": "linear",
                 "regularizer": "none",
                 "layer_decay": 1.0,
                 "ema_decay": None,

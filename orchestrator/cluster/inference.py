@@ -116,7 +116,7 @@ class _Predict:
     plan: InferencePlan
 
     def __call__(self, block: pa.Table) -> _PredictedBlock:
-        classifier, card = _model(self.plan.model_uri, self.plan.weights_digest)
+        classifier, card = loaded_model(self.plan.model_uri, self.plan.weights_digest)
         probabilities, features = predict_with_features(
             classifier, card.backbone, self.reader.read(block), device=self.plan.device
         )
@@ -126,7 +126,8 @@ class _Predict:
 
 
 @lru_cache(maxsize=2)
-def _model(uri: str, weights_digest: str) -> tuple[Classifier, ModelCard]:
+def loaded_model(uri: str, weights_digest: str) -> tuple[Classifier, ModelCard]:
+    """Give a saved model, loaded once for each process: do not train it."""
     # The digest is part of the key: a worker that lives on must not predict with an older model of that name.
     return load_model(uri)
 
@@ -196,7 +197,7 @@ class _PredictFragment:
         return {"predicted": [predicted for predicted, _ in counts], "bad": [bad for _, bad in counts]}
 
     def _predict(self, fragment: Fragment) -> tuple[int, int]:
-        classifier, card = _model(self.plan.model_uri, self.plan.weights_digest)
+        classifier, card = loaded_model(self.plan.model_uri, self.plan.weights_digest)
         rows = read_fragment(fragment, self.data, with_image=True)
         pixels, errors = _decode_all(rows, card)
         probabilities = predict_probabilities(classifier, card.backbone, pixels, device=self.plan.device)

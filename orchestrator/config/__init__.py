@@ -26,6 +26,7 @@ from orchestrator.config.data import (
 from orchestrator.config.diversity import DiversityConfig, GroupingConfig
 from orchestrator.config.experiment import (
     ClusterConfig,
+    EpisodesConfig,
     EvaluateConfig,
     ExperimentConfig,
     OnNegativeTransfer,
@@ -34,6 +35,7 @@ from orchestrator.config.experiment import (
 )
 from orchestrator.config.finetune import (
     FineTuneConfig,
+    HeadName,
     LossName,
     MixingName,
     RegularizerName,
@@ -62,10 +64,12 @@ __all__ = [
     "DiversityMeasure",
     "DomainPenalty",
     "EntropyEstimator",
+    "EpisodesConfig",
     "EvaluateConfig",
     "ExperimentConfig",
     "FineTuneConfig",
     "GroupingConfig",
+    "HeadName",
     "InputFormat",
     "LossName",
     "MixingName",

@@ -41,11 +41,24 @@ class TrainConfig(Section):
     batch_norm: Literal["frozen", "train"] = "frozen"
 
 
+class EpisodesConfig(Section):
+    """Say which episodes the features of a group's test images are judged by.
+
+    Each of `count` draws `ways` classes, `shots` images of each to make a prototype of, and `queries` others of each to
+    be told.
+    """
+
+    ways: Annotated[int, Field(ge=2)] = 5
+    shots: PositiveInt = 5
+    queries: PositiveInt = 15
+    count: Annotated[int, Field(ge=2)] = 600
+
+
 class EvaluateConfig(Section):
     """Say how test results are bounded: bootstrap resamples, and their seed comes from the run's.
 
     `explanations` is how many of each group's most confident mistakes, and of its right answers, the report shows
-    with what the model looked at; 0 shows none.
+    with what the model looked at; 0 shows none. `episodes` None draws none.
     With `on_negative_transfer` it is judged for every subset whether transfer helps it: its group's model beside models
     from scratch, of the head alone, of the subset alone, and of all groups' samples. `report` says so; `fallback` also
     gives a subset the one of these that serves its validation images better; `regroup` moves a subset to where its
@@ -55,6 +68,7 @@ class EvaluateConfig(Section):
     bootstrap_samples: Annotated[int, Field(ge=100)] = 2000
     explanations: Annotated[int, Field(ge=0)] = 3
     on_negative_transfer: OnNegativeTransfer | None = None
+    episodes: EpisodesConfig | None = None
 
 
 class ClusterConfig(Section):
@@ -121,7 +135,25 @@ class ExperimentConfig(Section):
             )
         if self.source is not None and self.source.uri is not None:
             self._require_like_data(self.source.uri)
+        if self.source is not None:
+            self._require_linear_heads("source")
         return self
+
+    def _require_linear_heads(self, section: str) -> None:
+        others = {self.finetune.head, *(self.search.space.head or [])} - {"linear"}
+        if others:
+            raise ValueError(
+                f"finetune.head must be linear with {section}, got {', '.join(sorted(others))}: "
+                "set it to linear, and search no other"
+            )
+
+    @property
+    def takes_few_shot_defaults(self) -> bool:
+        """Tell whether a group with few images a class may be searched with other defaults.
+
+        Their heads know the classes of one target alone.
+        """
+        return self.source is None
 
     def _require_like_data(self, uri: str) -> None:
         if self.data.image_root is not None:

@@ -9,6 +9,7 @@ from pydantic import Field
 from orchestrator.config.base import OptimizerName, PositiveInt
 from orchestrator.config.data import Section
 
+HeadName = Literal["linear", "cosine", "prototype"]
 StrategyName = Literal["freeze", "gradual", "probe_then_finetune", "feature_only", "feature_then_network"]
 RegularizerName = Literal["none", "l2_sp", "cosine", "euclidean", "orthogonal", "l1", "l2"]
 RegularizerScope = Literal["backbone", "head", "both"]
@@ -39,6 +40,11 @@ class FineTuneConfig(Section):
     - `feature_only` fits the head likewise and then holds it: the stages are trained to serve it.
     - `feature_then_network` does so for half of the epochs that are left, and trains all for the rest.
 
+    Heads are `linear`; `cosine`, which goes by the direction of features alone and starts from the classes' mean
+    directions; and `prototype`, the linear head that gives the nearest of those (see `finetune.prototypes`). With every
+    stage frozen prototypes are all there is to learn: a training has one epoch, and no rate. With free stages they are
+    what the head starts from.
+
     A stage's rate is `layer_decay` times that of the one after it (Howard and Ruder). `schedule` changes the rate over
     the steps, after a linear rise over the share `warmup` of them; `rate_scaling` adapts it to the batch size, see
     `finetune.schedules`. `clip_norm` bounds the norm of the gradient, `accumulate` batches make one step, `ema_decay`
@@ -54,6 +60,7 @@ class FineTuneConfig(Section):
     """
 
     strategy: StrategyName = "freeze"
+    head: HeadName = "linear"
     head_share: InnerShare = 0.3
     unfreeze_every: PositiveInt = 1
     layer_decay: Proportion = 1.0

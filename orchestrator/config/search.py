@@ -83,6 +83,8 @@ class SearchConfig(Section):
     A group starts no more trials once one has reached `target`, a value of `metric`.
     With `folds` above 1 the metric of a trial is its mean over that many folds of the group's training and validation
     samples, each held out once: a trial takes as many times the work and memory for models, and counts as one.
+    A group with fewer training images in its median class than `few_shot_threshold` has other defaults of this section
+    and of `finetune` (see `search.few_shot`); 0 leaves every group alike.
     `heads` head-only trials run at once. `resources_per_trial` is in Ray's words, for example {CPU: 2, GPU: 0.5};
     with `num_workers_per_trial` above 1 it is what each worker of a trial takes. `storage` is the address of an
     Optuna storage that keeps the studies, by default a journal in the run directory; `study_name` begins their
@@ -98,6 +100,7 @@ class SearchConfig(Section):
     study_name: str | None = None
     early_stopping: bool = True
     folds: PositiveInt = 1
+    few_shot_threshold: Annotated[int, Field(ge=0)] = 6
     heads: PositiveInt = 8
     warm_start: bool = True
     library: str | None = None

@@ -20,6 +20,7 @@ from orchestrator.config.data import Section
 from orchestrator.config.finetune import (
     ClassWeighting,
     FineTuneConfig,
+    HeadName,
     LossName,
     MixingName,
     RateScaling,
@@ -91,6 +92,7 @@ class SpaceConfig(Section):
     learning_rate: Dimension[Number] = Range(low=1e-5, high=1e-2, log=True)
     epochs: Dimension[int] = [10, 20, 30, 50]
     strategy: Choices[StrategyName] | None = None
+    head: Choices[HeadName] | None = None
     head_share: Dimension[Number] | None = None
     unfreeze_every: Dimension[int] | None = None
     layer_decay: Dimension[Number] | None = None

@@ -15,6 +15,7 @@ from orchestrator.evaluation.scoring import score
 from orchestrator.records import (
     Baseline,
     BaselineResult,
+    EpisodeScores,
     Evaluation,
     FeatureSeparation,
     OutlierScores,
@@ -32,6 +33,7 @@ def judge(
     *,
     validation: Predictions,
     separation: FeatureSeparation | None,
+    episodes: EpisodeScores | None = None,
     bootstrap_samples: int,
     seed: int,
     predictions_path: str,
@@ -67,6 +69,7 @@ def judge(
         ),
         separation=separation,
         outliers=outliers,
+        episodes=episodes,
         predictions=predictions_path,
         seconds=seconds,
     )

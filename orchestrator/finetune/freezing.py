@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Self
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from orchestrator.errors import BackboneError
@@ -31,6 +31,12 @@ class Suffix(nn.Sequential):
     def stages(self) -> list[nn.Module]:
         """List the stages, the first of them number `depth` of the backbone, from 0."""
         return list(self)[: self.num_free]
+
+    def features(self, inputs: Tensor) -> Tensor:
+        """Give what the head is applied to, dropout aside."""
+        for stage in self.stages:
+            inputs = stage(inputs)
+        return inputs
 
     @property
     def head(self) -> nn.Module:

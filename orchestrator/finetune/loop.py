@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from orchestrator.config import HeadName
 from orchestrator.errors import TrainingError
 from orchestrator.finetune.backbones import Backbone
 from orchestrator.finetune.batches import share
@@ -21,6 +22,7 @@ from orchestrator.finetune.checkpoints import TrainingState
 from orchestrator.finetune.classifier import EVALUATION_BATCH, Classifier
 from orchestrator.finetune.companions import Companion, CompanionFeed
 from orchestrator.finetune.contracts import Activations, BatchStream, Inputs, Samples, TrainingSettings
+from orchestrator.finetune.cosine import is_head, new_head
 from orchestrator.finetune.distributed import average_batch_norm, rank, sum_over_ranks, world_size
 from orchestrator.finetune.dropout import set_stochastic_depth
 from orchestrator.finetune.epochs import is_better, require_finite
@@ -38,6 +40,7 @@ from orchestrator.finetune.prefix import (
     remembered_bytes,
     suffix_inputs,
 )
+from orchestrator.finetune.prototypes import find_prototypes
 from orchestrator.finetune.randomness import seeded
 from orchestrator.finetune.regularization import pulls_to_start, start_of
 from orchestrator.finetune.schedules import is_constant
@@ -142,6 +145,7 @@ class Training:
         self._classifier = classifier.to(settings.device).to(memory_format=torch.channels_last)
         if hyperparameters.stochastic_depth is not None:
             set_stochastic_depth(classifier.backbone, hyperparameters.stochastic_depth)
+        _give_head(classifier, hyperparameters.head, settings)
         depth = hyperparameters.freeze_depth
         stages, self._suffix = freeze(classifier, depth, dropout=hyperparameters.dropout)
         _require_trainable(self._suffix, train, validation, hyperparameters, settings)
@@ -152,6 +156,9 @@ class Training:
         self._phases = plan_phases(hyperparameters, classifier.backbone.num_stages)
         labels = None if samples is None else samples.labels
         objective = create_objective(hyperparameters, labels, self._suffix.num_classes, settings.device)
+        self._changes = ImageChanges(hyperparameters, settings, self._prefix, self._suffix, objective)
+        self._sources, self._note = self._open_sources(samples, activations)
+        self._head_loss = None if hyperparameters.head == "linear" else self._start_head()
         start = start_of(self._suffix, source, settings.device) if pulls_to_start(hyperparameters) else {}
         # Every phase would compile anew.
         compiles = depth in settings.compiled_depths and world_size() == 1 and len(self._phases) == 1
@@ -159,8 +166,6 @@ class Training:
         self._stepper = Stepper(
             self._suffix, hyperparameters, settings, objective, start, compiles=compiles, joint=joint
         )
-        self._changes = ImageChanges(hyperparameters, settings, self._prefix, self._suffix, objective)
-        self._sources, self._note = self._open_sources(samples, activations)
         self._num_known = self._suffix.num_classes - (0 if companion is None else companion.num_extra)
         self._feed = None if joint is None else self._companion_feed(joint.companion)
         self.epoch = 0
@@ -176,6 +181,8 @@ class Training:
     @property
     def is_over(self) -> bool:
         """Tell whether all epochs are done, or the last phase had no better one for too long."""
+        if self._has_one_pass:
+            return self.epoch >= 1
         patience, last = self._hyperparameters.patience, self._phases[-1].first_epoch
         is_stuck = patience is not None and self.epoch - max(self._best_epoch, last - 1) >= patience
         return is_stuck or self.epoch >= self._hyperparameters.epochs
@@ -279,13 +286,44 @@ class Training:
             most_bytes=self._settings.activation_bytes - remembered_bytes(self._sources),
         )
 
+    @property
+    def _has_one_pass(self) -> bool:
+        return self._hyperparameters.has_one_pass(self._classifier.backbone.num_stages)
+
+    def _start_head(self) -> float:
+        """Let the head start from the classes' prototypes, and give their loss."""
+        head = self._classifier.head
+        found = find_prototypes(
+            self._features,
+            self._suffix.num_classes,
+            head.in_features,
+            device=self._settings.device,
+            linear=self._hyperparameters.head == "prototype",
+        )
+        found.write_to(head)
+        return found.loss
+
+    def _features(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Give the features [n, d] and class indices [n] of this rank's samples as the first epoch shows them."""
+        self._suffix.eval()
+        for step in self._steps(1, False):
+            if step.count:
+                with torch.no_grad(), autocast(self._settings):
+                    is_raw = self._hyperparameters.changes_images
+                    inputs = self._prefix.stages(step.inputs) if is_raw else step.inputs
+                    features = self._suffix.features(inputs)
+                yield features, step.targets
+
     def _train_epoch(self, epoch: int) -> float:
+        if self._has_one_pass and self._head_loss is not None:
+            return self._head_loss
         totals = torch.zeros(2, dtype=torch.float64, device=self._settings.device)
 
         def done(step: Step) -> float:
             return (epoch - 1 + step.done) / self._hyperparameters.epochs
 
-        changed = (self._changes.apply(step, epoch, number) for number, step in enumerate(self._steps(epoch)))
+        drawn = self._steps(epoch, self._hyperparameters.balanced)
+        changed = (self._changes.apply(step, epoch, number) for number, step in enumerate(drawn))
         steps = changed if self._feed is None else self._feed.join(changed, epoch)
         while together := list(islice(steps, self._hyperparameters.accumulate)):
             totals[0] += self._stepper.step(together, done=done)
@@ -293,7 +331,7 @@ class Training:
         loss_sum, count = sum_over_ranks(totals).tolist()
         return float(loss_sum / count)
 
-    def _steps(self, epoch: int) -> Iterator[Step]:
+    def _steps(self, epoch: int, balanced: bool) -> Iterator[Step]:
         if isinstance(self._train, BatchStream):
             return steps_of_stream(self._train, self._changes.entrance, epoch=epoch)
         assert self._sources.train is not None
@@ -303,7 +341,7 @@ class Training:
             self._changes.entrance,
             batch_size=self._hyperparameters.batch_size,
             epoch=epoch,
-            balanced=self._hyperparameters.balanced,
+            balanced=balanced,
         )
 
     def _validate(self) -> tuple[float, float]:
@@ -323,6 +361,14 @@ class Training:
             logits = self._stepper.trained(self._sources.validation.take(positions, 0)).float()[:, : self._num_known]
         loss = cross_entropy(logits, labels, reduction="sum")
         return torch.stack([loss.double(), (logits.argmax(dim=1) == labels).sum().double()])
+
+
+def _give_head(classifier: Classifier, name: HeadName, settings: TrainingSettings) -> None:
+    """Put a new head of this kind on a classifier that has one of another."""
+    head = classifier.head
+    if not is_head(head, name):
+        with seeded(settings.seed):
+            classifier.head = new_head(name, head.in_features, head.out_features).to(settings.device)
 
 
 def _require_trainable(

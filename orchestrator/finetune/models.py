@@ -9,6 +9,7 @@ from orchestrator import storage
 from orchestrator.errors import WeightsError
 from orchestrator.finetune.backbones import Backbone, create_backbone
 from orchestrator.finetune.classifier import Classifier
+from orchestrator.finetune.cosine import new_head
 from orchestrator.finetune.randomness import seeded
 from orchestrator.finetune.weights import load_exactly, parse_safetensors
 from orchestrator.records import ModelCard
@@ -73,4 +74,4 @@ def _untrained(card: ModelCard) -> Classifier:
     spec = card.backbone
     with seeded(0):
         backbone = create_backbone(spec.name, spec.kwargs, spec.image_size)
-        return Classifier(backbone, nn.Linear(backbone.feature_dim, card.num_outputs))
+        return Classifier(backbone, new_head(card.hyperparameters.head, backbone.feature_dim, card.num_outputs))

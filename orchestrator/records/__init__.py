@@ -21,6 +21,7 @@ from orchestrator.records.evaluation import (
     ClassNeighbour,
     ClassScores,
     ConfidenceBin,
+    EpisodeScores,
     Evaluation,
     FeatureSeparation,
     PooledComparison,
@@ -32,7 +33,7 @@ from orchestrator.records.groups import Assignment, Assignments, Group, Grouping
 from orchestrator.records.profile import ClassPair, Distances, Profile, Relation, SourceDistance, SubsetProfile
 from orchestrator.records.recipes import PLAIN_CHOICES, Hyperparameters, Recipe
 from orchestrator.records.report import Costs, Report, StageCost
-from orchestrator.records.search import EpochMetrics, RaceRun, SearchResult, Trial, TrialOrigin
+from orchestrator.records.search import EpochMetrics, FewShot, RaceRun, SearchResult, Trial, TrialOrigin
 from orchestrator.records.sources import OutlierScores, SourceUse
 from orchestrator.records.transfer import (
     Answers,
@@ -78,12 +79,14 @@ __all__ = [
     "Costs",
     "DepthCost",
     "Distances",
+    "EpisodeScores",
     "EpochMetrics",
     "Evaluation",
     "Explanation",
     "ExplanationMethod",
     "Explanations",
     "FeatureSeparation",
+    "FewShot",
     "Group",
     "GroupingRule",
     "Groups",

@@ -91,6 +91,27 @@ class FeatureSeparation(Value):
     neighbours: list[ClassNeighbour]
 
 
+class EpisodeScores(Value):
+    """Say what features are worth where few images tell the classes: mean accuracies over episodes of test images.
+
+    `tuned` is by the features of the group's model, `pretrained` by those that it started from, `gain` the difference
+    on the same episodes. Intervals are 1.96 standard errors over episodes. All are None where fewer than `ways` of the
+    classes have enough images; `num_classes` counts those that have.
+    """
+
+    ways: int
+    shots: int
+    queries: int
+    count: int
+    num_classes: int
+    tuned: float | None = None
+    tuned_interval: tuple[float, float] | None = None
+    pretrained: float | None = None
+    pretrained_interval: tuple[float, float] | None = None
+    gain: float | None = None
+    gain_interval: tuple[float, float] | None = None
+
+
 class SubsetScores(Scores):
     """Score the test images of one subset over its group's classes."""
 
@@ -129,7 +150,8 @@ class Evaluation(Record, Scores):
 
     `num_units` counts what intervals resample: images, those that data.split.keep_together holds together as one.
     `calibration` is None where no temperature could be fitted, `separation` without test images, `outliers` where the
-    model has no score of what is none of its classes, or nothing to test it on.
+    model has no score of what is none of its classes, or nothing to test it on, `episodes` unless the experiment asks
+    for them.
     """
 
     group: str
@@ -140,6 +162,7 @@ class Evaluation(Record, Scores):
     calibration: Calibration | None
     separation: FeatureSeparation | None
     outliers: OutlierScores | None = None
+    episodes: EpisodeScores | None = None
     predictions: str
     seconds: float
 

@@ -57,6 +57,10 @@ class Hyperparameters(FineTuneConfig, Value):
         """Tell whether images are changed batch by batch: then nothing that frozen stages give can be kept."""
         return self.mixing != "none" or self.adversarial > 0
 
+    def has_one_pass(self, num_stages: int) -> bool:
+        """Tell whether nothing is trained step by step: prototypes on a backbone whose every stage is frozen."""
+        return self.head == "prototype" and self.freeze_depth == num_stages
+
     @property
     def methods(self) -> dict[str, object]:
         """Give what is done otherwise than by default and has an effect, batches and the optimizer apart, by name."""

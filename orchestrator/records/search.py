@@ -64,11 +64,25 @@ class RaceRun(Value):
         return f"{self.group}-race-{self.recipe}-{self.resplit}"
 
 
+class FewShot(Value):
+    """Say why a group was searched with the defaults for few images: `images_per_class` is below the `threshold`.
+
+    That is the median over the classes that occur in training. `changed` names the keys whose defaults were others;
+    `folds` is what each trial was cross-validated on, 1 for a single split.
+    """
+
+    images_per_class: float
+    threshold: int
+    changed: list[str]
+    folds: int
+
+
 class SearchResult(Record):
-    """Hold every trial of one group's search."""
+    """Hold every trial of one group's search; `few_shot` is None for a group that is searched as the file says."""
 
     group: str
     metric: str
     mode: Literal["max", "min"]
     trials: list[Trial]
     race: list[RaceRun] = []
+    few_shot: FewShot | None = None

@@ -24,6 +24,7 @@ from orchestrator.records import (
     Trial,
 )
 from orchestrator.reporting import wording
+from orchestrator.reporting.few_shot_findings import episodes_finding
 from orchestrator.reporting.figures import Plot, group_color
 from orchestrator.reporting.findings import (
     calibration_finding,
@@ -99,6 +100,7 @@ class GroupSection:
     reliability: Plot | None
     calibration: str
     separation: str
+    episodes: str
     class_rows: list[ClassRow]
     mistakes: list[str]
     explanations: Explanations | None
@@ -174,6 +176,7 @@ def _section(report: Report, position: int, group: Group, pictures: Mapping[str,
         reliability=reliability_plot(evaluation, color) if evaluation else None,
         calibration=calibration_finding(evaluation) if evaluation else "",
         separation=separation_finding(evaluation) if evaluation else "",
+        episodes=episodes_finding(evaluation.episodes) if evaluation and evaluation.episodes else "",
         class_rows=_class_rows(evaluation) if evaluation else [],
         mistakes=frequent_mistakes(evaluation) if evaluation else [],
         explanations=explanations,

@@ -63,13 +63,16 @@ class SearchEngine:
         race_runs: Sequence[RaceRun] = (),
         elapsed_s: float = 0.0,
         closed: Collection[str] = (),
+        apart: Mapping[str, SearchSpace] | None = None,
     ) -> None:
         """Continue from what the studies, earlier `race_runs` and `elapsed_s` seconds of search have left.
 
-        Groups that are `closed` have their recipes: their trials count in every decision, and none is added.
+        Groups that are `closed` have their recipes: their trials count in every decision, and none is added. `apart`
+        has the spaces of groups that are not searched in `space`: finds go to groups of the same space alone.
         """
         self._studies = studies
         self._space = space
+        self._apart = dict(apart or {})
         self._settings = settings
         self._predict = predict
         self._make_finals = finals
@@ -79,7 +82,8 @@ class SearchEngine:
         self._closed = frozenset(closed)
         self._running: dict[str, Assignment] = {}
         self._started_s: dict[str, float] = {}
-        self._typical = shared_list(space, num_stages=settings.num_stages, heads=0, others=_TYPICAL, seed=settings.seed)
+        self._typical = self._typical_of(space)
+        self._typical_apart = {name: self._typical_of(own) for name, own in self._apart.items()}
         self._lost: set[tuple[str, tuple[Hyperparameters, ...], RaceRun | None]] = set()
         self._epochs: dict[str, list[EpochMetrics]] = {}
 
@@ -234,7 +238,7 @@ class SearchEngine:
             [predicted[index] + place for index in affordable],
             [trial.hyperparameters for trial in trials],
             [self._settings.sign * trial.value for trial in trials if trial.value is not None],
-            space=self._space,
+            space=self._space_of(study.group),
             budget_left=self._budget_left(),
             seed=self._settings.seed,
         )
@@ -246,7 +250,8 @@ class SearchEngine:
         Without it a head, a thousand times as cheap as full training, would always promise more for its cost, and
         the heads would use up the trials.
         """
-        predicted = [self._predict(group, recipe) for recipe in self._typical]
+        typical = self._typical_apart.get(group, self._typical)
+        predicted = [self._predict(group, recipe) for recipe in typical]
         return sum(predicted) / max(1, len(predicted))
 
     def _assign(self, group: str, asked: list[tuple[int, Hyperparameters]]) -> Assignment | None:
@@ -273,7 +278,8 @@ class SearchEngine:
         if before is not None and self._settings.sign * outcome.value <= before:
             return
         for other, study in self._studies.items():
-            if other != group and not self._is_closed(other) and not study.queued():
+            is_alike = self._space_of(other) == self._space_of(group)
+            if other != group and is_alike and not self._is_closed(other) and not study.queued():
                 study.enqueue(member.hyperparameters, "promoted")
 
     # What is known.
@@ -319,6 +325,13 @@ class SearchEngine:
         trials = 1 - started / max(1, spending.search_trials)
         seconds = 1 - self._elapsed_s / spending.search_seconds
         return min(1.0, max(0.0, min(trials, seconds)))
+
+    def _space_of(self, group: str) -> SearchSpace:
+        return self._apart.get(group, self._space)
+
+    def _typical_of(self, space: SearchSpace) -> list[Hyperparameters]:
+        settings = self._settings
+        return shared_list(space, num_stages=settings.num_stages, heads=0, others=_TYPICAL, seed=settings.seed)
 
     def _strategy(self, recipe: Hyperparameters) -> StrategyName | None:
         return None if self._is_head_only(recipe) else recipe.strategy

@@ -25,17 +25,54 @@ _OWN_FINALISTS = 2
 
 @dataclass(frozen=True, kw_only=True)
 class GroupFacts:
-    """Hold what the choice needs to know of a group: its samples, the folds of a trial, the fixed rule as tried."""
+    """Hold what the choice needs to know of a group: its samples, the folds of a trial, the fixed rule as tried.
+
+    What groups of one `kind` have tried is pooled: they are searched in the same space.
+    """
 
     num_train: int
     num_validation: int
     fixed_rule: Hyperparameters
     folds: int = 1
+    kind: str = ""
 
     @property
     def num_judged(self) -> int:
         """Count the samples that the value of a trial is a mean over: with folds every one has its turn."""
         return self.num_validation if self.folds == 1 else self.num_train + self.num_validation
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Pool:
+    """Hold the pooled scores of groups that are searched in one space: a row a group, a column a recipe of `keys`."""
+
+    groups: list[str]
+    keys: list[str]
+    table: PooledScores
+
+    @cached_property
+    def best(self) -> str | None:
+        """Name the recipe that is best over the groups, of those that half of them have tried."""
+        pooled = self.table
+        if len(self.groups) > 1 and np.isfinite(pooled.recipe_scores).any():
+            tried = np.isfinite(pooled.shrunk).sum(axis=0)
+            widely = tried >= max(2, math.ceil(len(self.groups) / 2))
+            # Few observations are easily lucky ones: a standard error is taken off.
+            sure = pooled.recipe_scores - np.sqrt(pooled.recipe_variances)
+            if widely.any():
+                return self.keys[int(np.argmax(np.where(widely, np.nan_to_num(sure, nan=-np.inf), -np.inf)))]
+        return None
+
+    def own(self, group: str) -> list[tuple[str, float]]:
+        """List the usable recipes of a group with their scores, shrunk towards what the groups share."""
+        row = self.table.shrunk[self.groups.index(group)]
+        return [(key, float(score)) for key, score in zip(self.keys, row, strict=True) if math.isfinite(score)]
+
+    def score(self, group: str, key: str) -> float:
+        """Give what a group would score with a recipe, by its level and the recipe's effect."""
+        row, column = self.groups.index(group), self.keys.index(key)
+        effect = self.table.recipe_scores[column] - self.table.group_levels.mean()
+        return float(self.table.group_levels[row] + effect)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -64,9 +101,7 @@ class Finals:
         """Give the same finals with these finished runs; of groups without a usable trial there are none."""
         finals = replace(self, runs=tuple(runs))
         # What the trials say does not change while finalists race: it is worked out once.
-        finals.__dict__.update(
-            {name: self.__dict__[name] for name in ("_table", "_pooled", "finalists") if name in self.__dict__}
-        )
+        finals.__dict__.update({name: self.__dict__[name] for name in ("_pools", "finalists") if name in self.__dict__})
         return finals
 
     def next_run(self, running: Sequence[RaceRun], *, max_runs: int, seconds: float) -> RaceRun | None:
@@ -112,7 +147,7 @@ class Finals:
         verdict = decide(
             self.race(group),
             incumbent=self._incumbent(group),
-            name="the recipe of the best trial" if self._pooled is None else "the pooled recipe",
+            name="the recipe of the best trial" if self._pool(group).best is None else "the pooled recipe",
             describe=self._describe,
         )
         if verdict is None:
@@ -150,7 +185,7 @@ class Finals:
         incumbent = self._incumbent(group)
         fixed = key_of(self.facts[group].fixed_rule)
         own = sorted(self._own(group), key=lambda entry: entry[1], reverse=True)
-        names: dict[str, Role] = {incumbent: "group" if self._pooled is None else "pooled"}
+        names: dict[str, Role] = {incumbent: "group" if self._pool(group).best is None else "pooled"}
         # The pooled recipe, the group's own, and a place for the fixed rule; two where the budget is small.
         most = min(1 + _OWN_FINALISTS, max(2, self.most_finalists - 1))
         for key in [key for key, _ in own if key != fixed][: _OWN_FINALISTS + 1]:
@@ -166,20 +201,7 @@ class Finals:
 
     def _incumbent(self, group: str) -> str:
         """Name the recipe that is best over all groups, or the group's own best where none was tried widely."""
-        return self._pooled or max(self._own(group), key=lambda entry: entry[1])[0]
-
-    @cached_property
-    def _pooled(self) -> str | None:
-        """Name the recipe that is best over all groups, of those that half of the groups have tried."""
-        pooled, table = self._table, self._keys
-        if len(self.trials) > 1 and np.isfinite(pooled.recipe_scores).any():
-            tried = np.isfinite(pooled.shrunk).sum(axis=0)
-            widely = tried >= max(2, math.ceil(len(self.trials) / 2))
-            # Few observations are easily lucky ones: a standard error is taken off.
-            sure = pooled.recipe_scores - np.sqrt(pooled.recipe_variances)
-            if widely.any():
-                return table[int(np.argmax(np.where(widely, np.nan_to_num(sure, nan=-np.inf), -np.inf)))]
-        return None
+        return self._pool(group).best or max(self._own(group), key=lambda entry: entry[1])[0]
 
     def _role(self, group: str, key: str) -> Role:
         roles = {finalist.key: finalist.role for finalist in self.finalists[group]}
@@ -218,7 +240,7 @@ class Finals:
     def _best_by_trials(self, group: str, why: str) -> tuple[str, str]:
         """Name the incumbent, unless the group's own best is better beyond the interval; and say so."""
         incumbent = self._incumbent(group)
-        if self._pooled is None:
+        if self._pool(group).best is None:
             return incumbent, f"the best trial, without a race: {why}"
         own = dict(self._own(group))
         best = max(own, key=lambda key: own[key])
@@ -232,31 +254,33 @@ class Finals:
         return f"{difference:.3f} nats" if self.metric == "val_loss" else points(difference)
 
     def _pooled_score(self, group: str, key: str) -> float:
-        row, column = list(self.trials).index(group), self._keys.index(key)
-        effect = self._table.recipe_scores[column] - self._table.group_levels.mean()
-        return float(self._table.group_levels[row] + effect)
+        return self._pool(group).score(group, key)
 
     def _own(self, group: str) -> list[tuple[str, float]]:
         """List a group's usable recipes with their scores, shrunk towards what the groups share."""
-        row = list(self.trials).index(group)
-        return [
-            (key, float(score))
-            for key, score in zip(self._keys, self._table.shrunk[row], strict=True)
-            if math.isfinite(score)
-        ]
+        return self._pool(group).own(group)
+
+    def _pool(self, group: str) -> _Pool:
+        return self._pools[self.facts[group].kind]
 
     @cached_property
-    def _table(self) -> PooledScores:
-        groups, keys = list(self.trials), self._keys
+    def _pools(self) -> dict[str, _Pool]:
+        """Pool the scores of the groups of each kind."""
+        kinds = dict.fromkeys(self.facts[group].kind for group in self.trials)
+        return {kind: self._pooled([name for name in self.trials if self.facts[name].kind == kind]) for kind in kinds}
+
+    def _pooled(self, groups: list[str]) -> _Pool:
+        usable = [trial for group in groups for trial in self._usable_of(group)]
+        keys = list(dict.fromkeys(key_of(trial.hyperparameters) for trial in usable))
         scores = np.full((len(groups), len(keys)), np.nan)
         for row, group in enumerate(groups):
             for trial in self._usable_of(group):
                 scores[row, keys.index(key_of(trial.hyperparameters))] = self._score(trial)
-        return pool_scores(scores, self._variances(scores))
+        return _Pool(groups=groups, keys=keys, table=pool_scores(scores, self._variances(groups, scores)))
 
-    def _variances(self, scores: Matrix) -> Matrix:
+    def _variances(self, groups: list[str], scores: Matrix) -> Matrix:
         variances = np.ones_like(scores)
-        for row, facts in enumerate(self.facts[group] for group in self.trials):
+        for row, facts in enumerate(self.facts[group] for group in groups):
             for column, score in enumerate(scores[row]):
                 if math.isfinite(score):
                     variances[row, column] = self._trial_variance(facts, score)
@@ -273,10 +297,6 @@ class Finals:
     @cached_property
     def _recipes(self) -> dict[str, Hyperparameters]:
         return {key_of(trial.hyperparameters): trial.hyperparameters for trial in self._usable()}
-
-    @property
-    def _keys(self) -> list[str]:
-        return list(self._recipes)
 
     def _usable(self) -> list[Trial]:
         return [trial for group in self.trials for trial in self._usable_of(group)]

@@ -14,7 +14,8 @@ from orchestrator.search.space import ParameterValue, SearchSpace
 def shared_list(space: SearchSpace, *, num_stages: int, heads: int, others: int, seed: int) -> list[Hyperparameters]:
     """Give at most `heads` head-only recipes and `others` of every other depth, spread evenly over the space.
 
-    Heads differ in their rate and take the most epochs: all of them together cost less than one other trial. The
+    Heads differ in their rate and take the most epochs: all of them together cost less than one other trial. The first
+    is that of prototypes where the space has it. The
     others are the points of a scrambled Halton sequence (Owen, "A randomized Halton algorithm in R", 2017) seeded
     by `seed`. Equal recipes are listed once. Raises nothing: a space without head-only depth has no heads.
     """
@@ -40,7 +41,10 @@ def _heads(space: SearchSpace, num_stages: int, count: int) -> list[Hyperparamet
     fixed = {**middle, "freeze_depth": num_stages, "epochs": at(space.distributions["epochs"], 1.0)}
     rates = [at(space.distributions["learning_rate"], (index + 0.5) / count) for index in range(count)]
     # Features that are already good want large rates more often than tiny ones: those come first.
-    return [space.complete({**fixed, "learning_rate": rate}) for rate in reversed(rates)]
+    stepwise = [space.complete({**fixed, "learning_rate": rate}) for rate in reversed(rates)]
+    if not space.holds("head", "prototype"):
+        return stepwise
+    return [space.complete({**fixed, "head": "prototype"}), *stepwise][:count]
 
 
 def _spread(space: SearchSpace, num_stages: int, count: int, seed: int) -> list[Hyperparameters]:

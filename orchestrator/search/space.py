@@ -21,14 +21,20 @@ from orchestrator.records import Hyperparameters
 
 ParameterValue = bool | int | float | str | None
 DEFAULT_FINE_TUNING = FineTuneConfig()
+# What counts where a head is found in one pass.
+_OF_ONE_PASS = frozenset({"head", "freeze_depth"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSpace:
-    """Hold a distribution for every searched hyperparameter and a value for every other one."""
+    """Hold a distribution for every searched hyperparameter and a value for every other one.
+
+    `num_stages` are those of the backbone; None where they are not known.
+    """
 
     distributions: Mapping[str, BaseDistribution]
     constants: Mapping[str, ParameterValue]
+    num_stages: int | None = None
 
     @classmethod
     def from_config(
@@ -59,6 +65,7 @@ class SearchSpace:
                 **{name: _distribution(found) for name, found in dimensions.items() if found is not None},
             },
             constants={name: getattr(fixed, name) for name, found in dimensions.items() if found is None},
+            num_stages=num_stages,
         )
 
     @property
@@ -72,8 +79,16 @@ class SearchSpace:
         return self.complete(drawn)
 
     def complete(self, parameters: Mapping[str, object]) -> Hyperparameters:
-        """Add the values that are not searched to the searched ones."""
-        return Hyperparameters.model_validate({**self.constants, **parameters})
+        """Add the values that are not searched to the searched ones.
+
+        Where nothing is trained step by step, of all other searched values the lowest, or the first choice, stands for
+        all: configurations that are the same training are one.
+        """
+        found = Hyperparameters.model_validate({**self.constants, **parameters})
+        if self.num_stages is None or not found.has_one_pass(self.num_stages):
+            return found
+        idle = {name: _first(dimension) for name, dimension in self.distributions.items() if name not in _OF_ONE_PASS}
+        return Hyperparameters.model_validate({**self.constants, **parameters, **idle})
 
     def parameters(self, hyperparameters: Hyperparameters) -> dict[str, ParameterValue]:
         """Give the searched values of a configuration, by name."""
@@ -110,9 +125,10 @@ class SearchSpace:
             listed.append(values)
         if math.prod(map(len, listed)) > most:
             return None
-        return [
+        found = [
             self.complete(dict(zip(self.distributions, chosen, strict=True))) for chosen in itertools.product(*listed)
         ]
+        return list(dict.fromkeys(found))
 
 
 def _distribution(dimension: Range | Sequence[int] | Sequence[float] | Sequence[str]) -> BaseDistribution:
@@ -121,6 +137,15 @@ def _distribution(dimension: Range | Sequence[int] | Sequence[float] | Sequence[
     if dimension.is_integer:
         return IntDistribution(int(dimension.low), int(dimension.high), log=dimension.log)
     return FloatDistribution(dimension.low, dimension.high, log=dimension.log)
+
+
+def _first(dimension: BaseDistribution) -> ParameterValue:
+    """Give the first choice or the lowest value."""
+    if isinstance(dimension, CategoricalDistribution):
+        return dimension.choices[0]
+    if isinstance(dimension, (IntDistribution, FloatDistribution)):
+        return dimension.low
+    raise TypeError(f"no first value is known for {type(dimension).__name__}")
 
 
 def _highest(dimension: BaseDistribution) -> float:

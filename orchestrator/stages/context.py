@@ -25,6 +25,7 @@ from orchestrator.errors import DataError
 from orchestrator.finetune.companions import Companion
 from orchestrator.records import Group, Groups, Hyperparameters, PretrainedBackbone, Profile, Recipe, Record
 from orchestrator.runs import RunDirectory
+from orchestrator.search.few_shot import GroupCounts, Tuning, tuning_of
 from orchestrator.search.rules import fixed_rule
 from orchestrator.stages.distances import LabelledImages
 from orchestrator.stages.sources import companion_of
@@ -50,6 +51,7 @@ class GroupContext:
     say: Callable[[str], None]
     source: LabelledImages | None = None
     _digests: dict[str, str] = field(default_factory=dict, init=False, repr=False)
+    _tunings: dict[str, Tuning] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def use_gpu(self) -> bool:
@@ -136,13 +138,33 @@ class GroupContext:
 
     def training_entropy(self, group: Group) -> float:
         """Give the label entropy of a group's training split in nats."""
-        labels = self.rows(group, "train").column("label").combine_chunks()
-        return float(shannon_entropy(np.asarray(labels.value_counts().field("counts"))))
+        return float(shannon_entropy(self._class_counts(group)))
+
+    def tuning(self, group: Group) -> Tuning:
+        """Give how a group is fine-tuned and searched: as the experiment file says, with its own defaults if small."""
+        if group.name not in self._tunings:
+            finetune, search = self.config.finetune, self.config.search
+            counts = GroupCounts(by_class=self._class_counts(group), num_units=lambda: self._num_units(group))
+            self._tunings[group.name] = (
+                tuning_of(finetune, search, counts, num_stages=self.backbone.num_stages)
+                if self.config.takes_few_shot_defaults
+                else Tuning(finetune=finetune, search=search)
+            )
+        return self._tunings[group.name]
 
     def fixed_rule(self, group: Group) -> Hyperparameters:
         """Give the fixed rule's recipe for a group, as it stands."""
         entropy = self.training_entropy(group)
         return fixed_rule(entropy, num_stages=self.backbone.num_stages, batch_size=self.config.finetune.batch_size)
+
+    def _class_counts(self, group: Group) -> NDArray[np.int64]:
+        """Count the training images of each class that has some."""
+        labels = self.rows(group, "train").column("label").combine_chunks()
+        return np.asarray(labels.value_counts().field("counts"), dtype=np.int64)
+
+    def _num_units(self, group: Group) -> int:
+        units = np.concatenate([self._units(group, split) for split in ("train", "val")])
+        return len(np.unique(units))
 
     def _units(self, group: Group, split: str) -> NDArray[np.uint64]:
         """Give a hash of what each cached sample must stay on one side of a split with: itself, or its kin."""
@@ -168,8 +190,9 @@ class GroupContext:
 
     def study_fingerprint(self, group: Group) -> str:
         """Fingerprint what makes a group's trials comparable."""
+        tuning = self.tuning(group)
         return fingerprints.of_study(
-            self.config,
+            self.config.model_copy(update={"finetune": tuning.finetune, "search": tuning.search}),
             group=group.name,
             data=self.data_fingerprint(group),
             backbone=self.backbone,

@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 
 from orchestrator import fingerprints, storage
 from orchestrator.cluster.baselines import BASELINE_VERSION, BaselineJob, control_arms, run_baselines
+from orchestrator.cluster.features import compare_features
 from orchestrator.cluster.inference import InferencePlan, predict_samples, score_outliers
 from orchestrator.cluster.resources import trial_resources
 from orchestrator.config import SplitName
 from orchestrator.data.reader import blocks_of, number_rows
 from orchestrator.diversity.transferability import separation
+from orchestrator.evaluation.episodes import draw_episodes, score_episodes
 from orchestrator.evaluation.judging import EVALUATION_VERSION, judge
 from orchestrator.evaluation.outliers import judge_outliers
 from orchestrator.evaluation.predictions import Predictions
-from orchestrator.records import BaselineResult, Evaluation, ModelCard, OutlierScores
+from orchestrator.records import BaselineResult, EpisodeScores, Evaluation, ModelCard, OutlierScores
 from orchestrator.stages.context import GroupContext
 from orchestrator.stages.sources import unseen_images
 from orchestrator.stages.train import read_models
@@ -134,6 +137,24 @@ def _train_baselines(context: GroupContext, tests: list[_Test], blocks: Mapping[
         context.say(f"evaluate {result.group}: baseline {result.name}, {outcome}")
 
 
+def _episodes(
+    context: GroupContext, plan: InferencePlan, card: ModelCard, predictions: Predictions
+) -> EpisodeScores | None:
+    """Judge the features of a model by episodes of its test images, where the experiment asks for them."""
+    episodes = context.config.evaluate.episodes
+    if episodes is None:
+        return None
+    drawn = draw_episodes(predictions.truth, episodes, seed=context.config.seed)
+    if not len(drawn.classes):
+        return score_episodes(drawn, episodes)
+    chosen = np.unique(np.concatenate([drawn.support.ravel(), drawn.queries.ravel()]))
+    rows = context.rows(context.group(card.group), "test").take(pa.array(chosen))
+    blocks = blocks_of(number_rows(rows), _BLOCK_ROWS)
+    tuned, pretrained = compare_features(blocks, context.reader, plan, context.workbench)
+    drawn = drawn.among(chosen)
+    return score_episodes(drawn, episodes, tuned=tuned, pretrained=pretrained)
+
+
 def _evaluate_model(context: GroupContext, test: _Test, blocks: list[pa.Table]) -> Evaluation:
     card = test.card
     plan = InferencePlan(
@@ -159,6 +180,7 @@ def _evaluate_model(context: GroupContext, test: _Test, blocks: list[pa.Table]) 
         results,
         validation=validation,
         separation=separation(directions) if directions.num_images else None,
+        episodes=_episodes(context, plan, card, predictions),
         bootstrap_samples=context.config.evaluate.bootstrap_samples,
         seed=context.config.seed,
         predictions_path=name,

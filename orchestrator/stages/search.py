@@ -11,6 +11,7 @@ from orchestrator.cluster.trials import describe_outcome
 from orchestrator.cluster.tuning import TuningPlan, run_search
 from orchestrator.errors import ConfigError, SearchError, StorageError
 from orchestrator.records import Group, Hyperparameters, Recipe, SearchResult, Trial
+from orchestrator.reporting.few_shot_findings import few_shot_finding
 from orchestrator.reporting.findings import saving_finding
 from orchestrator.search.assignments import Assignment
 from orchestrator.search.engine import EngineSettings, SearchEngine
@@ -25,7 +26,7 @@ from orchestrator.stages.context import GroupContext
 from orchestrator.stages.journals import Journal
 from orchestrator.stages.ledger import SearchLedger
 from orchestrator.stages.library import add_entry, warm_starts
-from orchestrator.stages.shared_inputs import SharedInputs, prepare_inputs
+from orchestrator.stages.shared_inputs import SharedInputs, prepare_inputs, spaces_of
 from orchestrator.stages.train import is_streamed
 from orchestrator.storage import digest
 
@@ -52,8 +53,13 @@ def search(context: GroupContext) -> int:
     _require_held(context)
     # Groups that have their recipes are held against the others still: a search that was cut off between two recipes
     # must not choose otherwise than one that was not.
-    folds, seed = context.config.search.folds, context.config.seed_of("split")
-    samples = {group.name: context.samples(group).with_folds(folds, seed=seed) for group in context.groups.groups}
+    seed = context.config.seed_of("split")
+    samples = {
+        group.name: context.samples(group).with_folds(context.tuning(group).search.folds, seed=seed)
+        for group in context.groups.groups
+    }
+    for group in pending:
+        _say_few_shot(context, group)
     inputs = prepare_inputs(context, samples)
     run = _SearchRun.open(context, pending, inputs)
     before = run.num_trials
@@ -119,6 +125,12 @@ def _require_held(context: GroupContext) -> None:
         )
 
 
+def _say_few_shot(context: GroupContext, group: Group) -> None:
+    few_shot = context.tuning(group).few_shot
+    if few_shot is not None:
+        context.say(f"search {group.name}: {few_shot_finding(few_shot)}")
+
+
 def _require_room(context: GroupContext) -> None:
     search = context.config.search
     resources = trial_resources(search, use_gpu=context.use_gpu)
@@ -148,13 +160,15 @@ class _SearchRun:
         search, groups = context.config.search, context.groups.groups
         closed = {group.name for group in groups} - {group.name for group in pending}
         space = SearchSpace.from_config(search.space, context.backbone.num_stages, context.config.finetune)
+        spaces = spaces_of(context)
         resources = trial_resources(search, use_gpu=context.use_gpu, gpu_share=inputs.gpu_share)
         settings = _settings(context, inputs, resources)
         plan = _tuning_plan(context, settings, resources)
         settings = replace(settings, workers=plan.trials_at_once(context.shape))
         journals = {group.name: Journal(context.path(group.name, "study.log")) for group in groups}
         studies = {
-            group.name: _open_study(context, group, journals[group.name], space, settings, inputs) for group in groups
+            group.name: _open_study(context, group, journals[group.name], spaces[group.name], settings, inputs)
+            for group in groups
         }
         ledger_journal = Journal(context.run_directory.path(_LEDGER))
         ledger = SearchLedger(ledger_journal, {group.name: context.study_fingerprint(group) for group in groups})
@@ -162,8 +176,9 @@ class _SearchRun:
             group.name: GroupFacts(
                 num_train=len(inputs.samples[group.name].train),
                 num_validation=len(inputs.samples[group.name].validation),
-                fixed_rule=space.clip(context.fixed_rule(group)),
-                folds=search.folds,
+                fixed_rule=spaces[group.name].clip(context.fixed_rule(group)),
+                folds=context.tuning(group).search.folds,
+                kind="" if spaces[group.name] == space else "few_shot",
             )
             for group in groups
         }
@@ -182,6 +197,7 @@ class _SearchRun:
             race_runs=ledger.race_runs,
             elapsed_s=ledger.elapsed_s(),
             closed=closed,
+            apart={name: own for name, own in spaces.items() if own != space},
         )
         return cls(
             context=context,
@@ -308,7 +324,7 @@ def _open_study(
         group=group.name,
         name=_study_name(context, group),
         space=space,
-        search=config.search,
+        search=context.tuning(group).search,
         seed=config.seed_of("sampler"),
         first=context.fixed_rule(group),
         storage=config.search.storage,
@@ -361,10 +377,13 @@ def _finish(context: GroupContext, run: _SearchRun, group: Group) -> SearchError
         mode=config.direction,
         trials=run.studies[group.name].trials(),
         race=[race for race in finals.runs if race.group == group.name],
+        few_shot=context.tuning(group).few_shot,
     )
     context.write(group.name, "search.json", result)
     try:
-        recipe = finals.recipe(group.name).model_copy(update={"fingerprint": fingerprint})
+        recipe = finals.recipe(group.name)
+        few_shot = "" if result.few_shot is None else f"; {few_shot_finding(result.few_shot)}"
+        recipe = recipe.model_copy(update={"fingerprint": fingerprint, "reason": f"{recipe.reason}{few_shot}"})
     except SearchError as error:
         context.say(f"search {group.name}: {error}")
         return error

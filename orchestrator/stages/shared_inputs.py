@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -39,8 +39,8 @@ class SharedInputs:
     """Hold the groups' samples with what is kept of them, and what a trial is predicted to cost.
 
     `plans` has a decision for each freeze depth, 0 first; its seconds are of one epoch over all groups. `gpu_share`
-    is what a trial of one process needs of a GPU. A trial is a training on each of `folds`; `batch_growth` says how
-    many times as many images a batch has with those of a source.
+    is what a trial of one process needs of a GPU. A trial is a training on each of the `folds` of its group;
+    `batch_growth` says how many times as many images a batch has with those of a source.
     """
 
     samples: dict[str, GroupSamples]
@@ -50,12 +50,12 @@ class SharedInputs:
     heads_fit: bool
     gpu_share: float = 1.0
     compiled_depths: frozenset[int] = frozenset()
-    folds: int = 1
+    folds: Mapping[str, int] = field(default_factory=dict)
     batch_growth: float = 1.0
 
     def predict(self, group: str, recipe: Hyperparameters) -> float:
         """Give the seconds that a trial of a group is predicted to take."""
-        return self.folds * self.predict_run(group, recipe)
+        return self.folds.get(group, 1) * self.predict_run(group, recipe)
 
     def predict_run(self, group: str, recipe: Hyperparameters) -> float:
         """Give the seconds that one training of a recipe on a group is predicted to take."""
@@ -63,7 +63,8 @@ class SharedInputs:
         epoch_s = plan.uncached_epoch_s if recipe.changes_images else plan.epoch_s
         # An adversarial image takes a pass forward and back to make, and is trained on beside the one it is made of.
         work = self.batch_growth + (2 if recipe.adversarial > 0 else 0)
-        return recipe.epochs * self._share(group) * epoch_s * work
+        epochs = 1 if recipe.has_one_pass(len(self.plans) - 1) else recipe.epochs
+        return epochs * self._share(group) * epoch_s * work
 
     def write_costs(self, context: GroupContext, trials: Mapping[str, Sequence[Trial]]) -> SearchCosts:
         """Record what was decided for each depth, and what its epochs took; gives the record."""
@@ -95,7 +96,7 @@ class SharedInputs:
                 depth = trial.hyperparameters.freeze_depth
                 if trial.history:
                     seconds[depth] += trial.seconds
-                    epochs[depth] += self.folds * len(trial.history) * self._share(group)
+                    epochs[depth] += self.folds.get(group, 1) * len(trial.history) * self._share(group)
         return {depth: (seconds[depth], epochs[depth]) for depth in epochs}
 
     def _depth_cost(self, plan: DepthPlan, seconds: float, epochs: float) -> DepthCost:
@@ -131,10 +132,10 @@ def prepare_inputs(context: GroupContext, samples: dict[str, GroupSamples]) -> S
         stall_timeout_s=context.config.cluster.stall_timeout_s,
         dtype=context.config.cache.dtype,
     )
-    space = SearchSpace.from_config(context.config.search.space, context.backbone.num_stages, context.config.finetune)
-    figures, compiled = _compile(context, space, samples, figures, resources)
+    spaces = list(spaces_of(context).values())
+    figures, compiled = _compile(context, spaces, samples, figures, resources)
     probe_seconds = time.perf_counter() - started
-    plans = _decide(context, space, samples, figures)
+    plans = _decide(context, spaces, samples, figures)
     depths = [plan.depth for plan in sorted(plans, key=_worth, reverse=True) if plan.source == "activations"]
     index = _build(context, depths, errors, expected_s=_pass_seconds(plans, figures, resources)) if depths else None
     if index is not None:
@@ -143,7 +144,7 @@ def prepare_inputs(context: GroupContext, samples: dict[str, GroupSamples]) -> S
     _say(context, plans, index)
     feature_bytes = sum(len(found.train) + len(found.validation) for found in samples.values())
     feature_bytes *= context.backbone.feature_dim * 4 * max(1, context.config.augment.views)
-    folds = context.config.search.folds
+    folds = {group.name: context.tuning(group).search.folds for group in context.groups.groups}
     source = context.config.source
     drawn_afresh = context.config.augment.views == 0 and context.config.augment.varies
     return SharedInputs(
@@ -152,17 +153,27 @@ def prepare_inputs(context: GroupContext, samples: dict[str, GroupSamples]) -> S
         index=index,
         probe_seconds=probe_seconds,
         # Heads that train together know no source.
-        heads_fit=source is None and not drawn_afresh and folds * feature_bytes <= _MOST_FEATURE_BYTES,
-        gpu_share=_gpu_share(figures, folds),
+        heads_fit=source is None and not drawn_afresh and _most_folds(context) * feature_bytes <= _MOST_FEATURE_BYTES,
+        gpu_share=_gpu_share(figures, _most_folds(context)),
         compiled_depths=compiled,
         folds=folds,
         batch_growth=1.0 if source is None else 1 / (1 - source.batch_share),
     )
 
 
+def spaces_of(context: GroupContext) -> dict[str, SearchSpace]:
+    """Give what each group is searched in, one object for all that are searched alike."""
+    found: dict[str, SearchSpace] = {}
+    for group in context.groups.groups:
+        tuning = context.tuning(group)
+        space = SearchSpace.from_config(tuning.search.space, context.backbone.num_stages, tuning.finetune)
+        found[group.name] = next((other for other in found.values() if other == space), space)
+    return found
+
+
 def _compile(
     context: GroupContext,
-    space: SearchSpace,
+    spaces: Sequence[SearchSpace],
     samples: Mapping[str, GroupSamples],
     figures: CostFigures,
     resources: Mapping[str, float],
@@ -172,8 +183,8 @@ def _compile(
     if not context.use_gpu or search.num_workers_per_trial > 1:
         return figures, frozenset()
     # Heads are trained without their stages.
-    depths = _searched_depths(space, range(context.backbone.num_stages))
-    trained_rows = _mean_epochs(space) * float(np.mean([len(found.train) for found in samples.values()]))
+    depths = _searched_depths(spaces, range(context.backbone.num_stages))
+    trained_rows = _mean_epochs(spaces) * float(np.mean([len(found.train) for found in samples.values()]))
     candidates = worth_compiling(figures, depths, trained_rows=trained_rows)
     if not candidates:
         return figures, frozenset()
@@ -190,12 +201,12 @@ def _compile(
     return figures, compiled
 
 
-def _searched_depths(space: SearchSpace, depths: range) -> list[int]:
-    return [depth for depth in depths if searches_depth(space, depth)]
+def _searched_depths(spaces: Sequence[SearchSpace], depths: range) -> list[int]:
+    return [depth for depth in depths if any(searches_depth(space, depth) for space in spaces)]
 
 
-def _mean_epochs(space: SearchSpace) -> float:
-    return float(np.mean([_epochs_at(space, place) for place in (0.0, 0.5, 1.0)]))
+def _mean_epochs(spaces: Sequence[SearchSpace]) -> float:
+    return max(float(np.mean([_epochs_at(space, place) for place in (0.0, 0.5, 1.0)])) for space in spaces)
 
 
 def _gpu_share(figures: CostFigures, folds: int) -> float:
@@ -206,24 +217,29 @@ def _gpu_share(figures: CostFigures, folds: int) -> float:
 
 
 def _decide(
-    context: GroupContext, space: SearchSpace, samples: Mapping[str, GroupSamples], figures: CostFigures
+    context: GroupContext, spaces: Sequence[SearchSpace], samples: Mapping[str, GroupSamples], figures: CostFigures
 ) -> list[DepthPlan]:
     cache, augment = context.config.cache, context.config.augment
-    searched = _searched_depths(space, range(context.backbone.num_stages + 1))
+    searched = _searched_depths(spaces, range(context.backbone.num_stages + 1))
+    folds = _most_folds(context)
     epochs = expected_epochs(
         dict.fromkeys(searched, 1 / max(1, len(searched))),
         num_trials=_trials_of_each_group(context),
-        mean_epochs=_mean_epochs(space) * context.config.search.folds,
+        mean_epochs=_mean_epochs(spaces) * folds,
     )
     views = augment.views if augment.varies else 1
     workload = Workload(
         num_train=sum(len(found.train) for found in samples.values()),
         num_validation=sum(len(found.validation) for found in samples.values()),
         views=views,
-        validation_views=views if context.config.search.folds > 1 else 1,
-        epochs={} if cache.activations == "never" or space.changes_images else epochs,
+        validation_views=views if folds > 1 else 1,
+        epochs={} if cache.activations == "never" or all(space.changes_images for space in spaces) else epochs,
     )
     return plan_cache(figures, workload, max_bytes=cache.max_bytes, always=cache.activations == "always")
+
+
+def _most_folds(context: GroupContext) -> int:
+    return max(context.tuning(group).search.folds for group in context.groups.groups)
 
 
 def _trials_of_each_group(context: GroupContext) -> int:
@@ -274,7 +290,7 @@ def _build(
         use_gpu=context.use_gpu,
         stall_timeout_s=config.cluster.stall_timeout_s,
         expected_s=expected_s,
-        all_views=config.search.folds > 1,
+        all_views=_most_folds(context) > 1,
     )
     return build_activations(context.table, context.reader, context.workbench, plan)
 

@@ -203,6 +203,19 @@ def a_head_that_is_held_and_trained_again(rank: int) -> Outcome:
     )
 
 
+def a_cosine_head(rank: int) -> Outcome:
+    return train(some_samples(30), freeze_depth=3, epochs=3, head="cosine")
+
+
+def stages_below_prototypes_of_unequal_streams(rank: int) -> Outcome:
+    batches = GLOBAL_BATCHES if rank < 0 else RANK_BATCHES[rank]
+    return train(ListStream(some_samples(STREAMED), batches, STREAMED), freeze_depth=1, head="prototype")
+
+
+def prototypes_alone(rank: int) -> Outcome:
+    return train(some_samples(31), freeze_depth=3, epochs=5, head="prototype")
+
+
 PHASED = {"freeze_depth": 1, "epochs": 6, "strategy": "feature_then_network", "ema_decay": 0.5, "schedule": "cosine"}
 
 
@@ -242,10 +255,13 @@ EQUAL_TO_ONE_PROCESS = [
     an_empty_stream,
     a_source_beside,
     a_source_beside_a_stream,
+    a_cosine_head,
+    stages_below_prototypes_of_unequal_streams,
 ]
 SCENARIOS: list[Callable[[int], Outcome]] = [
     *EQUAL_TO_ONE_PROCESS,
     *RESUMED,
+    prototypes_alone,
     a_stream_that_loses_samples,
     trained_statistics,
     an_epoch_of_statistics,
@@ -338,6 +354,13 @@ def test_ranks_agree_to_the_bit_and_each_is_called_back(
     assert one.error == other.error
     if not one.error:
         assert all(torch.equal(tensor, other.tensors[name]) for name, tensor in one.tensors.items())
+
+
+def test_prototypes_of_two_ranks_are_those_of_one_process(on_two_ranks: OnTwoRanks) -> None:
+    (found, _), alone = on_two_ranks(prototypes_alone), prototypes_alone(-1)
+    assert len(found.history) == len(alone.history) == 1
+    assert found.history[0].train_loss == pytest.approx(alone.history[0].train_loss, abs=1e-6)
+    torch.testing.assert_close(found.tensors["head.weight"], alone.tensors["head.weight"], atol=1e-6, rtol=1e-5)
 
 
 def test_a_frozen_prefix_is_run_once_by_the_ranks_together(on_two_ranks: OnTwoRanks) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 from search_examples import NUM_STAGES, a_search, a_trial
 
+from orchestrator.config import SearchConfig
 from orchestrator.records import EpochMetrics, Hyperparameters, RaceRun, Trial
 from orchestrator.search.assignments import Assignment
 from orchestrator.search.engine import EngineSettings, SearchEngine
@@ -53,11 +54,16 @@ def make_engine(open_study: Opener) -> Callable[..., SearchEngine]:
         closed: Sequence[str] = (),
         target: float | None = None,
         stopping: StoppingRule | None = None,
+        apart: Mapping[str, SearchConfig] | None = None,
     ) -> SearchEngine:
-        studies = {group: open_study(group=group, journal=f"{group}.log", search=SEARCH) for group in groups}
+        searches = {group: (apart or {}).get(group, SEARCH) for group in groups}
+        own = {group: SearchSpace.from_config(found.space, NUM_STAGES) for group, found in (apart or {}).items()}
+        studies = {group: open_study(group=group, journal=f"{group}.log", search=searches[group]) for group in groups}
         for study in studies.values():
             study.reconcile()
-            for recipe in shared_list(SPACE, num_stages=NUM_STAGES, heads=heads, others=3, seed=0):
+            for recipe in shared_list(
+                own.get(study.group, SPACE), num_stages=NUM_STAGES, heads=heads, others=3, seed=0
+            ):
                 study.enqueue(recipe, "shared")
         settings = EngineSettings(
             spending=Spending(num_trials=num_trials, seconds=seconds),
@@ -81,6 +87,7 @@ def make_engine(open_study: Opener) -> Callable[..., SearchEngine]:
             race_runs=race_runs,
             elapsed_s=elapsed_s,
             closed=closed,
+            apart=own,
         )
 
     return make
@@ -145,6 +152,18 @@ def test_a_groups_find_is_tried_by_the_others(make_engine: Callable[..., SearchE
         for group, trials in engine.finals().trials.items()
     }
     assert recipes["low"] & recipes["high"]
+
+
+def test_what_one_group_finds_stays_out_of_a_group_that_is_searched_in_another_space(
+    make_engine: Callable[..., SearchEngine],
+) -> None:
+    engine = make_engine(num_trials=60, apart={"high": a_search(freeze_depth=[NUM_STAGES - 1, NUM_STAGES])})
+    run(engine)
+    trials = engine.finals().trials
+    assert {trial.hyperparameters.freeze_depth for trial in trials["high"]} == {NUM_STAGES - 1, NUM_STAGES}
+    assert len({trial.hyperparameters.freeze_depth for trial in trials["low"]}) > 2
+    origins = Counter(trial.origin for found in trials.values() for trial in found)
+    assert origins["promoted"] == 0 and origins["sampler"] > 0
 
 
 def test_every_group_gets_a_recipe_at_the_end(make_engine: Callable[..., SearchEngine]) -> None:

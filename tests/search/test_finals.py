@@ -63,6 +63,24 @@ def test_alike_groups_share_the_recipe_that_is_best_over_all() -> None:
     assert all(recipe.runs > 0 and recipe.standard_error is not None for recipe in chosen)
 
 
+def test_groups_of_two_kinds_are_not_pooled() -> None:
+    kinds = {"low": "", "high": "", "few": "few_shot"}
+    scores = {**ALIKE, "few": {5: 0.6, 6: 0.7}}
+    finals = the_finals(scores)
+    facts = {group: replace(finals.facts[group], kind=kind) for group, kind in kinds.items()}
+    finals = replace(finals, facts=facts)
+    assert depths(finals, ["low", "high", "few"]) == [*depths(the_finals(ALIKE), ["low", "high"]), 6]
+    chosen = finals.recipe("few")
+    assert chosen.origin == "group" and chosen.trial_id == "few-1"
+    depths_raced = {run.hyperparameters.freeze_depth for run in race_of(finals, "few")}
+    assert depths_raced == {5, 6}
+
+
+def race_of(finals: Finals, group: str) -> list[RaceRun]:
+    truth = {(name, depth): 0.8 for name in finals.trials for depth in range(7)}
+    return [run for run in play(finals, truth, max_runs=30).runs if run.group == group]
+
+
 def test_a_group_that_differs_gets_a_recipe_of_its_own_and_the_reason() -> None:
     truth = {(group, depth): value for group, found in DIFFERENT.items() for depth, value in found.items()}
     finals = play(the_finals(DIFFERENT), truth, max_runs=20)

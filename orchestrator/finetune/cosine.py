@@ -1,0 +1,38 @@
+"""A head that goes by the direction of features alone."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from orchestrator.config import HeadName
+
+_FIRST_SCALE = 10.0
+
+
+class CosineHead(nn.Linear):
+    """Give the logits s cos(f, w_k) [n, K] of features f [n, d], with rows w_k [K, d] and a learnt scale s []; no bias.
+
+    Neither the length of a feature nor that of a row counts, so that classes of few samples are not drowned by rows
+    that have grown (Gidaris and Komodakis, "Dynamic Few-Shot Visual Learning without Forgetting", 2018). Features of
+    length 0 have the logits 0. A subclass of `nn.Linear`, because `weight` and the sizes mean the same.
+    """
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features, bias=False)
+        self.scale = nn.Parameter(torch.tensor(_FIRST_SCALE))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Turn features [n, d] into logits [n, K]."""
+        return self.scale * functional.linear(functional.normalize(features), functional.normalize(self.weight))
+
+
+def new_head(name: HeadName, feature_dim: int, num_classes: int) -> nn.Linear:
+    """Create a head with random weights; that of prototypes is a plain linear layer once it is fitted."""
+    return CosineHead(feature_dim, num_classes) if name == "cosine" else nn.Linear(feature_dim, num_classes)
+
+
+def is_head(head: nn.Module, name: HeadName) -> bool:
+    """Tell whether a head is of the kind that bears a name."""
+    return isinstance(head, CosineHead) == (name == "cosine")

@@ -1,0 +1,122 @@
+"""Finds the mean direction of every class in two passes over features, and makes a head of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from orchestrator.finetune.cosine import CosineHead
+from orchestrator.finetune.distributed import sum_over_ranks
+
+LabelledFeatures = tuple[Tensor, Tensor]
+
+# Quarter octaves, between which the loss hardly changes, up to where a few samples without a mistake would take it.
+_SCALES = tuple(2 ** (step / 4) for step in range(25))
+# What no image can tell: one image a class leaves nothing to judge a scale by.
+_UNKNOWN_SCALE = 10.0
+_ABSENT_LOGIT = -10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prototypes:
+    """Hold the unit mean directions [K, d] float64 of the classes, zero for a class without samples.
+
+    `scale` turns cosines into logits, `length` is the mean length of a feature, `loss` the mean cross-entropy in nats
+    of the samples, each judged without its own part in its class's prototype; ln K where every class has one sample.
+    """
+
+    directions: Tensor
+    scale: float
+    length: float
+    loss: float
+
+    @property
+    def present(self) -> Tensor:
+        """Tell for every class [K] whether it has samples."""
+        return self.directions.square().sum(dim=1) > 0
+
+    @torch.no_grad()
+    def write_to(self, head: nn.Linear) -> None:
+        """Make a head [K, d] of the prototypes, in place.
+
+        A linear head gets the rows s (c_k - m) / L with the scale s, the mean m of the prototypes and the mean length L
+        of features, which leaves the softmax as it is with rows s c_k / L: the class of the nearest prototype has the
+        highest logit, in squared Euclidean distance between unit vectors (Snell, Swersky and Zemel, "Prototypical
+        Networks for Few-shot Learning", 2017: with that distance the head is linear). A class without samples has the
+        logit -10, those of the others being 0 on average. A cosine head gets c_k and s (Qi, Brown and Lowe, "Low-Shot
+        Learning with Imprinted Weights", 2018); its rows of absent classes stay.
+        """
+        present = self.present
+        if isinstance(head, CosineHead):
+            head.weight[present] = self.directions[present].to(head.weight.dtype)
+            head.scale.fill_(self.scale)
+            return
+        mean = self.directions[present].mean(dim=0)
+        rows = torch.where(present[:, None], self.directions - mean, 0.0) * (self.scale / self.length)
+        head.weight.copy_(rows)
+        head.bias.copy_(torch.where(present, 0.0, _ABSENT_LOGIT))
+
+
+def find_prototypes(
+    features: Callable[[], Iterable[LabelledFeatures]], num_classes: int, feature_dim: int, *, device: str, linear: bool
+) -> Prototypes:
+    """Find the prototypes of features [n, d] with class indices [n], which are gone through twice.
+
+    A prototype is the direction of the mean of its class's unit features: one long feature has no more say than any.
+    The scale is the one of the least cross-entropy when each sample is judged by prototypes that were made without it;
+    logits being s cos(f, c_k), and for a `linear` head s |f| / L cos(f, c_k). Ranks go through their own features and
+    come to the same result.
+    """
+    sums = torch.zeros(num_classes, feature_dim, dtype=torch.float64, device=device)
+    totals = torch.zeros(num_classes + 1, dtype=torch.float64, device=device)
+    for rows, labels in _precisely(features()):
+        sums.index_add_(0, labels, functional.normalize(rows))
+        totals[:-1] += torch.bincount(labels, minlength=num_classes)
+        totals[-1] += rows.norm(dim=1).sum()
+    sum_over_ranks(sums)
+    counts, length = sum_over_ranks(totals)[:-1], float(totals[-1] / totals[:-1].sum())
+    length = max(length, 1e-12)
+    scale, loss = _fit_scale(features, sums, counts, length=length if linear else None)
+    return Prototypes(directions=functional.normalize(sums), scale=scale, length=length, loss=loss)
+
+
+def _fit_scale(
+    features: Callable[[], Iterable[LabelledFeatures]], sums: Tensor, counts: Tensor, *, length: float | None
+) -> tuple[float, float]:
+    """Give the scale of the least mean loss, and that loss."""
+    scales = torch.tensor(_SCALES, dtype=torch.float64, device=sums.device)
+    totals = torch.zeros(len(scales) + 1, dtype=torch.float64, device=sums.device)
+    present = counts > 0
+    for rows, labels in _precisely(features()):
+        # The only image of its class has no prototype without it.
+        judged = counts[labels] > 1
+        rows, labels = rows[judged], labels[judged]
+        cosines = _without_own(functional.normalize(rows), labels, sums)
+        factors = torch.ones_like(rows[:, 0]) if length is None else rows.norm(dim=1) / length
+        logits = scales[:, None, None] * (factors[:, None] * cosines).masked_fill(~present, -math.inf)
+        chosen = logits.log_softmax(dim=2).gather(2, labels[None, :, None].expand(len(scales), -1, 1))
+        totals[:-1] -= chosen.sum(dim=(1, 2))
+        totals[-1] += len(rows)
+    sum_over_ranks(totals)
+    if totals[-1] == 0:
+        return _UNKNOWN_SCALE, math.log(max(1, len(counts)))
+    losses = totals[:-1] / totals[-1]
+    best = int(losses.argmin())
+    return _SCALES[best], float(losses[best])
+
+
+def _without_own(units: Tensor, labels: Tensor, sums: Tensor) -> Tensor:
+    """Give the cosines [n, K] of unit features with the prototypes, that of its class made without the feature."""
+    cosines = units @ functional.normalize(sums).T
+    own = functional.normalize(sums[labels] - units)
+    return cosines.scatter(1, labels[:, None], (units * own).sum(dim=1, keepdim=True))
+
+
+def _precisely(features: Iterable[LabelledFeatures]) -> Iterator[LabelledFeatures]:
+    for rows, labels in features:
+        yield rows.double(), labels

@@ -1,0 +1,126 @@
+"""Prototypes are class means of unit features, and the head that is made of them is linear."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from orchestrator.finetune.cosine import CosineHead
+from orchestrator.finetune.prototypes import Prototypes, find_prototypes
+
+NUM_CLASSES, DIM = 4, 6
+
+
+def a_cloud(per_class: int, *, seed: int = 0, spread: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Features around a direction of each class, of lengths that differ by a factor of ten."""
+    generator = np.random.default_rng(seed)
+    centres = np.random.default_rng(99).normal(size=(NUM_CLASSES, DIM))
+    labels = np.repeat(np.arange(NUM_CLASSES), per_class)
+    rows = centres[labels] + spread * generator.normal(size=(len(labels), DIM))
+    rows *= generator.uniform(1, 10, size=(len(labels), 1))
+    return torch.tensor(rows, dtype=torch.float32), torch.tensor(labels)
+
+
+def prototypes_of(rows: Tensor, labels: Tensor, *, batch: int = 5, linear: bool = True) -> Prototypes:
+    def features() -> Iterator[tuple[Tensor, Tensor]]:
+        yield from zip(rows.split(batch), labels.split(batch), strict=True)
+
+    return find_prototypes(features, NUM_CLASSES, DIM, device="cpu", linear=linear)
+
+
+def nearest_by_hand(rows: Tensor, labels: Tensor, asked: Tensor) -> list[int]:
+    """Give the class whose mean unit feature, scaled to length 1, is nearest to each unit feature."""
+    units = (rows / rows.norm(dim=1, keepdim=True)).numpy()
+    means = np.stack([units[labels.numpy() == label].mean(axis=0) for label in range(NUM_CLASSES)])
+    means /= np.linalg.norm(means, axis=1, keepdims=True)
+    wanted = (asked / asked.norm(dim=1, keepdim=True)).numpy()
+    return [int(np.argmin(((row - means) ** 2).sum(axis=1))) for row in wanted]
+
+
+@pytest.mark.parametrize("per_class", [1, 5])
+def test_a_linear_head_gives_the_nearest_prototype(per_class: int) -> None:
+    rows, labels = a_cloud(per_class)
+    asked, _ = a_cloud(50, seed=1)
+    head = nn.Linear(DIM, NUM_CLASSES)
+    prototypes_of(rows, labels).write_to(head)
+    expected = nearest_by_hand(rows, labels, asked)
+    assert head(asked).argmax(dim=1).tolist() == expected and len(set(expected)) == NUM_CLASSES
+
+
+def test_the_linear_head_has_the_probabilities_of_scaled_cosines() -> None:
+    rows, labels = a_cloud(5)
+    found, head = prototypes_of(rows, labels), nn.Linear(DIM, NUM_CLASSES)
+    found.write_to(head)
+    asked, _ = a_cloud(10, seed=1)
+    logits = found.scale / found.length * asked.double() @ found.directions.T
+    torch.testing.assert_close(head(asked).softmax(dim=1), logits.softmax(dim=1).float(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_cosine_head_starts_from_the_prototypes() -> None:
+    rows, labels = a_cloud(5)
+    found, head = prototypes_of(rows, labels, linear=False), CosineHead(DIM, NUM_CLASSES)
+    found.write_to(head)
+    asked, _ = a_cloud(20, seed=1)
+    assert head(asked).argmax(dim=1).tolist() == nearest_by_hand(rows, labels, asked)
+    assert head.scale.item() == pytest.approx(found.scale)
+    torch.testing.assert_close(head.weight.norm(dim=1), torch.ones(NUM_CLASSES))
+
+
+def test_batches_do_not_matter() -> None:
+    rows, labels = a_cloud(5)
+    whole, parts = prototypes_of(rows, labels, batch=100), prototypes_of(rows, labels, batch=3)
+    torch.testing.assert_close(whole.directions, parts.directions)
+    assert whole.scale == parts.scale and whole.loss == pytest.approx(parts.loss)
+
+
+def test_the_scale_is_that_of_the_least_loss_without_own_parts() -> None:
+    rows, labels = a_cloud(6)
+    units = torch.nn.functional.normalize(rows.double())
+
+    def loss_at(scale: float) -> float:
+        losses = []
+        for place in range(len(rows)):
+            rest = [other for other in range(len(rows)) if other != place]
+            means = [units[[i for i in rest if labels[i] == label]].mean(dim=0) for label in range(NUM_CLASSES)]
+            cosines = torch.stack([torch.nn.functional.cosine_similarity(units[place], mean, dim=0) for mean in means])
+            losses.append(-(scale * cosines).log_softmax(dim=0)[labels[place]].item())
+        return float(np.mean(losses))
+
+    found = prototypes_of(rows, labels, linear=False)
+    assert found.loss == pytest.approx(loss_at(found.scale))
+    assert loss_at(found.scale) < min(loss_at(found.scale / 1.3), loss_at(found.scale * 1.3))
+
+
+def test_noise_makes_the_scale_small() -> None:
+    clear, noisy = (prototypes_of(*a_cloud(8, spread=spread)).scale for spread in (0.1, 3.0))
+    assert noisy < clear / 4
+
+
+def test_one_image_a_class_leaves_the_scale_unknown() -> None:
+    found = prototypes_of(*a_cloud(1))
+    assert found.scale == 10.0 and found.loss == pytest.approx(math.log(NUM_CLASSES))
+
+
+@pytest.mark.parametrize("head", [nn.Linear(DIM, NUM_CLASSES), CosineHead(DIM, NUM_CLASSES)])
+def test_a_class_without_samples_has_finite_logits(head: nn.Linear) -> None:
+    rows, labels = a_cloud(5)
+    kept = labels != 2
+    found = prototypes_of(rows[kept], labels[kept], linear=not isinstance(head, CosineHead))
+    found.write_to(head)
+    logits = head(rows[~kept])
+    assert found.present.tolist() == [True, True, False, True] and torch.isfinite(logits).all()
+    if not isinstance(head, CosineHead):
+        assert not (logits.argmax(dim=1) == 2).any()
+
+
+def test_features_of_length_zero_are_taken() -> None:
+    rows, labels = a_cloud(3)
+    found = prototypes_of(torch.zeros_like(rows), labels)
+    head = nn.Linear(DIM, NUM_CLASSES)
+    found.write_to(head)
+    assert torch.isfinite(head(rows)).all() and math.isfinite(found.loss)
