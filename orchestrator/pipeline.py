@@ -44,6 +44,7 @@ from orchestrator.stages.inputs import RunInputs
 from orchestrator.stages.ranking import Candidates, rank_backbones
 from orchestrator.stages.search import read_searches, search
 from orchestrator.stages.shared_inputs import read_costs
+from orchestrator.stages.subset_models import evaluate_subsets, read_subset_evaluations, train_subsets
 from orchestrator.stages.train import read_models, train
 
 STAGES = ("pretrain", "catalogue", "profile", "group", "search", "train", "evaluate", "report")
@@ -114,7 +115,7 @@ class Pipeline:
             "profile": self._profile,
             "group": self._group,
             "search": self._search,
-            "train": lambda: _Work() if train(self._inputs.context) else None,
+            "train": self._train,
             "evaluate": self._evaluate,
             "report": self._report,
         }
@@ -313,9 +314,14 @@ class Pipeline:
         num_trials = search(self._inputs.context)
         return _Work(trials=num_trials) if num_trials else None
 
+    def _train(self) -> _Work | None:
+        num_models, num_of_subsets = train(self._inputs.context), train_subsets(self._inputs.context)
+        return _Work() if num_models or num_of_subsets else None
+
     def _evaluate(self) -> _Work | None:
-        num_tested, num_explained = evaluate(self._inputs.context), explain(self._inputs.context)
-        return _Work() if num_tested or num_explained else None
+        num_tested, num_by_subset = evaluate(self._inputs.context), evaluate_subsets(self._inputs.context)
+        num_explained = explain(self._inputs.context)
+        return _Work() if num_tested or num_by_subset or num_explained else None
 
     def _report(self) -> _Work | None:
         context = self._inputs.context
@@ -341,6 +347,7 @@ class Pipeline:
             rankings=self._rankings(),
             distances=self._distances(),
             explanations=explanations,
+            subset_evaluations=read_subset_evaluations(context),
         )
         page = render_html(report, read_pictures(context, explanations))
         storage.write_bytes(self.run_directory.path("report.html"), page.encode())

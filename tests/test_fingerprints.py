@@ -69,6 +69,7 @@ EVERYTHING = set(all_of(validate_experiment(experiment_dict("/data", "/runs"))))
         ({"search": {"metric": "val_loss"}}, {"study", "search", "model", "baseline"}),
         ({"train": {"num_workers": 2}}, {"model"}),
         ({"train": {"max_failures": 9}}, set()),
+        ({"train": {"scope": "subset"}}, set()),
         ({"train": {"batch_norm": "frozen"}}, {"study", "search", "model", "baseline"}),
         ({"evaluate": {"bootstrap_samples": 900}}, {"evaluation", "explanations"}),
         ({"evaluate": {"explanations": 5}}, {"explanations"}),

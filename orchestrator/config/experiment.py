@@ -20,6 +20,7 @@ from orchestrator.config.space import Range
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 SeedName = Literal["split", "sampler", "trial", "loader"]
+TrainScope = Literal["group", "subset"]
 
 
 class TrainConfig(Section):
@@ -28,8 +29,13 @@ class TrainConfig(Section):
     `batch_norm: frozen` keeps the statistics of every BatchNorm layer, `train` updates those of the stages
     that are not frozen. `precision: auto` is bf16 on a GPU that has it and fp32 elsewhere. The search and the
     baselines use the same `batch_norm` and `precision`: what was tuned is what ships.
+
+    `scope: group` trains a model for each group. `subset` trains, with the group's recipe, one more for each of its
+    subsets: as Ray tasks, as many at a time as the cluster holds, where `num_workers` is 1. A subset with fewer than
+    `grouping.min_images` images to train on keeps the group's model.
     """
 
+    scope: TrainScope = "group"
     num_workers: PositiveInt = 1
     use_gpu: Literal[True, False, "auto"] = "auto"
     resources_per_worker: dict[str, PositiveFloat] | None = None

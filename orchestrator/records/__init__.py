@@ -32,6 +32,7 @@ from orchestrator.records.profile import ClassPair, Distances, Profile, Relation
 from orchestrator.records.recipes import PLAIN_CHOICES, Hyperparameters, Recipe
 from orchestrator.records.report import Costs, Report, StageCost
 from orchestrator.records.search import EpochMetrics, RaceRun, SearchResult, Trial, TrialOrigin
+from orchestrator.records.subset_models import SubsetEvaluation, SubsetModel, SubsetModels, SubsetResult
 
 __all__ = [
     "PLAIN_CHOICES",
@@ -81,8 +82,12 @@ __all__ = [
     "SourceDistance",
     "StageCost",
     "SubsetCount",
+    "SubsetEvaluation",
+    "SubsetModel",
+    "SubsetModels",
     "SubsetProfile",
     "SubsetRank",
+    "SubsetResult",
     "SubsetScores",
     "Trial",
     "TrialOrigin",

@@ -12,6 +12,7 @@ from orchestrator.records.groups import Groups
 from orchestrator.records.profile import Distances, Profile
 from orchestrator.records.recipes import Recipe
 from orchestrator.records.search import SearchResult
+from orchestrator.records.subset_models import SubsetEvaluation
 
 
 class StageCost(Value):
@@ -53,3 +54,4 @@ class Report(Record):
     rankings: list[BackboneRanking] = []
     distances: Distances | None = None
     explanations: list[Explanations] = []
+    subset_evaluations: list[SubsetEvaluation] = []

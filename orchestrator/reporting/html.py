@@ -19,6 +19,7 @@ from orchestrator.records import (
     Recipe,
     Report,
     SearchResult,
+    SubsetEvaluation,
     SubsetProfile,
     Trial,
 )
@@ -47,6 +48,7 @@ from orchestrator.reporting.group_plots import (
 )
 from orchestrator.reporting.overlays import ShownExample, show_examples
 from orchestrator.reporting.plots import diversity_plot, gains_plot
+from orchestrator.reporting.subset_findings import subset_models_finding
 
 VERDICT_TITLES = {
     "better": "better",
@@ -91,6 +93,8 @@ class GroupSection:
     class_rows: list[ClassRow]
     mistakes: list[str]
     explanations: Explanations | None
+    subset_models: SubsetEvaluation | None
+    subset_finding: str
     examples: dict[str, list[ShownExample]]
 
     @property
@@ -138,6 +142,7 @@ def _section(report: Report, position: int, group: Group, pictures: Mapping[str,
     model = next((found for found in report.models if found.group == group.name), None)
     evaluation = next((found for found in report.evaluations if found.group == group.name), None)
     explanations = next((found for found in report.explanations if found.group == group.name), None)
+    subset_models = next((found for found in report.subset_evaluations if found.group == group.name), None)
     color = group_color(position)
     best_id = recipe.trial_id if recipe else None
     return GroupSection(
@@ -163,6 +168,8 @@ def _section(report: Report, position: int, group: Group, pictures: Mapping[str,
         class_rows=_class_rows(evaluation) if evaluation else [],
         mistakes=frequent_mistakes(evaluation) if evaluation else [],
         explanations=explanations,
+        subset_models=subset_models,
+        subset_finding=subset_models_finding(subset_models) if subset_models else "",
         examples=show_examples(explanations, pictures) if explanations else {},
     )
 

@@ -31,10 +31,10 @@ def train(context: GroupContext) -> int:
     if not pending:
         return 0
     jobs = [_job(context, recipe) for recipe in pending]
-    samples = {job.group: context.samples(context.group(job.group)) for job in jobs}
+    samples = {job.run_name: context.samples(context.group(job.group)) for job in jobs}
     for job in jobs:
         if job.hyperparameters.balanced:
-            context.say(_say_repeats(job, samples[job.group], seed=context.config.seed_of("loader")))
+            context.say(_say_repeats(job, samples[job.run_name], seed=context.config.seed_of("loader")))
     errors: list[OrchestratorError] = []
     plan = TrainingPlan.of(context.config, jobs, context.shape)
     for job, card in train_groups(jobs, samples, context.workbench, plan, context.shape):
@@ -83,7 +83,7 @@ def _job(context: GroupContext, recipe: Recipe) -> TrainingJob:
         run_name=f"{group.name}-{fingerprint}",
         model_uri=context.path(group.name, "model"),
         storage_uri=context.run_directory.path("ray_train"),
-        stream=_stream(context.rows(group, "train")),
+        stream=streamed_blocks(context.rows(group, "train")),
         reader=context.reader,
     )
 
@@ -106,6 +106,6 @@ def is_streamed(rows: pa.Table) -> bool:
     return bool((np.asarray(rows.column("pixel_row")) < 0).any())
 
 
-def _stream(rows: pa.Table) -> tuple[pa.Table, ...] | None:
+def streamed_blocks(rows: pa.Table) -> tuple[pa.Table, ...] | None:
     """Give the training samples as blocks to stream when they have to be."""
     return tuple(blocks_of(rows, _STREAM_BLOCK_ROWS)) if is_streamed(rows) else None
