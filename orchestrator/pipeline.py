@@ -216,6 +216,7 @@ class Pipeline:
     def _catalogue(self) -> _Work | None:
         if self._inputs.find_catalogue(self._inputs.ingest):
             return None
+        require_attributes(self._inputs.ingest.data, self.config.data.tasks, key="data.tasks")
         # The profile would say so too, but only after every image was opened.
         require_attributes(self._inputs.ingest.data, self.config.diversity.columns)
         record = self._make_catalogue(self._inputs.ingest)

@@ -15,7 +15,8 @@ from orchestrator.finetune.contracts import Activations, Inputs, Layout, StoredT
 from orchestrator.finetune.freezing import freeze
 from orchestrator.finetune.heads import Features, FeatureSplit
 from orchestrator.finetune.prefix import Prefix, open_sources
-from orchestrator.records import BackboneSpec
+from orchestrator.finetune.tasks import first_task
+from orchestrator.records import BackboneSpec, TaskClasses
 from orchestrator.search.folds import deal_folds
 from orchestrator.search.resplits import resplit
 
@@ -40,8 +41,9 @@ class GroupSamples:
     """Hold one group's label space, its cached training and validation samples, and what is kept of them by depth.
 
     `units` [n_train + n_validation] are hashes of what must stay on one side of a split. `folds`, of the same length,
-    are the folds that trials are cross-validated on; it is empty where they are judged on the split as it is. Small and
-    picklable: files are opened where they are read.
+    are the folds that trials are cross-validated on; it is empty where they are judged on the split as it is. `tasks`
+    lists all tasks where there are several; `classes` are those of the first. Small and picklable: files are opened
+    where they are read.
     """
 
     group: str
@@ -51,6 +53,12 @@ class GroupSamples:
     units: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
     folds: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     kept: Mapping[int, KeptDepth] = field(default_factory=dict)
+    tasks: tuple[TaskClasses, ...] = ()
+
+    @property
+    def class_counts(self) -> tuple[int, ...]:
+        """Count the classes of every task."""
+        return tuple(len(found.classes) for found in self.tasks) or (len(self.classes),)
 
     def activations(self, depth: int) -> Activations | None:
         """Give what is kept at a freeze depth."""
@@ -101,7 +109,8 @@ class GroupSamples:
 
     @property
     def _labels(self) -> NDArray[np.int64]:
-        return np.concatenate([self.train.labels, self.validation.labels])
+        """Give what splits and folds hold alike shares of: the labels of the first task."""
+        return np.concatenate([first_task(self.train.labels), first_task(self.validation.labels)])
 
     def _divided(self, train: NDArray[np.int64], validation: NDArray[np.int64]) -> GroupSamples:
         """Take other positions of the training and validation samples together for the one and the other."""

@@ -58,9 +58,19 @@ def predict_samples(
 
     Samples come from the cache, or from their files.
     """
+    (predictions,), directions = predict_tasks(blocks, reader, plan, [classes])
+    return predictions, directions
+
+
+def predict_tasks(
+    blocks: Sequence[pa.Table], reader: PixelReader, plan: InferencePlan, classes: Sequence[Sequence[str]]
+) -> tuple[list[Predictions], DirectionSums]:
+    """Predict as `predict_samples` does for each task, by the `classes` of each; the features are by the first's.
+
+    Of a further task there are predictions for the rows alone that it labels.
+    """
     directions = DirectionSums(counts={}, sums={})
-    truth = {label: index for index, label in enumerate(classes)}
-    probabilities = np.zeros((sum(block.num_rows for block in blocks), len(classes)), dtype=np.float32)
+    probabilities = np.zeros((sum(block.num_rows for block in blocks), sum(map(len, classes))), dtype=np.float32)
     predict = _Predict(reader, plan)
     run = PassPlan(
         what="the test pass",
@@ -72,14 +82,29 @@ def predict_samples(
         probabilities[np.asarray(block.column("position"))] = found.probabilities
         directions += found.directions
     rows = pa.concat_tables(blocks).sort_by("position").to_pylist() if blocks else []
-    predictions = Predictions(
-        ids=[row["id"] for row in rows],
-        subsets=[row["subset"] for row in rows],
-        together=[row["together"] for row in rows],
-        truth=np.array([truth[row["label"]] for row in rows], dtype=np.int64),
-        probabilities=probabilities,
+    borders = np.cumsum([len(names) for names in classes])[:-1]
+    parts = np.split(probabilities, borders, axis=1)
+    labels = [[row["label"] for row in rows]]
+    labels += [[row["tasks"][place] for row in rows] for place in range(len(classes) - 1)]
+    found = [_of_task(rows, *columns) for columns in zip(labels, parts, classes, strict=True)]
+    return found, directions
+
+
+def _of_task(
+    rows: Sequence[dict[str, Any]],
+    labels: Sequence[str | None],
+    probabilities: NDArray[np.float32],
+    classes: Sequence[str],
+) -> Predictions:
+    known = [place for place, label in enumerate(labels) if label is not None]
+    index = {label: place for place, label in enumerate(classes)}
+    return Predictions(
+        ids=[rows[place]["id"] for place in known],
+        subsets=[rows[place]["subset"] for place in known],
+        together=[rows[place]["together"] for place in known],
+        truth=np.array([index[str(labels[place])] for place in known], dtype=np.int64),
+        probabilities=probabilities[known],
     )
-    return predictions, directions
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,8 +164,8 @@ def predict_images(data: DataConfig, output_uri: str, plan: InferencePlan) -> tu
     """Predict any images to Parquet and give the counts of predicted and of bad images.
 
     One output file for each fragment of the input, written where it is predicted. Columns: file, row, label, a
-    column `probability_<class>` for each class, and error, which says why an image has no prediction. Raises
-    StorageError when the output is not empty.
+    column `probability_<class>` for each class, and error, which says why an image has no prediction. A further task
+    has the columns `label[<task>]` and `probability[<task>]_<class>`. Raises StorageError when the output is not empty.
     """
     if storage.exists(output_uri) and storage.list_files(output_uri):
         raise StorageError(
@@ -206,16 +231,25 @@ def _prediction_table(
     rows: pa.Table, probabilities: NDArray[np.float32], errors: list[str | None], card: ModelCard
 ) -> pa.Table:
     good = np.array([error is None for error in errors], dtype=bool)
-    spread = np.full((len(errors), len(card.classes)), np.nan, dtype=np.float32)
-    spread[good] = probabilities
-    best = spread[good].argmax(axis=1)
-    labels = np.full(len(errors), None, dtype=object)
-    labels[good] = np.asarray(card.classes, dtype=object)[best]
-    columns = {
-        "file": rows.column("file"),
-        "row": rows.column("row"),
-        "label": pa.array(labels, type=pa.string()),
-    }
-    for index, name in enumerate(card.classes):
-        columns[f"probability_{name}"] = pa.array(spread[:, index], mask=~good)
+    columns = {"file": rows.column("file"), "row": rows.column("row")}
+    parts = np.split(probabilities, np.cumsum(card.class_counts)[:-1], axis=1)
+    columns |= _columns_of_task("", card.classes, parts[0], good)
+    for task, part in zip(card.tasks[1:], parts[1:], strict=True):
+        columns |= _columns_of_task(f"[{task.task}]", task.classes, part, good)
     return pa.table({**columns, "error": pa.array(errors, type=pa.string())})
+
+
+def _columns_of_task(
+    suffix: str, classes: Sequence[str], probabilities: NDArray[np.float32], good: NDArray[np.bool_]
+) -> dict[str, pa.Array]:
+    """Give the columns of one task, null where a row is bad; none for a task without classes."""
+    if not classes:
+        return {}
+    spread = np.full((len(good), len(classes)), np.nan, dtype=np.float32)
+    spread[good] = probabilities
+    labels = np.full(len(good), None, dtype=object)
+    labels[good] = np.asarray(classes, dtype=object)[spread[good].argmax(axis=1)]
+    columns = {f"label{suffix}": pa.array(labels, type=pa.string())}
+    for index, name in enumerate(classes):
+        columns[f"probability{suffix}_{name}"] = pa.array(spread[:, index], mask=~good)
+    return columns

@@ -99,7 +99,7 @@ def _read_card(outcome: str | Exception) -> ModelCard | OrchestratorError:
 
 def _train(job: TrainingJob, samples: GroupSamples, workbench: Workbench, plan: PackingPlan, progress: Any) -> str:
     use_threads(plan.resources.get("CPU", 1.0))
-    classifier = workbench.classifier(len(samples.classes))
+    classifier = workbench.classifier(samples.class_counts)
 
     def on_epoch(end: EpochEnd) -> None:
         progress.step.remote()

@@ -188,7 +188,7 @@ def train_worker(loop_config: dict[str, Any]) -> Any:
     use_threads(plan.resources_per_worker.get("CPU", 1.0))
     context = ray.train.get_context()
     rank = context.get_world_rank()
-    classifier = workbench.classifier(len(samples.classes), from_scratch=job.from_scratch)
+    classifier = workbench.classifier(samples.class_counts, from_scratch=job.from_scratch)
     checkpoint = ray.train.get_checkpoint()
     result = fine_tune(
         classifier,
@@ -251,6 +251,7 @@ def describe_model(
         num_workers=len(nodes),
         world=nodes,
         sparsity=result.sparsity,
+        tasks=list(samples.tasks),
     )
 
 

@@ -20,7 +20,7 @@ from orchestrator.config.space import Range
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 SeedName = Literal["split", "sampler", "trial", "loader"]
-TrainScope = Literal["group", "subset"]
+TrainScope = Literal["group", "subset", "multitask"]
 
 
 class TrainConfig(Section):
@@ -32,7 +32,9 @@ class TrainConfig(Section):
 
     `scope: group` trains a model for each group. `subset` trains, with the group's recipe, one more for each of its
     subsets: as Ray tasks, as many at a time as the cluster holds, where `num_workers` is 1. A subset with fewer than
-    `grouping.min_images` images to train on keeps the group's model.
+    `grouping.min_images` images to train on keeps the group's model. `multitask` trains a model for each group with a
+    head for `data.label` and for each of `data.tasks`, in the search and the baselines too; its validation accuracy and
+    loss are the means over tasks.
     """
 
     scope: TrainScope = "group"
@@ -111,6 +113,7 @@ class ExperimentConfig(Section):
             raise ValueError(
                 f"grouping.measures must be profiled, got {', '.join(sorted(unprofiled))}: add it to diversity.measures"
             )
+        self._require_tasks()
         if self.data.verify == "none" and self.backbone.candidates:
             raise ValueError("backbone.candidates must open images, got data.verify none: set it to decode")
         if self.data.verify == "none" and self.diversity.measures != ["label_entropy"]:
@@ -118,6 +121,27 @@ class ExperimentConfig(Section):
                 "diversity.measures beyond label_entropy must open images, got data.verify none: set it to decode"
             )
         return self
+
+    def _require_tasks(self) -> None:
+        scope, tasks = self.train.scope, self.data.tasks
+        if scope == "multitask" and not tasks:
+            raise ValueError("train.scope multitask must have data.tasks, got none: name further columns of labels")
+        if tasks and scope != "multitask":
+            raise ValueError(f"data.tasks must have train.scope multitask, got {scope}: set it, or leave the tasks out")
+        if self.pretrain is not None and self.pretrain.data.tasks:
+            raise ValueError("pretrain.data.tasks must be empty, got some: a source task is one task")
+        mixings = {self.finetune.mixing, *(self.search.space.mixing or [])}
+        if tasks and mixings != {"none"}:
+            raise ValueError(
+                "finetune.mixing must be none where there are data.tasks, got another: mixed labels of "
+                "several tasks are not supported"
+            )
+        weights = self.finetune.task_weighting
+        if tasks and isinstance(weights, tuple) and len(weights) != len(self.data.task_names):
+            raise ValueError(
+                f"finetune.task_weighting must have a number for each of the {len(self.data.task_names)} tasks, "
+                f"got {len(weights)}: correct it"
+            )
 
     def seed_of(self, purpose: SeedName) -> int:
         """Give the seed of one of the things that are random."""

@@ -18,11 +18,13 @@ ClassWeighting = Literal["none", "balanced"]
 MixingName = Literal["none", "mixup", "cutmix"]
 ScheduleName = Literal["constant", "cosine", "one_cycle"]
 RateScaling = Literal["none", "linear", "sqrt"]
+TaskWeighting = Literal["equal", "size", "uncertainty"]
 
 NonNegativeFloat = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Proportion = Annotated[float, Field(gt=0.0, le=1.0)]
 InnerShare = Annotated[float, Field(gt=0.0, lt=1.0)]
+FixedWeights = Annotated[tuple[NonNegativeFloat, ...], Field(min_length=1)]
 
 
 class FineTuneConfig(Section):
@@ -51,6 +53,10 @@ class FineTuneConfig(Section):
     the inverse of their frequency, `balanced` draws them equally often instead. `adversarial` trains on each image
     and on what one FGSM step of this share of the pixel range makes of it. `dropout` is that before the head;
     `stochastic_depth` None leaves that of the backbone as it is.
+
+    `task_weighting` weighs the mean losses of several tasks (`train.scope: multitask`): `equal`; by `size`, so that
+    every label weighs the same; by learnt `uncertainty` (Kendall, Gal and Cipolla, 2018); or by a fixed number for
+    each. See `finetune.tasks`.
     """
 
     strategy: StrategyName = "freeze"
@@ -83,3 +89,4 @@ class FineTuneConfig(Section):
     adversarial: Share = 0.0
     dropout: Share = 0.0
     stochastic_depth: Share | None = None
+    task_weighting: TaskWeighting | FixedWeights = "equal"

@@ -28,6 +28,7 @@ from orchestrator.config.finetune import (
     ScheduleName,
     SmoothingTarget,
     StrategyName,
+    TaskWeighting,
 )
 
 
@@ -131,6 +132,7 @@ class SpaceConfig(Section):
     adversarial: FloatDimension | None = None
     dropout: FloatDimension | None = None
     stochastic_depth: OptionalFloatDimension | None = None
+    task_weighting: Choices[TaskWeighting] | None = None
 
     @model_validator(mode="after")
     def _values_make_sense(self) -> Self:

@@ -12,7 +12,15 @@ from orchestrator.evaluation.calibration import calibrate
 from orchestrator.evaluation.intervals import Units, bootstrap_interval, paired_gain
 from orchestrator.evaluation.predictions import Predictions
 from orchestrator.evaluation.scoring import score
-from orchestrator.records import Baseline, BaselineResult, Evaluation, FeatureSeparation, SubsetScores
+from orchestrator.records import (
+    Baseline,
+    BaselineResult,
+    Evaluation,
+    FeatureSeparation,
+    SubsetScores,
+    TaskClasses,
+    TaskScores,
+)
 
 EVALUATION_VERSION = 2
 
@@ -60,6 +68,18 @@ def judge(
         separation=separation,
         predictions=predictions_path,
         seconds=seconds,
+    )
+
+
+def judge_task(
+    task: TaskClasses, predictions: Predictions, *, bootstrap_samples: int, seed: int, predictions_path: str
+) -> TaskScores:
+    """Score a further task over its classes, on the images that are labelled for it; bootstraps draw kin together."""
+    return TaskScores(
+        task=task.task,
+        classes=task.classes,
+        predictions=predictions_path,
+        **_score(predictions, bootstrap_samples, seed),
     )
 
 

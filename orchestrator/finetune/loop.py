@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch import Tensor
 
 from orchestrator.errors import TrainingError
 from orchestrator.finetune.backbones import Backbone
@@ -25,7 +24,6 @@ from orchestrator.finetune.dropout import set_stochastic_depth
 from orchestrator.finetune.epochs import is_better, require_finite
 from orchestrator.finetune.freezing import Suffix, batch_norm_layers, freeze
 from orchestrator.finetune.image_changes import ImageChanges
-from orchestrator.finetune.losses import create_objective
 from orchestrator.finetune.phases import depends_on_length, phase_of, plan_phases
 from orchestrator.finetune.prefix import Computed, Prefix, SuffixSources, autocast, open_sources, suffix_inputs
 from orchestrator.finetune.randomness import seeded
@@ -33,6 +31,7 @@ from orchestrator.finetune.regularization import pulls_to_start, start_of
 from orchestrator.finetune.schedules import is_constant
 from orchestrator.finetune.stepping import Stepper
 from orchestrator.finetune.steps import Step, steps_of_samples, steps_of_stream
+from orchestrator.finetune.tasks import judge_tasks, mean_over_tasks, objective_of, require_tasks_fit
 from orchestrator.finetune.views import varies
 from orchestrator.records import BackboneSpec, EpochMetrics, Hyperparameters
 
@@ -131,7 +130,8 @@ class Training:
         if hyperparameters.stochastic_depth is not None:
             set_stochastic_depth(classifier.backbone, hyperparameters.stochastic_depth)
         depth = hyperparameters.freeze_depth
-        stages, self._suffix = freeze(classifier, depth, dropout=hyperparameters.dropout)
+        weighs_tasks = len(classifier.class_counts) > 1 and hyperparameters.task_weighting == "uncertainty"
+        stages, self._suffix = freeze(classifier, depth, dropout=hyperparameters.dropout, weighs_tasks=weighs_tasks)
         _require_trainable(self._suffix, train, validation, hyperparameters, settings)
         self._prefix = Prefix(stages=stages, spec=spec, settings=settings)
         self._train = train
@@ -139,7 +139,7 @@ class Training:
         samples = None if isinstance(train, BatchStream) else train
         self._phases = plan_phases(hyperparameters, classifier.backbone.num_stages)
         labels = None if samples is None else samples.labels
-        objective = create_objective(hyperparameters, labels, self._suffix.num_classes, settings.device)
+        objective = objective_of(self._suffix, hyperparameters, labels, settings.device)
         start = start_of(self._suffix, source, settings.device) if pulls_to_start(hyperparameters) else {}
         # Every phase would compile anew.
         compiles = depth in settings.compiled_depths and world_size() == 1 and len(self._phases) == 1
@@ -274,31 +274,31 @@ class Training:
         )
 
     def _validate(self) -> tuple[float, float]:
-        """Give the mean loss and the accuracy; ranks share the samples."""
+        """Give the mean loss and the accuracy, of several tasks their means; ranks share the samples."""
         mine = share(np.arange(len(self._validation), dtype=np.int64), rank(), world_size())
-        totals = torch.zeros(2, dtype=torch.float64, device=self._settings.device)
+        num_tasks = len(self._suffix.class_counts)
+        totals = torch.zeros(num_tasks, 2, dtype=torch.float64, device=self._settings.device)
         self._stepper.trained.eval()
         for start in range(0, len(mine), EVALUATION_BATCH):
             totals += self._judge(mine[start : start + EVALUATION_BATCH])
-        loss, accuracy = (sum_over_ranks(totals) / len(self._validation)).tolist()
-        return loss, accuracy
+        return mean_over_tasks(sum_over_ranks(totals), self._validation.labels)
 
     def _judge(self, positions: NDArray[np.int64]) -> Tensor:
-        """Give the sum of the losses and the number of right answers."""
+        """Give for each task [T, 2] the sum of the losses and the number of right answers."""
         labels = torch.from_numpy(self._validation.labels[positions]).to(self._settings.device)
         with torch.no_grad(), autocast(self._settings):
             logits = self._stepper.trained(self._sources.validation.take(positions, 0)).float()
-        loss = cross_entropy(logits, labels, reduction="sum")
-        return torch.stack([loss.double(), (logits.argmax(dim=1) == labels).sum().double()])
+        return judge_tasks(logits, labels, self._suffix.class_counts)
 
 
 def _require_trainable(
-    suffix: nn.Module,
+    suffix: Suffix,
     train: Samples | BatchStream,
     validation: Samples,
     hyperparameters: Hyperparameters,
     settings: TrainingSettings,
 ) -> None:
+    require_tasks_fit(suffix.class_counts, train, hyperparameters)
     if hyperparameters.balanced and isinstance(train, BatchStream):
         raise TrainingError(
             "balanced must be false where training data is streamed",

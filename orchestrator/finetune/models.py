@@ -73,4 +73,5 @@ def _untrained(card: ModelCard) -> Classifier:
     spec = card.backbone
     with seeded(0):
         backbone = create_backbone(spec.name, spec.kwargs, spec.image_size)
-        return Classifier(backbone, nn.Linear(backbone.feature_dim, len(card.classes)))
+        head = nn.Linear(backbone.feature_dim, sum(card.class_counts))
+        return Classifier(backbone, head, card.class_counts)

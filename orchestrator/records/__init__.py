@@ -25,6 +25,7 @@ from orchestrator.records.evaluation import (
     PooledComparison,
     Scores,
     SubsetScores,
+    TaskScores,
 )
 from orchestrator.records.explanations import Explanation, ExplanationMethod, Explanations
 from orchestrator.records.groups import Assignment, Assignments, Group, GroupingRule, Groups
@@ -33,6 +34,7 @@ from orchestrator.records.recipes import PLAIN_CHOICES, Hyperparameters, Recipe
 from orchestrator.records.report import Costs, Report, StageCost
 from orchestrator.records.search import EpochMetrics, RaceRun, SearchResult, Trial, TrialOrigin
 from orchestrator.records.subset_models import SubsetEvaluation, SubsetModel, SubsetModels, SubsetResult
+from orchestrator.records.tasks import TaskClasses
 
 __all__ = [
     "PLAIN_CHOICES",
@@ -89,6 +91,8 @@ __all__ = [
     "SubsetRank",
     "SubsetResult",
     "SubsetScores",
+    "TaskClasses",
+    "TaskScores",
     "Trial",
     "TrialOrigin",
     "Value",

@@ -7,6 +7,7 @@ from typing import Literal
 from orchestrator.records.base import Record, Value
 from orchestrator.records.recipes import Hyperparameters
 from orchestrator.records.search import EpochMetrics
+from orchestrator.records.tasks import TaskClasses
 
 
 class BackboneSpec(Value):
@@ -112,6 +113,7 @@ class BackboneRanking(Record):
 class ModelCard(Record):
     """Describe a trained model beside its `model.safetensors`: `model.json`.
 
+    `classes` are those of its first task; `tasks` lists all where there are several, in the order of its outputs.
     `sparsity` is the share of the weights under an L1 penalty that are at most 0.001; None without one.
     """
 
@@ -129,3 +131,9 @@ class ModelCard(Record):
     num_workers: int
     world: list[str] = []
     sparsity: float | None = None
+    tasks: list[TaskClasses] = []
+
+    @property
+    def class_counts(self) -> list[int]:
+        """Count the classes of every task."""
+        return [len(found.classes) for found in self.tasks] or [len(self.classes)]

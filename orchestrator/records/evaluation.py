@@ -94,6 +94,17 @@ class SubsetScores(Scores):
     subset: str
 
 
+class TaskScores(Scores):
+    """Score the test images that are labelled for one further task, over its classes.
+
+    `predictions` is the path of their table below the run directory.
+    """
+
+    task: str
+    classes: list[str]
+    predictions: str
+
+
 class Baseline(Value):
     """Score a control arm trained on the same data and tested on the same images.
 
@@ -125,7 +136,8 @@ class Evaluation(Record, Scores):
     """Hold the test results of one group. Rows of the confusion matrix are true classes.
 
     `num_units` counts what intervals resample: images, those that data.split.keep_together holds together as one.
-    `calibration` is None where no temperature could be fitted, `separation` without test images.
+    `calibration` is None where no temperature could be fitted, `separation` without test images. Where there are
+    several tasks, all this is of the first, and `tasks` has the others.
     """
 
     group: str
@@ -137,6 +149,7 @@ class Evaluation(Record, Scores):
     separation: FeatureSeparation | None
     predictions: str
     seconds: float
+    tasks: list[TaskScores] = []
 
 
 class PooledComparison(Value):

@@ -19,7 +19,7 @@ from orchestrator.config import FineTuneConfig, Range, SpaceConfig
 from orchestrator.errors import SearchError
 from orchestrator.records import Hyperparameters
 
-ParameterValue = bool | int | float | str | None
+ParameterValue = bool | int | float | str | tuple[float, ...] | None
 DEFAULT_FINE_TUNING = FineTuneConfig()
 
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from orchestrator import fingerprints, storage
 from orchestrator.cluster.baselines import BASELINE_VERSION, BaselineJob, control_arms, run_baselines
-from orchestrator.cluster.inference import InferencePlan, predict_samples
+from orchestrator.cluster.inference import InferencePlan, predict_tasks
 from orchestrator.cluster.resources import trial_resources
 from orchestrator.config import SplitName
 from orchestrator.data.reader import blocks_of, number_rows
 from orchestrator.diversity.transferability import separation
-from orchestrator.evaluation.judging import EVALUATION_VERSION, judge
+from orchestrator.evaluation.judging import EVALUATION_VERSION, judge, judge_task
 from orchestrator.evaluation.predictions import Predictions
-from orchestrator.records import BaselineResult, Evaluation, ModelCard
+from orchestrator.records import BaselineResult, Evaluation, ModelCard, TaskScores
 from orchestrator.stages.context import GroupContext
 from orchestrator.stages.train import read_models
 
@@ -140,16 +140,17 @@ def _evaluate_model(context: GroupContext, test: _Test, blocks: list[pa.Table]) 
         stall_timeout_s=context.config.cluster.stall_timeout_s,
     )
     results = [result for job in test.baselines if (result := _find_baseline(context, job))]
-    predictions, directions = predict_samples(blocks, context.reader, plan, card.classes)
+    classes = [found.classes for found in card.tasks] or [card.classes]
+    (predictions, *further), directions = predict_tasks(blocks, context.reader, plan, classes)
     predictions = predictions.with_baselines(
         {result.name: result.correct for result in results if result.correct is not None}
     )
     # What is fitted to mend confidence must not have seen the images that tell how well it does.
-    validation, _ = predict_samples(_blocks(context, card.group, "val"), context.reader, plan, card.classes)
+    (validation, *_), _ = predict_tasks(_blocks(context, card.group, "val"), context.reader, plan, classes)
     # The name carries the fingerprint: an evaluation that is cut short must not put its table beside an older record.
     name = f"groups/{card.group}/predictions/{test.fingerprint}.parquet"
     storage.write_table(context.run_directory.path(name), predictions.to_table())
-    return judge(
+    evaluation = judge(
         card.group,
         card.classes,
         predictions,
@@ -162,3 +163,22 @@ def _evaluate_model(context: GroupContext, test: _Test, blocks: list[pa.Table]) 
         seconds=card.seconds,
         fingerprint=test.fingerprint,
     )
+    return evaluation.model_copy(update={"tasks": _judge_tasks(context, test, further)})
+
+
+def _judge_tasks(context: GroupContext, test: _Test, predictions: Sequence[Predictions]) -> list[TaskScores]:
+    """Keep the predictions of further tasks, and score them."""
+    scores = []
+    for number, (task, found) in enumerate(zip(test.card.tasks[1:], predictions, strict=True), start=1):
+        name = f"groups/{test.card.group}/predictions/{test.fingerprint}.task-{number}.parquet"
+        storage.write_table(context.run_directory.path(name), found.to_table())
+        scores.append(
+            judge_task(
+                task,
+                found,
+                bootstrap_samples=context.config.evaluate.bootstrap_samples,
+                seed=context.config.seed,
+                predictions_path=name,
+            )
+        )
+    return scores

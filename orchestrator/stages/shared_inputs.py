@@ -148,7 +148,8 @@ def prepare_inputs(context: GroupContext, samples: dict[str, GroupSamples]) -> S
         plans=plans,
         index=index,
         probe_seconds=probe_seconds,
-        heads_fit=not drawn_afresh and folds * feature_bytes <= _MOST_FEATURE_BYTES,
+        # Heads are trained in stacks on one task.
+        heads_fit=not context.config.data.tasks and not drawn_afresh and folds * feature_bytes <= _MOST_FEATURE_BYTES,
         gpu_share=_gpu_share(figures, folds),
         compiled_depths=compiled,
         folds=folds,

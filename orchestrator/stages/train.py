@@ -11,6 +11,7 @@ from orchestrator.cluster.training import TRAIN_VERSION, TrainingJob, TrainingPl
 from orchestrator.data.reader import blocks_of
 from orchestrator.errors import OrchestratorError
 from orchestrator.finetune.batches import count_draws, plan_balanced_batches
+from orchestrator.finetune.tasks import first_task
 from orchestrator.records import ModelCard, Recipe
 from orchestrator.stages.context import GroupContext
 
@@ -90,7 +91,7 @@ def _job(context: GroupContext, recipe: Recipe) -> TrainingJob:
 
 def _say_repeats(job: TrainingJob, samples: GroupSamples, *, seed: int) -> str:
     """Say what an epoch of equally frequent classes shows more than once, and what it does not show."""
-    labels = samples.train.labels
+    labels = first_task(samples.train.labels)
     draws = count_draws(plan_balanced_batches(labels, job.hyperparameters.batch_size, seed, 1), labels)
     repeated = [found for found in draws if found.repeats]
     hidden = sum(found.samples - found.shown for found in draws)

@@ -51,14 +51,12 @@ def test_every_subset_gets_a_model_and_a_lost_one_is_trained_again(profiled_expe
     lost.unlink()
     (folder / "models.json").unlink()
     lines.clear()
-    Pipeline(config, say=lines.append).run()
+    Pipeline(config, say=lines.append).run(["train", "evaluate"])
     assert sum(line.startswith("train ") and "kept" in line for line in lines) == 1
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     again, earlier = (ModelCard.from_json(text, source="model.json") for text in (lost.read_bytes(), before))
     assert again.weights_digest == earlier.weights_digest
-    lines.clear()
-    Pipeline(config, say=lines.append).run(["train", "evaluate"])
-    assert "train: up to date, skipped" in lines and "evaluate: up to date, skipped" in lines
+    assert "evaluate: up to date, skipped" in lines
 
 
 def _check_report(run: Path, own: set[str]) -> None:
