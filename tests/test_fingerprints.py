@@ -66,6 +66,7 @@ EVERYTHING = set(all_of(validate_experiment(experiment_dict("/data", "/runs"))))
         ({"search": {"max_concurrent_trials": 1}}, set()),
         ({"search": {"folds": 3}}, {"study", "search"}),
         ({"finetune": {"batch_size": 16}}, {"study", "search"}),
+        ({"finetune": {"task_weighting": "size"}}, {"study", "search"}),
         ({"search": {"metric": "val_loss"}}, {"study", "search", "model", "baseline"}),
         ({"train": {"num_workers": 2}}, {"model"}),
         ({"train": {"max_failures": 9}}, set()),

@@ -130,11 +130,11 @@ class ExperimentConfig(Section):
             raise ValueError(f"data.tasks must have train.scope multitask, got {scope}: set it, or leave the tasks out")
         if self.pretrain is not None and self.pretrain.data.tasks:
             raise ValueError("pretrain.data.tasks must be empty, got some: a source task is one task")
-        mixings = {self.finetune.mixing, *(self.search.space.mixing or [])}
-        if tasks and mixings != {"none"}:
+        mixings = {self.finetune.mixing, *(self.search.space.mixing or [])} - {"none"}
+        if tasks and mixings:
             raise ValueError(
-                "finetune.mixing must be none where there are data.tasks, got another: mixed labels of "
-                "several tasks are not supported"
+                f"finetune.mixing must be none where there are data.tasks, got {', '.join(sorted(mixings))}: "
+                "search or set it to none"
             )
         weights = self.finetune.task_weighting
         if tasks and isinstance(weights, tuple) and len(weights) != len(self.data.task_names):
