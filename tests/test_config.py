@@ -59,7 +59,7 @@ MISTAKES = {
         data(label="x", tasks=["x"]),
         "data.tasks must be columns other than label",
         "x",
-        "leave",
+        "Leave",
     ),
     "data.tasks, no scope": (
         data(label="x", tasks=["y"]),
@@ -71,19 +71,19 @@ MISTAKES = {
         experiment(train={"scope": "multitask"}),
         "train.scope multitask must have data.tasks",
         "none",
-        "name further columns",
+        "Name further columns",
     ),
     "finetune.mixing, several tasks": (
         {**data(label="x", tasks=["y"]), "train": {"scope": "multitask"}, "search": {"space": {"mixing": ["mixup"]}}},
         "finetune.mixing must be none where there are data.tasks",
         "mixup",
-        "search or set it to none",
+        "Search or set it to none",
     ),
     "finetune.task_weighting": (
         {**data(label="x", tasks=["y"]), "train": {"scope": "multitask"}, "finetune": {"task_weighting": [1, 2, 3]}},
         "finetune.task_weighting must have a number for each of the 2 tasks",
         "3",
-        "correct it",
+        "Correct it",
     ),
     "backbone": (experiment(backbone={"image_size": 4}), "backbone.image_size must be at least 8", "4", "--set"),
     "backbone, too few channels": (
