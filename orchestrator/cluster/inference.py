@@ -25,7 +25,7 @@ from orchestrator.data.sources import Fragment, list_fragments, read_fragment
 from orchestrator.diversity.feature_sums import DirectionSums
 from orchestrator.diversity.vendi import unit_directions
 from orchestrator.errors import DataError, StorageError
-from orchestrator.evaluation.predictions import Predictions
+from orchestrator.evaluation.predictions import Predictions, predictions_of_tasks
 from orchestrator.finetune.classifier import Classifier, predict_probabilities, predict_with_features
 from orchestrator.finetune.models import load_card, load_model
 from orchestrator.records import ModelCard
@@ -82,29 +82,7 @@ def predict_tasks(
         probabilities[np.asarray(block.column("position"))] = found.probabilities
         directions += found.directions
     rows = pa.concat_tables(blocks).sort_by("position").to_pylist() if blocks else []
-    borders = np.cumsum([len(names) for names in classes])[:-1]
-    parts = np.split(probabilities, borders, axis=1)
-    labels = [[row["label"] for row in rows]]
-    labels += [[row["tasks"][place] for row in rows] for place in range(len(classes) - 1)]
-    found = [_of_task(rows, *columns) for columns in zip(labels, parts, classes, strict=True)]
-    return found, directions
-
-
-def _of_task(
-    rows: Sequence[dict[str, Any]],
-    labels: Sequence[str | None],
-    probabilities: NDArray[np.float32],
-    classes: Sequence[str],
-) -> Predictions:
-    known = [place for place, label in enumerate(labels) if label is not None]
-    index = {label: place for place, label in enumerate(classes)}
-    return Predictions(
-        ids=[rows[place]["id"] for place in known],
-        subsets=[rows[place]["subset"] for place in known],
-        together=[rows[place]["together"] for place in known],
-        truth=np.array([index[str(labels[place])] for place in known], dtype=np.int64),
-        probabilities=probabilities[known],
-    )
+    return predictions_of_tasks(rows, probabilities, classes), directions
 
 
 @dataclass(frozen=True, eq=False)

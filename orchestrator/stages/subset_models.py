@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
 
 from orchestrator import fingerprints, storage
@@ -14,7 +13,7 @@ from orchestrator.cluster.subset_training import PackingPlan, PredictionJob, pre
 from orchestrator.cluster.training import TRAIN_VERSION, TrainingJob, TrainingPlan, train_groups
 from orchestrator.data.reader import blocks_of, number_rows
 from orchestrator.errors import DivergedError, OrchestratorError
-from orchestrator.evaluation.predictions import Predictions
+from orchestrator.evaluation.predictions import Predictions, predictions_of_tasks
 from orchestrator.evaluation.subset_comparisons import SUBSET_EVALUATION_VERSION, judge_subsets
 from orchestrator.records import (
     Group,
@@ -315,14 +314,7 @@ def _predict(context: GroupContext, test: _Test) -> dict[str, Predictions]:
         for subset in subsets
     ]
     found = dict(predict_packed(jobs, context.reader, _packing(context), context.shape))
-    predictions = {}
-    for index, subset in enumerate(subsets):
-        places = {label: place for place, label in enumerate(test.cards[subset].classes)}
-        predictions[subset] = Predictions(
-            ids=rows[subset].column("id").to_pylist(),
-            subsets=rows[subset].column("subset").to_pylist(),
-            together=rows[subset].column("together").to_pylist(),
-            truth=np.array([places[label] for label in rows[subset].column("label").to_pylist()], dtype=np.int64),
-            probabilities=found[index],
-        )
-    return predictions
+    return {
+        subset: predictions_of_tasks(rows[subset].to_pylist(), found[index], [test.cards[subset].classes])[0]
+        for index, subset in enumerate(subsets)
+    }
