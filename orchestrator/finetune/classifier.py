@@ -38,7 +38,7 @@ class Classifier(nn.Module):
         """Turn logits [n, K] into probabilities [n, K], which sum to 1 over the classes of each task."""
         if len(self.class_counts) == 1:
             return logits.softmax(dim=1)
-        return torch.cat([part.softmax(dim=1) for part in logits.split(self.class_counts, dim=1)], dim=1)
+        return torch.cat([part.softmax(dim=1) for part in torch.split(logits, list(self.class_counts), dim=1)], dim=1)
 
     def prefix(self, depth: int) -> nn.Sequential:
         """Give the first `depth` stages, sharing their tensors."""

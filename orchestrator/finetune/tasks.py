@@ -43,7 +43,7 @@ class TaskObjective:
         logits = logits.float()
         # The tie to the logits keeps a gradient where no sample has any label.
         total = 0 * logits.sum()
-        for task, part in enumerate(logits.split(self.class_counts, dim=1)):
+        for task, part in enumerate(torch.split(logits, list(self.class_counts), dim=1)):
             if not self.class_counts[task]:
                 continue
             is_known = targets[:, task] != NO_LABEL
@@ -108,7 +108,7 @@ def judge_tasks(logits: Tensor, labels: Tensor, class_counts: Sequence[int]) -> 
     if labels.dim() == 1:
         return _judge(logits, labels).unsqueeze(0)
     totals = torch.zeros(len(class_counts), 2, dtype=torch.float64, device=logits.device)
-    for task, part in enumerate(logits.split(tuple(class_counts), dim=1)):
+    for task, part in enumerate(torch.split(logits, list(class_counts), dim=1)):
         is_known = labels[:, task] != NO_LABEL
         if class_counts[task]:
             totals[task] = _judge(part[is_known], labels[is_known, task])

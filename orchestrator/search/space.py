@@ -183,7 +183,7 @@ def _nearest_choice(
     if value in choices:
         return value
     numbers = [choice for choice in choices if isinstance(choice, (int, float))]
-    if value is None or isinstance(value, str) or not numbers:
+    if value is None or isinstance(value, (str, tuple)) or not numbers:
         return choices[0]
     here = scale(value)
     return min(numbers, key=lambda choice: abs(scale(choice) - here))
