@@ -85,6 +85,18 @@ MISTAKES = {
         "3",
         "Correct it",
     ),
+    "finetune.task_weighting, no name": (
+        experiment(finetune={"task_weighting": "sise"}),
+        "finetune.task_weighting must be 'equal', 'size' or 'uncertainty'",
+        "'sise'",
+        "size",
+    ),
+    "finetune.task_weighting, neither": (
+        experiment(finetune={"task_weighting": 3}),
+        "finetune.task_weighting must be equal, size or uncertainty, or a list",
+        "3",
+        "--set finetune.task_weighting=",
+    ),
     "backbone": (experiment(backbone={"image_size": 4}), "backbone.image_size must be at least 8", "4", "--set"),
     "backbone, too few channels": (
         experiment(backbone={"mean": [0.5]}),

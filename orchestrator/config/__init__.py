@@ -25,6 +25,8 @@ from orchestrator.config.experiment import (
     TrainConfig,
 )
 from orchestrator.config.finetune import (
+    NAME_TAG,
+    NUMBERS_TAG,
     FineTuneConfig,
     LossName,
     MixingName,
@@ -38,6 +40,8 @@ from orchestrator.config.space import CHOICES_TAG, RANGE_TAG, Range, SpaceConfig
 __all__ = [
     "CHOICES_TAG",
     "DEMO_URI",
+    "NAME_TAG",
+    "NUMBERS_TAG",
     "RANGE_TAG",
     "SOURCE_URI",
     "AugmentConfig",

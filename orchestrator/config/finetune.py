@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from orchestrator.config.base import OptimizerName, PositiveInt
 from orchestrator.config.data import Section
@@ -25,6 +25,25 @@ Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Proportion = Annotated[float, Field(gt=0.0, le=1.0)]
 InnerShare = Annotated[float, Field(gt=0.0, lt=1.0)]
 FixedWeights = Annotated[tuple[NonNegativeFloat, ...], Field(min_length=1)]
+
+# Tags tell pydantic which kind was meant, so that a mistake is reported once; no field can bear such a name.
+NAME_TAG, NUMBERS_TAG = "a name", "a list of numbers"
+
+
+def _kind_of_weighting(value: object) -> str | None:
+    if isinstance(value, str):
+        return NAME_TAG
+    return NUMBERS_TAG if isinstance(value, list | tuple) else None
+
+
+NamedOrFixed = Annotated[
+    Annotated[TaskWeighting, Tag(NAME_TAG)] | Annotated[FixedWeights, Tag(NUMBERS_TAG)],
+    Discriminator(
+        _kind_of_weighting,
+        custom_error_type="weighting",
+        custom_error_message="must be equal, size or uncertainty, or a list with a number for each task",
+    ),
+]
 
 
 class FineTuneConfig(Section):
@@ -89,4 +108,4 @@ class FineTuneConfig(Section):
     adversarial: Share = 0.0
     dropout: Share = 0.0
     stochastic_depth: Share | None = None
-    task_weighting: TaskWeighting | FixedWeights = "equal"
+    task_weighting: NamedOrFixed = "equal"
