@@ -54,10 +54,16 @@ class Suffix(nn.Sequential):
         return name == "log_variances"
 
     def free(self, depth: int, *, head: bool = True) -> None:
-        """Let the stages from `depth` of the backbone on be trained, and the head where it is to be; hold the rest."""
+        """Let the stages from `depth` of the backbone on be trained, and the head where it is to be; hold the rest.
+
+        What weighs tasks goes with the head.
+        """
         for number, stage in enumerate(self.stages, start=self.depth):
             stage.requires_grad_(number >= depth)
         self.head.requires_grad_(head)
+        if self.log_variances is not None:
+            # They follow the losses that the heads make of the features.
+            self.log_variances.requires_grad_(head)
 
     def set_mode(self, depth: int, batch_norm: BatchNormMode) -> None:
         """Put what is trained into training mode, stages below `depth` of the backbone into eval mode.

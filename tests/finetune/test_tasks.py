@@ -217,3 +217,10 @@ def test_a_checkpoint_of_another_weighting_is_refused() -> None:
     _, states = run(two_tasks(12), a_classifier(), epochs=2)
     with pytest.raises(TrainingError, match="same hyperparameters"):
         run(two_tasks(12), a_classifier(), epochs=2, task_weighting="uncertainty", resume=replace(states[0]))
+
+
+def test_log_variances_are_held_with_the_heads() -> None:
+    changes = {"task_weighting": "uncertainty", "strategy": "feature_only", "epochs": 4, "head_share": 0.5}
+    _, states = run(two_tasks(21), a_classifier(), **changes)
+    kept = [state.suffix["log_variances"] for state in states]
+    assert not torch.equal(kept[0], kept[1]) and torch.equal(kept[1], kept[3])
