@@ -167,9 +167,11 @@ def _evaluate_model(context: GroupContext, test: _Test, blocks: list[pa.Table]) 
 
 
 def _judge_tasks(context: GroupContext, test: _Test, predictions: Sequence[Predictions]) -> list[TaskScores]:
-    """Keep the predictions of further tasks, and score them."""
+    """Keep the predictions of further tasks, and score them; a group may have no label at all for one."""
     scores = []
     for number, (task, found) in enumerate(zip(test.card.tasks[1:], predictions, strict=True), start=1):
+        if not task.classes:
+            continue
         name = f"groups/{test.card.group}/predictions/{test.fingerprint}.task-{number}.parquet"
         storage.write_table(context.run_directory.path(name), found.to_table())
         scores.append(
