@@ -3,8 +3,8 @@
     python tests/benchmarks/training/two_tasks.py DATA WEIGHTS [--seeds N] [--images N] [--epochs N] [--tiny]
 
 DATA holds the shards `<domain>-*.parquet` of PACS, WEIGHTS is the trunk of MobileNetV2 0.35. Every model is trained on
-the same images for the same epochs, in one process without a cluster: a model of both tasks costs half of two single
-ones. Seeds 0 to N - 1 say which images are drawn, how heads start and how samples are ordered; the test images are the
+the same images, in one process without a cluster. In the same epochs a model of both tasks costs half of two single
+ones; in twice as many it costs the same. Seeds 0 to N - 1 say which images are drawn, how heads start and how samples are ordered; the test images are the
 same for all. Prints a JSON object for each training, whether a resumed training is bitwise the uninterrupted one, and a
 table in Markdown: the gain of each joint model over the single one, paired by image, the mean over seeds, with its 95%
 bootstrap interval over images.
@@ -38,10 +38,12 @@ from orchestrator.records import Hyperparameters
 DOMAINS = ("art_painting", "cartoon", "photo", "sketch")
 TASKS = ("class", "domain")
 RECIPE: dict[str, Any] = {"freeze_depth": 4, "learning_rate": 1e-3, "batch_size": 32, "optimizer": "adam"}
-JOINT: dict[str, dict[str, Any]] = {
-    "joint, equal": {},
-    "joint, uncertainty": {"task_weighting": "uncertainty"},
+JOINT: dict[str, tuple[int, str]] = {
+    "joint, equal": (1, "equal"),
+    "joint, uncertainty": (1, "uncertainty"),
+    "joint, equal, twice the epochs": (2, "equal"),
 }
+"""How many times the single models' epochs a joint model is trained, and how its tasks are weighed."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -149,8 +151,9 @@ def measure(backbone: Backbone, pictures: Pictures, *, images: int, epochs: int,
             train_on, judge_by, test = (only(part, task) for part in (drawn, pictures.validation, pictures.test))
             trial = train(backbone, train_on, judge_by, [pictures.class_counts[task]], seed, epochs=epochs)
             _keep(found, "single", [name], correct(trial.classifier, test), seed, trial.seconds)
-        for model, changes in JOINT.items():
-            trial = train(backbone, drawn, pictures.validation, pictures.class_counts, seed, epochs=epochs, **changes)
+        for model, (factor, weighting) in JOINT.items():
+            changes = {"epochs": factor * epochs, "task_weighting": weighting}
+            trial = train(backbone, drawn, pictures.validation, pictures.class_counts, seed, **changes)
             _keep(found, model, TASKS, correct(trial.classifier, pictures.test), seed, trial.seconds)
     return found
 
