@@ -4,10 +4,10 @@
 
 DATA holds the shards `<domain>-*.parquet` of PACS, WEIGHTS is the trunk of MobileNetV2 0.35. Every model is trained on
 the same images, in one process without a cluster. In the same epochs a model of both tasks costs half of two single
-ones; in twice as many it costs the same. Seeds 0 to N - 1 say which images are drawn, how heads start and how samples are ordered; the test images are the
-same for all. Prints a JSON object for each training, whether a resumed training is bitwise the uninterrupted one, and a
-table in Markdown: the gain of each joint model over the single one, paired by image, the mean over seeds, with its 95%
-bootstrap interval over images.
+ones; in twice as many it costs the same. Seeds 0 to N - 1 say which images are drawn, how heads start and how samples
+are ordered; the test images are the same for all. Prints a JSON object for each training, whether a resumed training is
+bitwise the uninterrupted one, and a table in Markdown: the gain of each joint model over the single one, paired by
+image, the mean over seeds, with its 95% bootstrap interval over images.
 """
 
 from __future__ import annotations
