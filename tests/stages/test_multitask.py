@@ -27,6 +27,7 @@ def write(directory: Path) -> Path:
     return directory
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("ray_cluster")
 def test_two_tasks_are_searched_trained_tested_and_predicted_at_once(

@@ -24,6 +24,7 @@ def test_a_folder_is_named_after_its_subset_and_by_no_other_name(name: str, is_k
     assert len({folder_name(text) for text in ("a b", "a/b", "a-b", "a b ", "x" * 90, "x" * 91)}) == 6
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("ray_cluster")
 def test_every_subset_gets_a_model_and_a_lost_one_is_trained_again(profiled_experiment: MakeExperiment) -> None:
