@@ -11,7 +11,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from orchestrator.config import CHOICES_TAG, RANGE_TAG, ExperimentConfig
+from orchestrator.config import CHOICES_TAG, NAME_TAG, NUMBERS_TAG, RANGE_TAG, ExperimentConfig
 
 _WHOLE_NUMBER = "must be a whole number"
 _NUMBER = "must be a number"
@@ -54,7 +54,7 @@ def explain(error: ValidationError) -> str:
 
 
 def _explain(detail: ErrorDetails) -> str:
-    parts = [part for part in detail["loc"] if part not in (RANGE_TAG, CHOICES_TAG)]
+    parts = [part for part in detail["loc"] if part not in (RANGE_TAG, CHOICES_TAG, NAME_TAG, NUMBERS_TAG)]
     # The place in a list is no key that --set could take: the field is the list.
     location = [str(part) for part in itertools.takewhile(lambda part: isinstance(part, str), parts)]
     field, kind, value = ".".join(location), detail["type"], detail["input"]

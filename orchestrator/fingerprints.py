@@ -15,7 +15,8 @@ _SEARCH_OPERATION = {"max_concurrent_trials", "resources_per_trial", "storage", 
 # What it decides for a group is in the sections that are given here for that group.
 _SEARCH_DECISIONS = {"few_shot_threshold"}
 _SEARCH_LENGTH = {"num_samples", "budget", "target"}
-_TRAIN_OPERATION = {"use_gpu", "resources_per_worker", "max_failures", "num_to_keep"}
+# Which models there are besides changes none of them.
+_TRAIN_OPERATION = {"scope", "use_gpu", "resources_per_worker", "max_failures", "num_to_keep"}
 
 
 def of_catalogue(config: ExperimentConfig, data: DataConfig, *, listing: str, version: int) -> str:
@@ -138,6 +139,16 @@ def of_evaluation(config: ExperimentConfig, *, model: str, baselines: list[str],
     """Fingerprint an evaluation: the model, the control arms, the samples and the section `evaluate`."""
     evaluate = _plain(config.evaluate, without={"explanations", "on_negative_transfer"})
     return digest("evaluation", version, model, baselines, data, evaluate, config.seed)
+
+
+def of_subset_models(*, decisions: Mapping[str, str], version: int) -> str:
+    """Fingerprint a group's models by subset: for each its model's fingerprint, or why it has none."""
+    return digest("subset models", version, sorted(decisions.items()))
+
+
+def of_subset_evaluation(*, evaluation: str, models: str, weights: Mapping[str, str], version: int) -> str:
+    """Fingerprint the test of a group's models by subset: the group's own test, the models and their weights."""
+    return digest("subset evaluation", version, evaluation, models, sorted(weights.items()))
 
 
 def of_explanations(config: ExperimentConfig, *, evaluation: str, version: int) -> str:

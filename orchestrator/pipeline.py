@@ -44,6 +44,7 @@ from orchestrator.stages.inputs import RunInputs
 from orchestrator.stages.ranking import Candidates, rank_backbones
 from orchestrator.stages.search import read_searches, search
 from orchestrator.stages.shared_inputs import read_costs
+from orchestrator.stages.subset_models import evaluate_subsets, read_subset_evaluations, train_subsets
 from orchestrator.stages.train import read_models, train
 from orchestrator.stages.transfer import judge_subsets, read_transfer
 
@@ -118,7 +119,7 @@ class Pipeline:
             "profile": self._profile,
             "group": self._group,
             "search": self._search,
-            "train": lambda: _Work() if train(self._inputs.context) else None,
+            "train": self._train,
             "evaluate": self._evaluate,
             "report": self._report,
         }
@@ -220,6 +221,7 @@ class Pipeline:
         source = self._catalogue_source()
         if self._inputs.find_catalogue(self._inputs.ingest):
             return source
+        require_attributes(self._inputs.ingest.data, self.config.data.tasks, key="data.tasks")
         # The profile would say so too, but only after every image was opened.
         require_attributes(self._inputs.ingest.data, self.config.diversity.columns)
         record = self._make_catalogue(self._inputs.ingest)
@@ -332,10 +334,14 @@ class Pipeline:
         num_trials = search(self._inputs.context)
         return _Work(trials=num_trials) if num_trials else None
 
+    def _train(self) -> _Work | None:
+        num_models, num_of_subsets = train(self._inputs.context), train_subsets(self._inputs.context)
+        return _Work() if num_models or num_of_subsets else None
+
     def _evaluate(self) -> _Work | None:
-        num_tested, num_explained = evaluate(self._inputs.context), explain(self._inputs.context)
-        num_judged = judge_subsets(self._inputs.context)
-        return _Work() if num_tested or num_explained or num_judged else None
+        context = self._inputs.context
+        done = [step(context) for step in (evaluate, evaluate_subsets, explain, judge_subsets)]
+        return _Work() if any(done) else None
 
     def _report(self) -> _Work | None:
         context = self._inputs.context
@@ -362,6 +368,7 @@ class Pipeline:
             distances=self._distances(),
             explanations=explanations,
             transfer=read_transfer(context),
+            subset_evaluations=read_subset_evaluations(context),
         )
         page = render_html(report, read_pictures(context, explanations))
         storage.write_bytes(self.run_directory.path("report.html"), page.encode())

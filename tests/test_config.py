@@ -55,6 +55,48 @@ MISTAKES = {
         "'s'",
         "Did you mean data.split.column?",
     ),
+    "data.tasks, named twice": (
+        data(label="x", tasks=["x"]),
+        "data.tasks must be columns other than label",
+        "x",
+        "Leave",
+    ),
+    "data.tasks, no scope": (
+        data(label="x", tasks=["y"]),
+        "data.tasks must have train.scope multitask",
+        "group",
+        "leave the tasks out",
+    ),
+    "train.scope, no tasks": (
+        experiment(train={"scope": "multitask"}),
+        "train.scope multitask must have data.tasks",
+        "none",
+        "Name further columns",
+    ),
+    "finetune.mixing, several tasks": (
+        {**data(label="x", tasks=["y"]), "train": {"scope": "multitask"}, "search": {"space": {"mixing": ["mixup"]}}},
+        "finetune.mixing must be none where there are data.tasks",
+        "mixup",
+        "Search or set it to none",
+    ),
+    "finetune.task_weighting": (
+        {**data(label="x", tasks=["y"]), "train": {"scope": "multitask"}, "finetune": {"task_weighting": [1, 2, 3]}},
+        "finetune.task_weighting must have a number for each of the 2 tasks",
+        "3",
+        "Correct it",
+    ),
+    "finetune.task_weighting, no name": (
+        experiment(finetune={"task_weighting": "sise"}),
+        "finetune.task_weighting must be 'equal', 'size' or 'uncertainty'",
+        "'sise'",
+        "size",
+    ),
+    "finetune.task_weighting, neither": (
+        experiment(finetune={"task_weighting": 3}),
+        "finetune.task_weighting must be equal, size or uncertainty, or a list",
+        "3",
+        "--set finetune.task_weighting=",
+    ),
     "backbone": (experiment(backbone={"image_size": 4}), "backbone.image_size must be at least 8", "4", "--set"),
     "backbone, too few channels": (
         experiment(backbone={"mean": [0.5]}),

@@ -157,7 +157,7 @@ def _train(job: BaselineJob, samples: GroupSamples, workbench: Workbench, device
     def on_epoch(end: EpochEnd) -> None:
         progress.step.remote()
 
-    classifier = workbench.classifier(len(samples.classes), from_scratch=from_scratch)
+    classifier = workbench.classifier(samples.class_counts, from_scratch=from_scratch)
     fine_tune(
         classifier,
         workbench.backbone.spec,
@@ -183,6 +183,7 @@ def _test(
     correct = np.zeros(sum(block.num_rows for block in blocks), dtype=np.bool_)
     for block in blocks:
         probabilities = predict_probabilities(classifier, workbench.backbone.spec, reader.read(block), device=device)
-        found = names[probabilities.argmax(axis=1)] == np.asarray(block.column("label").to_pylist())
+        # Of several tasks the first is compared.
+        found = names[probabilities[:, : len(names)].argmax(axis=1)] == np.asarray(block.column("label").to_pylist())
         correct[np.asarray(block.column("position"))] = found
     return correct

@@ -16,7 +16,8 @@ from orchestrator.finetune.contracts import Activations, Inputs, Layout, StoredT
 from orchestrator.finetune.freezing import freeze
 from orchestrator.finetune.heads import Features, FeatureSplit
 from orchestrator.finetune.prefix import Prefix, open_sources
-from orchestrator.records import BackboneSpec
+from orchestrator.finetune.tasks import first_task
+from orchestrator.records import BackboneSpec, TaskClasses
 from orchestrator.search.folds import deal_folds
 from orchestrator.search.resplits import resplit
 
@@ -42,8 +43,8 @@ class GroupSamples:
 
     `units` [n_train + n_validation] are hashes of what must stay on one side of a split. `folds`, of the same length,
     are the folds that trials are cross-validated on; it is empty where they are judged on the split as it is.
-    `companion` holds the source that models are trained together with, if there is one. Small and picklable: files are
-    opened where they are read.
+    `tasks` lists all tasks where there are several; `classes` are those of the first. `companion` holds the source that
+    models are trained together with, if there is one. Small and picklable: files are opened where they are read.
     """
 
     group: str
@@ -53,12 +54,20 @@ class GroupSamples:
     units: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
     folds: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     kept: Mapping[int, KeptDepth] = field(default_factory=dict)
+    tasks: tuple[TaskClasses, ...] = ()
     companion: Companion | None = None
 
     @property
-    def num_outputs(self) -> int:
-        """Count the outputs of a head that is trained on these samples, those of the companion's among them."""
-        return len(self.classes) + (0 if self.companion is None else self.companion.num_extra)
+    def class_counts(self) -> tuple[int, ...]:
+        """Count the classes of every task."""
+        return tuple(len(found.classes) for found in self.tasks) or (len(self.classes),)
+
+    @property
+    def output_counts(self) -> tuple[int, ...]:
+        """Count for every task the outputs of a head that is trained with the companion: it may bring more of them."""
+        if self.companion is None:
+            return self.class_counts
+        return (len(self.classes) + self.companion.num_extra,)
 
     def activations(self, depth: int) -> Activations | None:
         """Give what is kept at a freeze depth."""
@@ -109,7 +118,8 @@ class GroupSamples:
 
     @property
     def _labels(self) -> NDArray[np.int64]:
-        return np.concatenate([self.train.labels, self.validation.labels])
+        """Give what splits and folds hold alike shares of: the labels of the first task."""
+        return np.concatenate([first_task(self.train.labels), first_task(self.validation.labels)])
 
     def _divided(self, train: NDArray[np.int64], validation: NDArray[np.int64]) -> GroupSamples:
         """Take other positions of the training and validation samples together for the one and the other."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -26,7 +26,7 @@ from orchestrator.diversity.feature_sums import DirectionSums
 from orchestrator.diversity.vendi import unit_directions
 from orchestrator.errors import DataError, StorageError
 from orchestrator.evaluation.outliers import tell_outliers
-from orchestrator.evaluation.predictions import OUTLIER_COLUMN, Predictions
+from orchestrator.evaluation.predictions import OUTLIER_COLUMN, Predictions, predictions_of_tasks
 from orchestrator.finetune.classifier import Classifier, predict_probabilities, predict_with_features
 from orchestrator.finetune.models import load_card, load_model
 from orchestrator.records import ModelCard
@@ -60,9 +60,19 @@ def predict_samples(
     Samples come from the cache, or from their files. Probabilities are over the classes alone where the model has
     learned to reject.
     """
+    (predictions,), directions = predict_tasks(blocks, reader, plan, [classes])
+    return predictions, directions
+
+
+def predict_tasks(
+    blocks: Sequence[pa.Table], reader: PixelReader, plan: InferencePlan, classes: Sequence[Sequence[str]]
+) -> tuple[list[Predictions], DirectionSums]:
+    """Predict as `predict_samples` does for each task, by the `classes` of each; the features are by the first's.
+
+    Of a further task there are predictions for the rows alone that it labels.
+    """
     directions = DirectionSums(counts={}, sums={})
-    truth = {label: index for index, label in enumerate(classes)}
-    probabilities = np.zeros((sum(block.num_rows for block in blocks), len(classes)), dtype=np.float32)
+    probabilities = np.zeros((sum(block.num_rows for block in blocks), sum(map(len, classes))), dtype=np.float32)
     scores = np.zeros(len(probabilities), dtype=np.float64)
     tells = False
     for block, found in _predicted(blocks, reader, plan, what="the test pass"):
@@ -72,15 +82,8 @@ def predict_samples(
         if found.outlier_scores is not None:
             scores[places], tells = found.outlier_scores, True
     rows = pa.concat_tables(blocks).sort_by("position").to_pylist() if blocks else []
-    predictions = Predictions(
-        ids=[row["id"] for row in rows],
-        subsets=[row["subset"] for row in rows],
-        together=[row["together"] for row in rows],
-        truth=np.array([truth[row["label"]] for row in rows], dtype=np.int64),
-        probabilities=probabilities,
-        outlier_scores=scores if tells else None,
-    )
-    return predictions, directions
+    first, *further = predictions_of_tasks(rows, probabilities, classes)
+    return [replace(first, outlier_scores=scores if tells else None), *further], directions
 
 
 def score_outliers(blocks: Sequence[pa.Table], reader: PixelReader, plan: InferencePlan) -> NDArray[np.float64]:
@@ -161,7 +164,7 @@ def predict_images(data: DataConfig, output_uri: str, plan: InferencePlan) -> tu
     One output file for each fragment of the input, written where it is predicted. Columns: file, row, label, a
     column `probability_<class>` for each class, `out_of_distribution` where the model tells what is none of its classes
     (see `evaluation.outliers`), and error, which says why an image has no prediction. Raises StorageError when the
-    output is not empty.
+    output is not empty. A further task has the columns `label[<task>]` and `probability[<task>]_<class>`.
     """
     if storage.exists(output_uri) and storage.list_files(output_uri):
         raise StorageError(
@@ -228,20 +231,29 @@ def _prediction_table(
 ) -> pa.Table:
     probabilities, scores = tell_outliers(probabilities, card.negatives)
     good = np.array([error is None for error in errors], dtype=bool)
-    spread = np.full((len(errors), len(card.classes)), np.nan, dtype=np.float32)
-    spread[good] = probabilities
-    best = spread[good].argmax(axis=1)
-    labels = np.full(len(errors), None, dtype=object)
-    labels[good] = np.asarray(card.classes, dtype=object)[best]
-    columns = {
-        "file": rows.column("file"),
-        "row": rows.column("row"),
-        "label": pa.array(labels, type=pa.string()),
-    }
-    for index, name in enumerate(card.classes):
-        columns[f"probability_{name}"] = pa.array(spread[:, index], mask=~good)
+    columns = {"file": rows.column("file"), "row": rows.column("row")}
+    parts = np.split(probabilities, np.cumsum(card.class_counts)[:-1], axis=1)
+    columns |= _columns_of_task("", card.classes, parts[0], good)
+    for task, part in zip(card.tasks[1:], parts[1:], strict=True):
+        columns |= _columns_of_task(f"[{task.task}]", task.classes, part, good)
     if scores is not None:
         outlying = np.full(len(errors), np.nan)
         outlying[good] = scores
         columns[OUTLIER_COLUMN] = pa.array(outlying, mask=~good)
     return pa.table({**columns, "error": pa.array(errors, type=pa.string())})
+
+
+def _columns_of_task(
+    suffix: str, classes: Sequence[str], probabilities: NDArray[np.float32], good: NDArray[np.bool_]
+) -> dict[str, pa.Array]:
+    """Give the columns of one task, null where a row is bad; none for a task without classes."""
+    if not classes:
+        return {}
+    spread = np.full((len(good), len(classes)), np.nan, dtype=np.float32)
+    spread[good] = probabilities
+    labels = np.full(len(good), None, dtype=object)
+    labels[good] = np.asarray(classes, dtype=object)[spread[good].argmax(axis=1)]
+    columns = {f"label{suffix}": pa.array(labels, type=pa.string())}
+    for index, name in enumerate(classes):
+        columns[f"probability{suffix}_{name}"] = pa.array(spread[:, index], mask=~good)
+    return columns

@@ -22,6 +22,7 @@ from orchestrator.data.duplicates import deduplicate
 from orchestrator.data.pixels import write_pixels
 from orchestrator.data.reader import PixelReader, read_fragments, write_fragments
 from orchestrator.data.sources import Field, Fragment, list_fragments, read_fragment
+from orchestrator.data.text_columns import read_tasks
 from orchestrator.errors import BadFractionError, DataError, ResourceError
 from orchestrator.records import Catalogue
 
@@ -127,6 +128,7 @@ class _Examine:
             plan.resize,
             plan.seed,
             self.cache_fraction,
+            read_tasks(fragment, plan.data),
         )
         if len(pixels):
             write_pixels(storage.join(self.folder_uri, _PIXELS), fragment.key, pixels)

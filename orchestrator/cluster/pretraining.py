@@ -93,7 +93,7 @@ def _train_source(
         from_scratch=True,
     )
     plan = TrainingPlan.of(config, [job], shape)
-    ((_, outcome),) = train_groups([job], {_SOURCE_GROUP: samples}, workbench, plan, shape)
+    ((_, outcome),) = train_groups([job], {job.run_name: samples}, workbench, plan, shape)
     if isinstance(outcome, OrchestratorError):
         raise outcome
     return outcome

@@ -84,7 +84,7 @@ def _probe_compiled(
 ) -> dict[int, CompiledCost]:
     use_threads(resources.get("CPU", 1.0))
     return measure_compiled(
-        workbench.classifier(len(samples.classes)),
+        workbench.classifier(samples.class_counts),
         workbench.backbone.spec,
         workbench.settings(worker_device(True)),
         samples.train,
@@ -104,7 +104,7 @@ def _probe(
 ) -> tuple[CostFigures, dict[int, float]]:
     use_threads(resources.get("CPU", 1.0))
     settings = workbench.settings(worker_device(use_gpu))
-    classifier = workbench.classifier(len(samples.classes))
+    classifier = workbench.classifier(samples.class_counts)
     figures = measure(
         classifier,
         workbench.backbone.spec,

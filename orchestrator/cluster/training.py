@@ -111,6 +111,8 @@ def train_groups(
 ) -> Iterator[tuple[TrainingJob, ModelCard | OrchestratorError]]:
     """Train one model a job, as many at a time as fit, and give each model's card, or its error, when it ends.
 
+    `samples` go by the jobs' run names.
+
     Raises ResourceError when the workers of one model do not fit the cluster together, WaitTimeoutError when no
     rank makes progress.
     """
@@ -127,7 +129,7 @@ def train_groups(
     progress = start_progress()
     # Ray Train's controller goes where its caller is: beside the driver no other node's loss can end the run.
     task = ray.remote(_train).options(num_cpus=0, max_retries=0, scheduling_strategy=beside_driver())
-    submissions = [partial(task.remote, job, samples[job.group], workbench, plan, progress) for job in jobs]
+    submissions = [partial(task.remote, job, samples[job.run_name], workbench, plan, progress) for job in jobs]
     with Watchdog("training", wanted=wanted, stall_timeout_s=plan.stall_timeout_s) as watchdog:
         finished = gather(submissions, progress=progress, watchdog=watchdog, limit=plan.models_at_once)
         for index, outcome in finished:
@@ -189,7 +191,7 @@ def train_worker(loop_config: dict[str, Any]) -> Any:
     use_threads(plan.resources_per_worker.get("CPU", 1.0))
     context = ray.train.get_context()
     rank = context.get_world_rank()
-    classifier = workbench.classifier(samples.num_outputs, from_scratch=job.from_scratch)
+    classifier = workbench.classifier(samples.output_counts, from_scratch=job.from_scratch)
     checkpoint = ray.train.get_checkpoint()
     result = fine_tune(
         classifier,
@@ -207,7 +209,7 @@ def train_worker(loop_config: dict[str, Any]) -> Any:
         return None
     if samples.companion is not None:
         classifier = without_extra(classifier, samples.companion.num_dropped)
-    return save_model(job.model_uri, classifier, _card(job, samples, workbench, result, nodes)).to_json()
+    return save_model(job.model_uri, classifier, describe_model(job, samples, workbench, result, nodes)).to_json()
 
 
 def _report(end: EpochEnd, rank: int) -> None:
@@ -235,9 +237,10 @@ def _node_ids(world_size: int) -> list[str]:
     return [str(node) for node in nodes]
 
 
-def _card(
+def describe_model(
     job: TrainingJob, samples: GroupSamples, workbench: Workbench, result: FineTuneResult, nodes: list[str]
 ) -> ModelCard:
+    """Write the card of a trained model, as yet without the digest of its weights."""
     return ModelCard(
         fingerprint=job.fingerprint,
         group=job.group,
@@ -255,6 +258,7 @@ def _card(
         world=nodes,
         sparsity=result.sparsity,
         source=job.source,
+        tasks=list(samples.tasks),
     )
 
 

@@ -76,7 +76,7 @@ def run_trial(
             data = data.resplit(assignment.race.resplit, seed=workbench.split_seed)
         depth = member.hyperparameters.freeze_depth
         inputs = fine_tune_folds(
-            lambda: workbench.classifier(data.num_outputs),
+            lambda: workbench.classifier(data.output_counts),
             workbench.backbone.spec,
             [
                 Fold(train=part.train, validation=part.validation, activations=part.activations(depth))
@@ -130,7 +130,7 @@ def run_heads(
     recipes = [member.hyperparameters for member in assignment.members]
     names = [member.name for member in assignment.members]
     try:
-        classifier = workbench.classifier(len(data.classes))
+        classifier = workbench.classifier(data.class_counts)
         settings = workbench.settings(device)
         found = [part.features(classifier, workbench.backbone.spec, settings) for part in data.parts()]
         waited = (time.perf_counter() - clock) / len(recipes)

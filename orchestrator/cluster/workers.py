@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -65,10 +66,10 @@ class Workbench:
             compiled_depths=self.compiled_depths,
         )
 
-    def classifier(self, num_classes: int, *, from_scratch: bool = False) -> Classifier:
-        """Give a classifier with a new head on the pretrained backbone, or on one with nothing pretrained."""
+    def classifier(self, class_counts: int | Sequence[int], *, from_scratch: bool = False) -> Classifier:
+        """Give a classifier with new heads on the pretrained backbone, or on one with nothing pretrained."""
         backbone = self._random() if from_scratch else self.pretrained()
-        return new_classifier(backbone, num_classes, seed=self.seed)
+        return new_classifier(backbone, class_counts, seed=self.seed)
 
     def pretrained(self) -> Backbone:
         """Give the pretrained backbone, loaded once for each process: do not change it."""

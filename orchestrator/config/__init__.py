@@ -34,6 +34,8 @@ from orchestrator.config.experiment import (
     TrainConfig,
 )
 from orchestrator.config.finetune import (
+    NAME_TAG,
+    NUMBERS_TAG,
     FineTuneConfig,
     HeadName,
     LossName,
@@ -49,6 +51,8 @@ from orchestrator.config.space import CHOICES_TAG, RANGE_TAG, Range, SpaceConfig
 __all__ = [
     "CHOICES_TAG",
     "DEMO_URI",
+    "NAME_TAG",
+    "NUMBERS_TAG",
     "RANGE_TAG",
     "SOURCE_URI",
     "AugmentConfig",

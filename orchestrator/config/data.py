@@ -62,6 +62,8 @@ class DataConfig(Section):
     a path or URI, by default the directory of `uri`. `path` is the template of an image folder, by default
     `{subset}/{label}/{name}`, or of the tar shards, and may name subset, label, split and name. Without `id`, the
     path identifies an image file, the digest of the bytes any other image.
+    `tasks` names further columns of labels, each a task of its own beside `label`, for `train.scope: multitask`; a
+    sample may have none for them.
     `verify: none` opens no image in the catalogue pass and makes no pixel cache. `deduplicate` leaves one of the
     images of a subset that show the same picture, and keeps the picture on one side of the split: `exact` tells it by
     its decoded pixels, `near` by its looks, `none` only counts. `max_cache_bytes` bounds the cache of decoded pixels;
@@ -73,6 +75,7 @@ class DataConfig(Section):
     image: str | None = None
     image_root: Annotated[str, Field(min_length=1)] | None = None
     label: str | None = None
+    tasks: list[Annotated[str, Field(min_length=1)]] = []
     subset: str | None = None
     id: str | None = None
     path: str | None = None
@@ -89,3 +92,17 @@ class DataConfig(Section):
                 f"deduplicate must be none where verify is none, got {self.deduplicate}: set verify to decode"
             )
         return self
+
+    @model_validator(mode="after")
+    def _tasks_differ(self) -> Self:
+        named = self.task_names
+        if len(set(named)) < len(named):
+            raise ValueError(
+                f"tasks must be columns other than label, each named once, got {', '.join(self.tasks)}: leave one out"
+            )
+        return self
+
+    @property
+    def task_names(self) -> list[str]:
+        """Name the tasks after their columns, that of the label first."""
+        return [self.label or "label", *self.tasks]

@@ -22,6 +22,7 @@ from orchestrator.config.space import Range
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 SeedName = Literal["split", "sampler", "trial", "loader"]
 OnNegativeTransfer = Literal["report", "fallback", "regroup"]
+TrainScope = Literal["group", "subset", "multitask"]
 
 
 class TrainConfig(Section):
@@ -30,8 +31,15 @@ class TrainConfig(Section):
     `batch_norm: frozen` keeps the statistics of every BatchNorm layer, `train` updates those of the stages
     that are not frozen. `precision: auto` is bf16 on a GPU that has it and fp32 elsewhere. The search and the
     baselines use the same `batch_norm` and `precision`: what was tuned is what ships.
+
+    `scope: group` trains a model for each group. `subset` trains, with the group's recipe, one more for each of its
+    subsets: as Ray tasks, as many at a time as the cluster holds, where `num_workers` is 1. A subset with fewer than
+    `grouping.min_images` images to train on keeps the group's model. `multitask` trains a model for each group with a
+    head for `data.label` and for each of `data.tasks`, in the search and the baselines too; its validation accuracy and
+    loss are the means over tasks.
     """
 
+    scope: TrainScope = "group"
     num_workers: PositiveInt = 1
     use_gpu: Literal[True, False, "auto"] = "auto"
     resources_per_worker: dict[str, PositiveFloat] | None = None
@@ -127,6 +135,7 @@ class ExperimentConfig(Section):
             raise ValueError(
                 f"grouping.measures must be profiled, got {', '.join(sorted(unprofiled))}: add it to diversity.measures"
             )
+        self._require_tasks()
         if self.data.verify == "none" and self.backbone.candidates:
             raise ValueError("backbone.candidates must open images, got data.verify none: set it to decode")
         if self.data.verify == "none" and self.diversity.measures != ["label_entropy"]:
@@ -135,8 +144,9 @@ class ExperimentConfig(Section):
             )
         if self.source is not None and self.source.uri is not None:
             self._require_like_data(self.source.uri)
-        if self.source is not None:
-            self._require_linear_heads("source")
+        for section, is_there in (("source", self.source is not None), ("data.tasks", bool(self.data.tasks))):
+            if is_there:
+                self._require_linear_heads(section)
         return self
 
     def _require_linear_heads(self, section: str) -> None:
@@ -153,7 +163,7 @@ class ExperimentConfig(Section):
 
         Their heads know the classes of one target alone.
         """
-        return self.source is None
+        return self.source is None and not self.data.tasks
 
     def _require_like_data(self, uri: str) -> None:
         if self.data.image_root is not None:
@@ -162,6 +172,34 @@ class ExperimentConfig(Section):
             )
         if self.data.verify == "none":
             raise ValueError("data.verify must be decode with a source that is read alike, got none: set it to decode")
+
+    def _require_tasks(self) -> None:
+        scope, tasks = self.train.scope, self.data.tasks
+        if scope == "multitask" and not tasks:
+            raise ValueError("train.scope multitask must have data.tasks, got none: name further columns of labels")
+        if tasks and scope != "multitask":
+            raise ValueError(f"data.tasks must have train.scope multitask, got {scope}: set it, or leave the tasks out")
+        if self.pretrain is not None and self.pretrain.data.tasks:
+            raise ValueError("pretrain.data.tasks must be empty, got some: a source task is one task")
+        if tasks and self.source is not None:
+            raise ValueError("source must be left out where there are data.tasks, got one: train its task by itself")
+        if tasks and self.evaluate.on_negative_transfer is not None:
+            raise ValueError(
+                "evaluate.on_negative_transfer must be left out where there are data.tasks, got "
+                f"{self.evaluate.on_negative_transfer}: judge each task in a run of its own"
+            )
+        mixings = {self.finetune.mixing, *(self.search.space.mixing or [])} - {"none"}
+        if tasks and mixings:
+            raise ValueError(
+                f"finetune.mixing must be none where there are data.tasks, got {', '.join(sorted(mixings))}: "
+                "search or set it to none"
+            )
+        weights = self.finetune.task_weighting
+        if tasks and isinstance(weights, tuple) and len(weights) != len(self.data.task_names):
+            raise ValueError(
+                f"finetune.task_weighting must have a number for each of the {len(self.data.task_names)} tasks, "
+                f"got {len(weights)}: correct it"
+            )
 
     def seed_of(self, purpose: SeedName) -> int:
         """Give the seed of one of the things that are random."""

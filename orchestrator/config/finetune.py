@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from orchestrator.config.base import OptimizerName, PositiveInt
 from orchestrator.config.data import Section
@@ -19,11 +19,32 @@ ClassWeighting = Literal["none", "balanced"]
 MixingName = Literal["none", "mixup", "cutmix"]
 ScheduleName = Literal["constant", "cosine", "one_cycle"]
 RateScaling = Literal["none", "linear", "sqrt"]
+TaskWeighting = Literal["equal", "size", "uncertainty"]
 
 NonNegativeFloat = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Proportion = Annotated[float, Field(gt=0.0, le=1.0)]
 InnerShare = Annotated[float, Field(gt=0.0, lt=1.0)]
+FixedWeights = Annotated[tuple[NonNegativeFloat, ...], Field(min_length=1)]
+
+# Tags tell pydantic which kind was meant, so that a mistake is reported once; no field can bear such a name.
+NAME_TAG, NUMBERS_TAG = "a name", "a list of numbers"
+
+
+def _kind_of_weighting(value: object) -> str | None:
+    if isinstance(value, str):
+        return NAME_TAG
+    return NUMBERS_TAG if isinstance(value, list | tuple) else None
+
+
+NamedOrFixed = Annotated[
+    Annotated[TaskWeighting, Tag(NAME_TAG)] | Annotated[FixedWeights, Tag(NUMBERS_TAG)],
+    Discriminator(
+        _kind_of_weighting,
+        custom_error_type="weighting",
+        custom_error_message="must be equal, size or uncertainty, or a list with a number for each task",
+    ),
+]
 
 
 class FineTuneConfig(Section):
@@ -57,6 +78,10 @@ class FineTuneConfig(Section):
     the inverse of their frequency, `balanced` draws them equally often instead. `adversarial` trains on each image
     and on what one FGSM step of this share of the pixel range makes of it. `dropout` is that before the head;
     `stochastic_depth` None leaves that of the backbone as it is.
+
+    `task_weighting` weighs the mean losses of several tasks (`train.scope: multitask`): `equal`; by `size`, so that
+    every label weighs the same; by learnt `uncertainty` (Kendall, Gal and Cipolla, 2018); or by a fixed number for
+    each. See `finetune.tasks`.
     """
 
     strategy: StrategyName = "freeze"
@@ -90,3 +115,4 @@ class FineTuneConfig(Section):
     adversarial: Share = 0.0
     dropout: Share = 0.0
     stochastic_depth: Share | None = None
+    task_weighting: NamedOrFixed = "equal"

@@ -29,6 +29,7 @@ from orchestrator.config.finetune import (
     ScheduleName,
     SmoothingTarget,
     StrategyName,
+    TaskWeighting,
 )
 
 
@@ -122,6 +123,7 @@ class SpaceConfig(Section):
     adversarial: Dimension[Number] | None = None
     dropout: Dimension[Number] | None = None
     stochastic_depth: Dimension[Number | None] | None = None
+    task_weighting: Choices[TaskWeighting] | None = None
 
     @model_validator(mode="after")
     def _values_make_sense(self) -> Self:

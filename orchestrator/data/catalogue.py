@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, TypedDict
 
@@ -43,13 +44,14 @@ CATALOGUE_SCHEMA = pa.schema(
         ("together", pa.string()),
         ("fragment", pa.int32()),
         ("pixel_row", pa.int32()),
+        ("tasks", pa.list_(pa.string())),
     ]
 )
 """A row for each sample. Texts are empty, never null, where there is nothing to say; `split_given` tells that the data
 names the split; `copy_of` is the id of the first sample that shows the same picture; `content` is the digest of the
 image's bytes, `pixels` that of the decoded ones, `perceptual` the hash of their looks where near copies are looked for;
 `together` what a sample must stay on one side of every split with; `pixel_row` is the row in the fragment's file of
-cached pixels, -1 when they are not cached."""
+cached pixels, -1 when they are not cached; `tasks` has the label of every further task, null where there is none."""
 
 # All that a sample is comes before where it lies: the first of several copies is the same in other files.
 _CANONICAL_ORDER = ("id", "subset", "label", "content", "together", "split", "file", "row")
@@ -63,18 +65,21 @@ def examine(
     resize: Literal["crop", "squash"],
     seed: int,
     cache_fraction: float,
+    tasks: Sequence[Sequence[str | None]] = (),
 ) -> tuple[pa.Table, NDArray[np.uint8]]:
     """Examine the rows of one fragment: their catalogue, and the pixels to cache, uint8 [n, size, size, 3].
 
     `table` comes from `read_fragment`. A row that cannot be used keeps its file and row, is not ok, and says why
     in a few words. With `verify: none` no image is looked at and no pixels are cached. Of the usable samples, a
-    share of `cache_fraction` is cached, chosen by the hash of the identity.
+    share of `cache_fraction` is cached, chosen by the hash of the identity. `tasks` has the labels of each further task
+    by row, as `read_tasks` gives them.
     """
     pixels = np.empty((table.num_rows, image_size, image_size, 3), dtype=np.uint8)
     found: list[dict[str, object]] = []
     num_cached = 0
-    for row in _iterate(table):
+    for number, row in enumerate(_iterate(table)):
         sample = _describe(row, config, fragment_key)
+        sample["tasks"] = [labels[number] for labels in tasks]
         found.append(sample)
         try:
             _require_fields(sample, row)
@@ -166,16 +171,24 @@ def assemble(parts: Sequence[pa.Table]) -> pa.Table:
 
 
 def data_fingerprint(table: pa.Table) -> str:
-    """Digest the identity, subset, label, split, content and `together` of every usable row of an assembled table.
+    """Digest the identity, subset, labels, split, content and `together` of every usable row of an assembled table.
 
     Where the rows lie does not matter: the same samples in other files have the same fingerprint.
     """
     usable = table.filter(table.column("ok"))
     names = ("id", "subset", "label", "split", "content", "together")
-    return storage.digest_bytes(chunk for name in names for chunk in _column_bytes(usable.column(name)))
+    columns = itertools.chain((usable.column(name) for name in names), _task_columns(usable))
+    return storage.digest_bytes(chunk for column in columns for chunk in _column_bytes(column))
 
 
-def _column_bytes(column: pa.ChunkedArray) -> Iterator[bytes]:
+def _task_columns(table: pa.Table) -> Iterator[pa.Array]:
+    """Give the labels of each further task, empty where there is none."""
+    lists = table.column("tasks").combine_chunks()
+    for task in range(pc.max(pc.list_value_length(lists)).as_py() or 0):
+        yield pc.fill_null(pc.list_element(lists, task), "")
+
+
+def _column_bytes(column: pa.ChunkedArray | pa.Array) -> Iterator[bytes]:
     # The lengths keep neighbouring texts apart: without them "a", "bc" and "ab", "c" would be the same.
     yield np.asarray(pc.binary_length(column), dtype=np.int64).tobytes()
     yield "".join(column.to_pylist()).encode("utf-8", "surrogatepass")
@@ -267,3 +280,16 @@ class SampleTable:
             unknown = sorted(set(labels.to_pylist()) - set(classes))
             raise DataError("every label must be one of the classes", value=", ".join(unknown[:5]))
         return np.asarray(indices, dtype=np.int64)
+
+    def task_classes(self, positions: NDArray[np.int64], task: int) -> tuple[str, ...]:
+        """Give the labels that these samples have for a further task, counted from 0, sorted."""
+        return tuple(sorted(set(self._task_labels(positions, task).drop_null().to_pylist())))
+
+    def task_indices(self, positions: NDArray[np.int64], task: int, classes: Sequence[str]) -> NDArray[np.int64]:
+        """Give the place in `classes` of each sample's label for a further task, -1 where it has none."""
+        indices = pc.index_in(self._task_labels(positions, task), value_set=pa.array(classes, pa.string()))
+        return np.asarray(pc.fill_null(indices, -1), dtype=np.int64)
+
+    def _task_labels(self, positions: NDArray[np.int64], task: int) -> pa.Array:
+        lists = self.table.column("tasks").take(pa.array(positions)).combine_chunks()
+        return pc.list_element(lists, task) if len(lists) else pa.nulls(0, pa.string())

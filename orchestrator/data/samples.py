@@ -18,7 +18,7 @@ from orchestrator.data.pixels import PixelCache
 class CachedSamples:
     """Hold the class indices int64 [n] and the keys uint64 [n] of samples, beside their cached pixels.
 
-    Small and picklable.
+    Of several tasks the class indices are [n, T], -1 where a sample has no label for one. Small and picklable.
     """
 
     labels: NDArray[np.int64]
@@ -27,18 +27,27 @@ class CachedSamples:
 
     @classmethod
     def of(
-        cls, samples: SampleTable, positions: NDArray[np.int64], pixels_uri: str | None, classes: Sequence[str]
+        cls,
+        samples: SampleTable,
+        positions: NDArray[np.int64],
+        pixels_uri: str | None,
+        classes: Sequence[str],
+        further: Sequence[Sequence[str]] = (),
     ) -> CachedSamples:
         """Take the cached ones among the samples at `positions`, in that order; none without a cache.
 
-        Raises DataError when one has a label that is not in `classes`.
+        `further` has the classes of each further task. Raises DataError when one has a label that is not in `classes`.
         """
         pixel_rows = np.asarray(samples.table.column("pixel_row").take(pa.array(positions)), dtype=np.int32)
         is_cached = pixel_rows >= 0 if pixels_uri is not None else np.zeros(len(positions), dtype=bool)
         cached = positions[is_cached]
         shards = np.asarray(samples.table.column("fragment").take(pa.array(cached)), dtype=np.int32)
+        labels = samples.class_indices(cached, classes)
+        if further:
+            columns = [samples.task_indices(cached, task, names) for task, names in enumerate(further)]
+            labels = np.stack([labels, *columns], axis=1)
         return cls(
-            labels=samples.class_indices(cached, classes),
+            labels=labels,
             keys=sample_keys(samples.table.column("id").take(pa.array(cached)).to_pylist()),
             pixels=PixelCache.open(pixels_uri or "", shards, pixel_rows[is_cached]),
         )

@@ -57,13 +57,26 @@ def attribute_name(index: int) -> str:
     return f"attribute {index}"
 
 
-def require_attributes(config: DataConfig, columns: Sequence[str]) -> None:
-    """Raise ConfigError when one of `diversity.columns` is not to be had from the input."""
+def read_tasks(fragment: Fragment, config: DataConfig) -> list[list[str | None]]:
+    """Read the labels of every further task of a fragment's rows, None where there is none, or only blanks."""
+    if not config.tasks:
+        return []
+    try:
+        table = read_columns(fragment, config, config.tasks)
+    except DataError:
+        # Its rows are bad, and say why where they are examined.
+        return [[None] * fragment.num_rows for _ in config.tasks]
+    columns = (table.column(attribute_name(task)).to_pylist() for task in range(len(config.tasks)))
+    return [[(label or "").strip() or None for label in column] for column in columns]
+
+
+def require_attributes(config: DataConfig, columns: Sequence[str], *, key: str = "diversity.columns") -> None:
+    """Raise ConfigError when one of the columns that `key` of the experiment names is not to be had from the input."""
     if not columns:
         return
     listing = list_input(config)
     if listing.format not in ("parquet", "images"):
-        _require_listed(config, columns)
+        _require_listed(config, columns, key)
         return
     known = (
         known_columns(listing, *find_root(config.uri))
@@ -74,20 +87,20 @@ def require_attributes(config: DataConfig, columns: Sequence[str]) -> None:
         if column not in known:
             close = difflib.get_close_matches(column, known, n=1)
             raise ConfigError(
-                f"diversity.columns must name {_WHERE}",
+                f"{key} must name {_WHERE}",
                 value=column,
                 remedy=f"{f'Did you mean {close[0]}? ' if close else ''}There are {', '.join(sorted(known))}.",
             )
 
 
-def _require_listed(config: DataConfig, columns: Sequence[str]) -> None:
+def _require_listed(config: DataConfig, columns: Sequence[str], key: str) -> None:
     # What else is wrong with the section is said in its own words.
     list_fragments(config)
     for column in columns:
         try:
             list_fragments(_with_attribute(config, column))
         except ConfigError as error:
-            raise ConfigError(f"diversity.columns must name {_WHERE}", value=column, remedy=error.remedy) from error
+            raise ConfigError(f"{key} must name {_WHERE}", value=column, remedy=error.remedy) from error
 
 
 def _with_attribute(config: DataConfig, column: str) -> DataConfig:

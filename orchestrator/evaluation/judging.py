@@ -20,6 +20,8 @@ from orchestrator.records import (
     FeatureSeparation,
     OutlierScores,
     SubsetScores,
+    TaskClasses,
+    TaskScores,
 )
 
 EVALUATION_VERSION = 2
@@ -72,6 +74,18 @@ def judge(
         episodes=episodes,
         predictions=predictions_path,
         seconds=seconds,
+    )
+
+
+def judge_task(
+    task: TaskClasses, predictions: Predictions, *, bootstrap_samples: int, seed: int, predictions_path: str
+) -> TaskScores:
+    """Score a further task over its classes, on the images that are labelled for it; bootstraps draw kin together."""
+    return TaskScores(
+        task=task.task,
+        classes=task.classes,
+        predictions=predictions_path,
+        **_score(predictions, bootstrap_samples, seed),
     )
 
 

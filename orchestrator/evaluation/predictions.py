@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -134,6 +134,37 @@ class Predictions:
                 else None
             ),
         )
+
+
+def predictions_of_tasks(
+    rows: Sequence[Mapping[str, Any]], probabilities: NDArray[np.float32], classes: Sequence[Sequence[str]]
+) -> list[Predictions]:
+    """Part the probabilities [n, K_1 + ... + K_T] of catalogue rows [n] by task, given the classes of each.
+
+    The first task is the rows' label; of a further one there are the rows alone that have a label for it.
+    """
+    parts = np.split(probabilities, np.cumsum([len(names) for names in classes])[:-1], axis=1)
+    labels = [[row["label"] for row in rows]]
+    labels += [[row["tasks"][place] for row in rows] for place in range(len(classes) - 1)]
+    return [_of_task(rows, *columns) for columns in zip(labels, parts, classes, strict=True)]
+
+
+def _of_task(
+    rows: Sequence[Mapping[str, Any]],
+    labels: Sequence[str | None],
+    probabilities: NDArray[np.float32],
+    classes: Sequence[str],
+) -> Predictions:
+    places = {label: place for place, label in enumerate(classes)}
+    known = [(number, places[label]) for number, label in enumerate(labels) if label is not None]
+    chosen = [number for number, _ in known]
+    return Predictions(
+        ids=[rows[number]["id"] for number in chosen],
+        subsets=[rows[number]["subset"] for number in chosen],
+        together=[rows[number]["together"] for number in chosen],
+        truth=np.array([truth for _, truth in known], dtype=np.int64),
+        probabilities=probabilities[chosen],
+    )
 
 
 def number_units(together: Sequence[str]) -> NDArray[np.int64] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -18,17 +18,27 @@ EVALUATION_BATCH = 64
 
 
 class Classifier(nn.Module):
-    """Classify images [n, 3, S, S] into logits [n, K]."""
+    """Classify images [n, 3, S, S] into logits [n, K].
 
-    def __init__(self, backbone: Backbone, head: nn.Linear) -> None:
+    Of several tasks the head gives the logits side by side, `class_counts` of each; by default there is one task.
+    """
+
+    def __init__(self, backbone: Backbone, head: nn.Linear, class_counts: Sequence[int] | None = None) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
+        self.class_counts = (head.out_features,) if class_counts is None else tuple(class_counts)
 
     def forward(self, images: Tensor) -> Tensor:
         """Turn normalised images [n, 3, S, S] into logits [n, K]."""
         logits: Tensor = self.head(self.backbone(images))
         return logits
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Turn logits [n, K] into probabilities [n, K], which sum to 1 over the classes of each task."""
+        if len(self.class_counts) == 1:
+            return logits.softmax(dim=1)
+        return torch.cat([part.softmax(dim=1) for part in torch.split(logits, list(self.class_counts), dim=1)], dim=1)
 
     def prefix(self, depth: int) -> nn.Sequential:
         """Give the first `depth` stages, sharing their tensors."""
@@ -39,11 +49,12 @@ class Classifier(nn.Module):
         return nn.Sequential(*self.backbone.stages[depth:], self.head)
 
 
-def new_classifier(backbone: Backbone, num_classes: int, *, seed: int) -> Classifier:
-    """Put a head, randomly initialised from the seed, on a copy of a backbone."""
+def new_classifier(backbone: Backbone, num_classes: int | Sequence[int], *, seed: int) -> Classifier:
+    """Put a head, randomly initialised from the seed, on a copy of a backbone; for several tasks one for each."""
+    class_counts = (num_classes,) if isinstance(num_classes, int) else tuple(num_classes)
     with seeded(seed):
-        head = nn.Linear(backbone.feature_dim, num_classes)
-    return Classifier(copy.deepcopy(backbone), head)
+        head = nn.Linear(backbone.feature_dim, sum(class_counts))
+    return Classifier(copy.deepcopy(backbone), head, class_counts)
 
 
 def preprocess(pixels: NDArray[np.uint8] | Tensor, spec: BackboneSpec, device: str) -> Tensor:
@@ -68,7 +79,7 @@ def predict_probabilities(
 ) -> NDArray[np.float32]:
     """Give the class probabilities float32 [n, K] of pixels [n, S, S, 3]; puts the classifier into eval mode."""
     batches = _outputs(classifier, spec, pixels, device=device, batch_size=batch_size)
-    found = [logits.softmax(dim=1).cpu().numpy() for logits in batches]
+    found = [classifier.probabilities(logits).cpu().numpy() for logits in batches]
     return np.concatenate([np.zeros((0, classifier.head.out_features), dtype=np.float32), *found])
 
 
@@ -84,7 +95,7 @@ def predict_with_features(
     features = [np.zeros((0, classifier.backbone.feature_dim), dtype=np.float32)]
     for found in _outputs(classifier.backbone, spec, pixels, device=device, batch_size=EVALUATION_BATCH):
         with torch.no_grad():
-            probabilities.append(classifier.head(found).softmax(dim=1).cpu().numpy())
+            probabilities.append(classifier.probabilities(classifier.head(found)).cpu().numpy())
         features.append(found.cpu().numpy())
     return np.concatenate(probabilities), np.concatenate(features)
 

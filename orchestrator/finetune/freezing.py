@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Self
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -15,16 +16,20 @@ from orchestrator.finetune.contracts import BatchNormMode
 class Suffix(nn.Sequential):
     """Hold the stages that are not frozen for all of a training, and the head behind them.
 
-    `depth` is the number of stages before it, `num_classes` that of the classes which the head tells apart. Where
-    `dropout` is above 0 the head's input goes through it.
+    `depth` is the number of stages before it, `num_classes` that of the classes which the head tells apart, of all tasks.
+    Where `dropout` is above 0 the head's input goes through it. Where it `weighs_tasks`, it holds a log-variance for each
+    task, float32 [T] and 0 at first, which is trained with the rest and is no part of the classifier.
     """
 
-    def __init__(self, classifier: Classifier, depth: int, *, dropout: float = 0.0) -> None:
+    def __init__(self, classifier: Classifier, depth: int, *, dropout: float = 0.0, weighs_tasks: bool = False) -> None:
         free = classifier.backbone.stages[depth:]
         super().__init__(*free, *([nn.Dropout(dropout)] if dropout > 0 else []), classifier.head)
         self.depth = depth
         self.num_free = len(free)
         self.num_classes = classifier.head.out_features
+        self.class_counts = classifier.class_counts
+        device = classifier.head.weight.device
+        self.log_variances = nn.Parameter(torch.zeros(len(self.class_counts), device=device)) if weighs_tasks else None
         self._mode: tuple[int, BatchNormMode] | None = None
 
     @property
@@ -48,11 +53,21 @@ class Suffix(nn.Sequential):
         """Give what the names of the head's parameters begin with."""
         return f"{len(self) - 1}."
 
+    def is_log_variance(self, name: str) -> bool:
+        """Tell whether a parameter of this name weighs tasks: nothing holds it near anything."""
+        return name == "log_variances"
+
     def free(self, depth: int, *, head: bool = True) -> None:
-        """Let the stages from `depth` of the backbone on be trained, and the head where it is to be; hold the rest."""
+        """Let the stages from `depth` of the backbone on be trained, and the head where it is to be; hold the rest.
+
+        What weighs tasks goes with the head.
+        """
         for number, stage in enumerate(self.stages, start=self.depth):
             stage.requires_grad_(number >= depth)
         self.head.requires_grad_(head)
+        if self.log_variances is not None:
+            # They follow the losses that the heads make of the features.
+            self.log_variances.requires_grad_(head)
 
     def set_mode(self, depth: int, batch_norm: BatchNormMode) -> None:
         """Put what is trained into training mode, stages below `depth` of the backbone into eval mode.
@@ -76,7 +91,9 @@ class Suffix(nn.Sequential):
         return super().train(mode)
 
 
-def freeze(classifier: Classifier, depth: int, *, dropout: float = 0.0) -> tuple[nn.Sequential, Suffix]:
+def freeze(
+    classifier: Classifier, depth: int, *, dropout: float = 0.0, weighs_tasks: bool = False
+) -> tuple[nn.Sequential, Suffix]:
     """Freeze the first `depth` stages and give the prefix, in eval mode, and the suffix, all of it trainable.
 
     Depth 0 freezes nothing, the number of stages everything but the head. Raises BackboneError beyond that.
@@ -88,7 +105,8 @@ def freeze(classifier: Classifier, depth: int, *, dropout: float = 0.0) -> tuple
             value=depth,
             remedy="Lower freeze_depth.",
         )
-    prefix, suffix = classifier.prefix(depth), Suffix(classifier, depth, dropout=dropout)
+    prefix = classifier.prefix(depth)
+    suffix = Suffix(classifier, depth, dropout=dropout, weighs_tasks=weighs_tasks)
     # Eval mode keeps dropout still and BatchNorm statistics as they are; without gradients nothing else can move.
     prefix.eval().requires_grad_(False)
     suffix.requires_grad_(True)

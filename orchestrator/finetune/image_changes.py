@@ -15,6 +15,7 @@ from orchestrator.finetune.losses import Objective, as_probabilities
 from orchestrator.finetune.mixing import mix, mixing_generator
 from orchestrator.finetune.prefix import Prefix, autocast
 from orchestrator.finetune.steps import Step
+from orchestrator.finetune.tasks import TaskObjective
 from orchestrator.records import Hyperparameters
 
 
@@ -27,7 +28,7 @@ class ImageChanges:
         settings: TrainingSettings,
         prefix: Prefix,
         suffix: Suffix,
-        objective: Objective,
+        objective: Objective | TaskObjective,
     ) -> None:
         self._hyperparameters = hyperparameters
         self._settings = settings

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch import Tensor
 
 from orchestrator.config import HeadName
 from orchestrator.errors import TrainingError
@@ -46,6 +45,7 @@ from orchestrator.finetune.regularization import pulls_to_start, start_of
 from orchestrator.finetune.schedules import is_constant
 from orchestrator.finetune.stepping import Stepper
 from orchestrator.finetune.steps import Step, steps_of_samples, steps_of_stream
+from orchestrator.finetune.tasks import judge_tasks, mean_over_tasks, objective_of, require_tasks_fit
 from orchestrator.records import BackboneSpec, EpochMetrics, Hyperparameters
 
 __all__ = ["BatchStream", "EpochEnd", "FineTuneResult", "Samples", "Training", "TrainingSettings", "fine_tune"]
@@ -147,7 +147,8 @@ class Training:
             set_stochastic_depth(classifier.backbone, hyperparameters.stochastic_depth)
         _give_head(classifier, hyperparameters.head, settings)
         depth = hyperparameters.freeze_depth
-        stages, self._suffix = freeze(classifier, depth, dropout=hyperparameters.dropout)
+        weighs_tasks = len(classifier.class_counts) > 1 and hyperparameters.task_weighting == "uncertainty"
+        stages, self._suffix = freeze(classifier, depth, dropout=hyperparameters.dropout, weighs_tasks=weighs_tasks)
         _require_trainable(self._suffix, train, validation, hyperparameters, settings)
         self._prefix = Prefix(stages=stages, spec=spec, settings=settings)
         self._train = train
@@ -155,7 +156,7 @@ class Training:
         samples = None if isinstance(train, BatchStream) else train
         self._phases = plan_phases(hyperparameters, classifier.backbone.num_stages)
         labels = None if samples is None else samples.labels
-        objective = create_objective(hyperparameters, labels, self._suffix.num_classes, settings.device)
+        objective = objective_of(self._suffix, hyperparameters, labels, settings.device)
         self._changes = ImageChanges(hyperparameters, settings, self._prefix, self._suffix, objective)
         self._sources, self._note = self._open_sources(samples, activations)
         self._head_loss = None if hyperparameters.head == "linear" else self._start_head()
@@ -166,7 +167,8 @@ class Training:
         self._stepper = Stepper(
             self._suffix, hyperparameters, settings, objective, start, compiles=compiles, joint=joint
         )
-        self._num_known = self._suffix.num_classes - (0 if companion is None else companion.num_extra)
+        known = self._suffix.num_classes - (0 if companion is None else companion.num_extra)
+        self._class_counts = self._suffix.class_counts if companion is None else (known,)
         self._feed = None if joint is None else self._companion_feed(joint.companion)
         self.epoch = 0
         self._history: list[EpochMetrics] = []
@@ -345,22 +347,20 @@ class Training:
         )
 
     def _validate(self) -> tuple[float, float]:
-        """Give the mean loss and the accuracy; ranks share the samples."""
+        """Give the mean loss and the accuracy, of several tasks their means; ranks share the samples."""
         mine = share(np.arange(len(self._validation), dtype=np.int64), rank(), world_size())
-        totals = torch.zeros(2, dtype=torch.float64, device=self._settings.device)
+        totals = torch.zeros(len(self._class_counts), 2, dtype=torch.float64, device=self._settings.device)
         self._stepper.trained.eval()
         for start in range(0, len(mine), EVALUATION_BATCH):
             totals += self._judge(mine[start : start + EVALUATION_BATCH])
-        loss, accuracy = (sum_over_ranks(totals) / len(self._validation)).tolist()
-        return loss, accuracy
+        return mean_over_tasks(sum_over_ranks(totals), self._validation.labels)
 
     def _judge(self, positions: NDArray[np.int64]) -> Tensor:
-        """Give the sum of the losses and the number of right answers."""
+        """Give for each task [T, 2] the sum of the losses and the number of right answers."""
         labels = torch.from_numpy(self._validation.labels[positions]).to(self._settings.device)
         with torch.no_grad(), autocast(self._settings):
-            logits = self._stepper.trained(self._sources.validation.take(positions, 0)).float()[:, : self._num_known]
-        loss = cross_entropy(logits, labels, reduction="sum")
-        return torch.stack([loss.double(), (logits.argmax(dim=1) == labels).sum().double()])
+            logits = self._stepper.trained(self._sources.validation.take(positions, 0)).float()
+        return judge_tasks(logits[:, : sum(self._class_counts)], labels, self._class_counts)
 
 
 def _give_head(classifier: Classifier, name: HeadName, settings: TrainingSettings) -> None:
@@ -372,12 +372,13 @@ def _give_head(classifier: Classifier, name: HeadName, settings: TrainingSetting
 
 
 def _require_trainable(
-    suffix: nn.Module,
+    suffix: Suffix,
     train: Samples | BatchStream,
     validation: Samples,
     hyperparameters: Hyperparameters,
     settings: TrainingSettings,
 ) -> None:
+    require_tasks_fit(suffix.class_counts, train, hyperparameters)
     if hyperparameters.balanced and isinstance(train, BatchStream):
         raise TrainingError(
             "balanced must be false where training data is streamed",

@@ -74,4 +74,5 @@ def _untrained(card: ModelCard) -> Classifier:
     spec = card.backbone
     with seeded(0):
         backbone = create_backbone(spec.name, spec.kwargs, spec.image_size)
-        return Classifier(backbone, new_head(card.hyperparameters.head, backbone.feature_dim, card.num_outputs))
+        head = new_head(card.hyperparameters.head, backbone.feature_dim, sum(card.output_counts))
+        return Classifier(backbone, head, card.output_counts)

@@ -49,10 +49,19 @@ def rate_groups(suffix: Suffix, hyperparameters: Hyperparameters) -> list[dict[s
     Howard and Ruder, "Universal Language Model Fine-tuning for Text Classification", 2018: a stage learns at
     `layer_decay` times the rate of the one after it.
     """
+    if suffix.log_variances is not None:
+        # They are no weights of the network: nothing pulls them to 0.
+        weighing: list[dict[str, Any]] = [{"params": [suffix.log_variances], FACTOR: 1.0, "weight_decay": 0.0}]
+        return _rate_groups_of_weights(suffix, hyperparameters) + weighing
+    return _rate_groups_of_weights(suffix, hyperparameters)
+
+
+def _rate_groups_of_weights(suffix: Suffix, hyperparameters: Hyperparameters) -> list[dict[str, Any]]:
     layer_decay = hyperparameters.layer_decay
     # Fused SGD begins the momenta of a group together: stages that begin to learn one by one need groups of their own.
     if layer_decay == 1 and hyperparameters.strategy == "freeze":
-        return [{"params": list(suffix.parameters()), FACTOR: 1.0}]
+        named = suffix.named_parameters()
+        return [{"params": [found for name, found in named if not suffix.is_log_variance(name)], FACTOR: 1.0}]
     stages = suffix.stages
     groups = [
         {"params": list(stage.parameters()), FACTOR: layer_decay ** (len(stages) - number)}

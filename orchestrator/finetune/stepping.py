@@ -24,6 +24,7 @@ from orchestrator.finetune.prefix import autocast
 from orchestrator.finetune.regularization import penalty, sparsity
 from orchestrator.finetune.schedules import base_rate, is_constant, rate_factor
 from orchestrator.finetune.steps import Step
+from orchestrator.finetune.tasks import TaskObjective
 from orchestrator.records import Hyperparameters
 
 # No step of an optimizer ends at zero itself.
@@ -41,7 +42,7 @@ class Stepper:
         suffix: Suffix,
         hyperparameters: Hyperparameters,
         settings: TrainingSettings,
-        objective: Objective,
+        objective: Objective | TaskObjective,
         start: Mapping[str, Tensor],
         *,
         compiles: bool = False,
@@ -182,5 +183,7 @@ class Stepper:
         return self._hyperparameters.regularizer_weight * found.to(self._settings.device)
 
     def _is_bound(self, name: str) -> bool:
+        if self._suffix.is_log_variance(name):
+            return False
         is_head = name.startswith(self._suffix.head_prefix)
         return {"backbone": not is_head, "head": is_head, "both": True}[self._hyperparameters.regularizer_scope]

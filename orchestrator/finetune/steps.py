@@ -15,6 +15,7 @@ from orchestrator.finetune.batches import plan_balanced_batches, plan_batches, s
 from orchestrator.finetune.contracts import BatchStream, TrainingSettings
 from orchestrator.finetune.distributed import rank, sum_over_ranks, world_size
 from orchestrator.finetune.prefix import Prefix, SuffixInputs
+from orchestrator.finetune.tasks import first_task
 from orchestrator.finetune.views import draw_of, vary
 
 
@@ -34,10 +35,11 @@ class SourcePart:
 class Step:
     """Hold this rank's part of one global batch.
 
-    `targets` are class indices [n] or probabilities [n, K]. `count` is the number of its samples that count; a rank
-    without samples takes part with a blank image, so that gradients can be averaged. `scale` turns the sum of its
-    losses into what, averaged over the ranks, is the mean loss of the global batch, of `total` samples. `done` is the
-    share of the epoch that is behind the middle of the batch. `source` is what is trained on beside it, if anything.
+    `targets` are class indices [n], probabilities [n, K], or class indices [n, T] of several tasks. `count` is the
+    number of its samples that count; a rank without samples takes part with a blank image, so that gradients can be
+    averaged. `scale` turns the sum of its losses into what, averaged over the ranks, is the mean loss of the global
+    batch, of `total` samples. `done` is the share of the epoch that is behind the middle of the batch. `source` is what
+    is trained on beside it, if anything.
     """
 
     inputs: Tensor
@@ -60,12 +62,13 @@ def steps_of_samples(
 ) -> Iterator[Step]:
     """Give the steps of an epoch over samples, in the order of (seed, epoch) and varied as the epoch's draw says.
 
-    A `balanced` epoch has as many samples, of every class equally many: see `plan_balanced_batches`.
+    `labels` are [n], or [n, T] of several tasks. A `balanced` epoch has as many samples, of every class of the first
+    task equally many: see `plan_balanced_batches`.
     """
     draw = draw_of(epoch, prefix.settings.augment)
     size = world_size()
     if balanced:
-        batches = plan_balanced_batches(labels, batch_size, prefix.settings.order_seed, epoch, size)
+        batches = plan_balanced_batches(first_task(labels), batch_size, prefix.settings.order_seed, epoch, size)
     else:
         batches = plan_batches(len(labels), batch_size, prefix.settings.order_seed, epoch, size)
     total, seen = sum(map(len, batches)), 0
@@ -75,7 +78,7 @@ def steps_of_samples(
         if len(mine):
             yield _step(inputs.take(mine, draw), labels[mine], len(batch), prefix.settings, done=done)
         else:
-            yield _blank_step(prefix, len(batch), done=done)
+            yield _blank_step(prefix, len(batch), labels.shape[1:], done=done)
 
 
 def steps_of_stream(stream: BatchStream, prefix: Prefix, *, epoch: int) -> Iterator[Step]:
@@ -94,7 +97,7 @@ def steps_of_stream(stream: BatchStream, prefix: Prefix, *, epoch: int) -> Itera
         done = (seen + total / 2) / max(1, stream.num_samples)
         seen += total
         if batch is None:
-            yield _blank_step(prefix, total, done=done)
+            yield _blank_step(prefix, total, (), done=done)
         else:
             inputs = prefix(_varied(batch[0], taken, epoch, prefix.settings))
             yield _step(inputs, batch[1], total, prefix.settings, done=done)
@@ -128,10 +131,10 @@ def _step(
     )
 
 
-def _blank_step(prefix: Prefix, global_count: int, *, done: float) -> Step:
+def _blank_step(prefix: Prefix, global_count: int, tasks: tuple[int, ...], *, done: float) -> Step:
     return Step(
         inputs=prefix.blank(),
-        targets=torch.zeros(1, dtype=torch.int64, device=prefix.settings.device),
+        targets=torch.zeros(1, *tasks, dtype=torch.int64, device=prefix.settings.device),
         count=0,
         scale=0.0,
         done=done,

@@ -27,6 +27,7 @@ from orchestrator.records.evaluation import (
     PooledComparison,
     Scores,
     SubsetScores,
+    TaskScores,
 )
 from orchestrator.records.explanations import Explanation, ExplanationMethod, Explanations
 from orchestrator.records.groups import Assignment, Assignments, Group, GroupingRule, Groups
@@ -35,6 +36,8 @@ from orchestrator.records.recipes import PLAIN_CHOICES, Hyperparameters, Recipe
 from orchestrator.records.report import Costs, Report, StageCost
 from orchestrator.records.search import EpochMetrics, FewShot, RaceRun, SearchResult, Trial, TrialOrigin
 from orchestrator.records.sources import OutlierScores, SourceUse
+from orchestrator.records.subset_models import SubsetEvaluation, SubsetModel, SubsetModels, SubsetResult
+from orchestrator.records.tasks import TaskClasses
 from orchestrator.records.transfer import (
     Answers,
     Arm,
@@ -113,11 +116,17 @@ __all__ = [
     "SplitComparison",
     "StageCost",
     "SubsetCount",
+    "SubsetEvaluation",
     "SubsetGain",
+    "SubsetModel",
+    "SubsetModels",
     "SubsetProfile",
     "SubsetRank",
+    "SubsetResult",
     "SubsetScores",
     "SubsetTransfer",
+    "TaskClasses",
+    "TaskScores",
     "Transfer",
     "TransferVerdict",
     "Trial",

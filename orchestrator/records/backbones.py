@@ -9,6 +9,7 @@ from orchestrator.records.base import Record, Value
 from orchestrator.records.recipes import Hyperparameters
 from orchestrator.records.search import EpochMetrics
 from orchestrator.records.sources import SourceUse
+from orchestrator.records.tasks import TaskClasses
 
 
 class BackboneSpec(Value):
@@ -114,6 +115,7 @@ class BackboneRanking(Record):
 class ModelCard(Record):
     """Describe a trained model beside its `model.safetensors`: `model.json`.
 
+    `classes` are those of its first task; `tasks` lists all where there are several, in the order of its outputs.
     `sparsity` is the share of the weights under an L1 penalty that are at most 0.001; None without one. `source` is
     what the model was trained together with, if anything.
     """
@@ -133,6 +135,7 @@ class ModelCard(Record):
     world: list[str] = []
     sparsity: float | None = None
     source: SourceUse | None = None
+    tasks: list[TaskClasses] = []
 
     @property
     def negatives(self) -> Negatives:
@@ -140,6 +143,11 @@ class ModelCard(Record):
         return "none" if self.source is None else self.source.as_negatives
 
     @property
-    def num_outputs(self) -> int:
-        """Count the outputs of the model's head: its classes, and one more that rejects where it has learned to."""
-        return len(self.classes) + (self.negatives == "reject")
+    def class_counts(self) -> list[int]:
+        """Count the classes of every task."""
+        return [len(found.classes) for found in self.tasks] or [len(self.classes)]
+
+    @property
+    def output_counts(self) -> list[int]:
+        """Count the outputs of every task: its classes, and one more that rejects where the model has learned to."""
+        return [len(self.classes) + 1] if self.negatives == "reject" else self.class_counts

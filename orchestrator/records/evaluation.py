@@ -118,6 +118,17 @@ class SubsetScores(Scores):
     subset: str
 
 
+class TaskScores(Scores):
+    """Score the test images that are labelled for one further task, over its classes.
+
+    `predictions` is the path of their table below the run directory.
+    """
+
+    task: str
+    classes: list[str]
+    predictions: str
+
+
 class Baseline(Value):
     """Score a control arm trained on the same data and tested on the same images.
 
@@ -151,7 +162,7 @@ class Evaluation(Record, Scores):
     `num_units` counts what intervals resample: images, those that data.split.keep_together holds together as one.
     `calibration` is None where no temperature could be fitted, `separation` without test images, `outliers` where the
     model has no score of what is none of its classes, or nothing to test it on, `episodes` unless the experiment asks
-    for them.
+    for them. Where there are several tasks, all this is of the first, and `tasks` has the others.
     """
 
     group: str
@@ -165,6 +176,7 @@ class Evaluation(Record, Scores):
     episodes: EpisodeScores | None = None
     predictions: str
     seconds: float
+    tasks: list[TaskScores] = []
 
 
 class PooledComparison(Value):

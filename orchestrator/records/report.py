@@ -12,6 +12,7 @@ from orchestrator.records.groups import Groups
 from orchestrator.records.profile import Distances, Profile
 from orchestrator.records.recipes import Recipe
 from orchestrator.records.search import SearchResult
+from orchestrator.records.subset_models import SubsetEvaluation
 from orchestrator.records.transfer import Transfer
 
 
@@ -55,3 +56,4 @@ class Report(Record):
     distances: Distances | None = None
     explanations: list[Explanations] = []
     transfer: Transfer | None = None
+    subset_evaluations: list[SubsetEvaluation] = []

@@ -20,6 +20,7 @@ from orchestrator.records import (
     Recipe,
     Report,
     SearchResult,
+    SubsetEvaluation,
     SubsetProfile,
     Trial,
 )
@@ -50,6 +51,7 @@ from orchestrator.reporting.group_plots import (
 from orchestrator.reporting.overlays import ShownExample, show_examples
 from orchestrator.reporting.plots import diversity_plot, gains_plot
 from orchestrator.reporting.source_findings import joint_findings
+from orchestrator.reporting.subset_findings import subset_models_finding
 from orchestrator.reporting.transfer_findings import (
     ARM_TITLES,
     TRANSFER_MARKS,
@@ -59,7 +61,7 @@ from orchestrator.reporting.transfer_findings import (
     transfer_rows,
 )
 
-GroupRecord = TypeVar("GroupRecord", SearchResult, Recipe, ModelCard, Evaluation, Explanations)
+GroupRecord = TypeVar("GroupRecord", SearchResult, Recipe, ModelCard, Evaluation, Explanations, SubsetEvaluation)
 VERDICT_TITLES = {
     "better": "better",
     "worse": "worse",
@@ -104,6 +106,8 @@ class GroupSection:
     class_rows: list[ClassRow]
     mistakes: list[str]
     explanations: Explanations | None
+    subset_models: SubsetEvaluation | None
+    subset_finding: str
     examples: dict[str, list[ShownExample]]
     source: list[str]
 
@@ -153,7 +157,7 @@ def render_html(report: Report, pictures: Mapping[str, bytes] | None = None) -> 
 def _section(report: Report, position: int, group: Group, pictures: Mapping[str, bytes]) -> GroupSection:
     search, recipe = _of(group, report.searches), _of(group, report.recipes)
     model, evaluation = _of(group, report.models), _of(group, report.evaluations)
-    explanations = _of(group, report.explanations)
+    explanations, subset_models = _of(group, report.explanations), _of(group, report.subset_evaluations)
     color = group_color(position)
     best_id = recipe.trial_id if recipe else None
     return GroupSection(
@@ -180,6 +184,8 @@ def _section(report: Report, position: int, group: Group, pictures: Mapping[str,
         class_rows=_class_rows(evaluation) if evaluation else [],
         mistakes=frequent_mistakes(evaluation) if evaluation else [],
         explanations=explanations,
+        subset_models=subset_models,
+        subset_finding=subset_models_finding(subset_models) if subset_models else "",
         examples=show_examples(explanations, pictures) if explanations else {},
         source=joint_findings(model, evaluation) if model else [],
     )

@@ -19,7 +19,7 @@ from orchestrator.config import FineTuneConfig, Range, SpaceConfig
 from orchestrator.errors import SearchError
 from orchestrator.records import Hyperparameters
 
-ParameterValue = bool | int | float | str | None
+ParameterValue = bool | int | float | str | tuple[float, ...] | None
 DEFAULT_FINE_TUNING = FineTuneConfig()
 # What counts where a head is found in one pass.
 _OF_ONE_PASS = frozenset({"head", "freeze_depth"})
@@ -206,7 +206,7 @@ def _nearest_choice(
     if value in choices:
         return value
     numbers = [choice for choice in choices if isinstance(choice, (int, float))]
-    if value is None or isinstance(value, str) or not numbers:
+    if value is None or isinstance(value, (str, tuple)) or not numbers:
         return choices[0]
     here = scale(value)
     return min(numbers, key=lambda choice: abs(scale(choice) - here))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -23,7 +23,16 @@ from orchestrator.data.samples import CachedSamples
 from orchestrator.diversity.entropy import shannon_entropy
 from orchestrator.errors import DataError
 from orchestrator.finetune.companions import Companion
-from orchestrator.records import Group, Groups, Hyperparameters, PretrainedBackbone, Profile, Recipe, Record
+from orchestrator.records import (
+    Group,
+    Groups,
+    Hyperparameters,
+    PretrainedBackbone,
+    Profile,
+    Recipe,
+    Record,
+    TaskClasses,
+)
 from orchestrator.runs import RunDirectory
 from orchestrator.search.few_shot import GroupCounts, Tuning, tuning_of
 from orchestrator.search.rules import fixed_rule
@@ -100,8 +109,8 @@ class GroupContext:
 
     def samples(self, group: Group) -> GroupSamples:
         """Give a group's cached training and validation samples. Raises DataError when one of them is empty."""
-        classes = self.classes(group)
-        train, validation = (self._cached(group, split, classes) for split in ("train", "val"))
+        classes, tasks = self.classes(group), self.tasks(group)
+        train, validation = (self._cached(group, split, classes, tasks[1:]) for split in ("train", "val"))
         for split, samples in (("train", train), ("val", validation)):
             if len(samples) == 0:
                 raise DataError(
@@ -116,6 +125,7 @@ class GroupContext:
             validation=validation,
             units=np.concatenate([self._units(group, split) for split in ("train", "val")]),
             companion=self._companion(classes),
+            tasks=tasks,
         )
 
     def _companion(self, classes: tuple[str, ...]) -> Companion | None:
@@ -135,6 +145,18 @@ class GroupContext:
         """Give the union of the classes of a group's subsets, sorted."""
         rows = self.table.table.take(pa.array(self._positions(group, None)))
         return tuple(sorted(set(rows.column("label").to_pylist())))
+
+    def tasks(self, group: Group) -> tuple[TaskClasses, ...]:
+        """Give all tasks with the classes that occur in a group, where there are several."""
+        first, *further = self.config.data.task_names
+        if not further:
+            return ()
+        positions = self._positions(group, None)
+        found = [
+            TaskClasses(task=name, classes=list(self.table.task_classes(positions, place)))
+            for place, name in enumerate(further)
+        ]
+        return (TaskClasses(task=first, classes=list(self.classes(group))), *found)
 
     def training_entropy(self, group: Group) -> float:
         """Give the label entropy of a group's training split in nats."""
@@ -174,8 +196,16 @@ class GroupContext:
     def _positions(self, group: Group, split: str | None) -> NDArray[np.int64]:
         return self.table.where(subsets=group.subsets, split=split)
 
-    def _cached(self, group: Group, split: str, classes: tuple[str, ...]) -> CachedSamples:
-        return CachedSamples.of(self.table, self._positions(group, split), self.reader.pixels_uri, classes)
+    def _cached(
+        self, group: Group, split: str, classes: tuple[str, ...], further: Sequence[TaskClasses]
+    ) -> CachedSamples:
+        return CachedSamples.of(
+            self.table,
+            self._positions(group, split),
+            self.reader.pixels_uri,
+            classes,
+            [found.classes for found in further],
+        )
 
     # Fingerprints.
 
@@ -185,7 +215,8 @@ class GroupContext:
             rows = self.table.table.take(pa.array(self._positions(group, None)))
             # Trials learn from the cached samples: another choice of them makes other trials.
             cached = storage.digest_bytes([(np.asarray(rows.column("pixel_row")) >= 0).tobytes()])
-            self._digests[group.name] = storage.digest(sorted(group.subsets), data_fingerprint(rows), cached)
+            known = [sorted(group.subsets), data_fingerprint(rows), cached]
+            self._digests[group.name] = storage.digest(*known, *self.config.data.tasks)
         return self._digests[group.name]
 
     def study_fingerprint(self, group: Group) -> str:

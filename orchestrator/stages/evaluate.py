@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,16 +11,16 @@ import pyarrow as pa
 from orchestrator import fingerprints, storage
 from orchestrator.cluster.baselines import BASELINE_VERSION, BaselineJob, control_arms, run_baselines
 from orchestrator.cluster.features import compare_features
-from orchestrator.cluster.inference import InferencePlan, predict_samples, score_outliers
+from orchestrator.cluster.inference import InferencePlan, predict_tasks, score_outliers
 from orchestrator.cluster.resources import trial_resources
 from orchestrator.config import SplitName
 from orchestrator.data.reader import blocks_of, number_rows
 from orchestrator.diversity.transferability import separation
 from orchestrator.evaluation.episodes import draw_episodes, score_episodes
-from orchestrator.evaluation.judging import EVALUATION_VERSION, judge
+from orchestrator.evaluation.judging import EVALUATION_VERSION, judge, judge_task
 from orchestrator.evaluation.outliers import judge_outliers
 from orchestrator.evaluation.predictions import Predictions
-from orchestrator.records import BaselineResult, EpisodeScores, Evaluation, ModelCard, OutlierScores
+from orchestrator.records import BaselineResult, EpisodeScores, Evaluation, ModelCard, OutlierScores, TaskScores
 from orchestrator.stages.context import GroupContext
 from orchestrator.stages.sources import unseen_images
 from orchestrator.stages.train import read_models
@@ -164,16 +164,17 @@ def _evaluate_model(context: GroupContext, test: _Test, blocks: list[pa.Table]) 
         stall_timeout_s=context.config.cluster.stall_timeout_s,
     )
     results = [result for job in test.baselines if (result := _find_baseline(context, job))]
-    predictions, directions = predict_samples(blocks, context.reader, plan, card.classes)
+    classes = [found.classes for found in card.tasks] or [card.classes]
+    (predictions, *further), directions = predict_tasks(blocks, context.reader, plan, classes)
     predictions = predictions.with_baselines(
         {result.name: result.correct for result in results if result.correct is not None}
     )
     # What is fitted to mend confidence must not have seen the images that tell how well it does.
-    validation, _ = predict_samples(_blocks(context, card.group, "val"), context.reader, plan, card.classes)
+    (validation, *_), _ = predict_tasks(_blocks(context, card.group, "val"), context.reader, plan, classes)
     # The name carries the fingerprint: an evaluation that is cut short must not put its table beside an older record.
     name = f"groups/{card.group}/predictions/{test.fingerprint}.parquet"
     storage.write_table(context.run_directory.path(name), predictions.to_table())
-    return judge(
+    evaluation = judge(
         card.group,
         card.classes,
         predictions,
@@ -188,6 +189,7 @@ def _evaluate_model(context: GroupContext, test: _Test, blocks: list[pa.Table]) 
         fingerprint=test.fingerprint,
         outliers=_outliers(context, card, predictions, plan),
     )
+    return evaluation.model_copy(update={"tasks": _judge_tasks(context, test, further)})
 
 
 def _outliers(
@@ -205,3 +207,23 @@ def _outliers(
         bootstrap_samples=context.config.evaluate.bootstrap_samples,
         seed=context.config.seed,
     )
+
+
+def _judge_tasks(context: GroupContext, test: _Test, predictions: Sequence[Predictions]) -> list[TaskScores]:
+    """Keep the predictions of further tasks, and score them; a group may have no label at all for one."""
+    scores = []
+    for number, (task, found) in enumerate(zip(test.card.tasks[1:], predictions, strict=True), start=1):
+        if not task.classes:
+            continue
+        name = f"groups/{test.card.group}/predictions/{test.fingerprint}.task-{number}.parquet"
+        storage.write_table(context.run_directory.path(name), found.to_table())
+        scores.append(
+            judge_task(
+                task,
+                found,
+                bootstrap_samples=context.config.evaluate.bootstrap_samples,
+                seed=context.config.seed,
+                predictions_path=name,
+            )
+        )
+    return scores

@@ -136,12 +136,12 @@ def _train(context: GroupContext, plan: RegroupingPlan) -> list[_Retrained]:
     # Digests of samples are kept by the group's name: the changed groups need a context of their own.
     changed = replace(context, groups=context.groups.model_copy(update={"groups": groups}))
     recipes = {recipe.group: recipe for recipe in context.recipes()}
-    samples = {found.name: changed.samples(changed.group(found.name)) for found in plan.groups}
+    of_groups = {found.name: changed.samples(changed.group(found.name)) for found in plan.groups}
     jobs = [
         training_job(
             changed,
             recipes[found.recipe_of].model_copy(update={"group": found.name}),
-            samples[found.name],
+            of_groups[found.name],
             folder=REGROUPED,
         )
         for found in plan.groups
@@ -151,6 +151,7 @@ def _train(context: GroupContext, plan: RegroupingPlan) -> list[_Retrained]:
     errors: list[OrchestratorError] = []
     if pending:
         training = TrainingPlan.of(context.config, pending, context.shape)
+        samples = {job.run_name: of_groups[job.group] for job in pending}
         for job, outcome in train_groups(pending, samples, context.workbench, training, context.shape):
             if isinstance(outcome, OrchestratorError):
                 errors.append(outcome)

@@ -146,14 +146,12 @@ def prepare_inputs(context: GroupContext, samples: dict[str, GroupSamples]) -> S
     feature_bytes *= context.backbone.feature_dim * 4 * max(1, context.config.augment.views)
     folds = {group.name: context.tuning(group).search.folds for group in context.groups.groups}
     source = context.config.source
-    drawn_afresh = context.config.augment.views == 0 and context.config.augment.varies
     return SharedInputs(
         samples=samples,
         plans=plans,
         index=index,
         probe_seconds=probe_seconds,
-        # Heads that train together know no source.
-        heads_fit=source is None and not drawn_afresh and _most_folds(context) * feature_bytes <= _MOST_FEATURE_BYTES,
+        heads_fit=_are_plain(context) and _most_folds(context) * feature_bytes <= _MOST_FEATURE_BYTES,
         gpu_share=_gpu_share(figures, _most_folds(context)),
         compiled_depths=compiled,
         folds=folds,
@@ -169,6 +167,13 @@ def spaces_of(context: GroupContext) -> dict[str, SearchSpace]:
         space = SearchSpace.from_config(tuning.search.space, context.backbone.num_stages, tuning.finetune)
         found[group.name] = next((other for other in found.values() if other == space), space)
     return found
+
+
+def _are_plain(context: GroupContext) -> bool:
+    """Tell whether heads can train together: on one task, without a source, on features that do not change."""
+    config = context.config
+    drawn_afresh = config.augment.views == 0 and config.augment.varies
+    return config.source is None and not config.data.tasks and not drawn_afresh
 
 
 def _compile(

@@ -12,6 +12,7 @@ from orchestrator.config import ExperimentConfig
 from orchestrator.data.reader import blocks_of
 from orchestrator.errors import OrchestratorError
 from orchestrator.finetune.batches import count_draws, plan_balanced_batches
+from orchestrator.finetune.tasks import first_task
 from orchestrator.records import ModelCard, Recipe, SourceUse
 from orchestrator.stages.context import GroupContext
 from orchestrator.stages.sources import source_use
@@ -32,11 +33,12 @@ def train(context: GroupContext) -> int:
     ]
     if not pending:
         return 0
-    samples = {recipe.group: context.samples(context.group(recipe.group)) for recipe in pending}
-    jobs = [training_job(context, recipe, samples[recipe.group]) for recipe in pending]
+    of_groups = {recipe.group: context.samples(context.group(recipe.group)) for recipe in pending}
+    jobs = [training_job(context, recipe, of_groups[recipe.group]) for recipe in pending]
+    samples = {job.run_name: of_groups[job.group] for job in jobs}
     for job in jobs:
         if job.hyperparameters.balanced:
-            context.say(_say_repeats(job, samples[job.group], seed=context.config.seed_of("loader")))
+            context.say(_say_repeats(job, samples[job.run_name], seed=context.config.seed_of("loader")))
     errors: list[OrchestratorError] = []
     plan = TrainingPlan.of(context.config, jobs, context.shape)
     for job, card in train_groups(jobs, samples, context.workbench, plan, context.shape):
@@ -89,7 +91,7 @@ def training_job(
         run_name=f"{group.name}-{fingerprint}",
         model_uri=context.run_directory.path(folder, group.name, "model"),
         storage_uri=context.run_directory.path("ray_train"),
-        stream=_stream(context.rows(group, "train")),
+        stream=streamed_blocks(context.rows(group, "train")),
         reader=context.reader,
         source=_source(context.config, samples),
     )
@@ -104,7 +106,7 @@ def _source(config: ExperimentConfig, samples: GroupSamples) -> SourceUse | None
 
 def _say_repeats(job: TrainingJob, samples: GroupSamples, *, seed: int) -> str:
     """Say what an epoch of equally frequent classes shows more than once, and what it does not show."""
-    labels = samples.train.labels
+    labels = first_task(samples.train.labels)
     draws = count_draws(plan_balanced_batches(labels, job.hyperparameters.batch_size, seed, 1), labels)
     repeated = [found for found in draws if found.repeats]
     hidden = sum(found.samples - found.shown for found in draws)
@@ -120,6 +122,6 @@ def is_streamed(rows: pa.Table) -> bool:
     return bool((np.asarray(rows.column("pixel_row")) < 0).any())
 
 
-def _stream(rows: pa.Table) -> tuple[pa.Table, ...] | None:
+def streamed_blocks(rows: pa.Table) -> tuple[pa.Table, ...] | None:
     """Give the training samples as blocks to stream when they have to be."""
     return tuple(blocks_of(rows, _STREAM_BLOCK_ROWS)) if is_streamed(rows) else None

@@ -70,7 +70,7 @@ def test_a_usable_row_says_where_its_pixels_are() -> None:
         "id": "a", "subset": "north", "label": "cat", "split": row["split"], "split_given": False,
         "file": "f.parquet", "row": 7, "ok": True, "reason": "", "copy_of": "",
         "content": image_digest(IMAGE), "pixels": pixel_digest(np.zeros((4, 4, 3), dtype=np.uint8)), "perceptual": "",
-        "together": "", "fragment": 3, "pixel_row": 0,
+        "together": "", "fragment": 3, "pixel_row": 0, "tasks": [],
     }  # fmt: skip
     assert row["split"] in ("train", "val", "test")
 

@@ -5,10 +5,10 @@ from evaluation_examples import RECIPE, a_prediction_table
 from orchestrator.errors import DataError
 from orchestrator.evaluation.calibration import fit_temperature
 from orchestrator.evaluation.intervals import paired_gain
-from orchestrator.evaluation.judging import judge
+from orchestrator.evaluation.judging import judge, judge_task
 from orchestrator.evaluation.predictions import Predictions
 from orchestrator.evaluation.scoring import score
-from orchestrator.records import BaselineResult, Evaluation
+from orchestrator.records import BaselineResult, Evaluation, TaskClasses
 
 CLASSES = ["cat", "dog", "fox"]
 
@@ -135,3 +135,14 @@ def test_a_baseline_tested_on_other_images_is_refused() -> None:
 def test_probabilities_over_other_classes_are_refused() -> None:
     with pytest.raises(DataError, match="group low must be over its 2 classes, got 3"):
         judged(a_prediction_table(5), classes=["cat", "dog"])
+
+
+def test_a_further_task_is_scored_as_the_first_is() -> None:
+    predictions = a_prediction_table(40, images_of_one_kin=2)
+    task = TaskClasses(task="weather", classes=["sun", "rain", "snow"])
+    found = judge_task(task, predictions, bootstrap_samples=300, seed=3, predictions_path="x.parquet")
+    expected = score(
+        predictions.probabilities, predictions.truth, bootstrap_samples=300, seed=3, units=predictions.units
+    )
+    assert (found.task, found.classes, found.predictions) == ("weather", ["sun", "rain", "snow"], "x.parquet")
+    assert found.model_dump(exclude={"task", "classes", "predictions"}) == expected.model_dump()

@@ -9,6 +9,7 @@ from torch import nn
 
 from orchestrator.finetune.backbones import Backbone
 from orchestrator.finetune.contracts import TrainingSettings
+from orchestrator.finetune.tasks import NO_LABEL
 from orchestrator.records import BackboneSpec, Hyperparameters
 
 TINY = "finetune_examples:tiny_backbone"
@@ -70,6 +71,14 @@ def some_samples(count: int, *, seed: int = 0, image_size: int = 16, noisy_label
     pixels = np.stack([class_image(LABELS[index], rng, image_size) for index in truth])
     labels = rng.integers(0, len(LABELS), count) if noisy_labels else truth
     return ArraySamples(pixels, labels.astype(np.int64))
+
+
+def two_tasks(count: int, *, seed: int = 0, missing: int = 0) -> ArraySamples:
+    """Samples of which the second task is whether the class is the first one; the last `missing` do not say."""
+    samples = some_samples(count, seed=seed)
+    second = np.where(samples.labels == 0, 0, 1)
+    second[count - missing :] = NO_LABEL
+    return ArraySamples(samples.pixels, np.stack([samples.labels, second], axis=1))
 
 
 @dataclass

@@ -15,11 +15,13 @@ import torch.distributed as dist
 import torch.multiprocessing
 from finetune_examples import (
     LABELS,
+    ArraySamples,
     ListStream,
     a_spec,
     some_hyperparameters,
     some_samples,
     some_settings,
+    two_tasks,
 )
 from numpy.typing import NDArray
 from torch import Tensor
@@ -59,7 +61,9 @@ def train(
     **changes: object,
 ) -> Outcome:
     backbone, _ = load_pretrained("none", a_spec(), seed=0)
-    classifier = new_classifier(backbone, len(LABELS), seed=0)
+    tasks = samples.labels.ndim == 2 if isinstance(samples, ArraySamples) else False
+    classifier = new_classifier(backbone, (len(LABELS), 2) if tasks else len(LABELS), seed=0)
+    validation = two_tasks(11, seed=1, missing=4) if tasks else some_samples(11, seed=1)
     settings = {key: changes.pop(key) for key in list(changes) if key in some_settings().__dict__}
     ends: list[EpochEnd] = []
 
@@ -78,7 +82,7 @@ def train(
             classifier,
             a_spec(),
             samples,
-            some_samples(11, seed=1),
+            validation,
             some_hyperparameters(**changes),
             some_settings(**settings),
             on_epoch=on_epoch,
@@ -216,6 +220,14 @@ def prototypes_alone(rank: int) -> Outcome:
     return train(some_samples(31), freeze_depth=3, epochs=5, head="prototype")
 
 
+def two_tasks_weighed_by_uncertainty(rank: int) -> Outcome:
+    return train(two_tasks(31, missing=9), epochs=3, task_weighting="uncertainty", accumulate=2)
+
+
+def two_tasks_of_a_rank_without_samples(rank: int) -> Outcome:
+    return train(two_tasks(1, missing=1), task_weighting="uncertainty")
+
+
 PHASED = {"freeze_depth": 1, "epochs": 6, "strategy": "feature_then_network", "ema_decay": 0.5, "schedule": "cosine"}
 
 
@@ -251,6 +263,8 @@ EQUAL_TO_ONE_PROCESS = [
     everything_trained,
     recomputed,
     a_rank_without_samples,
+    two_tasks_weighed_by_uncertainty,
+    two_tasks_of_a_rank_without_samples,
     unequal_streams,
     an_empty_stream,
     a_source_beside,

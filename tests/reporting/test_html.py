@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 import pytest
 from report_examples import a_report, some_explanations
 
-from orchestrator.records import ClassScores, Evaluation, Explanations, Report
+from orchestrator.records import ClassScores, Evaluation, Explanations, Report, Scores, TaskClasses, TaskScores
 from orchestrator.reporting.html import render_html
 
 VOID = {"meta", "img", "br"}
@@ -232,3 +232,22 @@ def test_a_cross_validated_trial_shows_its_standard_error(report: Report) -> Non
     search = first.model_copy(update={"trials": [*trials, *first.trials[1:]]})
     text = Reader(render_html(report.model_copy(update={"searches": [search, *report.searches[1:]]}))).text
     assert "81.2% ± 1.3%" in text and text.count("±") == Reader(render_html(report)).text.count("±") + 1
+
+
+def test_several_tasks_stand_in_a_table_of_their_own() -> None:
+    report = a_report()
+    first = report.evaluations[0]
+    shared = {name: getattr(first, name) for name in Scores.model_fields}
+    weather = TaskScores(task="<weather>", classes=["sun", "rain"], predictions="x", **shared)
+    tasks = [TaskClasses(task="animal", classes=first.classes), TaskClasses(task="<weather>", classes=["sun", "rain"])]
+    page = render_html(
+        report.model_copy(
+            update={
+                "evaluations": [first.model_copy(update={"tasks": [weather]}), *report.evaluations[1:]],
+                "models": [report.models[0].model_copy(update={"tasks": tasks}), *report.models[1:]],
+            }
+        )
+    )
+    text = Reader(page).text
+    assert text.count("Tasks") == 1 and "<weather>" in text
+    assert "Everything else about this group is of animal, the first of them" in text

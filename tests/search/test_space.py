@@ -185,3 +185,10 @@ def test_what_may_be_off_is_searched_as_a_range_or_with_a_choice_of_none(name: s
 def test_what_a_method_cannot_be_is_not_searched(name: str, values: object, message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         SpaceConfig.model_validate({name: values})
+
+
+def test_fixed_task_weights_are_the_same_for_all_and_named_ones_are_searched() -> None:
+    fixed = SearchSpace.from_config(EVERYTHING, 5, FineTuneConfig(task_weighting=(1.0, 0.5)))
+    assert fixed.constants["task_weighting"] == (1.0, 0.5)
+    named = EVERYTHING.model_copy(update={"task_weighting": ["equal", "uncertainty"]})
+    assert "task_weighting" in SearchSpace.from_config(named, 5).distributions

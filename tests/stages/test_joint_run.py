@@ -34,7 +34,7 @@ def test_a_source_that_is_rejected_goes_the_whole_way(
     directory = Path(config.storage_path) / config.name
     report = Report.from_json((directory / "report.json").read_bytes(), source="report.json")
     (model,), (evaluation,) = report.models, report.evaluations
-    assert model.source is not None and model.num_outputs == len(model.classes) + 1 == 5
+    assert model.source is not None and model.output_counts == [len(model.classes) + 1] == [5]
     assert model.source.num_images == _rows(directory, "train")
     assert all(trial.status == "complete" for trial in report.searches[0].trials)
     assert {baseline.name: baseline.error for baseline in evaluation.baselines}["target_only"] is None

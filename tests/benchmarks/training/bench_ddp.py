@@ -60,7 +60,7 @@ def _ours(place: Workplace, epochs: int) -> float:
         for length in (1, 1 + epochs):
             job = _job(place, length)
             plan = TrainingPlan.of(config, [job], shape)
-            ((_, card),) = train_groups([job], {job.group: samples}, workbench, plan, shape)
+            ((_, card),) = train_groups([job], {job.run_name: samples}, workbench, plan, shape)
             if isinstance(card, OrchestratorError):
                 raise card
             seconds.append(card.seconds)

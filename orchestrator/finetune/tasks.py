@@ -1,0 +1,159 @@
+"""Several tasks on one suffix: their logits stand side by side, and each has a loss on the samples that it labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from orchestrator.errors import TrainingError
+from orchestrator.finetune.contracts import BatchStream, Samples
+from orchestrator.finetune.freezing import Suffix
+from orchestrator.finetune.losses import Objective, create_objective
+from orchestrator.records import Hyperparameters
+
+NO_LABEL = -1
+"""Stands in labels [n, T] where a sample has none for a task."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskObjective:
+    """Weigh the losses of T tasks on the same batch; a sample without a label for a task has no part in its loss.
+
+    Logits [n, K_1 + ... + K_T] hold those of each task side by side, targets [n, T] int64 its class indices or
+    NO_LABEL. A labelled sample adds w_t l_t, w_t of `weights` [T] float32, l_t what the task's objective gives.
+
+    With `log_variances` s [T] it adds w_t (exp(-s_t) l_t + s_t / 2) instead, and s is learnt: the uncertainty of a task
+    by its own noise (Kendall, Gal and Cipolla, "Multi-Task Learning Using Uncertainty to Weigh Losses for Scene
+    Geometry and Semantics", 2018). As a sum over samples it adds up over batches and ranks.
+    """
+
+    objectives: tuple[Objective, ...]
+    class_counts: tuple[int, ...]
+    weights: Tensor
+    log_variances: Tensor | None = None
+
+    def sum_of_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Give the weighted sum [] float32 of the losses of all tasks."""
+        logits = logits.float()
+        # The tie to the logits keeps a gradient where no sample has any label.
+        total = 0 * logits.sum()
+        for task, part in enumerate(torch.split(logits, list(self.class_counts), dim=1)):
+            if not self.class_counts[task]:
+                continue
+            is_known = targets[:, task] != NO_LABEL
+            loss = self.objectives[task].sum_of_losses(part[is_known], targets[is_known, task])
+            if self.log_variances is not None:
+                log_variance = self.log_variances[task]
+                loss = torch.exp(-log_variance) * loss + is_known.sum() * log_variance / 2
+            total = total + self.weights[task] * loss
+        return total
+
+
+def objective_of(
+    suffix: Suffix, hyperparameters: Hyperparameters, labels: NDArray[np.int64] | None, device: str
+) -> Objective | TaskObjective:
+    """Create the loss of a suffix: that of its one task, or of several on training labels [n, T].
+
+    Raises what `create_objective` raises.
+    """
+    if len(suffix.class_counts) == 1:
+        return create_objective(hyperparameters, labels, suffix.num_classes, device)
+    assert labels is not None
+    known = [column[column != NO_LABEL] for column in labels.T]
+    return TaskObjective(
+        objectives=tuple(
+            create_objective(hyperparameters, found, count, device)
+            for found, count in zip(known, suffix.class_counts, strict=True)
+        ),
+        class_counts=suffix.class_counts,
+        weights=task_weights(hyperparameters, [len(found) for found in known], num_samples=len(labels)).to(device),
+        log_variances=suffix.log_variances,
+    )
+
+
+def task_weights(hyperparameters: Hyperparameters, num_labelled: Sequence[int], *, num_samples: int) -> Tensor:
+    """Weigh a labelled sample of each task, float32 [T], by the numbers of labelled ones of all training samples.
+
+    The mean loss over a task's labelled samples weighs 1 for `equal`, the given number where weights are fixed, and T
+    times the task's share of all labels for `size`: there every label weighs the same. `uncertainty` starts as `equal`.
+    """
+    counts = torch.tensor(num_labelled, dtype=torch.float64)
+    weighting = hyperparameters.task_weighting
+    if weighting == "size":
+        of_means = len(counts) * counts / counts.sum()
+    elif isinstance(weighting, tuple):
+        of_means = torch.tensor(weighting, dtype=torch.float64)
+    else:
+        of_means = torch.ones_like(counts)
+    # Losses are summed over labelled samples and divided by the number of all in the batch.
+    return torch.where(counts > 0, of_means * num_samples / counts.clamp_min(1), 0.0).float()
+
+
+def first_task(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Give the labels [n] of the first task, which every sample has, of labels [n] or [n, T]."""
+    return labels if labels.ndim == 1 else labels[:, 0]
+
+
+def judge_tasks(logits: Tensor, labels: Tensor, class_counts: Sequence[int]) -> Tensor:
+    """Give for each task [T, 2] float64 the sum of cross-entropies and the number of right answers.
+
+    `logits` [n, K_1 + ... + K_T] float32, `labels` [n], or [n, T] with NO_LABEL, which counts as neither.
+    """
+    if labels.dim() == 1:
+        return _judge(logits, labels).unsqueeze(0)
+    totals = torch.zeros(len(class_counts), 2, dtype=torch.float64, device=logits.device)
+    for task, part in enumerate(torch.split(logits, list(class_counts), dim=1)):
+        is_known = labels[:, task] != NO_LABEL
+        if class_counts[task]:
+            totals[task] = _judge(part[is_known], labels[is_known, task])
+    return totals
+
+
+def _judge(logits: Tensor, labels: Tensor) -> Tensor:
+    loss = cross_entropy(logits, labels, reduction="sum")
+    return torch.stack([loss.double(), (logits.argmax(dim=1) == labels).sum().double()])
+
+
+def mean_over_tasks(totals: Tensor, labels: NDArray[np.int64]) -> tuple[float, float]:
+    """Give the mean loss and the mean accuracy of the tasks from totals [T, 2] over all validation labels [n(, T)].
+
+    Each task weighs the same, whatever it has of labels; one without any has no say.
+    """
+    columns = labels[:, None] if labels.ndim == 1 else labels
+    counts = torch.from_numpy((columns != NO_LABEL).sum(axis=0)).to(totals.device)
+    has_labels = counts > 0
+    loss, accuracy = (totals[has_labels] / counts[has_labels, None]).mean(dim=0).tolist()
+    return loss, accuracy
+
+
+def require_tasks_fit(
+    class_counts: Sequence[int], train: Samples | BatchStream, hyperparameters: Hyperparameters
+) -> None:
+    """Check that several tasks can be trained so. Raises TrainingError."""
+    if len(class_counts) == 1:
+        return
+    if isinstance(train, BatchStream):
+        raise TrainingError(
+            "several tasks must be trained on cached samples, not on a stream",
+            value=f"{len(class_counts)} tasks",
+            remedy="Raise data.max_cache_bytes.",
+        )
+    if hyperparameters.mixing != "none":
+        raise TrainingError(
+            "mixing must be none where several tasks are trained",
+            value=hyperparameters.mixing,
+            remedy="Set finetune.mixing to none.",
+        )
+    weighting = hyperparameters.task_weighting
+    if isinstance(weighting, tuple) and len(weighting) != len(class_counts):
+        raise TrainingError(
+            f"fixed task weights must be {len(class_counts)}, one for each task",
+            value=len(weighting),
+            remedy="Correct finetune.task_weighting.",
+        )

@@ -1,0 +1,72 @@
+"""A model for each subset through the pipeline: packed tasks, resumed by finished subset, tested beside the group's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from orchestrator.config import ExperimentConfig
+from orchestrator.pipeline import Pipeline
+from orchestrator.records import ModelCard, Report, SubsetModels
+from orchestrator.stages.subset_models import folder_name
+
+MakeExperiment = Callable[..., ExperimentConfig]
+
+
+@pytest.mark.parametrize(("name", "is_kept"), [("camera-7.b", True), ("..", False), ("a/b", False), ("é", False)])
+def test_a_folder_is_named_after_its_subset_and_by_no_other_name(name: str, is_kept: bool) -> None:
+    folder = folder_name(name)
+    assert (folder == name) is is_kept
+    assert "/" not in folder and folder not in {".", ".."} and folder.isascii()
+    assert len({folder_name(text) for text in ("a b", "a/b", "a-b", "a b ", "x" * 90, "x" * 91)}) == 6
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.usefixtures("ray_cluster")
+def test_every_subset_gets_a_model_and_a_lost_one_is_trained_again(profiled_experiment: MakeExperiment) -> None:
+    config = profiled_experiment(
+        train={"scope": "subset", "batch_norm": "train"},
+        grouping={"num_groups": 1, "min_images": 19},
+        evaluate={"explanations": 0},
+    )
+    lines: list[str] = []
+    Pipeline(config, say=lines.append).run()
+    run = Path(config.storage_path) / config.name
+    (folder,) = run.glob("groups/*/subsets")
+    models = SubsetModels.from_json((folder / "models.json").read_bytes(), source="models.json")
+    own = {found.subset for found in models.models if found.model}
+    assert len(models.models) == 4 and 1 <= len(own) < 4
+    for found in models.models:
+        assert (found.model is None) == (found.num_train < 19) == bool(found.reason)
+        if found.model:
+            card = ModelCard.from_json((run / found.model / "model.json").read_bytes(), source="model.json")
+            assert card.subsets == [found.subset] and len(card.history) == card.hyperparameters.epochs
+    _check_report(run, own)
+    lost = folder / sorted(own)[0] / "model" / "model.json"
+    kept = {path: path.stat().st_mtime_ns for path in folder.glob("*/model/model.json") if path != lost}
+    before = lost.read_bytes()
+    lost.unlink()
+    (folder / "models.json").unlink()
+    lines.clear()
+    Pipeline(config, say=lines.append).run(["train", "evaluate"])
+    assert sum(line.startswith("train ") and "kept" in line for line in lines) == 1
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    again, earlier = (ModelCard.from_json(text, source="model.json") for text in (lost.read_bytes(), before))
+    assert again.weights_digest == earlier.weights_digest
+    assert "evaluate: up to date, skipped" in lines
+
+
+def _check_report(run: Path, own: set[str]) -> None:
+    report = Report.from_json((run / "report.json").read_bytes(), source="report.json")
+    (tested,) = report.subset_evaluations
+    assert {found.subset for found in tested.subsets if found.scores} == own == set(tested.predictions)
+    by_subset = {found.subset: found for found in report.evaluations[0].subsets}
+    for found in tested.subsets:
+        if found.scores is not None:
+            assert found.scores.num_images == by_subset[found.subset].num_images
+            assert pq.read_table(run / tested.predictions[found.subset]).num_rows == found.scores.num_images
+    assert "Models of single subsets" in (run / "report.html").read_text()

@@ -1,0 +1,159 @@
+"""What trainings get of several label columns: through a trial, its model and its predictions, without Ray."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from builders import build_rows
+from finetune_examples import a_spec, some_hyperparameters
+from tiny_experiments import experiment_dict
+from workbenches import random_workbench
+
+from orchestrator.cluster.resources import ClusterShape
+from orchestrator.cluster.trials import run_trial
+from orchestrator.config import ExperimentConfig
+from orchestrator.data.catalogue import SampleTable, assemble, examine
+from orchestrator.data.pixels import write_pixels
+from orchestrator.data.reader import PixelReader
+from orchestrator.data.sources import list_fragments, read_fragment
+from orchestrator.data.text_columns import read_tasks
+from orchestrator.evaluation.predictions import predictions_of_tasks
+from orchestrator.experiment_file import validate_experiment
+from orchestrator.finetune.classifier import predict_probabilities
+from orchestrator.finetune.loop import fine_tune
+from orchestrator.finetune.models import load_model, save_model
+from orchestrator.records import Group, GroupingRule, Groups, ModelCard, Profile, TaskClasses
+from orchestrator.runs import RunDirectory
+from orchestrator.search.assignments import Assignment, Member
+from orchestrator.stages.context import GroupContext
+
+FORMS = {"circle": "round", "stripe": "straight", "noise": None}
+SUBSETS = {"a": {"circle": 24, "stripe": 24}, "b": {"circle": 12, "noise": 20}, "c": {"noise": 30}}
+GROUP = Group(name="low", subsets=["a", "b"], num_images=80, score_range=(0.0, 1.0))
+TASKS = (
+    TaskClasses(task="label", classes=["circle", "noise", "stripe"]),
+    TaskClasses(task="form", classes=["round", "straight"]),
+)
+SPEC = a_spec(image_size=32)
+
+
+def write_catalogue(config: ExperimentConfig, pixels: Path) -> SampleTable:
+    parts = []
+    for fragment in list_fragments(config.data):
+        rows = read_fragment(fragment, config.data, with_image=True)
+        tasks = read_tasks(fragment, config.data)
+        part, images = examine(rows, config.data, fragment.key, 32, "crop", 0, 1.0, tasks)
+        write_pixels(str(pixels), fragment.key, images)
+        parts.append(part)
+    return SampleTable(assemble(parts))
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> GroupContext:
+    rows = [{**row, "form": FORMS[str(row["label"])]} for row in build_rows(subsets=SUBSETS)]
+    (tmp_path / "data").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "data" / "x.parquet")
+    changes = {"data": {"tasks": ["form"]}, "train": {"scope": "multitask"}}
+    config = validate_experiment(experiment_dict(tmp_path / "data", tmp_path / "runs", **changes))
+    rule = GroupingRule(means=[0.0], deviations=[1.0])
+    return GroupContext(
+        config=config,
+        run_directory=RunDirectory.of(config),
+        backbone=random_workbench(SPEC).backbone,
+        table=write_catalogue(config, tmp_path / "pixels"),
+        reader=PixelReader(
+            data=config.data, image_size=32, resize="crop", pixels_uri=str(tmp_path / "pixels"), fragments_uri=""
+        ),
+        profile=Profile(subsets=[], split="train", rarefied_to=None, seconds=0.0),
+        groups=Groups(groups=[GROUP], method="quantiles", measures=["label_entropy"], rule=rule),
+        shape=ClusterShape(nodes=()),
+        say=lambda line: None,
+    )
+
+
+def test_a_group_has_the_classes_that_occur_in_it_and_a_label_for_each_task(context: GroupContext) -> None:
+    samples = context.samples(GROUP)
+    assert samples.tasks == TASKS and samples.class_counts == (3, 2)
+    for split, found in (("train", samples.train), ("val", samples.validation)):
+        rows = context.rows(GROUP, split).to_pylist()
+        expected = [[TASKS[0].classes.index(row["label"]), _form(row["tasks"][0])] for row in rows]
+        assert found.labels.tolist() == expected
+    other = context.samples(only("c"))
+    assert other.class_counts == (1, 0) and (other.train.labels[:, 1] == -1).all()
+
+
+def only(subset: str) -> Group:
+    return Group(name=f"only {subset}", subsets=[subset], num_images=30, score_range=(0.0, 1.0))
+
+
+def _form(label: str | None) -> int:
+    return -1 if label is None else TASKS[1].classes.index(label)
+
+
+def test_other_names_of_tasks_are_other_data(context: GroupContext) -> None:
+    config = context.config
+    renamed = config.model_copy(update={"data": config.data.model_copy(update={"tasks": ["shape"]})})
+    assert replace(context, config=renamed).data_fingerprint(GROUP) != context.data_fingerprint(GROUP)
+
+
+@pytest.mark.parametrize("folds", [1, 2])
+@pytest.mark.parametrize("depth", [1, 3])
+def test_a_trial_learns_every_task(context: GroupContext, folds: int, depth: int) -> None:
+    samples = context.samples(GROUP).with_folds(folds, seed=0)
+    recipe = some_hyperparameters(freeze_depth=depth, task_weighting="uncertainty")
+    member = Member(name="low-0", number=0, hyperparameters=recipe)
+    assignment = Assignment(kind="trial", group="low", members=(member,), seconds=1.0)
+    trial = run_trial(assignment, samples, random_workbench(SPEC), "cpu", on_epoch=lambda metrics: None)
+    assert trial.error is None and len(trial.history) == recipe.epochs
+    resplit = samples.resplit(1, seed=0)
+    assert resplit.class_counts == (3, 2) and resplit.train.labels.shape[1] == 2
+
+
+def test_a_group_without_a_label_for_a_task_learns_the_others(context: GroupContext) -> None:
+    samples = context.samples(Group(name="b", subsets=["b", "c"], num_images=60, score_range=(0.0, 1.0)))
+    labels = samples.train.labels.copy()
+    labels[:, 1] = -1
+    classifier = random_workbench(SPEC).classifier(samples.class_counts)
+    train = replace(samples.train, labels=labels)
+    settings = random_workbench(SPEC).settings("cpu")
+    result = fine_tune(classifier, SPEC, train, samples.validation, some_hyperparameters(), settings)
+    assert len(result.history) == 2
+
+
+def test_a_saved_model_of_two_tasks_predicts_both(context: GroupContext, tmp_path: Path) -> None:
+    samples, bench, recipe = context.samples(GROUP), random_workbench(SPEC), some_hyperparameters()
+    classifier = bench.classifier(samples.class_counts)
+    fine_tune(classifier, SPEC, samples.train, samples.validation, recipe, bench.settings("cpu"))
+    card = ModelCard(
+        group="low",
+        backbone=SPEC,
+        classes=list(samples.classes),
+        hyperparameters=recipe,
+        weights_digest="",
+        pretrained_digest="none",
+        data_fingerprint="abc",
+        subsets=GROUP.subsets,
+        best_epoch=1,
+        history=[],
+        seconds=1.0,
+        num_workers=1,
+        tasks=list(samples.tasks),
+    )
+    save_model(str(tmp_path / "model"), classifier, card)
+    loaded, found = load_model(str(tmp_path / "model"))
+    assert loaded.class_counts == (3, 2) and found.class_counts == [3, 2]
+    rows = context.rows(GROUP, "val").to_pylist()
+    pixels = samples.validation.take(np.arange(len(rows)))
+    probabilities = predict_probabilities(loaded, SPEC, pixels, device="cpu")
+    np.testing.assert_array_equal(probabilities, predict_probabilities(classifier, SPEC, pixels, device="cpu"))
+    label, form = predictions_of_tasks(rows, probabilities, [task.classes for task in found.tasks])
+    labelled = [row for row in rows if row["tasks"][0] is not None]
+    assert 0 < len(form) == len(labelled) < len(label) == len(rows)
+    assert form.ids == [row["id"] for row in labelled]
+    assert form.truth.tolist() == [_form(row["tasks"][0]) for row in labelled]
+    np.testing.assert_array_equal(label.probabilities, probabilities[:, :3])
