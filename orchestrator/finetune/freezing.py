@@ -16,9 +16,9 @@ from orchestrator.finetune.contracts import BatchNormMode
 class Suffix(nn.Sequential):
     """Hold the stages that are not frozen for all of a training, and the head behind them.
 
-    `depth` is the number of stages before it, `num_classes` that of the classes which the head tells apart, of all tasks.
-    Where `dropout` is above 0 the head's input goes through it. Where it `weighs_tasks`, it holds a log-variance for each
-    task, float32 [T] and 0 at first, which is trained with the rest and is no part of the classifier.
+    `depth` is the number of stages before it, `num_classes` that of the classes which the head tells apart, of all
+    tasks. Where `dropout` is above 0 the head's input goes through it. Where it `weighs_tasks`, it holds a log-variance
+    for each task, float32 [T] and 0 at first, which is trained with the rest and is no part of the classifier.
     """
 
     def __init__(self, classifier: Classifier, depth: int, *, dropout: float = 0.0, weighs_tasks: bool = False) -> None:
