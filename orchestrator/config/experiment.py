@@ -44,10 +44,16 @@ class EvaluateConfig(Section):
 
     `explanations` is how many of each group's most confident mistakes, and of its right answers, the report shows
     with what the model looked at; 0 shows none.
+
+    `label_shift` estimates how frequent classes are among each group's and each subset's test images without looking at
+    their labels, corrects their probabilities, and compares both with the truth: by how often classes were taken for
+    each other on validation (`confusion`: Lipton, Wang and Smola, 2018), or by expectation maximisation over calibrated
+    probabilities (`em`: Saerens, Latinne and Decaestecker, 2002).
     """
 
     bootstrap_samples: Annotated[int, Field(ge=100)] = 2000
     explanations: Annotated[int, Field(ge=0)] = 3
+    label_shift: Literal["none", "confusion", "em"] = "none"
 
 
 class ClusterConfig(Section):

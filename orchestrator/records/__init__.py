@@ -28,6 +28,15 @@ from orchestrator.records.evaluation import (
 )
 from orchestrator.records.explanations import Explanation, ExplanationMethod, Explanations
 from orchestrator.records.groups import Assignment, Assignments, Group, GroupingRule, Groups
+from orchestrator.records.label_shift import (
+    ClassFrequency,
+    LabelShift,
+    ModelValidation,
+    PredictedFrequencies,
+    ShiftMethod,
+    ShiftScores,
+    SubsetShift,
+)
 from orchestrator.records.profile import ClassPair, Distances, Profile, Relation, SourceDistance, SubsetProfile
 from orchestrator.records.recipes import PLAIN_CHOICES, Hyperparameters, Recipe
 from orchestrator.records.report import Costs, Report, StageCost
@@ -45,6 +54,7 @@ __all__ = [
     "CandidateMeasures",
     "CandidateScores",
     "Catalogue",
+    "ClassFrequency",
     "ClassNeighbour",
     "ClassPair",
     "ClassScores",
@@ -65,8 +75,11 @@ __all__ = [
     "GroupingRule",
     "Groups",
     "Hyperparameters",
+    "LabelShift",
     "ModelCard",
+    "ModelValidation",
     "PooledComparison",
+    "PredictedFrequencies",
     "PretrainedBackbone",
     "Profile",
     "RaceRun",
@@ -78,12 +91,15 @@ __all__ = [
     "Scores",
     "SearchCosts",
     "SearchResult",
+    "ShiftMethod",
+    "ShiftScores",
     "SourceDistance",
     "StageCost",
     "SubsetCount",
     "SubsetProfile",
     "SubsetRank",
     "SubsetScores",
+    "SubsetShift",
     "Trial",
     "TrialOrigin",
     "Value",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from orchestrator.records.base import Record, Value
+from orchestrator.records.label_shift import LabelShift
 from orchestrator.records.recipes import Hyperparameters
 
 
@@ -125,7 +126,8 @@ class Evaluation(Record, Scores):
     """Hold the test results of one group. Rows of the confusion matrix are true classes.
 
     `num_units` counts what intervals resample: images, those that data.split.keep_together holds together as one.
-    `calibration` is None where no temperature could be fitted, `separation` without test images.
+    `calibration` is None where no temperature could be fitted, `separation` without test images. `label_shift` is None
+    where it was not asked for, and without test images.
     """
 
     group: str
@@ -135,6 +137,7 @@ class Evaluation(Record, Scores):
     num_units: int
     calibration: Calibration | None
     separation: FeatureSeparation | None
+    label_shift: LabelShift | None = None
     predictions: str
     seconds: float
 
