@@ -13,7 +13,15 @@ from orchestrator.evaluation.intervals import Units, bootstrap_interval, paired_
 from orchestrator.evaluation.predictions import Predictions
 from orchestrator.evaluation.scoring import score
 from orchestrator.evaluation.shift_judging import judge_shift
-from orchestrator.records import Baseline, BaselineResult, Evaluation, FeatureSeparation, LabelShift, ShiftMethod, SubsetScores
+from orchestrator.records import (
+    Baseline,
+    BaselineResult,
+    Evaluation,
+    FeatureSeparation,
+    LabelShift,
+    ShiftMethod,
+    SubsetScores,
+)
 
 EVALUATION_VERSION = 3
 

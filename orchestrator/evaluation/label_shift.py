@@ -27,6 +27,7 @@ MOST_IMAGES = 20_000
 _MOST_RESAMPLES = 400
 _LEAST_PSEUDO = 1e-6
 
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Source:
     """Hold what m validation images say of a model: its calibration, and which classes it takes for which.

@@ -1,4 +1,4 @@
-"""The records of class frequencies that differ from training's: what tells of them, and what correcting for them does."""
+"""The records of class frequencies that differ from training's, and of what correcting for them does."""
 
 from __future__ import annotations
 

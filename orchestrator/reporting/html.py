@@ -47,6 +47,7 @@ from orchestrator.reporting.group_plots import (
 )
 from orchestrator.reporting.overlays import ShownExample, show_examples
 from orchestrator.reporting.plots import diversity_plot, gains_plot
+from orchestrator.reporting.shift_findings import shift_finding
 
 VERDICT_TITLES = {
     "better": "better",
@@ -88,6 +89,7 @@ class GroupSection:
     reliability: Plot | None
     calibration: str
     separation: str
+    label_shift: str
     class_rows: list[ClassRow]
     mistakes: list[str]
     explanations: Explanations | None
@@ -160,6 +162,7 @@ def _section(report: Report, position: int, group: Group, pictures: Mapping[str,
         reliability=reliability_plot(evaluation, color) if evaluation else None,
         calibration=calibration_finding(evaluation) if evaluation else "",
         separation=separation_finding(evaluation) if evaluation else "",
+        label_shift=shift_finding(evaluation.label_shift) if evaluation and evaluation.label_shift else "",
         class_rows=_class_rows(evaluation) if evaluation else [],
         mistakes=frequent_mistakes(evaluation) if evaluation else [],
         explanations=explanations,

@@ -16,6 +16,7 @@ from orchestrator.data.reader import blocks_of, number_rows
 from orchestrator.diversity.transferability import separation
 from orchestrator.evaluation.judging import EVALUATION_VERSION, judge
 from orchestrator.evaluation.predictions import Predictions
+from orchestrator.finetune.validation import save_validation
 from orchestrator.records import BaselineResult, Evaluation, ModelCard
 from orchestrator.stages.context import GroupContext
 from orchestrator.stages.train import read_models
@@ -149,6 +150,8 @@ def _evaluate_model(context: GroupContext, test: _Test, blocks: list[pa.Table]) 
     # The name carries the fingerprint: an evaluation that is cut short must not put its table beside an older record.
     name = f"groups/{card.group}/predictions/{test.fingerprint}.parquet"
     storage.write_table(context.run_directory.path(name), predictions.to_table())
+    save_validation(context.path(card.group, "model"), card, validation, fingerprint=test.fingerprint)
+    method = context.config.evaluate.label_shift
     return judge(
         card.group,
         card.classes,
@@ -156,6 +159,7 @@ def _evaluate_model(context: GroupContext, test: _Test, blocks: list[pa.Table]) 
         results,
         validation=validation,
         separation=separation(directions) if directions.num_images else None,
+        shift_method=None if method == "none" else method,
         bootstrap_samples=context.config.evaluate.bootstrap_samples,
         seed=context.config.seed,
         predictions_path=name,
