@@ -72,6 +72,7 @@ EVERYTHING = set(all_of(validate_experiment(experiment_dict("/data", "/runs"))))
         ({"train": {"batch_norm": "frozen"}}, {"study", "search", "model", "baseline"}),
         ({"evaluate": {"bootstrap_samples": 900}}, {"evaluation", "explanations"}),
         ({"evaluate": {"explanations": 5}}, {"explanations"}),
+        ({"evaluate": {"label_shift": "em"}}, {"evaluation", "explanations"}),
         ({"cluster": {"stall_timeout_s": 5}}, set()),
     ],
 )
