@@ -318,6 +318,12 @@ MISTAKES = {
         "-1",
         "--set",
     ),
+    "evaluate, label shift": (
+        experiment(evaluate={"label_shift": "bbse"}),
+        "evaluate.label_shift must be",
+        "'bbse'",
+        "--set",
+    ),
     "cluster": (
         experiment(cluster={"stall_timeout_s": 0}),
         "cluster.stall_timeout_s must be greater than 0",
