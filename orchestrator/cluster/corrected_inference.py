@@ -32,8 +32,8 @@ FREQUENCIES = "_label_shift.json"
 _RAW = "_raw"
 _RESAMPLES = 400
 _BLOCK_PARTS = 16
-# Reading a prediction, correcting and writing it took some 5 microseconds for ten classes.
-_ROW_S = 1e-5
+# Summing up a prediction, correcting and writing it took one core 3.5 microseconds for ten classes.
+_ROW_S = 5e-6
 
 
 def predict_and_correct(

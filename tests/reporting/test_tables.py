@@ -135,6 +135,6 @@ def test_estimated_frequencies_are_shown_beside_validations_the_most_changed_fir
     lines = [" ".join(line.split()) for line in printed(tables.frequencies_table(found)).splitlines()]
     assert [line for line in lines if "%" in line and line[0].islower()] == [
         "dog 30.0% 60.0% [52.0, 67.0]",
-        "fox 30.0% 15.0% [10.0, 21.0]",
         "horse 40.0% 25.0% [18.0, 33.0]",
+        "fox 30.0% 15.0% [10.0, 21.0]",
     ]
