@@ -155,6 +155,9 @@ def predict(
         Literal["none", "confusion", "em"],
         typer.Option(help="Estimate how frequent classes are among all the images, and correct for that."),
     ] = "none",
+    subset: Annotated[
+        str | None, typer.Option(help="With --label-shift: the model's subset that the images are of.")
+    ] = None,
 ) -> None:
     """Predict the class of every image below a path or URI.
 
@@ -168,6 +171,8 @@ def predict(
     With --label-shift also corrected_label and corrected probabilities; the frequencies are in _label_shift.json,
     which is written last.
     """
+    if subset is not None and label_shift == "none":
+        raise typer.BadParameter("--subset says what --label-shift stands on: name both or none")
     console = open_console()
 
     def work() -> None:
@@ -180,7 +185,14 @@ def predict(
                 )
             else:
                 predicted, bad, frequencies = predict_and_correct(
-                    model, input_uri, output, method=label_shift, image_column=image, format=format, use_gpu=use_gpu
+                    model,
+                    input_uri,
+                    output,
+                    method=label_shift,
+                    subset=subset,
+                    image_column=image,
+                    format=format,
+                    use_gpu=use_gpu,
                 )
         if frequencies is not None:
             console.print(frequencies_table(frequencies))

@@ -42,6 +42,7 @@ def predict_and_correct(
     output_uri: str,
     *,
     method: ShiftMethod,
+    subset: str | None = None,
     image_column: str,
     format: InputFormat,
     use_gpu: bool | None,
@@ -52,14 +53,15 @@ def predict_and_correct(
     output, `_raw`, first; what the estimate needs of them is summed up part by part, and of a bounded size; then each
     part is corrected and written to its place. So no file of the output is ever without its correction, and the
     record of the frequencies, `_label_shift.json`, is written when all are there. `_raw` is removed last; what a
-    command that was cut short has left of it is removed first.
+    command that was cut short has left of it is removed first. `subset` names the one that the images are of: then its
+    validation images alone say what classes are taken for.
 
     To the columns of `predict_images` come `corrected_label` and a `corrected_probability_<class>` for each class.
     Raises StorageError when the output is not empty, RecordError when the model has no predictions on validation
-    images, and DataError when no image could be predicted.
+    images, and DataError when none of these are of the subset, or no image could be predicted.
     """
     card, plan = load_card(model_uri), inference_plan(model_uri, use_gpu)
-    source = Source.of(load_validation(model_uri, card))
+    source = Source.of(load_validation(model_uri, card, subset))
     output = storage.absolute(output_uri).rstrip("/")
     require_empty(output)
     raw = storage.join(output, _RAW)
@@ -80,6 +82,7 @@ def predict_and_correct(
     correct = _Correct(raw, output, card.classes, source.calibration, found.frequencies)
     record = PredictedFrequencies(
         method=method,
+        subset=subset,
         weights_digest=card.weights_digest,
         num_images=sum(run_pass(blocks, correct, run)),
         num_validation=source.num_images,

@@ -12,6 +12,9 @@ from orchestrator.evaluation.metrics import ClassCounts, Measures, Probabilities
 from orchestrator.evaluation.predictions import Predictions
 from orchestrator.records import ClassFrequency, LabelShift, ShiftMethod, ShiftScores, SubsetShift
 
+OWN_IMAGES_PER_CLASS = 20
+"""With as many validation images for each class, on average, a subset's estimates stand on its own."""
+
 
 def judge_shift(
     predictions: Predictions,
@@ -24,18 +27,23 @@ def judge_shift(
 ) -> LabelShift:
     """Estimate class frequencies of all test images and of each subset's, one or more, and score what follows.
 
-    Labels of test images are used for the scores and to stand beside the estimates, for nothing else. Every estimate is
-    from the validation images of the whole group, as one of images that come later is. Bootstraps draw kin together.
+    Labels of test images are used for the scores and to stand beside the estimates, for nothing else. The estimate of a
+    subset is from its own validation images where it has 20 for each class on average, else from the whole group's:
+    images of a class look otherwise in another subset, and an estimate takes that for a shift. Bootstraps draw kin
+    together.
     """
-    source = Source.of(validation)
+    source_of_all = Source.of(validation)
 
     def judged(images: Predictions, subset: str | None) -> SubsetShift:
+        own = validation if subset is None else validation.for_subset(subset)
+        is_own = subset is not None and len(own) >= OWN_IMAGES_PER_CLASS * len(classes)
+        source = Source.of(own) if is_own else source_of_all
         found = estimate_shift(source, Target.of(images), method, bootstrap_samples=bootstrap_samples, seed=seed)
         return _compare(images, subset, classes, source, found, bootstrap_samples, seed)
 
     return LabelShift(
         method=method,
-        num_validation=len(validation),
+        num_validation=source_of_all.num_images,
         whole=judged(predictions, None),
         subsets=[judged(predictions.for_subset(name), name) for name in sorted(set(predictions.subsets))],
     )
@@ -73,6 +81,7 @@ def _compare(
     return SubsetShift(
         subset=subset,
         num_images=len(images),
+        num_validation=source.num_images,
         frequencies=describe_frequencies(classes, source, found, true),
         is_converged=found.is_converged,
         before=_score(images, images.probabilities, bootstrap_samples, seed),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orchestrator import storage
-from orchestrator.errors import RecordError
+from orchestrator.errors import DataError, RecordError
 from orchestrator.evaluation.predictions import Predictions
 from orchestrator.records import ModelCard, ModelValidation
 
@@ -29,10 +29,11 @@ def save_validation(model_uri: str, card: ModelCard, validation: Predictions, *,
             storage.delete(storage.join(model_uri, _TABLES, other))
 
 
-def load_validation(model_uri: str, card: ModelCard) -> Predictions:
-    """Read what a model predicted on validation images.
+def load_validation(model_uri: str, card: ModelCard, subset: str | None = None) -> Predictions:
+    """Read what a model predicted on validation images: all of them, or those of one subset.
 
-    Raises RecordError when there is nothing, or what there is belongs to other weights or is damaged.
+    Raises RecordError when there is nothing, or what there is belongs to other weights or is damaged, and DataError for
+    a subset without validation images.
     """
     source = storage.join(model_uri, _RECORD)
     remedy = "Run `orchestrator evaluate` on the model's experiment, and keep the folder of the model together."
@@ -50,4 +51,14 @@ def load_validation(model_uri: str, card: ModelCard) -> Predictions:
     table = storage.join(model_uri, record.table)
     if storage.digest_bytes([storage.read_bytes(table)]) != record.digest:
         raise RecordError(f"{record.table} must have the digest {record.digest}", value=table, remedy=remedy)
-    return Predictions.from_table(storage.read_table(table))
+    validation = Predictions.from_table(storage.read_table(table))
+    if subset is None:
+        return validation
+    known = sorted(set(validation.subsets))
+    if subset not in known:
+        raise DataError(
+            "a subset must be one of the model's with validation images",
+            value=subset,
+            remedy=f"There are {', '.join(known)}.",
+        )
+    return validation.for_subset(subset)

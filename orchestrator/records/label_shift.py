@@ -35,14 +35,16 @@ class ShiftScores(Value):
 class SubsetShift(Value):
     """Compare estimated with true class frequencies, and probabilities before with those after a correction for them.
 
-    `subset` is None for all images of the group. `before` are the model's own probabilities, `calibrated` those with
-    biases and a temperature fitted on validation, `corrected` these for the estimated frequencies. `accuracy_gain` is
-    from `before` to `corrected`, with a paired bootstrap interval. Where `is_converged` is false the estimate took more
-    steps than are allowed, and is not the likeliest.
+    `subset` is None for all images of the group. `num_validation` counts the validation images that the estimate and
+    the calibration stand on: the subset's own where they suffice, else the group's. `before` are the model's own
+    probabilities, `calibrated` those with biases and a temperature fitted on validation, `corrected` these for the
+    estimated frequencies. `accuracy_gain` is from `before` to `corrected`, with a paired bootstrap interval. Where
+    `is_converged` is false the estimate took more steps than are allowed, and is not the likeliest.
     """
 
     subset: str | None
     num_images: int
+    num_validation: int
     frequencies: list[ClassFrequency]
     is_converged: bool
     before: ShiftScores
@@ -87,9 +89,13 @@ class ModelValidation(Record):
 
 
 class PredictedFrequencies(Record):
-    """Hold, beside predictions, the class frequencies that they were corrected for; written last."""
+    """Hold, beside predictions, the class frequencies that they were corrected for; written last.
+
+    `subset` names the one whose validation images alone the estimate stands on; None stands for all.
+    """
 
     method: ShiftMethod
+    subset: str | None = None
     weights_digest: str
     num_images: int
     num_validation: int

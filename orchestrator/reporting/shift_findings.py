@@ -48,7 +48,7 @@ def _of_subsets(subsets: Sequence[SubsetShift]) -> list[str]:
     if missed:
         said.append(
             f"In {shortened(missed, most=5)} true frequencies lie outside of their intervals: images of a class look "
-            "otherwise there than in the group's validation images, and a correction is not to be trusted."
+            "otherwise there than in the validation images behind the estimate, and a correction is not to be trusted."
         )
     return said
 

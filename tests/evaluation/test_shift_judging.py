@@ -57,6 +57,32 @@ def test_each_subset_gets_its_own_frequencies_and_gains_by_them(
     assert found.whole.distance < 0.3 < min(subset.distance for subset in found.subsets)
 
 
+def test_a_subset_that_looks_different_is_judged_by_its_own_validation_images_where_they_suffice(
+    validation: Predictions,
+) -> None:
+    def turned(images: Predictions, subset: str) -> Predictions:
+        """Let the model take foxes for cats half the time."""
+        probabilities = images.probabilities.copy()
+        foxes = np.flatnonzero(images.truth == 2)[::2]
+        probabilities[foxes] = probabilities[foxes][:, [2, 1, 0]]
+        return replace(images, probabilities=probabilities, subsets=[subset] * len(images))
+
+    images = turned(a_classifier().images(600, FREQUENCIES["south"], 4), "turned")
+    for num_own, is_own in ((60, True), (59, False)):
+        own = turned(a_classifier().images(num_own, None, 5), "turned")
+        both = replace(
+            own,
+            ids=[*own.ids, *validation.ids],
+            subsets=[*own.subsets, *validation.subsets],
+            together=[""] * (num_own + 600),
+            truth=np.concatenate([own.truth, validation.truth]),
+            probabilities=np.concatenate([own.probabilities, validation.probabilities]),
+        )
+        (found,) = judged(images, both).subsets
+        assert found.num_validation == (60 if is_own else 659)
+        assert found.holds_truth == is_own
+
+
 def test_true_labels_stand_beside_and_decide_nothing(images: Predictions, validation: Predictions) -> None:
     (north, _), (mislabelled, _) = (
         judged(found, validation).subsets for found in (images, replace(images, truth=np.full(800, 2)))

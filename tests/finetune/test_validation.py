@@ -1,9 +1,10 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from orchestrator.errors import RecordError
+from orchestrator.errors import DataError, RecordError
 from orchestrator.evaluation.predictions import Predictions
 from orchestrator.finetune.validation import load_validation, save_validation
 from orchestrator.records import BackboneSpec, Hyperparameters, ModelCard
@@ -45,6 +46,14 @@ def test_what_is_kept_beside_a_model_comes_back(tmp_path: Path) -> None:
     assert found.together == ["kin"] * 4
     np.testing.assert_array_equal(found.truth, [0, 1, 0, 1])
     np.testing.assert_array_equal(found.probabilities, some_predictions().probabilities)
+
+
+def test_images_of_one_subset_are_told_apart_and_an_unknown_one_is_refused(tmp_path: Path) -> None:
+    mixed = replace(some_predictions(), subsets=["north", "south", "north", "south"])
+    save_validation(str(tmp_path), a_card(), mixed, fingerprint="one")
+    assert load_validation(str(tmp_path), a_card(), "south").ids == ["1", "3"]
+    with pytest.raises(DataError, match=r"got east. There are north, south"):
+        load_validation(str(tmp_path), a_card(), "east")
 
 
 def test_the_latest_alone_is_kept_and_nothing_else_is_touched(tmp_path: Path) -> None:

@@ -210,6 +210,7 @@ def a_label_shift(subsets: Sequence[str]) -> LabelShift:
         return SubsetShift(
             subset=subset,
             num_images=300,
+            num_validation=212 if subset is None else 90,
             frequencies=[
                 ClassFrequency(label=label, source=source, estimated=estimated, interval=interval, true=true)
                 for label, source, estimated, interval, true in (
