@@ -216,7 +216,7 @@ def _fit_counts(
     cells = np.bincount(source.truth * num_classes + source.predicted, weights, minlength=num_classes**2)
     rates = cells.reshape(num_classes, num_classes) + believed
     rates /= rates.sum(axis=1, keepdims=True)
-    return most_likely_shares(rates.T, counts, pseudo, source.calibration.prior)
+    return most_likely_shares(rates.T, counts.astype(np.float64), pseudo, source.calibration.prior)
 
 
 def _redraw_counts(source: Source, weights: Measures, target: Target, rng: np.random.Generator) -> Measures:
