@@ -30,7 +30,7 @@ def test_frequencies_and_corrected_accuracy_lie_in_their_intervals_in_ninety_of_
 ) -> None:
     all_frequencies = accuracy = gains = 0
     rng = np.random.default_rng(8)
-    everything = classifier.images(10_000, None, 10**6)
+    everything = classifier.images(4000, None, 10**6)
     for draw in range(100):
         frequencies = rng.dirichlet(np.ones(3))
         source = Source.of(classifier.images(200, None, 2 * draw))
@@ -40,7 +40,7 @@ def test_frequencies_and_corrected_accuracy_lie_in_their_intervals_in_ninety_of_
         all_frequencies += bool(((low <= frequencies) & (frequencies <= high)).all())
 
         corrected = source.calibration.apply(images.probabilities, found.frequencies)
-        scores = score(corrected, images.truth, bootstrap_samples=200, seed=draw)
+        scores = score(corrected, images.truth, bootstrap_samples=100, seed=draw)
         right = source.calibration.apply(everything.probabilities, found.frequencies).argmax(axis=1) == everything.truth
         true_accuracy = frequencies @ [right[everything.truth == label].mean() for label in range(3)]
         assert scores.accuracy is not None and scores.accuracy_interval is not None
