@@ -25,8 +25,8 @@ def shift_finding(shift: LabelShift) -> str:
     }[verdict(whole.accuracy_gain_interval)]
     sentences = [
         f"Without their labels, by {SHIFT_METHOD_TITLES[shift.method]} from "
-        f"{counted(shift.num_validation, 'validation image')}, {percent(whole.distance)} of the test images are "
-        "estimated to be of other classes than in validation; "
+        f"{counted(shift.num_validation, 'validation image')}, the test images' class frequencies are estimated "
+        f"to differ from validation's by {percent(whole.distance)} of the images; "
         + ("the true frequencies lie in their intervals." if whole.holds_truth else f"{_outside(whole)}."),
         f"{effect} ({points(whole.accuracy_gain)} points {points_interval(whole.accuracy_gain_interval)}); "
         f"cross-entropy goes from {number(whole.before.cross_entropy, 3)} to "

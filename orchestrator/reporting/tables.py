@@ -174,7 +174,9 @@ def frequencies_table(found: PredictedFrequencies) -> Table:
         estimated = f"{percent(frequency.estimated)} {percent_interval(frequency.interval)}"
         table.add_row(_name(frequency.label), percent(frequency.source), estimated)
     if len(ordered) > MOST_CLASS_ROWS:
-        table.caption = f"and {len(ordered) - MOST_CLASS_ROWS} more classes"
+        table.add_row(f"and {len(ordered) - MOST_CLASS_ROWS:,} more")
+    if not found.is_converged:
+        table.caption = "The estimate did not converge: it is not the likeliest."
     return table
 
 

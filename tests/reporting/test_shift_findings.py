@@ -7,7 +7,8 @@ from orchestrator.reporting.shift_findings import shift_finding
 def test_a_correction_that_helps_is_told_with_its_gain_and_what_calibration_alone_does() -> None:
     text = shift_finding(a_label_shift(["harbour", "mill"]))
     assert text.startswith("Without their labels, by expectation maximisation over calibrated probabilities (Saerens")
-    assert "212 validation images, 30.0% of the test images are estimated to be of other classes" in text
+    assert "212 validation images, the test images' class frequencies are estimated to differ" in text
+    assert "from validation's by 30.0% of the images;" in text
     assert "the true frequencies lie in their intervals." in text
     assert "Correcting for them raises accuracy (+4.0 points [+1.0, +7.0])" in text
     assert "cross-entropy goes from 0.520 to 0.480 by calibration alone and to 0.350 with the correction." in text
