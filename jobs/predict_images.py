@@ -5,7 +5,8 @@ From the root of the repository:
     ray job submit --working-dir . -- python jobs/predict_images.py MODEL INPUT --output OUTPUT
 
 MODEL is RUN/groups/GROUP/model of a run directory; it, INPUT and OUTPUT are paths or URIs that every node can
-reach. A row of the output has the image's path or row, the label, and the probability of each class.
+reach. A row of the output has the image's path or row, the label, and the probability of each class; with
+`--label-shift em` also what these are for the class frequencies that are estimated over all the images.
 """
 
 import sys

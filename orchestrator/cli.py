@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import RenderableType
 
 from orchestrator import storage
 from orchestrator.cli_data import index, shard
+from orchestrator.cluster.corrected_inference import predict_and_correct
 from orchestrator.cluster.inference import predict_with_model
 from orchestrator.cluster.session import session
 from orchestrator.config import InputFormat
@@ -19,7 +20,14 @@ from orchestrator.errors import DataError
 from orchestrator.experiment_file import load_experiment
 from orchestrator.pipeline import STAGES, Pipeline
 from orchestrator.reporting.findings import assignment_notes
-from orchestrator.reporting.tables import assignments_table, groups_table, profile_table, ranking_table, summary_table
+from orchestrator.reporting.tables import (
+    assignments_table,
+    frequencies_table,
+    groups_table,
+    profile_table,
+    ranking_table,
+    summary_table,
+)
 from orchestrator.terminal import guarded, open_console, timed_lines
 
 Experiment = Annotated[Path, typer.Argument(metavar="EXPERIMENT.yaml", help="The experiment file.")]
@@ -143,6 +151,13 @@ def predict(
     use_gpu: Annotated[
         bool | None, typer.Option("--use-gpu/--no-use-gpu", help="Default: where the cluster has a GPU.")
     ] = None,
+    label_shift: Annotated[
+        Literal["none", "confusion", "em"],
+        typer.Option(help="Estimate how frequent classes are among all the images, and correct for that."),
+    ] = "none",
+    subset: Annotated[
+        str | None, typer.Option(help="With --label-shift: the model's subset that the images are of.")
+    ] = None,
 ) -> None:
     """Predict the class of every image below a path or URI.
 
@@ -150,17 +165,37 @@ def predict(
     Examples:
       orchestrator predict ~/ray_results/demo/groups/low/model photos/ --output predictions
       orchestrator predict RUN/groups/high/model s3://bucket/new --output s3://bucket/predictions --image picture
+      orchestrator predict RUN/groups/high/model new/ --output predictions --label-shift em
 
     The output has a row an image: file, row, label, a probability for each class, and error where there is none.
+    With --label-shift also corrected_label and corrected probabilities; the frequencies are in _label_shift.json,
+    which is written last.
     """
+    if subset is not None and label_shift == "none":
+        raise typer.BadParameter("--subset says what --label-shift stands on: name both or none")
     console = open_console()
 
     def work() -> None:
         with session() as place:
             console.print(f"predict: on {place}")
-            predicted, bad = predict_with_model(
-                model, input_uri, output, image_column=image, format=format, use_gpu=use_gpu
-            )
+            frequencies = None
+            if label_shift == "none":
+                predicted, bad = predict_with_model(
+                    model, input_uri, output, image_column=image, format=format, use_gpu=use_gpu
+                )
+            else:
+                predicted, bad, frequencies = predict_and_correct(
+                    model,
+                    input_uri,
+                    output,
+                    method=label_shift,
+                    subset=subset,
+                    image_column=image,
+                    format=format,
+                    use_gpu=use_gpu,
+                )
+        if frequencies is not None:
+            console.print(frequencies_table(frequencies))
         console.print(f"predict: {predicted:,} images to {output}, {bad:,} could not be read")
         if predicted == 0:
             raise DataError("an image must be readable to be predicted", value=f"{bad:,} that are not in {input_uri}")

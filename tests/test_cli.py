@@ -60,4 +60,5 @@ def test_labels_alone_are_profiled_without_any_stage_before(
 
 def test_a_misused_command_exits_with_the_usage_code() -> None:
     assert main(["run"]) == 2
+    assert main(["predict", "model", "images", "--output", "out", "--subset", "north"]) == 2
     assert main(["nonsense"]) == 2

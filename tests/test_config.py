@@ -397,6 +397,12 @@ MISTAKES = {
         "'regruop'",
         "Did you mean regroup?",
     ),
+    "evaluate, label shift": (
+        experiment(evaluate={"label_shift": "bbse"}),
+        "evaluate.label_shift must be",
+        "'bbse'",
+        "--set",
+    ),
     "cluster": (
         experiment(cluster={"stall_timeout_s": 0}),
         "cluster.stall_timeout_s must be greater than 0",

@@ -84,6 +84,7 @@ EVERYTHING = set(all_of(validate_experiment(experiment_dict("/data", "/runs"))))
         ({"evaluate": {"on_negative_transfer": "report"}}, {"transfer"}),
         ({"search": {"budget": {"time_budget_s": 60}}}, {"search"}),
         ({"evaluate": {"episodes": {"ways": 3}}}, {"evaluation", "explanations", "transfer"}),
+        ({"evaluate": {"label_shift": "em"}}, {"evaluation", "explanations", "transfer"}),
         ({"cluster": {"stall_timeout_s": 5}}, set()),
     ],
 )

@@ -16,6 +16,7 @@ from orchestrator.cli import main
 from orchestrator.config import ExperimentConfig
 from orchestrator.errors import BadFractionError, RecordError, ResourceError
 from orchestrator.experiment_file import validate_experiment
+from orchestrator.finetune.validation import load_validation
 from orchestrator.pipeline import Pipeline
 from orchestrator.records import Report, Trial
 
@@ -44,6 +45,7 @@ def finished(ray_cluster: object, tiny_data: Path, tmp_path_factory: pytest.Temp
             diversity={"measures": ["label_entropy", "pixel_entropy", "feature_diversity"]},
             # A worker of two CPUs fills one of the two nodes: the second rank has to go to the other.
             train={"num_workers": 2, "resources_per_worker": {"CPU": 2}, "batch_norm": "train"},
+            evaluate={"label_shift": "em"},
         )
     )
     lines: list[str] = []
@@ -242,6 +244,20 @@ def test_a_saved_model_predicts_new_images_and_says_which_it_could_not_read(
         assert sum(probabilities.values()) == pytest.approx(1.0, abs=1e-5)
         assert row["label"] == max(probabilities, key=lambda label: probabilities[label])
     assert main(["predict", str(model), str(tiny_data), "--output", str(output)]) == 1
+
+
+def test_class_frequencies_are_judged_and_a_model_keeps_what_predicting_them_needs(finished: FinishedRun) -> None:
+    for evaluation, card in zip(finished.report.evaluations, finished.report.models, strict=True):
+        shift = evaluation.label_shift
+        assert shift is not None and shift.method == "em"
+        assert shift.whole.num_images == evaluation.num_images
+        assert shift.whole.before.accuracy == pytest.approx(evaluation.accuracy)
+        assert {found.subset for found in shift.subsets} == {scores.subset for scores in evaluation.subsets}
+        assert sum(frequency.estimated for frequency in shift.whole.frequencies) == pytest.approx(1.0)
+        validation = load_validation(str(finished.directory / "groups" / card.group / "model"), card)
+        assert len(validation) == shift.num_validation > 0
+        assert set(validation.subsets) <= set(card.subsets)
+    assert "Other class frequencies" in (finished.directory / "report.html").read_text()
 
 
 def test_assigned_subsets_are_told_the_recipe_and_the_model_of_their_group(

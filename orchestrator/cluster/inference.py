@@ -139,21 +139,30 @@ def _wanted(plan: InferencePlan) -> dict[str, float]:
     return {"CPU": 1.0, "GPU": 1.0} if plan.use_gpu else {"CPU": 1.0}
 
 
-def predict_with_model(
-    model_uri: str, input_uri: str, output_uri: str, *, image_column: str, format: InputFormat, use_gpu: bool | None
-) -> tuple[int, int]:
-    """Predict with a saved model on the connected cluster; see `predict_images`.
-
-    `use_gpu` None is yes when the cluster has a GPU.
-    """
-    card = load_card(model_uri)
+def inference_plan(model_uri: str, use_gpu: bool | None) -> InferencePlan:
+    """Plan to predict with a saved model on the connected cluster; `use_gpu` None is yes when that has a GPU."""
     shape = observe_cluster(elastic=False)
-    plan = InferencePlan(
+    return InferencePlan(
         model_uri=storage.absolute(model_uri),
-        weights_digest=card.weights_digest,
+        weights_digest=load_card(model_uri).weights_digest,
         use_gpu=shape.total("GPU") > 0 if use_gpu is None else use_gpu,
         stall_timeout_s=ClusterConfig().stall_timeout_s,
     )
+
+
+def require_empty(output_uri: str) -> None:
+    """Raise StorageError when there are files where predictions are to go; hidden ones do not count."""
+    if storage.exists(output_uri) and storage.list_files(output_uri):
+        raise StorageError(
+            "the output of a prediction must be empty", value=output_uri, remedy="Remove it or name another."
+        )
+
+
+def predict_with_model(
+    model_uri: str, input_uri: str, output_uri: str, *, image_column: str, format: InputFormat, use_gpu: bool | None
+) -> tuple[int, int]:
+    """Predict with a saved model on the connected cluster; see `inference_plan` and `predict_images`."""
+    plan = inference_plan(model_uri, use_gpu)
     data = DataConfig(uri=storage.absolute(input_uri), format=format, image=image_column, path="{name}")
     return predict_images(data, storage.absolute(output_uri), plan)
 
@@ -166,10 +175,7 @@ def predict_images(data: DataConfig, output_uri: str, plan: InferencePlan) -> tu
     (see `evaluation.outliers`), and error, which says why an image has no prediction. Raises StorageError when the
     output is not empty. A further task has the columns `label[<task>]` and `probability[<task>]_<class>`.
     """
-    if storage.exists(output_uri) and storage.list_files(output_uri):
-        raise StorageError(
-            "the output of a prediction must be empty", value=output_uri, remedy="Remove it or name another."
-        )
+    require_empty(output_uri)
     fragments = list_fragments(data)
     listing = ray.put(fragments)
     keys = [{"fragment": fragment.key} for fragment in fragments]

@@ -71,12 +71,18 @@ class EvaluateConfig(Section):
     from scratch, of the head alone, of the subset alone, and of all groups' samples. `report` says so; `fallback` also
     gives a subset the one of these that serves its validation images better; `regroup` moves a subset to where its
     validation images fare better, and trains the groups concerned again, once. None trains none of these models.
+
+    `label_shift` estimates how frequent classes are among each group's and each subset's test images without looking at
+    their labels, corrects their probabilities, and compares both with the truth: by how often classes were taken for
+    each other on validation (`confusion`: Lipton, Wang and Smola, 2018), or by expectation maximisation over calibrated
+    probabilities (`em`: Saerens, Latinne and Decaestecker, 2002).
     """
 
     bootstrap_samples: Annotated[int, Field(ge=100)] = 2000
     explanations: Annotated[int, Field(ge=0)] = 3
     on_negative_transfer: OnNegativeTransfer | None = None
     episodes: EpisodesConfig | None = None
+    label_shift: Literal["none", "confusion", "em"] = "none"
 
 
 class ClusterConfig(Section):

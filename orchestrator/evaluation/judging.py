@@ -12,19 +12,22 @@ from orchestrator.evaluation.calibration import calibrate
 from orchestrator.evaluation.intervals import Units, bootstrap_interval, paired_gain
 from orchestrator.evaluation.predictions import Predictions
 from orchestrator.evaluation.scoring import score
+from orchestrator.evaluation.shift_judging import judge_shift
 from orchestrator.records import (
     Baseline,
     BaselineResult,
     EpisodeScores,
     Evaluation,
     FeatureSeparation,
+    LabelShift,
     OutlierScores,
+    ShiftMethod,
     SubsetScores,
     TaskClasses,
     TaskScores,
 )
 
-EVALUATION_VERSION = 2
+EVALUATION_VERSION = 3
 
 
 def judge(
@@ -36,6 +39,7 @@ def judge(
     validation: Predictions,
     separation: FeatureSeparation | None,
     episodes: EpisodeScores | None = None,
+    shift_method: ShiftMethod | None = None,
     bootstrap_samples: int,
     seed: int,
     predictions_path: str,
@@ -45,7 +49,8 @@ def judge(
 ) -> Evaluation:
     """Score a group's model on all its test images and on each subset's, over the group's classes.
 
-    The temperature of its calibration is fitted on `validation` alone. A baseline is scored on the same images and
+    The temperature of its calibration is fitted on `validation` alone. So is what a correction for other class
+    frequencies stands on, where `shift_method` asks for one. A baseline is scored on the same images and
     compared with the model image by image; one that failed, and every one where there are no test images, has None for
     its numbers. Bootstraps draw kin together. Raises DataError when the probabilities are not over `classes`, or a
     baseline was tested on another number of images.
@@ -72,6 +77,7 @@ def judge(
         separation=separation,
         outliers=outliers,
         episodes=episodes,
+        label_shift=_judge_shift(predictions, classes, validation, shift_method, bootstrap_samples, seed),
         predictions=predictions_path,
         seconds=seconds,
     )
@@ -87,6 +93,19 @@ def judge_task(
         predictions=predictions_path,
         **_score(predictions, bootstrap_samples, seed),
     )
+
+
+def _judge_shift(
+    predictions: Predictions,
+    classes: list[str],
+    validation: Predictions,
+    method: ShiftMethod | None,
+    bootstrap_samples: int,
+    seed: int,
+) -> LabelShift | None:
+    if method is None or not len(predictions):
+        return None
+    return judge_shift(predictions, classes, validation, method, bootstrap_samples=bootstrap_samples, seed=seed)
 
 
 def _score_subsets(predictions: Predictions, bootstrap_samples: int, seed: int) -> list[SubsetScores]:

@@ -73,12 +73,16 @@ class Predictions:
 
     def for_subset(self, name: str) -> Self:
         """Select the images of one subset, in order; none for a subset that does not occur."""
-        rows = np.flatnonzero(np.asarray(self.subsets, dtype=object) == name)
+        return self.at(np.flatnonzero(np.asarray(self.subsets, dtype=object) == name))
+
+    def at(self, rows: NDArray[np.int64]) -> Self:
+        """Select the images at positions [m], in that order."""
+        places = rows.tolist()
         return replace(
             self,
-            ids=[self.ids[row] for row in rows.tolist()],
-            subsets=[name] * len(rows),
-            together=[self.together[row] for row in rows.tolist()],
+            ids=[self.ids[row] for row in places],
+            subsets=[self.subsets[row] for row in places],
+            together=[self.together[row] for row in places],
             truth=self.truth[rows],
             probabilities=self.probabilities[rows],
             baselines={baseline: correct[rows] for baseline, correct in self.baselines.items()},

@@ -31,6 +31,15 @@ from orchestrator.records.evaluation import (
 )
 from orchestrator.records.explanations import Explanation, ExplanationMethod, Explanations
 from orchestrator.records.groups import Assignment, Assignments, Group, GroupingRule, Groups
+from orchestrator.records.label_shift import (
+    ClassFrequency,
+    LabelShift,
+    ModelValidation,
+    PredictedFrequencies,
+    ShiftMethod,
+    ShiftScores,
+    SubsetShift,
+)
 from orchestrator.records.profile import ClassPair, Distances, Profile, Relation, SourceDistance, SubsetProfile
 from orchestrator.records.recipes import PLAIN_CHOICES, Hyperparameters, Recipe
 from orchestrator.records.report import Costs, Report, StageCost
@@ -72,6 +81,7 @@ __all__ = [
     "CandidateMeasures",
     "CandidateScores",
     "Catalogue",
+    "ClassFrequency",
     "ClassNeighbour",
     "ClassPair",
     "ClassScores",
@@ -94,10 +104,13 @@ __all__ = [
     "GroupingRule",
     "Groups",
     "Hyperparameters",
+    "LabelShift",
     "ModelCard",
+    "ModelValidation",
     "Move",
     "OutlierScores",
     "PooledComparison",
+    "PredictedFrequencies",
     "PretrainedBackbone",
     "Profile",
     "RaceRun",
@@ -111,6 +124,8 @@ __all__ = [
     "Scores",
     "SearchCosts",
     "SearchResult",
+    "ShiftMethod",
+    "ShiftScores",
     "SourceDistance",
     "SourceUse",
     "SplitComparison",
@@ -124,6 +139,7 @@ __all__ = [
     "SubsetRank",
     "SubsetResult",
     "SubsetScores",
+    "SubsetShift",
     "SubsetTransfer",
     "TaskClasses",
     "TaskScores",

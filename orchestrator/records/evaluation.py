@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from orchestrator.records.base import Record, Value
+from orchestrator.records.label_shift import LabelShift
 from orchestrator.records.recipes import Hyperparameters
 from orchestrator.records.sources import OutlierScores
 
@@ -161,8 +162,9 @@ class Evaluation(Record, Scores):
 
     `num_units` counts what intervals resample: images, those that data.split.keep_together holds together as one.
     `calibration` is None where no temperature could be fitted, `separation` without test images, `outliers` where the
-    model has no score of what is none of its classes, or nothing to test it on, `episodes` unless the experiment asks
-    for them. Where there are several tasks, all this is of the first, and `tasks` has the others.
+    model has no score of what is none of its classes, or nothing to test it on, `episodes` and `label_shift` unless the
+    experiment asks for them and there are test images. Where there are several tasks, all this is of the first, and
+    `tasks` has the others.
     """
 
     group: str
@@ -174,6 +176,7 @@ class Evaluation(Record, Scores):
     separation: FeatureSeparation | None
     outliers: OutlierScores | None = None
     episodes: EpisodeScores | None = None
+    label_shift: LabelShift | None = None
     predictions: str
     seconds: float
     tasks: list[TaskScores] = []

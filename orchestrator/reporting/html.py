@@ -50,6 +50,7 @@ from orchestrator.reporting.group_plots import (
 )
 from orchestrator.reporting.overlays import ShownExample, show_examples
 from orchestrator.reporting.plots import diversity_plot, gains_plot
+from orchestrator.reporting.shift_findings import shift_finding
 from orchestrator.reporting.source_findings import joint_findings
 from orchestrator.reporting.subset_findings import subset_models_finding
 from orchestrator.reporting.transfer_findings import (
@@ -102,6 +103,7 @@ class GroupSection:
     reliability: Plot | None
     calibration: str
     separation: str
+    label_shift: str
     episodes: str
     class_rows: list[ClassRow]
     mistakes: list[str]
@@ -180,6 +182,7 @@ def _section(report: Report, position: int, group: Group, pictures: Mapping[str,
         reliability=reliability_plot(evaluation, color) if evaluation else None,
         calibration=calibration_finding(evaluation) if evaluation else "",
         separation=separation_finding(evaluation) if evaluation else "",
+        label_shift=shift_finding(evaluation.label_shift) if evaluation and evaluation.label_shift else "",
         episodes=episodes_finding(evaluation.episodes) if evaluation and evaluation.episodes else "",
         class_rows=_class_rows(evaluation) if evaluation else [],
         mistakes=frequent_mistakes(evaluation) if evaluation else [],

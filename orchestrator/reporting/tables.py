@@ -17,6 +17,7 @@ from orchestrator.records import (
     Evaluation,
     Groups,
     ModelCard,
+    PredictedFrequencies,
     Profile,
     Recipe,
     Report,
@@ -43,6 +44,7 @@ from orchestrator.reporting.wording import (
 
 MOST_SUBSETS = 3
 MOST_SUBSET_ROWS = 60
+MOST_CLASS_ROWS = 60
 MOST_RANKED_SUBSETS = 12
 # Only names may be broken over lines: their length is the data's.
 _NAMES = ("Subset", "Subsets", "Backbone", "Group", "")
@@ -161,6 +163,20 @@ def assignments_table(found: Assignments) -> Table:
             "\n".join(recipe_lines(subset.recipe)) if subset.recipe else ABSENT,
             subset.model or ABSENT,
         )
+    return table
+
+
+def frequencies_table(found: PredictedFrequencies) -> Table:
+    """Show how frequent classes are among predicted images by estimate, beside validation; the most changed first."""
+    table = _table("Class", "Validation", "Estimated [95% interval, of all classes at once]", numbers_from=1)
+    ordered = sorted(found.frequencies, key=lambda frequency: -abs(frequency.estimated - frequency.source))
+    for frequency in ordered[:MOST_CLASS_ROWS]:
+        estimated = f"{percent(frequency.estimated)} {percent_interval(frequency.interval)}"
+        table.add_row(_name(frequency.label), percent(frequency.source), estimated)
+    if len(ordered) > MOST_CLASS_ROWS:
+        table.add_row(f"and {len(ordered) - MOST_CLASS_ROWS:,} more")
+    if not found.is_converged:
+        table.caption = "The estimate did not converge: it is not the likeliest."
     return table
 
 

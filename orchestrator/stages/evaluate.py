@@ -20,6 +20,7 @@ from orchestrator.evaluation.episodes import draw_episodes, score_episodes
 from orchestrator.evaluation.judging import EVALUATION_VERSION, judge, judge_task
 from orchestrator.evaluation.outliers import judge_outliers
 from orchestrator.evaluation.predictions import Predictions
+from orchestrator.finetune.validation import save_validation
 from orchestrator.records import BaselineResult, EpisodeScores, Evaluation, ModelCard, OutlierScores, TaskScores
 from orchestrator.stages.context import GroupContext
 from orchestrator.stages.sources import unseen_images
@@ -174,6 +175,8 @@ def _evaluate_model(context: GroupContext, test: _Test, blocks: list[pa.Table]) 
     # The name carries the fingerprint: an evaluation that is cut short must not put its table beside an older record.
     name = f"groups/{card.group}/predictions/{test.fingerprint}.parquet"
     storage.write_table(context.run_directory.path(name), predictions.to_table())
+    save_validation(context.path(card.group, "model"), card, validation, fingerprint=test.fingerprint)
+    method = context.config.evaluate.label_shift
     evaluation = judge(
         card.group,
         card.classes,
@@ -182,6 +185,7 @@ def _evaluate_model(context: GroupContext, test: _Test, blocks: list[pa.Table]) 
         validation=validation,
         separation=separation(directions) if directions.num_images else None,
         episodes=_episodes(context, plan, card, predictions),
+        shift_method=None if method == "none" else method,
         bootstrap_samples=context.config.evaluate.bootstrap_samples,
         seed=context.config.seed,
         predictions_path=name,

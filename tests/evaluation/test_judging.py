@@ -8,7 +8,7 @@ from orchestrator.evaluation.intervals import paired_gain
 from orchestrator.evaluation.judging import judge, judge_task
 from orchestrator.evaluation.predictions import Predictions
 from orchestrator.evaluation.scoring import score
-from orchestrator.records import BaselineResult, Evaluation, TaskClasses
+from orchestrator.records import BaselineResult, Evaluation, ShiftMethod, TaskClasses
 
 CLASSES = ["cat", "dog", "fox"]
 
@@ -18,6 +18,7 @@ def judged(
     *baselines: BaselineResult,
     classes: list[str] = CLASSES,
     validation: Predictions | None = None,
+    shift_method: ShiftMethod | None = None,
 ) -> Evaluation:
     return judge(
         "low",
@@ -26,6 +27,7 @@ def judged(
         baselines,
         validation=a_prediction_table(60, seed=9) if validation is None else validation,
         separation=None,
+        shift_method=shift_method,
         bootstrap_samples=500,
         seed=3,
         predictions_path="groups/low/predictions.parquet",
@@ -106,6 +108,16 @@ def test_the_temperature_is_that_of_validation_whatever_the_test_images_say() ->
         calibration = judged(a_prediction_table(40, seed=seed), validation=validation).calibration
         assert calibration is not None and calibration.num_images == 80
         assert calibration.temperature == fit_temperature(validation.probabilities, validation.truth)
+
+
+def test_a_correction_for_class_frequencies_is_judged_where_it_is_asked_for() -> None:
+    predictions = a_prediction_table(40)
+    assert judged(predictions).label_shift is None
+    assert judged(a_prediction_table(0), shift_method="em").label_shift is None
+    shift = judged(predictions, shift_method="confusion").label_shift
+    assert shift is not None and (shift.method, shift.num_validation) == ("confusion", 60)
+    assert shift.whole.before.accuracy == predictions.correct.mean()
+    assert [subset.subset for subset in shift.subsets] == ["north", "south"]
 
 
 def test_a_failed_baseline_keeps_its_error_and_has_no_numbers() -> None:

@@ -8,6 +8,7 @@ from orchestrator.records import (
     Baseline,
     Calibration,
     Catalogue,
+    ClassFrequency,
     ClassNeighbour,
     ClassPair,
     ClassScores,
@@ -22,6 +23,7 @@ from orchestrator.records import (
     GroupingRule,
     Groups,
     Hyperparameters,
+    LabelShift,
     ModelCard,
     PooledComparison,
     Profile,
@@ -29,12 +31,14 @@ from orchestrator.records import (
     Recipe,
     Report,
     SearchResult,
+    ShiftScores,
     SourceDistance,
     StageCost,
     SubsetCount,
     SubsetProfile,
     SubsetRank,
     SubsetScores,
+    SubsetShift,
     Trial,
 )
 
@@ -189,6 +193,41 @@ def an_evaluation(
         predictions=f"groups/{group}/predictions.parquet",
         seconds=4.0,
     )
+
+
+def a_label_shift(subsets: Sequence[str]) -> LabelShift:
+    """A correction that helps, of three classes."""
+
+    def scores(accuracy: float, loss: float) -> ShiftScores:
+        return ShiftScores(
+            accuracy=accuracy,
+            accuracy_interval=(accuracy - 0.03, accuracy + 0.03),
+            balanced_accuracy=accuracy - 0.05,
+            cross_entropy=loss,
+        )
+
+    def found(subset: str | None) -> SubsetShift:
+        return SubsetShift(
+            subset=subset,
+            num_images=300,
+            num_validation=212 if subset is None else 90,
+            frequencies=[
+                ClassFrequency(label=label, source=source, estimated=estimated, interval=interval, true=true)
+                for label, source, estimated, interval, true in (
+                    ("dog", 0.3, 0.6, (0.52, 0.67), 0.62),
+                    ("horse", 0.4, 0.25, (0.18, 0.33), 0.24),
+                    ("fox", 0.3, 0.15, (0.1, 0.21), 0.14),
+                )
+            ],
+            is_converged=True,
+            before=scores(0.81, 0.52),
+            calibrated=scores(0.815, 0.48),
+            corrected=scores(0.85, 0.35),
+            accuracy_gain=0.04,
+            accuracy_gain_interval=(0.01, 0.07),
+        )
+
+    return LabelShift(method="em", num_validation=212, whole=found(None), subsets=[found(subset) for subset in subsets])
 
 
 def _bins(num_images: int, *, overconfidence: float) -> list[ConfidenceBin]:

@@ -2,7 +2,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from report_examples import a_report, some_explanations
+from report_examples import a_label_shift, a_report, some_explanations
 
 from orchestrator.records import ClassScores, Evaluation, Explanations, Report, Scores, TaskClasses, TaskScores
 from orchestrator.reporting.html import render_html
@@ -95,6 +95,18 @@ def test_binned_auc_says_how_far_it_may_be_off(report: Report) -> None:
     evaluation = report.evaluations[0].model_copy(update={"macro_auc_error": 2.5e-4})
     text = Reader(render_html(report.model_copy(update={"evaluations": [evaluation]}))).text
     assert "off by at most 2.5e-04" in text
+
+
+def test_estimated_frequencies_stand_beside_the_true_ones_and_scores_before_and_after(report: Report) -> None:
+    shift = a_label_shift(["harbour"])
+    evaluation = report.evaluations[0].model_copy(update={"label_shift": shift})
+    text = Reader(render_html(report.model_copy(update={"evaluations": [evaluation]}))).text
+    assert "Other class frequencies" in text
+    assert "harbour 300 90 own 81.0% [78.0, 84.0] 81.5% [78.5, 84.5] 85.0% [82.0, 88.0] +4.0 [+1.0, +7.0]" in text
+    assert "76.0% 80.0% 0.520 0.480 0.350" in text
+    assert "whole group dog 30.0% 60.0% [52.0, 67.0] 62.0%" in text
+    assert "did not converge" not in text
+    assert "Other class frequencies" not in Reader(render_html(report)).text
 
 
 def test_failed_trials_quarantined_rows_and_costs_are_shown(document: str) -> None:

@@ -1,9 +1,9 @@
 import pytest
-from report_examples import a_ranking, a_report, a_search
+from report_examples import a_label_shift, a_ranking, a_report, a_search
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.records import Report
+from orchestrator.records import PredictedFrequencies, Report
 from orchestrator.reporting import tables
 
 
@@ -121,3 +121,20 @@ def test_a_ranking_shows_every_candidate_for_each_subset_and_its_cost_over_all()
 def test_a_ranking_of_very_many_subsets_is_cut_short() -> None:
     text = printed(tables.ranking_table(a_ranking([f"camera {number}" for number in range(40)])))
     assert "camera 11" in text and "camera 12" not in text and "and 28 more" in text
+
+
+def test_estimated_frequencies_are_shown_beside_validations_the_most_changed_first() -> None:
+    found = PredictedFrequencies(
+        method="em",
+        weights_digest="abc",
+        num_images=300,
+        num_validation=212,
+        is_converged=True,
+        frequencies=a_label_shift([]).whole.frequencies[::-1],
+    )
+    lines = [" ".join(line.split()) for line in printed(tables.frequencies_table(found)).splitlines()]
+    assert [line for line in lines if "%" in line and line[0].islower()] == [
+        "dog 30.0% 60.0% [52.0, 67.0]",
+        "horse 40.0% 25.0% [18.0, 33.0]",
+        "fox 30.0% 15.0% [10.0, 21.0]",
+    ]

@@ -1,0 +1,64 @@
+"""Keeps beside a model what it predicted on validation images: what telling other class frequencies needs."""
+
+from __future__ import annotations
+
+from orchestrator import storage
+from orchestrator.errors import DataError, RecordError
+from orchestrator.evaluation.predictions import Predictions
+from orchestrator.records import ModelCard, ModelValidation
+
+_RECORD = "validation.json"
+_TABLES = "validation"
+
+
+def save_validation(model_uri: str, card: ModelCard, validation: Predictions, *, fingerprint: str) -> None:
+    """Write the table of predictions below `validation/`, then `validation.json`; what stood there before goes."""
+    name = f"{fingerprint}.parquet"
+    uri = storage.join(model_uri, _TABLES, name)
+    storage.write_table(uri, validation.to_table())
+    record = ModelValidation(
+        fingerprint=fingerprint,
+        weights_digest=card.weights_digest,
+        table=f"{_TABLES}/{name}",
+        digest=storage.digest_bytes([storage.read_bytes(uri)]),
+        num_images=len(validation),
+    )
+    storage.write_bytes(storage.join(model_uri, _RECORD), record.to_json().encode())
+    for other in storage.list_names(storage.join(model_uri, _TABLES)):
+        if other != name:
+            storage.delete(storage.join(model_uri, _TABLES, other))
+
+
+def load_validation(model_uri: str, card: ModelCard, subset: str | None = None) -> Predictions:
+    """Read what a model predicted on validation images: all of them, or those of one subset.
+
+    Raises RecordError when there is nothing, or what there is belongs to other weights or is damaged, and DataError for
+    a subset without validation images.
+    """
+    source = storage.join(model_uri, _RECORD)
+    remedy = "Run `orchestrator evaluate` on the model's experiment, and keep the folder of the model together."
+    if not storage.exists(source):
+        raise RecordError(
+            "a correction for class frequencies needs the model's predictions on validation images",
+            value=f"no {_RECORD} in {model_uri}",
+            remedy=remedy,
+        )
+    record = ModelValidation.from_json(storage.read_bytes(source), source=source)
+    if record.weights_digest != card.weights_digest:
+        raise RecordError(
+            f"{_RECORD} must be of the weights {card.weights_digest}", value=record.weights_digest, remedy=remedy
+        )
+    table = storage.join(model_uri, record.table)
+    if storage.digest_bytes([storage.read_bytes(table)]) != record.digest:
+        raise RecordError(f"{record.table} must have the digest {record.digest}", value=table, remedy=remedy)
+    validation = Predictions.from_table(storage.read_table(table))
+    if subset is None:
+        return validation
+    known = sorted(set(validation.subsets))
+    if subset not in known:
+        raise DataError(
+            "a subset must be one of the model's with validation images",
+            value=subset,
+            remedy=f"There are {', '.join(known)}.",
+        )
+    return validation.for_subset(subset)
