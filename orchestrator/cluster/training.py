@@ -201,7 +201,7 @@ def train_worker(loop_config: dict[str, Any]) -> Any:
     nodes = _node_ids(context.get_world_size())
     if rank != 0:
         return None
-    return save_model(job.model_uri, classifier, _card(job, samples, workbench, result, nodes)).to_json()
+    return save_model(job.model_uri, classifier, _card(job, samples, workbench, result, nodes, plan)).to_json()
 
 
 def _report(end: EpochEnd, rank: int) -> None:
@@ -230,7 +230,12 @@ def _node_ids(world_size: int) -> list[str]:
 
 
 def _card(
-    job: TrainingJob, samples: GroupSamples, workbench: Workbench, result: FineTuneResult, nodes: list[str]
+    job: TrainingJob,
+    samples: GroupSamples,
+    workbench: Workbench,
+    result: FineTuneResult,
+    nodes: list[str],
+    plan: TrainingPlan,
 ) -> ModelCard:
     return ModelCard(
         fingerprint=job.fingerprint,
@@ -248,6 +253,7 @@ def _card(
         num_workers=len(nodes),
         world=nodes,
         sparsity=result.sparsity,
+        worker_resources=plan.resources_per_worker,
     )
 
 

@@ -21,6 +21,7 @@ from orchestrator.config.experiment import (
     ClusterConfig,
     EvaluateConfig,
     ExperimentConfig,
+    ResourceCosts,
     SeedsConfig,
     TrainConfig,
 )
@@ -64,6 +65,7 @@ __all__ = [
     "PretrainedNetwork",
     "Range",
     "RegularizerName",
+    "ResourceCosts",
     "SamplerName",
     "SearchConfig",
     "Section",

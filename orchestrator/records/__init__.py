@@ -1,5 +1,6 @@
 """The frozen records that flow between stages: values and paths, never tensors or Ray handles."""
 
+from orchestrator.records.advice import Advice, AdviceKind
 from orchestrator.records.backbones import (
     BackboneRanking,
     BackboneSpec,
@@ -28,6 +29,15 @@ from orchestrator.records.evaluation import (
 )
 from orchestrator.records.explanations import Explanation, ExplanationMethod, Explanations
 from orchestrator.records.groups import Assignment, Assignments, Group, GroupingRule, Groups
+from orchestrator.records.investment import (
+    Gain,
+    GroupInvestment,
+    Investment,
+    Prospect,
+    Spending,
+    SpendingPart,
+    SubsetInvestment,
+)
 from orchestrator.records.profile import ClassPair, Distances, Profile, Relation, SourceDistance, SubsetProfile
 from orchestrator.records.recipes import PLAIN_CHOICES, Hyperparameters, Recipe
 from orchestrator.records.report import Costs, Report, StageCost
@@ -35,6 +45,8 @@ from orchestrator.records.search import EpochMetrics, RaceRun, SearchResult, Tri
 
 __all__ = [
     "PLAIN_CHOICES",
+    "Advice",
+    "AdviceKind",
     "Assignment",
     "Assignments",
     "BackboneRanking",
@@ -61,14 +73,18 @@ __all__ = [
     "ExplanationMethod",
     "Explanations",
     "FeatureSeparation",
+    "Gain",
     "Group",
+    "GroupInvestment",
     "GroupingRule",
     "Groups",
     "Hyperparameters",
+    "Investment",
     "ModelCard",
     "PooledComparison",
     "PretrainedBackbone",
     "Profile",
+    "Prospect",
     "RaceRun",
     "RankedCandidate",
     "Recipe",
@@ -79,8 +95,11 @@ __all__ = [
     "SearchCosts",
     "SearchResult",
     "SourceDistance",
+    "Spending",
+    "SpendingPart",
     "StageCost",
     "SubsetCount",
+    "SubsetInvestment",
     "SubsetProfile",
     "SubsetRank",
     "SubsetScores",

@@ -113,6 +113,7 @@ class ModelCard(Record):
     """Describe a trained model beside its `model.safetensors`: `model.json`.
 
     `sparsity` is the share of the weights under an L1 penalty that are at most 0.001; None without one.
+    `worker_resources` is what each of the workers held.
     """
 
     group: str
@@ -129,3 +130,4 @@ class ModelCard(Record):
     num_workers: int
     world: list[str] = []
     sparsity: float | None = None
+    worker_resources: dict[str, float] = {}

@@ -97,7 +97,8 @@ class SubsetScores(Scores):
 class Baseline(Value):
     """Score a control arm trained on the same data and tested on the same images.
 
-    `accuracy_gain` is the recipe's accuracy minus the baseline's, with a paired bootstrap interval.
+    `accuracy_gain` is the recipe's accuracy minus the baseline's, with a paired bootstrap interval. `resources` is what
+    its training held.
     """
 
     name: Literal["fixed_rule", "head_only", "from_scratch"]
@@ -108,6 +109,7 @@ class Baseline(Value):
     accuracy_gain: float | None
     accuracy_gain_interval: tuple[float, float] | None
     error: str | None = None
+    resources: dict[str, float] = {}
 
 
 class BaselineResult(Record):
@@ -119,6 +121,7 @@ class BaselineResult(Record):
     seconds: float
     correct: list[bool] | None
     error: str | None = None
+    resources: dict[str, float] = {}
 
 
 class Evaluation(Record, Scores):

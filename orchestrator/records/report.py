@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from orchestrator.records.advice import Advice
 from orchestrator.records.backbones import BackboneRanking, ModelCard
 from orchestrator.records.base import Record, Value
 from orchestrator.records.catalogue import Catalogue
@@ -9,6 +10,7 @@ from orchestrator.records.costs import SearchCosts
 from orchestrator.records.evaluation import Evaluation, PooledComparison
 from orchestrator.records.explanations import Explanations
 from orchestrator.records.groups import Groups
+from orchestrator.records.investment import Investment
 from orchestrator.records.profile import Distances, Profile
 from orchestrator.records.recipes import Recipe
 from orchestrator.records.search import SearchResult
@@ -53,3 +55,5 @@ class Report(Record):
     rankings: list[BackboneRanking] = []
     distances: Distances | None = None
     explanations: list[Explanations] = []
+    investment: Investment | None = None
+    advice: list[Advice] = []

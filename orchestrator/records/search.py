@@ -65,10 +65,11 @@ class RaceRun(Value):
 
 
 class SearchResult(Record):
-    """Hold every trial of one group's search."""
+    """Hold every trial of one group's search; `trial_resources` is what one held, all its workers together."""
 
     group: str
     metric: str
     mode: Literal["max", "min"]
     trials: list[Trial]
     race: list[RaceRun] = []
+    trial_resources: dict[str, float] = {}

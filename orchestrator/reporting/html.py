@@ -9,12 +9,14 @@ from dataclasses import dataclass
 import jinja2
 
 from orchestrator.records import (
+    Advice,
     Baseline,
     ClassNeighbour,
     ClassScores,
     Evaluation,
     Explanations,
     Group,
+    GroupInvestment,
     ModelCard,
     Recipe,
     Report,
@@ -45,6 +47,7 @@ from orchestrator.reporting.group_plots import (
     learning_curve,
     reliability_plot,
 )
+from orchestrator.reporting.investment_findings import investment_finding, money, part_lines, price
 from orchestrator.reporting.overlays import ShownExample, show_examples
 from orchestrator.reporting.plots import diversity_plot, gains_plot
 
@@ -92,6 +95,8 @@ class GroupSection:
     mistakes: list[str]
     explanations: Explanations | None
     examples: dict[str, list[ShownExample]]
+    investment: GroupInvestment | None
+    advice: list[Advice]
 
     @property
     def search_seconds(self) -> float:
@@ -138,6 +143,7 @@ def _section(report: Report, position: int, group: Group, pictures: Mapping[str,
     model = next((found for found in report.models if found.group == group.name), None)
     evaluation = next((found for found in report.evaluations if found.group == group.name), None)
     explanations = next((found for found in report.explanations if found.group == group.name), None)
+    invested = report.investment.groups if report.investment else []
     color = group_color(position)
     best_id = recipe.trial_id if recipe else None
     return GroupSection(
@@ -164,6 +170,8 @@ def _section(report: Report, position: int, group: Group, pictures: Mapping[str,
         mistakes=frequent_mistakes(evaluation) if evaluation else [],
         explanations=explanations,
         examples=show_examples(explanations, pictures) if explanations else {},
+        investment=next((found for found in invested if found.group == group.name), None),
+        advice=[found for found in report.advice if found.group == group.name],
     )
 
 
@@ -213,6 +221,10 @@ def _environment() -> jinja2.Environment:
         recipe_lines=wording.recipe_lines,
         method_lines=wording.method_lines,
         verdict=verdict,
+        money=money,
+        part_lines=part_lines,
+        price=price,
+        investment_finding=investment_finding,
         verdict_title=lambda interval: VERDICT_TITLES[verdict(interval)],
     )
     environment.globals.update(

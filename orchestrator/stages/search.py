@@ -344,6 +344,7 @@ def _finish(context: GroupContext, run: _SearchRun, group: Group) -> SearchError
         mode=config.direction,
         trials=run.studies[group.name].trials(),
         race=[race for race in finals.runs if race.group == group.name],
+        trial_resources=run.plan.held_by_trial,
     )
     context.write(group.name, "search.json", result)
     try:
