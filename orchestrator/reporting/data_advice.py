@@ -106,8 +106,8 @@ def weak_classes(records: GroupRecords) -> list[Advice]:
             sentence = (
                 f"More images of {label} alone would hardly pay: {said}, though it has {counted(images, 'image')}, "
                 f"the median class {number(median, 0)}. It is taken for {close.nearest} most, {number(close.distance)} "
-                f"away in the tuned features (mean of all pairs {number(evaluation.separation.mean_distance)}): look at "
-                "the labels of both, at larger images, or at a smaller freeze depth."
+                f"away in the tuned features (mean of all pairs {number(evaluation.separation.mean_distance)}): look "
+                "at the labels of both, at larger images, or at a smaller freeze depth."
             )
             advice.append(Advice(kind="inseparable_class", group=records.group.name, sentence=sentence))
     return advice

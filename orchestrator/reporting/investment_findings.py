@@ -12,7 +12,6 @@ from orchestrator.reporting.wording import (
     enumerated,
     in_words,
     number,
-    percent,
     points,
     points_interval,
 )
@@ -68,7 +67,7 @@ def investment_summary(report: Report) -> str:
         gpu_hours=_sum([group.spent.gpu_hours for group in groups]),
         money=_sum([group.spent.money for group in groups]),
     )
-    chances = [f"{percent(group.prospect.chance)} ({group.group})" for group in groups if group.prospect]
+    chances = [f"{group.prospect.chance:.0%} ({group.group})" for group in groups if group.prospect]
     promised = f" Chance that as many trials again gain anything: {', '.join(chances[:5])}." if chances else ""
     more = f" {counted(len(report.advice), 'piece')} of advice in the report." if report.advice else ""
     return (
@@ -117,8 +116,8 @@ def _promised(found: GroupInvestment) -> str:
         return ""
     return (
         f"As many trials again ({prospect.num_trials}, {duration(prospect.seconds)} of trial time) would bring one "
-        f"that is better beyond noise with a chance of {percent(prospect.chance)}, the next one alone with "
-        f"{percent(prospect.chance_of_next)}."
+        f"that is better beyond noise with a chance of {prospect.chance:.0%}, the next one alone with "
+        f"{prospect.chance_of_next:.0%}."
     )
 
 

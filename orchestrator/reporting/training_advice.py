@@ -13,7 +13,6 @@ from orchestrator.reporting.wording import (
     in_words,
     metric_value,
     number,
-    percent,
     points,
     points_interval,
 )
@@ -125,9 +124,9 @@ def more_search(records: GroupRecords) -> list[Advice]:
     if prospect is None or records.search is None or UNLIKELY < prospect.chance < LIKELY:
         return []
     stated = (
-        f"{counted(prospect.num_trials, 'trial')} more ({duration(prospect.seconds)} of trial time) would bring a "
-        f"better one by more than {_difference(prospect.least_gain, records.search.metric)}, which is noise, with a "
-        f"chance of {percent(prospect.chance)}."
+        f"{counted(prospect.num_trials, 'trial')} more ({duration(prospect.seconds)} of trial time) would bring one "
+        f"that is better by more than noise ({_difference(prospect.least_gain, records.search.metric)}) with a chance "
+        f"of {prospect.chance:.0%}."
     )
     if prospect.chance <= UNLIKELY:
         return [_advice(records, "enough_search", f"More search would hardly pay: {stated}")]

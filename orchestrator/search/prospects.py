@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 LEAST_TRIALS = 4
 
 _MOST_IN_TAIL = 100
-# How much later trials are worth: 1 is a search that learns nothing, below it one that gets worse.
-_TRENDS = np.array([0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0])
-_TREND_PRIOR = np.array([0.10, 0.30, 0.20, 0.15, 0.10, 0.10, 0.05])
+# How much more later trials are worth: 1 is a search that learns nothing.
+_TRENDS = np.array([1.0, 1.5, 2.0, 3.0])
+_TREND_PRIOR = np.array([0.55, 0.27, 0.13, 0.05])
 # Near its top a smooth surface of 2, 3, 4 and 8 dimensions has the shapes -1, -2/3, -1/2 and -1/4; noise has 0.
 _SHAPES = np.array([-1.0, -0.75, -0.5, -0.25, -0.1, 0.1])
 _SHAPE_PRIOR = np.array([0.20, 0.25, 0.25, 0.15, 0.10, 0.05])
-_SCALES = np.geomspace(0.3, 5.0, 14)
+_SCALES = np.geomspace(0.3, 2.5, 12)
 _BELOW = np.linspace(0.05, 0.95, 10)
 
 Grid = NDArray[np.float64]
@@ -45,7 +45,9 @@ def chance_of_gain(values: Sequence[float], *, further: int, least_gain: float) 
     scheme: Yang, "On the distribution of the inter-record times in an increasing population", 1975). The upper half of
     the values has a generalised Pareto tail (Pickands, "Statistical inference using extreme order statistics", 1975);
     of the others it only counts that they lie below. The chance is the mean over a grid of trends, shapes, scales and
-    shares below, weighted by prior and likelihood: few trials leave much of the prior.
+    shares below, weighted by prior and likelihood: few trials leave much of the prior. On made searches (random,
+    learning and saturated ones) chances up to 0.4 are right to within 0.1; above, where few lie, they are up to 0.3 too
+    high.
     """
     if len(values) < LEAST_TRIALS:
         return None
