@@ -73,6 +73,7 @@ EVERYTHING = set(all_of(validate_experiment(experiment_dict("/data", "/runs"))))
         ({"evaluate": {"bootstrap_samples": 900}}, {"evaluation", "explanations"}),
         ({"evaluate": {"explanations": 5}}, {"explanations"}),
         ({"cluster": {"stall_timeout_s": 5}}, set()),
+        ({"cluster": {"cost_per_hour": {"GPU": 2.5}}}, set()),
     ],
 )
 def test_a_key_changes_what_depends_on_it(sections: dict[str, Any], changed: set[str]) -> None:

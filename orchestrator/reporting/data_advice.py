@@ -119,15 +119,19 @@ def weak_subsets(records: GroupRecords) -> list[Advice]:
     A subset is weak when the 95% interval of its accuracy lies below the accuracy of the rest of its group. It wants
     more images when it has less than half of an even share of the group's training images. It wants more varied ones
     when its feature diversity at equal N lies, with its interval, below the median of the others, of which there must
-    be three.
+    be three. Of weak subsets the five that are farthest behind have a say.
     """
     if records.evaluation is None:
         return []
-    advice = []
+    behind: list[tuple[float, SubsetScores, float]] = []
     for scores in records.evaluation.subsets:
         rest = _accuracy_of_rest(records.evaluation, scores)
-        if rest is None or scores.accuracy_interval is None or scores.accuracy_interval[1] >= rest:
+        if rest is None or scores.accuracy is None or scores.accuracy_interval is None:
             continue
+        if scores.accuracy_interval[1] < rest:
+            behind.append((rest - scores.accuracy, scores, rest))
+    advice = []
+    for _, scores, rest in sorted(behind, key=lambda entry: -entry[0])[:MOST_NAMED]:
         weak = (
             f"accuracy {percent(scores.accuracy)} {percent_interval(scores.accuracy_interval)} on "
             f"{counted(scores.num_images, 'test image')}, the rest of the group {percent(rest)}"
@@ -167,7 +171,8 @@ def _lacking(counts: Mapping[str, int], everyone: Mapping[str, int]) -> dict[str
         share = (images - count) / others
         if count < FEW_IMAGES and binom.cdf(count, own, share) <= CHANCE:
             found[name] = share
-    return dict(sorted(found.items(), key=lambda entry: -entry[1]))
+    # What is farthest from its share comes first.
+    return dict(sorted(found.items(), key=lambda entry: counts.get(entry[0], 0) / own - entry[1]))
 
 
 def _by_subset(
