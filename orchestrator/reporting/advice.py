@@ -21,7 +21,7 @@ _OF_GROUPS = (
 def advise(report: Report) -> list[Advice]:
     """Give what the records of a run advise, in the order of groups: data first, then training, then what is untold."""
     of_data = [*data_advice.missing_classes(report), *data_advice.missing_attributes(report)]
-    advice = []
+    advice: list[Advice] = []
     for group in report.groups.groups:
         advice += [found for found in of_data if found.group == group.name]
         records = GroupRecords.of(report, group)

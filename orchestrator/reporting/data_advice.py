@@ -41,7 +41,7 @@ def missing_classes(report: Report) -> list[Advice]:
     at most 1%: a small subset that lacks a rare class says nothing.
     """
     everyone = _total([profile.label_counts for profile in report.profile.subsets])
-    advice = []
+    advice: list[Advice] = []
     for group in report.groups.groups:
         records = GroupRecords.of(report, group)
         lacking = _lacking(records.label_counts, everyone)
@@ -65,7 +65,7 @@ def missing_attributes(report: Report) -> list[Advice]:
 
     A value that is missing is none to ask for.
     """
-    advice = []
+    advice: list[Advice] = []
     for column in _columns(report.profile.subsets):
         everyone = _total([_values(profile, column) for profile in report.profile.subsets])
         for group in report.groups.groups:
@@ -91,7 +91,7 @@ def weak_classes(records: GroupRecords) -> list[Advice]:
     tested = [label for label, found in zip(evaluation.classes, evaluation.by_class, strict=True) if found.num_images]
     median = statistics.median(counts.get(label, 0) for label in tested)
     weak = sorted(_potentials(evaluation).items(), key=lambda entry: -entry[1])
-    advice = []
+    advice: list[Advice] = []
     for label, potential in weak[:MOST_CLASSES]:
         images, said = counts.get(label, 0), _recall(evaluation, label)
         if images < median:
@@ -130,7 +130,7 @@ def weak_subsets(records: GroupRecords) -> list[Advice]:
             continue
         if scores.accuracy_interval[1] < rest:
             behind.append((rest - scores.accuracy, scores, rest))
-    advice = []
+    advice: list[Advice] = []
     for _, scores, rest in sorted(behind, key=lambda entry: -entry[0])[:MOST_NAMED]:
         weak = (
             f"accuracy {percent(scores.accuracy)} {percent_interval(scores.accuracy_interval)} on "
@@ -186,7 +186,7 @@ def _by_subset(
     subsets = sorted(
         (name for name, found in lacking.items() if found), key=lambda name: (-sum(lacking[name].values()), name)
     )
-    advice = []
+    advice: list[Advice] = []
     for subset in subsets[:MOST_NAMED]:
         own = counts[subset]
         total = sum(own.values())

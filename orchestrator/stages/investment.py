@@ -83,7 +83,7 @@ def _account_group(
     parts: dict[SpendingPart, Spending] = {"shared": shared, **_own_parts(report, group, prices)}
     spent = _sum(*(spending for part, spending in parts.items() if part != "baselines"))
     baseline = None if evaluation is None else cheapest_baseline(evaluation)
-    gain = None
+    gain: Gain | None = None
     by_subset: dict[str, tuple[int, PairedGain]] = {}
     if baseline is not None and evaluation is not None:
         assert baseline.accuracy_gain is not None and baseline.accuracy_gain_interval is not None
@@ -231,7 +231,8 @@ def _subsets(
     found = []
     for name in group.subsets:
         share = training.get(name, 0) / total
-        own, gain = _scaled(spent, share), None
+        own = _scaled(spent, share)
+        gain: Gain | None = None
         if baseline is not None and name in gains:
             num_images, paired = gains[name]
             gain = _gain(baseline, num_images, paired, own, prices, share)
