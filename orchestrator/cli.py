@@ -20,6 +20,7 @@ from orchestrator.errors import DataError
 from orchestrator.experiment_file import load_experiment
 from orchestrator.pipeline import STAGES, Pipeline
 from orchestrator.reporting.findings import assignment_notes
+from orchestrator.reporting.investment_findings import investment_summary
 from orchestrator.reporting.tables import (
     assignments_table,
     frequencies_table,
@@ -283,7 +284,8 @@ def _shown(pipeline: Pipeline, stages: Sequence[str]) -> list[RenderableType]:
     """Give what the last of the stages found."""
     if "report" in stages:
         path = pipeline.run_directory.path("report.html")
-        return [summary_table(pipeline.report()), f"Report: {path}"]
+        report = pipeline.report()
+        return [summary_table(report), *filter(None, [investment_summary(report)]), f"Report: {path}"]
     if "group" in stages:
         return [groups_table(*pipeline.grouped())]
     if "profile" in stages:

@@ -33,6 +33,7 @@ from orchestrator.records import (
     Report,
     StageCost,
 )
+from orchestrator.reporting.advice import advise
 from orchestrator.reporting.findings import copies_finding, grouping_finding
 from orchestrator.reporting.html import render_html
 from orchestrator.runs import RunDirectory
@@ -41,6 +42,7 @@ from orchestrator.stages.distances import LabelledImages, distances_of
 from orchestrator.stages.evaluate import evaluate, read_evaluations, read_predictions
 from orchestrator.stages.explain import explain, read_explanations, read_pictures
 from orchestrator.stages.inputs import RunInputs
+from orchestrator.stages.investment import account
 from orchestrator.stages.ranking import Candidates, rank_backbones
 from orchestrator.stages.search import read_searches, search
 from orchestrator.stages.shared_inputs import read_costs
@@ -347,6 +349,7 @@ class Pipeline:
         context = self._inputs.context
         evaluations = read_evaluations(context)
         explanations = read_explanations(context)
+        predictions = {found.group: read_predictions(context, found) for found in evaluations}
         report = Report(
             fingerprint=storage.digest("report", [record.fingerprint for record in evaluations]),
             name=self.config.name,
@@ -358,7 +361,7 @@ class Pipeline:
             models=read_models(context),
             evaluations=evaluations,
             comparisons=pool(
-                [read_predictions(context, evaluation) for evaluation in evaluations],
+                list(predictions.values()),
                 bootstrap_samples=self.config.evaluate.bootstrap_samples,
                 seed=self.config.seed,
             ),
@@ -370,6 +373,10 @@ class Pipeline:
             transfer=read_transfer(context),
             subset_evaluations=read_subset_evaluations(context),
         )
+        investment = account(report, predictions, self.config)
+        self.run_directory.write("investment.json", investment)
+        report = report.model_copy(update={"investment": investment})
+        report = report.model_copy(update={"advice": advise(report)})
         page = render_html(report, read_pictures(context, explanations))
         storage.write_bytes(self.run_directory.path("report.html"), page.encode())
         self.run_directory.write("report.json", report)

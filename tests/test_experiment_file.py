@@ -98,6 +98,16 @@ def test_overrides_set_keys_at_any_depth_in_order(tmp_path: Path) -> None:
     assert config.search.space.learning_rate == Range(low=1e-4, high=1e-3)
 
 
+def test_prices_are_set_by_the_name_of_the_resource(tmp_path: Path) -> None:
+    prices = load(tmp_path, MINIMAL, "cluster.cost_per_hour.GPU=2.5").cluster.cost_per_hour
+    assert prices is not None and (prices.CPU, prices.GPU) == (0.0, 2.5)
+    assert load(tmp_path, MINIMAL).cluster.cost_per_hour is None
+    with pytest.raises(ConfigError, match=r"cluster.cost_per_hour.TPU is not a key.*Did you mean|Known keys"):
+        load(tmp_path, MINIMAL, "cluster.cost_per_hour.TPU=2.5")
+    with pytest.raises(ConfigError, match=r"cluster.cost_per_hour.CPU must be at least 0"):
+        load(tmp_path, MINIMAL, "cluster.cost_per_hour.CPU=-1")
+
+
 def test_an_override_replaces_the_value_as_a_whole(tmp_path: Path) -> None:
     text = MINIMAL + "search: {space: {learning_rate: {low: 1e-4, high: 1e-3, log: true}, epochs: [1]}}\n"
     config = load(tmp_path, text, "search.space.learning_rate={low: 1e-3, high: 1e-2}")

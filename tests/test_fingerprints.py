@@ -86,6 +86,7 @@ EVERYTHING = set(all_of(validate_experiment(experiment_dict("/data", "/runs"))))
         ({"evaluate": {"episodes": {"ways": 3}}}, {"evaluation", "explanations", "transfer"}),
         ({"evaluate": {"label_shift": "em"}}, {"evaluation", "explanations", "transfer"}),
         ({"cluster": {"stall_timeout_s": 5}}, set()),
+        ({"cluster": {"cost_per_hour": {"GPU": 2.5}}}, set()),
     ],
 )
 def test_a_key_changes_what_depends_on_it(sections: dict[str, Any], changed: set[str]) -> None:

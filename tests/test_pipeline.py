@@ -144,6 +144,36 @@ def test_the_report_is_one_page_that_names_every_group(finished: FinishedRun) ->
     assert "http://" not in page.replace("http://www.w3.org", "") and "<script src" not in page
 
 
+def test_the_ledger_holds_what_every_group_and_subset_cost_and_gained(finished: FinishedRun) -> None:
+    ledger = finished.report.investment
+    assert ledger is not None and ledger.to_json() == (finished.directory / "investment.json").read_text()
+    for group, found, search in zip(
+        finished.report.groups.groups, ledger.groups, finished.report.searches, strict=True
+    ):
+        assert search.trial_resources == {"CPU": 1.0}
+        assert found.parts["search"].seconds == sum(trial.seconds for trial in search.trials)
+        assert found.parts["training"].seconds > 0 and found.parts["baselines"].seconds > 0
+        assert found.spent.gpu_hours == 0 and found.spent.money is None
+        assert found.gain is not None and found.gain.num_images > 0
+        assert [subset.subset for subset in found.subsets] == group.subsets
+        assert all(subset.gain is not None for subset in found.subsets)
+        assert sum(subset.share for subset in found.subsets) == pytest.approx(1)
+    assert all(card.worker_resources["CPU"] == 2 for card in finished.report.models)
+
+
+def test_prices_change_the_report_and_no_other_stage(finished: FinishedRun) -> None:
+    cluster = validate_experiment(finished.config.model_dump() | {"cluster": {"cost_per_hour": {"CPU": 3.6}}}).cluster
+    lines: list[str] = []
+    pipeline = Pipeline(finished.config.model_copy(update={"cluster": cluster}), say=lines.append)
+    pipeline.run()
+    assert len([line for line in lines if "up to date, skipped" in line]) == 7
+    ledger = pipeline.report().investment
+    assert ledger is not None
+    for found in ledger.groups:
+        money = found.parts["search"].money
+        assert money == pytest.approx(0.001 * found.parts["search"].seconds)
+
+
 def test_confident_mistakes_and_right_answers_are_shown_with_what_the_model_looked_at(finished: FinishedRun) -> None:
     page = (finished.directory / "report.html").read_text()
     for evaluation, found in zip(finished.report.evaluations, finished.report.explanations, strict=True):

@@ -113,7 +113,8 @@ def _train(job: TrainingJob, samples: GroupSamples, workbench: Workbench, plan: 
         workbench.settings(worker_device(plan.uses_gpu)),
         on_epoch=on_epoch,
     )
-    card = describe_model(job, samples, workbench, result, [ray.get_runtime_context().get_node_id()])
+    nodes = [ray.get_runtime_context().get_node_id()]
+    card = describe_model(job, samples, workbench, result, nodes, plan.resources)
     return save_model(job.model_uri, classifier, card).to_json()
 
 

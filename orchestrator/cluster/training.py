@@ -209,7 +209,9 @@ def train_worker(loop_config: dict[str, Any]) -> Any:
         return None
     if samples.companion is not None:
         classifier = without_extra(classifier, samples.companion.num_dropped)
-    return save_model(job.model_uri, classifier, describe_model(job, samples, workbench, result, nodes)).to_json()
+    return save_model(
+        job.model_uri, classifier, describe_model(job, samples, workbench, result, nodes, plan.resources_per_worker)
+    ).to_json()
 
 
 def _report(end: EpochEnd, rank: int) -> None:
@@ -238,7 +240,12 @@ def _node_ids(world_size: int) -> list[str]:
 
 
 def describe_model(
-    job: TrainingJob, samples: GroupSamples, workbench: Workbench, result: FineTuneResult, nodes: list[str]
+    job: TrainingJob,
+    samples: GroupSamples,
+    workbench: Workbench,
+    result: FineTuneResult,
+    nodes: list[str],
+    resources: dict[str, float],
 ) -> ModelCard:
     """Write the card of a trained model, as yet without the digest of its weights."""
     return ModelCard(
@@ -259,6 +266,7 @@ def describe_model(
         sparsity=result.sparsity,
         source=job.source,
         tasks=list(samples.tasks),
+        worker_resources=resources,
     )
 
 

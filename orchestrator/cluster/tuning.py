@@ -51,6 +51,11 @@ class TuningPlan:
         """Tell whether a trial has several workers."""
         return self.num_workers_per_trial > 1
 
+    @property
+    def held_by_trial(self) -> dict[str, float]:
+        """Give what one trial takes, all its workers together."""
+        return {name: amount * self.num_workers_per_trial for name, amount in self.resources_per_trial.items()}
+
     def trials_at_once(self, shape: ClusterShape) -> int:
         """Count the trials that run at the same time. Raises ResourceError when not even one fits."""
         most = min(self.num_trials, self.max_concurrent_trials or self.num_trials)

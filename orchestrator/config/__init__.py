@@ -30,6 +30,7 @@ from orchestrator.config.experiment import (
     EvaluateConfig,
     ExperimentConfig,
     OnNegativeTransfer,
+    ResourceCosts,
     SeedsConfig,
     TrainConfig,
 )
@@ -85,6 +86,7 @@ __all__ = [
     "PretrainedNetwork",
     "Range",
     "RegularizerName",
+    "ResourceCosts",
     "SamplerName",
     "SearchConfig",
     "Section",

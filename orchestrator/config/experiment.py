@@ -14,7 +14,7 @@ from orchestrator.config.backbone import BackboneConfig, PretrainConfig
 from orchestrator.config.base import DiversityMeasure, PositiveFloat, PositiveInt, PrecisionName
 from orchestrator.config.data import DataConfig, Section
 from orchestrator.config.diversity import DiversityConfig, GroupingConfig
-from orchestrator.config.finetune import FineTuneConfig
+from orchestrator.config.finetune import FineTuneConfig, NonNegativeFloat
 from orchestrator.config.search import AugmentConfig, CacheConfig, SearchConfig
 from orchestrator.config.source import SourceConfig
 from orchestrator.config.space import Range
@@ -85,16 +85,28 @@ class EvaluateConfig(Section):
     label_shift: Literal["none", "confusion", "em"] = "none"
 
 
-class ClusterConfig(Section):
-    """Bound the waits on Ray: a stage in which nothing ends for `stall_timeout_s` is ended with an error.
+class ResourceCosts(Section):
+    """Say what holding one CPU or GPU for an hour costs, by Ray's names, in a currency of yours.
 
-    What counts is a block of samples, an epoch (of all folds) or a trial: the limit must be longer than the longest
-    epoch.
+    A node of 16 CPUs at 0.64 an hour is `{CPU: 0.04}`; where the CPUs come with the GPU, `{GPU: 2.5}`.
+    """
+
+    CPU: NonNegativeFloat = 0.0
+    GPU: NonNegativeFloat = 0.0
+
+
+class ClusterConfig(Section):
+    """Bound the waits on Ray, and say what its resources cost.
+
+    A stage in which nothing ends for `stall_timeout_s` is ended with an error. What counts is a block of samples, an
+    epoch (of all folds) or a trial: the limit must be longer than the longest epoch.
     `autoscaling` says that nodes may join when work waits: then a plan that does not fit yet is no error.
+    Without `cost_per_hour` money is left out of the report.
     """
 
     stall_timeout_s: PositiveFloat = 1800.0
     autoscaling: bool = False
+    cost_per_hour: ResourceCosts | None = None
 
 
 class SeedsConfig(Section):

@@ -41,6 +41,8 @@ LABEL = "label"
 _CLASS_MEANS = pa.schema(
     {SUBSET: pa.string(), LABEL: pa.string(), "num_images": pa.int64(), "mean": pa.list_(pa.float64())}
 )
+# What has more values is no attribute that images share, and its counts would outgrow the record.
+_MOST_ATTRIBUTE_VALUES = 50
 _ORDERS = {"1": 1.0, "2": 2.0, "inf": math.inf}
 
 
@@ -151,17 +153,23 @@ def _label_measures(counted: SubsetCounts, settings: ProfileSettings) -> Iterato
 
 
 def _attribute_measures(attributes: pa.Table, settings: ProfileSettings) -> dict[str, dict[str, Any]]:
-    """Give the entropies of every subset's attributes, each alone and all together."""
+    """Give every subset's entropies of attributes, each alone and all together, and counts of those of few values."""
     columns = [name for name in attributes.column_names if name not in (SUBSET, COUNT)]
     joint = SubsetCounts.of(attributes, columns)
+    counted = {
+        name: SubsetCounts.of(attributes, [column]) for name, column in zip(settings.attributes, columns, strict=True)
+    }
     alone = {
-        name: estimate_entropies(SubsetCounts.of(attributes, [column]).rows, settings.entropy_estimator).tolist()
-        for name, column in zip(settings.attributes, columns, strict=True)
+        name: estimate_entropies(found.rows, settings.entropy_estimator).tolist() for name, found in counted.items()
+    }
+    counts = {
+        name: found.by_subset() for name, found in counted.items() if found.num_categories <= _MOST_ATTRIBUTE_VALUES
     }
     together = estimate_entropies(joint.rows, settings.entropy_estimator).tolist()
     return {
         subset: {
             "attribute_entropies": {name: entropies[index] for name, entropies in alone.items()},
+            "attribute_counts": {name: by_subset[index] for name, by_subset in counts.items()},
             "joint_attribute_entropy": together[index],
         }
         for index, subset in enumerate(joint.subsets)

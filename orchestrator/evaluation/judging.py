@@ -151,4 +151,5 @@ def _compare(
         accuracy_gain=gain,
         accuracy_gain_interval=gain_interval,
         error=result.error,
+        resources=result.resources,
     )

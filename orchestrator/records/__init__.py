@@ -1,5 +1,6 @@
 """The frozen records that flow between stages: values and paths, never tensors or Ray handles."""
 
+from orchestrator.records.advice import Advice, AdviceKind
 from orchestrator.records.backbones import (
     BackboneRanking,
     BackboneSpec,
@@ -31,6 +32,15 @@ from orchestrator.records.evaluation import (
 )
 from orchestrator.records.explanations import Explanation, ExplanationMethod, Explanations
 from orchestrator.records.groups import Assignment, Assignments, Group, GroupingRule, Groups
+from orchestrator.records.investment import (
+    Gain,
+    GroupInvestment,
+    Investment,
+    Prospect,
+    Spending,
+    SpendingPart,
+    SubsetInvestment,
+)
 from orchestrator.records.label_shift import (
     ClassFrequency,
     LabelShift,
@@ -65,6 +75,8 @@ from orchestrator.records.transfer import (
 
 __all__ = [
     "PLAIN_CHOICES",
+    "Advice",
+    "AdviceKind",
     "Answers",
     "Arm",
     "ArmGain",
@@ -100,10 +112,13 @@ __all__ = [
     "Explanations",
     "FeatureSeparation",
     "FewShot",
+    "Gain",
     "Group",
+    "GroupInvestment",
     "GroupingRule",
     "Groups",
     "Hyperparameters",
+    "Investment",
     "LabelShift",
     "ModelCard",
     "ModelValidation",
@@ -113,6 +128,7 @@ __all__ = [
     "PredictedFrequencies",
     "PretrainedBackbone",
     "Profile",
+    "Prospect",
     "RaceRun",
     "RankedCandidate",
     "Recipe",
@@ -128,11 +144,14 @@ __all__ = [
     "ShiftScores",
     "SourceDistance",
     "SourceUse",
+    "Spending",
+    "SpendingPart",
     "SplitComparison",
     "StageCost",
     "SubsetCount",
     "SubsetEvaluation",
     "SubsetGain",
+    "SubsetInvestment",
     "SubsetModel",
     "SubsetModels",
     "SubsetProfile",

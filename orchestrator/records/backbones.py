@@ -117,7 +117,7 @@ class ModelCard(Record):
 
     `classes` are those of its first task; `tasks` lists all where there are several, in the order of its outputs.
     `sparsity` is the share of the weights under an L1 penalty that are at most 0.001; None without one. `source` is
-    what the model was trained together with, if anything.
+    what the model was trained together with, if anything. `worker_resources` is what each of the workers held.
     """
 
     group: str
@@ -134,6 +134,7 @@ class ModelCard(Record):
     num_workers: int
     world: list[str] = []
     sparsity: float | None = None
+    worker_resources: dict[str, float] = {}
     source: SourceUse | None = None
     tasks: list[TaskClasses] = []
 

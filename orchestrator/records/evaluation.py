@@ -133,7 +133,8 @@ class TaskScores(Scores):
 class Baseline(Value):
     """Score a control arm trained on the same data and tested on the same images.
 
-    `accuracy_gain` is the recipe's accuracy minus the baseline's, with a paired bootstrap interval.
+    `accuracy_gain` is the recipe's accuracy minus the baseline's, with a paired bootstrap interval. `resources` is what
+    its training held.
     """
 
     name: BaselineName
@@ -144,6 +145,7 @@ class Baseline(Value):
     accuracy_gain: float | None
     accuracy_gain_interval: tuple[float, float] | None
     error: str | None = None
+    resources: dict[str, float] = {}
 
 
 class BaselineResult(Record):
@@ -155,6 +157,7 @@ class BaselineResult(Record):
     seconds: float
     correct: list[bool] | None
     error: str | None = None
+    resources: dict[str, float] = {}
 
 
 class Evaluation(Record, Scores):

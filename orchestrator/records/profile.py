@@ -20,12 +20,14 @@ class SubsetProfile(Value):
 
     `label_entropy` is by the chosen estimator, `effective_classes` is its exponential, `imbalance_ratio` the most
     frequent class over the least frequent one. `attribute_entropies` are those of `diversity.columns` by name, and
-    `joint_attribute_entropy` that of their combinations. `feature_diversity` is the Vendi score at equal N (rarefied),
-    `feature_diversity_by_order` that of other orders, `raw_feature_diversity` that of all images, which is certain to
-    lie in its bounds where features too long to be summed up exactly were sketched; None where it is exact. `h_score`,
-    `log_evidence` (LogME) and `fisher_ratio` say how well the features part the classes; an infinite ratio is None. The
-    ratio is `variance_between` classes over `variance_within` them. `mean_class_distance` is that of all pairs of
-    classes, `closest_classes` the pair that is easiest to confuse, None with one class.
+    `joint_attribute_entropy` that of their combinations. `attribute_counts` says how many images have which value,
+    empty where it is missing, for those of the columns that have at most 50 values in all. `feature_diversity` is the
+    Vendi score at equal N (rarefied), `feature_diversity_by_order` that of other orders, `raw_feature_diversity` that
+    of all images, which is certain to lie in its bounds where features too long to be summed up exactly were sketched;
+    None where it is exact. `h_score`, `log_evidence` (LogME) and `fisher_ratio` say how well the features part the
+    classes; an infinite ratio is None. The ratio is `variance_between` classes over `variance_within` them.
+    `mean_class_distance` is that of all pairs of classes, `closest_classes` the pair that is easiest to confuse, None
+    with one class.
     Intervals are of 95%, for the source that the subset is a sample of; `deviations` are the standard deviations of the
     measures that have one, by name.
     """
@@ -40,6 +42,7 @@ class SubsetProfile(Value):
     label_entropy_interval: tuple[float, float] | None = None
     imbalance_ratio: float | None = None
     attribute_entropies: dict[str, float] = {}
+    attribute_counts: dict[str, dict[str, int]] = {}
     joint_attribute_entropy: float | None = None
     pixel_entropy: float | None = None
     pixel_entropy_interval: tuple[float, float] | None = None

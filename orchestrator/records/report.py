@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from orchestrator.records.advice import Advice
 from orchestrator.records.backbones import BackboneRanking, ModelCard
 from orchestrator.records.base import Record, Value
 from orchestrator.records.catalogue import Catalogue
@@ -9,6 +10,7 @@ from orchestrator.records.costs import SearchCosts
 from orchestrator.records.evaluation import Evaluation, PooledComparison
 from orchestrator.records.explanations import Explanations
 from orchestrator.records.groups import Groups
+from orchestrator.records.investment import Investment
 from orchestrator.records.profile import Distances, Profile
 from orchestrator.records.recipes import Recipe
 from orchestrator.records.search import SearchResult
@@ -57,3 +59,5 @@ class Report(Record):
     explanations: list[Explanations] = []
     transfer: Transfer | None = None
     subset_evaluations: list[SubsetEvaluation] = []
+    investment: Investment | None = None
+    advice: list[Advice] = []

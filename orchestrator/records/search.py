@@ -78,7 +78,10 @@ class FewShot(Value):
 
 
 class SearchResult(Record):
-    """Hold every trial of one group's search; `few_shot` is None for a group that is searched as the file says."""
+    """Hold every trial of one group's search; `few_shot` is None for a group that is searched as the file says.
+
+    `trial_resources` is what one trial held, all its workers together.
+    """
 
     group: str
     metric: str
@@ -86,3 +89,4 @@ class SearchResult(Record):
     trials: list[Trial]
     race: list[RaceRun] = []
     few_shot: FewShot | None = None
+    trial_resources: dict[str, float] = {}

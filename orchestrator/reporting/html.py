@@ -10,12 +10,14 @@ from typing import TypeVar
 import jinja2
 
 from orchestrator.records import (
+    Advice,
     Baseline,
     ClassNeighbour,
     ClassScores,
     Evaluation,
     Explanations,
     Group,
+    GroupInvestment,
     ModelCard,
     Recipe,
     Report,
@@ -48,6 +50,7 @@ from orchestrator.reporting.group_plots import (
     learning_curve,
     reliability_plot,
 )
+from orchestrator.reporting.investment_findings import investment_finding, money, part_lines, price
 from orchestrator.reporting.overlays import ShownExample, show_examples
 from orchestrator.reporting.plots import diversity_plot, gains_plot
 from orchestrator.reporting.shift_findings import shift_finding
@@ -62,7 +65,9 @@ from orchestrator.reporting.transfer_findings import (
     transfer_rows,
 )
 
-GroupRecord = TypeVar("GroupRecord", SearchResult, Recipe, ModelCard, Evaluation, Explanations, SubsetEvaluation)
+GroupRecord = TypeVar(
+    "GroupRecord", SearchResult, Recipe, ModelCard, Evaluation, Explanations, SubsetEvaluation, GroupInvestment
+)
 VERDICT_TITLES = {
     "better": "better",
     "worse": "worse",
@@ -112,6 +117,8 @@ class GroupSection:
     subset_finding: str
     examples: dict[str, list[ShownExample]]
     source: list[str]
+    investment: GroupInvestment | None
+    advice: list[Advice]
 
     @property
     def search_seconds(self) -> float:
@@ -160,6 +167,7 @@ def _section(report: Report, position: int, group: Group, pictures: Mapping[str,
     search, recipe = _of(group, report.searches), _of(group, report.recipes)
     model, evaluation = _of(group, report.models), _of(group, report.evaluations)
     explanations, subset_models = _of(group, report.explanations), _of(group, report.subset_evaluations)
+    invested = report.investment.groups if report.investment else []
     color = group_color(position)
     best_id = recipe.trial_id if recipe else None
     return GroupSection(
@@ -191,6 +199,8 @@ def _section(report: Report, position: int, group: Group, pictures: Mapping[str,
         subset_finding=subset_models_finding(subset_models) if subset_models else "",
         examples=show_examples(explanations, pictures) if explanations else {},
         source=joint_findings(model, evaluation) if model else [],
+        investment=_of(group, invested),
+        advice=[found for found in report.advice if found.group == group.name],
     )
 
 
@@ -249,6 +259,10 @@ def _environment() -> jinja2.Environment:
         recipe_lines=wording.recipe_lines,
         method_lines=wording.method_lines,
         verdict=verdict,
+        money=money,
+        part_lines=part_lines,
+        price=price,
+        investment_finding=investment_finding,
         verdict_title=lambda interval: VERDICT_TITLES[verdict(interval)],
     )
     environment.globals.update(

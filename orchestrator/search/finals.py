@@ -136,7 +136,7 @@ class Finals:
                 for run in self.runs
                 if run.group == group
             },
-            noise=math.sqrt(2 * _noise_variance(best, facts.num_validation, self.metric)),
+            noise=math.sqrt(2 * noise_variance(best, facts.num_validation, self.metric)),
             overlap=facts.num_validation / max(1, facts.num_train),
         )
 
@@ -292,7 +292,7 @@ class Finals:
 
     def _trial_variance(self, facts: GroupFacts, score: float) -> float:
         # A few folds tell little of their own spread, and a part of it all recipes share: what is known beforehand.
-        return _noise_variance(score, facts.num_judged, self.metric, trainings=facts.folds)
+        return noise_variance(score, facts.num_judged, self.metric, trainings=facts.folds)
 
     @cached_property
     def _recipes(self) -> dict[str, Hyperparameters]:
@@ -330,7 +330,7 @@ def key_of(hyperparameters: Hyperparameters) -> str:
     return digest(hyperparameters.model_dump(mode="json"))[:12]
 
 
-def _noise_variance(score: float, num_validation: int, metric: str, *, trainings: int = 1) -> float:
+def noise_variance(score: float, num_validation: int, metric: str, *, trainings: int = 1) -> float:
     """Give the variance of a validation score that another recipe's score on the same images does not share.
 
     It is a mean over `num_validation` images, judged by `trainings` models together.

@@ -122,18 +122,20 @@ def _baseline_file(name: str) -> str:
 
 
 def _train_baselines(context: GroupContext, tests: list[_Test], blocks: Mapping[str, list[pa.Table]]) -> None:
+    resources = trial_resources(context.config.search, use_gpu=context.use_gpu)
     finished = run_baselines(
         [job for test in tests for job in test.baselines if _find_baseline(context, job) is None],
         {test.card.group: context.samples(context.group(test.card.group)) for test in tests},
         blocks,
         context.workbench,
         context.reader,
-        trial_resources(context.config.search, use_gpu=context.use_gpu),
+        resources,
         context.shape,
         stall_timeout_s=context.config.cluster.stall_timeout_s,
     )
     for result in finished:
-        context.write(result.group, _baseline_file(result.name), result)
+        kept = result.model_copy(update={"resources": resources})
+        context.write(result.group, _baseline_file(result.name), kept)
         outcome = result.error or f"trained in {result.seconds:.1f} s"
         context.say(f"evaluate {result.group}: baseline {result.name}, {outcome}")
 

@@ -378,6 +378,7 @@ def _finish(context: GroupContext, run: _SearchRun, group: Group) -> SearchError
         trials=run.studies[group.name].trials(),
         race=[race for race in finals.runs if race.group == group.name],
         few_shot=context.tuning(group).few_shot,
+        trial_resources=run.plan.held_by_trial,
     )
     context.write(group.name, "search.json", result)
     try:

@@ -237,6 +237,16 @@ def test_attributes_have_entropies_alone_and_together() -> None:
     assert subset.joint_attribute_entropy == pytest.approx(stats.entropy([1, 1, 2]))
     (plain,) = finished(labels, measures=["label_entropy"]).subsets
     assert plain.attribute_entropies == {} and plain.joint_attribute_entropy is None
+    assert subset.attribute_counts == {"weather": {"rain": 2, "sun": 2}, "count": {"left": 3, "right": 1}}
+    assert plain.attribute_counts == {}
+
+
+def test_attributes_of_very_many_values_are_not_counted_one_by_one() -> None:
+    labels = label_table(site=["cat"] * 51)
+    columns = {"weather": ["sun"] * 51, "place": [f"place {number}" for number in range(51)]}
+    (subset,) = finished(labels, measures=["label_entropy"], attributes=columns).subsets
+    assert subset.attribute_counts == {"weather": {"sun": 51}}
+    assert set(subset.attribute_entropies) == {"weather", "place"}
 
 
 @pytest.mark.parametrize("count", [20, SAMPLE_SIZE + 40])

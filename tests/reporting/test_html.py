@@ -4,7 +4,21 @@ from html.parser import HTMLParser
 import pytest
 from report_examples import a_label_shift, a_report, some_explanations
 
-from orchestrator.records import ClassScores, Evaluation, Explanations, Report, Scores, TaskClasses, TaskScores
+from orchestrator.records import (
+    Advice,
+    ClassScores,
+    Evaluation,
+    Explanations,
+    Gain,
+    GroupInvestment,
+    Investment,
+    Report,
+    Scores,
+    Spending,
+    SubsetInvestment,
+    TaskClasses,
+    TaskScores,
+)
 from orchestrator.reporting.html import render_html
 
 VOID = {"meta", "img", "br"}
@@ -236,6 +250,28 @@ def test_explained_images_stand_beside_their_heat_maps_with_words(report: Report
 def test_a_group_without_explanations_says_why(report: Report, changes: dict[str, object], words: str) -> None:
     found = Explanations.model_validate({"group": "low", "method": "grad_cam", "examples": [], **changes})
     assert words in Reader(render_html(report.model_copy(update={"explanations": [found]}))).text
+
+
+def test_investment_and_advice_are_shown_where_there_are_any(report: Report, document: str) -> None:
+    spent = Spending(seconds=140.0, gpu_hours=0.25, money=1.5)
+    gain = Gain(baseline="head_only", num_images=90, gain=0.1, interval=(0.05, 0.15), extra_seconds=50.0)
+    subset = SubsetInvestment(subset="low-harbour-00", share=0.5, spent=spent, gain=gain)
+    found = GroupInvestment(group="low", parts={"search": spent}, spent=spent, gain=gain, subsets=[subset])
+    advice = Advice(kind="more_epochs", group="low", sentence="More <epochs> may pay.")
+    ledger = Investment(groups=[found], cost_per_hour={"CPU": 0.04, "GPU": 2.5})
+    text = Reader(render_html(report.model_copy(update={"investment": ledger, "advice": [advice]}))).text
+    for words in (
+        "More <epochs> may pay.",
+        "GPU-hours Money Cheapest baseline Gain over it (points) For each point Chance of more",
+        "low search 2 min 20 s 2 min 20 s 0.250 1.50 head only +10.0 [+5.0, +15.0]",
+        "low-harbour-00 50.0% 2 min 20 s 0.250 1.50 +10.0 [+5.0, +15.0]",
+        "0.04 for a CPU-hour and 2.5 for a GPU-hour",
+    ):
+        assert words in text
+    plain = ledger.model_copy(update={"groups": [found.model_copy(update={"spent": Spending(seconds=140.0)})]})
+    bare = Reader(render_html(report.model_copy(update={"investment": plain}))).text
+    assert "GPU-hours" not in bare and "CPU-hour" not in bare
+    assert "Investment" not in Reader(document).text and "Advice" not in Reader(document).text
 
 
 def test_a_cross_validated_trial_shows_its_standard_error(report: Report) -> None:

@@ -1,0 +1,64 @@
+"""What is known of one group, gathered from the report's records for rules that weigh several of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from orchestrator.records import (
+    Evaluation,
+    Group,
+    GroupInvestment,
+    ModelCard,
+    Report,
+    SearchResult,
+    SubsetProfile,
+)
+from orchestrator.search.finals import noise_variance
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupRecords:
+    """Hold a group's records, None where they are missing; `training` and `num_validation` count images.
+
+    `training` is by subset.
+    """
+
+    group: Group
+    profiles: list[SubsetProfile]
+    training: dict[str, int]
+    num_validation: int
+    search: SearchResult | None
+    model: ModelCard | None
+    evaluation: Evaluation | None
+    investment: GroupInvestment | None
+
+    @classmethod
+    def of(cls, report: Report, group: Group) -> GroupRecords:
+        """Gather the records of a group."""
+        members = set(group.subsets)
+        counts = [found for found in report.catalogue.subsets if found.subset in members]
+        invested = [] if report.investment is None else report.investment.groups
+        return cls(
+            group=group,
+            profiles=[profile for profile in report.profile.subsets if profile.subset in members],
+            training={found.subset: found.train for found in counts},
+            num_validation=sum(found.val for found in counts),
+            search=next((found for found in report.searches if found.group == group.name), None),
+            model=next((found for found in report.models if found.group == group.name), None),
+            evaluation=next((found for found in report.evaluations if found.group == group.name), None),
+            investment=next((found for found in invested if found.group == group.name), None),
+        )
+
+    @property
+    def label_counts(self) -> dict[str, int]:
+        """Add up the profiled images of every class over the group's subsets."""
+        counts: dict[str, int] = {}
+        for profile in self.profiles:
+            for label, count in profile.label_counts.items():
+                counts[label] = counts.get(label, 0) + count
+        return counts
+
+    def noise(self, score: float, metric: str) -> float:
+        """Give the standard deviation of the difference of two validation scores on the group's images."""
+        return math.sqrt(2 * noise_variance(score, self.num_validation, metric))

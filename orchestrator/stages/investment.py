@@ -1,0 +1,253 @@
+"""Accounts for what every group and subset cost and gained, from the records of the stages before: no work of its own.
+
+Charged is what work held while it ran. Nodes that idle, workers that start, testing and the report are nobody's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import reduce
+
+from orchestrator.config import ExperimentConfig, ResourceCosts
+from orchestrator.evaluation.gains import PairedGain, cheapest_baseline, subset_gains
+from orchestrator.evaluation.predictions import Predictions
+from orchestrator.records import (
+    Baseline,
+    Catalogue,
+    Gain,
+    Group,
+    GroupInvestment,
+    Investment,
+    Prospect,
+    Report,
+    SearchResult,
+    Spending,
+    SpendingPart,
+    StageCost,
+    SubsetInvestment,
+)
+from orchestrator.search.finals import noise_variance
+from orchestrator.search.prospects import chance_of_gain
+
+Resources = Mapping[str, float]
+
+_SHARED_STAGES = ("pretrain", "catalogue", "profile", "group")
+
+
+def account(report: Report, predictions: Mapping[str, Predictions], config: ExperimentConfig) -> Investment:
+    """Account for the investment in every group of a run; `predictions` are by group."""
+    prices = config.cluster.cost_per_hour
+    shared = _shared(report, config)
+    total = sum(sum(_images(report.catalogue, group).values()) for group in report.groups.groups)
+    groups = []
+    for group in report.groups.groups:
+        share = sum(_images(report.catalogue, group).values()) / max(1, total)
+        groups.append(_account_group(report, group, predictions.get(group.name), _scaled(shared, share), config))
+    return Investment(
+        fingerprint=report.fingerprint, cost_per_hour={} if prices is None else prices.model_dump(), groups=groups
+    )
+
+
+def find_prospect(search: SearchResult, *, num_judged: int, folds: int) -> Prospect | None:
+    """Say what as many trials again promise, by those that have ended; None where these are too few to tell.
+
+    The values of trials are means over `num_judged` images, judged by `folds` models together.
+    """
+    sign = -1.0 if search.mode == "min" else 1.0
+    ended = sorted(search.trials, key=lambda trial: trial.started + trial.seconds)
+    values = [sign * trial.value for trial in ended if trial.value is not None]
+    if not values:
+        return None
+    variance = noise_variance(sign * max(values), num_judged, search.metric, trainings=folds)
+    least_gain = math.sqrt(2 * variance)
+    chance = chance_of_gain(values, further=len(values), least_gain=least_gain)
+    of_next = chance_of_gain(values, further=1, least_gain=least_gain)
+    if chance is None or of_next is None:
+        return None
+    return Prospect(
+        num_trials=len(values),
+        seconds=sum(trial.seconds for trial in search.trials),
+        least_gain=least_gain,
+        chance=chance,
+        chance_of_next=of_next,
+    )
+
+
+def _account_group(
+    report: Report, group: Group, predictions: Predictions | None, shared: Spending, config: ExperimentConfig
+) -> GroupInvestment:
+    prices = config.cluster.cost_per_hour
+    search = next((found for found in report.searches if found.group == group.name), None)
+    evaluation = next((found for found in report.evaluations if found.group == group.name), None)
+    parts: dict[SpendingPart, Spending] = {"shared": shared, **_own_parts(report, group, prices)}
+    spent = _sum(*(spending for part, spending in parts.items() if part != "baselines"))
+    baseline = None if evaluation is None else cheapest_baseline(evaluation)
+    gain: Gain | None = None
+    by_subset: dict[str, tuple[int, PairedGain]] = {}
+    if baseline is not None and evaluation is not None:
+        assert baseline.accuracy_gain is not None and baseline.accuracy_gain_interval is not None
+        paired = (baseline.accuracy_gain, baseline.accuracy_gain_interval)
+        gain = _gain(baseline, evaluation.num_images, paired, spent, prices)
+    if baseline is not None and predictions is not None:
+        found = subset_gains(
+            predictions,
+            baseline.name,
+            bootstrap_samples=config.evaluate.bootstrap_samples,
+            seed=config.seed,
+        )
+        by_subset = {name: (num_images, paired) for name, num_images, paired in found}
+    return GroupInvestment(
+        group=group.name,
+        parts=parts,
+        spent=spent,
+        gain=gain,
+        prospect=None if search is None else _prospect_of(report, group, search, config.search.folds),
+        subsets=_subsets(report.catalogue, group, spent, baseline, by_subset, prices),
+    )
+
+
+def _own_parts(report: Report, group: Group, prices: ResourceCosts | None) -> dict[SpendingPart, Spending]:
+    """Add up what a group's trials, races, final training and baselines took."""
+    parts: dict[SpendingPart, Spending] = {}
+    for search in report.searches:
+        if search.group == group.name:
+            held = search.trial_resources
+            parts["search"] = _priced(sum(trial.seconds for trial in search.trials), held, prices)
+            parts["race"] = _priced(sum(run.seconds for run in search.race), held, prices)
+    for model in report.models:
+        if model.group == group.name:
+            parts["training"] = _priced(model.seconds * model.num_workers, model.worker_resources, prices)
+    for evaluation in report.evaluations:
+        if evaluation.group == group.name:
+            arms = (_priced(baseline.seconds, baseline.resources, prices) for baseline in evaluation.baselines)
+            parts["baselines"] = _sum(*arms)
+    return parts
+
+
+def _shared(report: Report, config: ExperimentConfig) -> Spending:
+    """Add up what all groups share: the stages before the search, and what the search prepared for all its trials.
+
+    While these run, nothing else does: they are charged with all CPUs, and with all GPUs where networks run on them.
+    """
+    on_gpu = {
+        "pretrain": config.backbone.weights == "pretrain",
+        "profile": "feature_diversity" in config.diversity.measures,
+    }
+    by_stage = {cost.stage: cost for cost in report.costs}
+    parts = [
+        _of_cluster(by_stage[stage].seconds, by_stage[stage], config, on_gpu=on_gpu.get(stage, False))
+        for stage in _SHARED_STAGES
+        if stage in by_stage
+    ]
+    if report.search_costs is not None and "search" in by_stage:
+        prepared_s = report.search_costs.build_seconds + report.search_costs.probe_seconds
+        parts.append(_of_cluster(prepared_s, by_stage["search"], config, on_gpu=True))
+    return _sum(*parts)
+
+
+def _of_cluster(seconds: float, cost: StageCost, config: ExperimentConfig, *, on_gpu: bool) -> Spending:
+    gpus = cost.gpus if on_gpu and config.train.use_gpu is not False else 0.0
+    held = {"CPU": cost.cpus, "GPU": gpus} if cost.cpus else {}
+    return _priced(seconds, held, config.cluster.cost_per_hour)
+
+
+def _priced(seconds: float, held: Resources, prices: ResourceCosts | None) -> Spending:
+    """Give what work spent that held these resources for so long; without any, nobody has kept what it held."""
+    if not held and seconds > 0:
+        return Spending(seconds=seconds, gpu_hours=None)
+    hours = seconds / 3600
+    cpu_hours, gpu_hours = hours * held.get("CPU", 0.0), hours * held.get("GPU", 0.0)
+    money = None if prices is None else cpu_hours * prices.CPU + gpu_hours * prices.GPU
+    return Spending(seconds=seconds, gpu_hours=gpu_hours, money=money)
+
+
+def _sum(*parts: Spending) -> Spending:
+    """Add up spendings; what one of them does not know, the sum does not."""
+    if not parts:
+        return Spending()
+    return reduce(
+        lambda one, other: Spending(
+            seconds=one.seconds + other.seconds,
+            gpu_hours=_plus(one.gpu_hours, other.gpu_hours),
+            money=_plus(one.money, other.money),
+        ),
+        parts,
+    )
+
+
+def _plus(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one + other
+
+
+def _scaled(spending: Spending, share: float) -> Spending:
+    return Spending(
+        seconds=share * spending.seconds,
+        gpu_hours=None if spending.gpu_hours is None else share * spending.gpu_hours,
+        money=None if spending.money is None else share * spending.money,
+    )
+
+
+def _gain(
+    baseline: Baseline,
+    num_images: int,
+    paired: PairedGain,
+    spent: Spending,
+    prices: ResourceCosts | None,
+    share: float = 1.0,
+) -> Gain:
+    """Set what was gained against what was spent beyond the baseline's own training.
+
+    The incremental cost-effectiveness ratio (Drummond et al., "Methods for the Economic Evaluation of Health Care
+    Programmes", 2015): extra costs over extra effect, in points of accuracy.
+    """
+    gain, interval = paired
+    of_baseline = _scaled(_priced(baseline.seconds, baseline.resources, prices), share)
+    extra_s = spent.seconds - of_baseline.seconds
+    extra_money = _plus(spent.money, None if of_baseline.money is None else -of_baseline.money)
+    points = 100 * gain if interval[0] > 0 else None
+    return Gain(
+        baseline=baseline.name,
+        num_images=num_images,
+        gain=gain,
+        interval=interval,
+        extra_seconds=extra_s,
+        extra_money=extra_money,
+        seconds_per_point=None if points is None else extra_s / points,
+        money_per_point=None if points is None or extra_money is None else extra_money / points,
+    )
+
+
+def _subsets(
+    catalogue: Catalogue,
+    group: Group,
+    spent: Spending,
+    baseline: Baseline | None,
+    gains: Mapping[str, tuple[int, PairedGain]],
+    prices: ResourceCosts | None,
+) -> list[SubsetInvestment]:
+    training = {found.subset: found.train for found in catalogue.subsets if found.subset in set(group.subsets)}
+    total = max(1, sum(training.values()))
+    found = []
+    for name in group.subsets:
+        share = training.get(name, 0) / total
+        own = _scaled(spent, share)
+        gain: Gain | None = None
+        if baseline is not None and name in gains:
+            num_images, paired = gains[name]
+            gain = _gain(baseline, num_images, paired, own, prices, share)
+        found.append(SubsetInvestment(subset=name, share=share, spent=own, gain=gain))
+    return found
+
+
+def _prospect_of(report: Report, group: Group, search: SearchResult, folds: int) -> Prospect | None:
+    splits = ("val",) if folds == 1 else ("train", "val")
+    images = _images(report.catalogue, group)
+    return find_prospect(search, num_judged=sum(images[split] for split in splits), folds=folds)
+
+
+def _images(catalogue: Catalogue, group: Group) -> dict[str, int]:
+    """Count a group's images by split."""
+    members = set(group.subsets)
+    found = [subset for subset in catalogue.subsets if subset.subset in members]
+    return {split: sum(getattr(subset, split) for subset in found) for split in ("train", "val", "test")}

@@ -1,0 +1,287 @@
+"""The ledger of a run, made from records alone: no cluster."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_experiments import experiment_dict
+
+from orchestrator.config import ExperimentConfig
+from orchestrator.evaluation.intervals import paired_gain
+from orchestrator.evaluation.predictions import Predictions
+from orchestrator.experiment_file import validate_experiment
+from orchestrator.records import (
+    BackboneSpec,
+    Baseline,
+    Catalogue,
+    Evaluation,
+    Group,
+    GroupingRule,
+    GroupInvestment,
+    Groups,
+    Hyperparameters,
+    ModelCard,
+    Profile,
+    RaceRun,
+    Report,
+    SearchCosts,
+    SearchResult,
+    StageCost,
+    SubsetCount,
+    Trial,
+)
+from orchestrator.search.prospects import chance_of_gain
+from orchestrator.stages.investment import account, find_prospect
+
+RECIPE = Hyperparameters(freeze_depth=3, learning_rate=1e-3, epochs=2)
+PRICES = {"cost_per_hour": {"CPU": 0.5, "GPU": 2.0}}
+HALF_A_GPU = {"CPU": 1.0, "GPU": 0.5}
+SUBSETS = {"low": ("plain", "even"), "high": ("rich",)}
+IMAGES = {"plain": (30, 10, 20), "even": (90, 20, 30), "rich": (40, 20, 40)}
+
+
+def a_config(**cluster: Any) -> ExperimentConfig:
+    return validate_experiment(experiment_dict("/data", "/runs", cluster=cluster))
+
+
+def a_trial(number: int, value: float | None, *, started: float = 0.0, seconds: float = 20.0) -> Trial:
+    return Trial(
+        trial_id=f"low-{number}",
+        hyperparameters=RECIPE,
+        status="failed" if value is None else "complete",
+        value=value,
+        history=[],
+        seconds=seconds,
+        started=started,
+    )
+
+
+def a_search(group: str, held: dict[str, float]) -> SearchResult:
+    race = RaceRun(group=group, recipe="r", hyperparameters=RECIPE, resplit=0, value=0.8, seconds=36.0)
+    trials = [a_trial(number, value) for number, value in enumerate((0.6, None, 0.7, 0.8, 0.75))]
+    return SearchResult(
+        group=group, metric="val_accuracy", mode="max", trials=trials, race=[race], trial_resources=held
+    )
+
+
+def a_model(group: str) -> ModelCard:
+    spec = BackboneSpec(name="x", image_size=32, resize="crop", mean=(0, 0, 0), std=(1, 1, 1))
+    return ModelCard(
+        group=group,
+        backbone=spec,
+        classes=["a", "b"],
+        hyperparameters=RECIPE,
+        weights_digest="",
+        pretrained_digest="",
+        data_fingerprint="",
+        subsets=list(SUBSETS[group]),
+        best_epoch=1,
+        history=[],
+        seconds=90.0,
+        num_workers=2,
+        worker_resources={"CPU": 2.0, "GPU": 1.0},
+    )
+
+
+def an_evaluation(group: str, gain: tuple[float, float, float] = (0.1, 0.05, 0.15)) -> Evaluation:
+    def arm(name: str, seconds: float) -> Baseline:
+        return Baseline.model_validate(
+            {
+                "name": name,
+                "hyperparameters": RECIPE,
+                "accuracy": 0.7,
+                "accuracy_interval": (0.6, 0.8),
+                "seconds": seconds,
+                "accuracy_gain": gain[0],
+                "accuracy_gain_interval": gain[1:],
+                "resources": HALF_A_GPU,
+            }
+        )
+
+    return Evaluation(
+        group=group,
+        classes=["a", "b"],
+        num_images=50,
+        accuracy=0.8,
+        confusion_matrix=[],
+        subsets=[],
+        baselines=[arm("fixed_rule", 72.0), arm("head_only", 18.0)],
+        num_units=50,
+        calibration=None,
+        separation=None,
+        predictions="",
+        seconds=1.0,
+    )
+
+
+def a_report(*, held: dict[str, float] = HALF_A_GPU, gain: tuple[float, float, float] = (0.1, 0.05, 0.15)) -> Report:
+    counts = [
+        SubsetCount(subset=name, train=train, val=val, test=test, quarantined=0)
+        for name, (train, val, test) in IMAGES.items()
+    ]
+    return Report(
+        name="test",
+        catalogue=Catalogue(
+            table="",
+            quarantine="",
+            pixels=None,
+            image_size=32,
+            num_images=300,
+            num_quarantined=0,
+            num_cached=300,
+            quarantine_reasons={},
+            labels=["a", "b"],
+            subsets=counts,
+            data_fingerprint="",
+            seconds=1.0,
+        ),
+        profile=Profile(subsets=[], split="train"),
+        groups=Groups(
+            groups=[
+                Group(name=name, subsets=list(subsets), num_images=1, score_range=(0, 1))
+                for name, subsets in SUBSETS.items()
+            ],
+            method="quantiles",
+            measures=["label_entropy"],
+            rule=GroupingRule(means=[0.0], deviations=[1.0]),
+        ),
+        searches=[a_search(group, held) for group in SUBSETS],
+        recipes=[],
+        models=[a_model(group) for group in SUBSETS],
+        evaluations=[an_evaluation(group, gain) for group in SUBSETS],
+        comparisons=[],
+        costs=[
+            StageCost(stage="catalogue", seconds=30.0, cpus=4, gpus=2),
+            StageCost(stage="search", seconds=400.0, cpus=4, gpus=2),
+        ],
+        search_costs=SearchCosts(build_seconds=12.0, probe_seconds=6.0),
+    )
+
+
+def low(report: Report, predictions: dict[str, Predictions] | None = None, **cluster: Any) -> GroupInvestment:
+    found = account(report, predictions or {}, a_config(**cluster))
+    assert [group.group for group in found.groups] == ["low", "high"]
+    return found.groups[0]
+
+
+def test_each_part_is_charged_with_what_it_held_for_as_long_as_it_ran() -> None:
+    parts = low(a_report(), **PRICES).parts
+    seconds = {part: spending.seconds for part, spending in parts.items()}
+    # Failed trials cost as well; workers side by side add up; of 300 images the group has 200.
+    shared_s = (30 + 12 + 6) * 200 / 300
+    assert seconds == pytest.approx({"shared": shared_s, "search": 100, "race": 36, "training": 180, "baselines": 90})
+    hours = {part: spending.gpu_hours for part, spending in parts.items()}
+    # Networks run on both GPUs only while activations are kept, not while images are catalogued.
+    shared_hours = 18 * 2 / 3600 * 200 / 300
+    expected = {
+        "shared": shared_hours,
+        "search": 50 / 3600,
+        "race": 18 / 3600,
+        "training": 0.05,
+        "baselines": 45 / 3600,
+    }
+    assert hours == pytest.approx(expected)
+    assert parts["search"].money == pytest.approx((100 * 0.5 + 50 * 2) / 3600)
+    assert parts["training"].money == pytest.approx((360 * 0.5 + 180 * 2) / 3600)
+    assert parts["shared"].money == pytest.approx((48 * 4 * 0.5 + 18 * 2 * 2) / 3600 * 200 / 300)
+
+
+def test_the_models_cost_is_all_but_the_baselines() -> None:
+    found = low(a_report(), **PRICES)
+    own = [spending for part, spending in found.parts.items() if part != "baselines"]
+    assert found.spent.seconds == pytest.approx(sum(spending.seconds for spending in own))
+    assert found.spent.money == pytest.approx(sum(spending.money or 0.0 for spending in own))
+
+
+def test_a_point_gained_costs_what_was_spent_beyond_the_cheapest_baseline() -> None:
+    found = low(a_report(), **PRICES)
+    assert found.gain is not None and found.gain.baseline == "head_only"
+    assert (found.gain.gain, found.gain.interval, found.gain.num_images) == (0.1, (0.05, 0.15), 50)
+    assert found.gain.extra_seconds == pytest.approx(found.spent.seconds - 18)
+    assert found.gain.seconds_per_point == pytest.approx((found.spent.seconds - 18) / 10)
+    assert found.spent.money is not None
+    assert found.gain.money_per_point == pytest.approx((found.spent.money - (18 * 0.5 + 9 * 2) / 3600) / 10)
+
+
+def test_a_gain_whose_interval_holds_nothing_has_no_price() -> None:
+    gain = low(a_report(gain=(0.02, -0.01, 0.05)), **PRICES).gain
+    assert gain is not None and gain.seconds_per_point is None and gain.money_per_point is None
+
+
+def test_money_is_left_out_without_prices_and_hours_where_nobody_kept_what_was_held() -> None:
+    assert low(a_report()).spent.money is None
+    unknown = low(a_report(held={}), **PRICES)
+    assert unknown.parts["search"].gpu_hours is None and unknown.parts["search"].money is None
+    assert unknown.spent.gpu_hours is None and unknown.spent.money is None
+    assert unknown.spent.seconds == low(a_report()).spent.seconds
+
+
+def test_subsets_share_the_groups_cost_by_their_training_images_and_have_gains_of_their_own() -> None:
+    rng = np.random.default_rng(0)
+    right, baseline = rng.random(50) < 0.9, rng.random(50) < 0.5
+    predictions = Predictions(
+        ids=[str(number) for number in range(50)],
+        subsets=["plain"] * 20 + ["even"] * 30,
+        together=[""] * 50,
+        truth=np.zeros(50, dtype=np.int64),
+        probabilities=np.stack([right, ~right], axis=1).astype(np.float32),
+        baselines={"head_only": baseline},
+    )
+    found = low(a_report(), {"low": predictions}, **PRICES)
+    plain, even = found.subsets
+    assert (plain.share, even.share) == (0.25, 0.75)
+    assert plain.spent.seconds + even.spent.seconds == pytest.approx(found.spent.seconds)
+    samples = a_config().evaluate.bootstrap_samples
+    for subset, rows in ((plain, slice(0, 20)), (even, slice(20, 50))):
+        assert subset.gain is not None and subset.gain.num_images == rows.stop - rows.start
+        assert (subset.gain.gain, subset.gain.interval) == paired_gain(right[rows], baseline[rows], samples, 0)
+        assert subset.gain.extra_seconds == pytest.approx(subset.share * (found.spent.seconds - 18))
+
+
+def test_a_subset_without_test_images_has_costs_and_no_gain() -> None:
+    assert all(subset.gain is None and subset.spent.seconds > 0 for subset in low(a_report()).subsets)
+
+
+def test_the_prospect_goes_by_the_order_in_which_trials_ended() -> None:
+    values = [0.5, 0.55, 0.6, 0.62, 0.7, 0.72]
+    # The numbers of the trials run against their ends; one failed.
+    trials = [a_trial(9 - place, value, started=100.0 * place) for place, value in enumerate(values)]
+    search = SearchResult(
+        group="low", metric="val_accuracy", mode="max", trials=[*trials[::-1], a_trial(0, None, started=50.0)]
+    )
+    found = find_prospect(search, num_judged=200, folds=1)
+    assert found is not None and found.num_trials == 6 and found.seconds == 140
+    assert found.chance == chance_of_gain(values, further=6, least_gain=found.least_gain)
+    assert found.chance_of_next == chance_of_gain(values, further=1, least_gain=found.least_gain)
+    assert found.chance_of_next < found.chance
+
+
+def test_losses_that_fall_promise_what_accuracies_that_rise_do() -> None:
+    losses = [0.9, 0.8, 0.75, 0.6, 0.55]
+    trials = [a_trial(place, value, started=100.0 * place) for place, value in enumerate(losses)]
+    search = SearchResult(group="low", metric="val_loss", mode="min", trials=trials)
+    found = find_prospect(search, num_judged=200, folds=1)
+    assert found is not None and 0 < found.least_gain < 0.1
+    assert found.chance == chance_of_gain([-loss for loss in losses], further=5, least_gain=found.least_gain)
+
+
+def test_more_images_to_judge_by_make_smaller_gains_count() -> None:
+    search = a_search("low", {})
+    few, many = (find_prospect(search, num_judged=number, folds=1) for number in (50, 5000))
+    assert few is not None and many is not None
+    assert many.least_gain < few.least_gain and many.chance > few.chance
+
+
+def test_too_few_trials_have_no_prospect() -> None:
+    short = a_search("low", {}).model_copy(update={"trials": [a_trial(0, 0.7), a_trial(1, None)]})
+    assert find_prospect(short, num_judged=100, folds=1) is None
+    failed = short.model_copy(update={"trials": [a_trial(0, None)]})
+    assert find_prospect(failed, num_judged=100, folds=1) is None
+
+
+def test_the_ledger_survives_writing() -> None:
+    found = account(a_report(), {}, a_config(**PRICES))
+    assert type(found).from_json(found.to_json(), source="test") == found
+    assert found.cost_per_hour == {"CPU": 0.5, "GPU": 2.0}
