@@ -356,6 +356,34 @@ MISTAKES = {
         "both",
         "Write one",
     ),
+    "source, heads": (
+        experiment(source={"uri": "/s"}, finetune={"head": "cosine"}),
+        "finetune.head must be linear with source",
+        "cosine",
+        "search no other",
+    ),
+    "source, scope": (
+        experiment(source={"uri": "/s"}, train={"scope": "subset"}),
+        "train.scope must be group with a source",
+        "subset",
+        "theirs alone",
+    ),
+    "source, tasks": (
+        experiment(source={"uri": "/s"}, data={"uri": "/d", "tasks": ["weather"]}, train={"scope": "multitask"}),
+        "source must be left out where there are data.tasks",
+        "one",
+        "by itself",
+    ),
+    "tasks, transfer": (
+        experiment(
+            data={"uri": "/d", "tasks": ["weather"]},
+            train={"scope": "multitask"},
+            evaluate={"on_negative_transfer": "report"},
+        ),
+        "evaluate.on_negative_transfer must be left out where there are data.tasks",
+        "report",
+        "a run of its own",
+    ),
     "source, penalty": (experiment(source={"uri": "/s", "penalty": "mdd"}), "source.penalty must be", "'mdd'", "mmd"),
     "source, for nothing": (
         experiment(source={"uri": "/s", "weight": 0}),

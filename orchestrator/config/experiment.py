@@ -199,6 +199,10 @@ class ExperimentConfig(Section):
             raise ValueError(f"data.tasks must have train.scope multitask, got {scope}: set it, or leave the tasks out")
         if self.pretrain is not None and self.pretrain.data.tasks:
             raise ValueError("pretrain.data.tasks must be empty, got some: a source task is one task")
+        if self.source is not None and scope == "subset":
+            raise ValueError(
+                "train.scope must be group with a source, got subset: models of subsets are trained on theirs alone"
+            )
         if tasks and self.source is not None:
             raise ValueError("source must be left out where there are data.tasks, got one: train its task by itself")
         if tasks and self.evaluate.on_negative_transfer is not None:
