@@ -3,7 +3,15 @@
 Validators speak as "field rule, got value: remedy", with the field as seen from their own section.
 """
 
-from orchestrator.config.backbone import BackboneConfig, CandidateConfig, PretrainConfig, PretrainedNetwork
+from orchestrator.config.backbone import (
+    BackboneConfig,
+    CandidateConfig,
+    LabelNeed,
+    Objective,
+    PretrainConfig,
+    PretrainedNetwork,
+    SimSiamConfig,
+)
 from orchestrator.config.base import DiversityMeasure, EntropyEstimator, OptimizerName, SamplerName, SplitName
 from orchestrator.config.data import (
     DEMO_URI,
@@ -57,8 +65,10 @@ __all__ = [
     "FineTuneConfig",
     "GroupingConfig",
     "InputFormat",
+    "LabelNeed",
     "LossName",
     "MixingName",
+    "Objective",
     "OptimizerName",
     "PretrainConfig",
     "PretrainedNetwork",
@@ -68,6 +78,7 @@ __all__ = [
     "SearchConfig",
     "Section",
     "SeedsConfig",
+    "SimSiamConfig",
     "SmoothingTarget",
     "SpaceConfig",
     "SplitConfig",

@@ -63,12 +63,15 @@ def examine(
     resize: Literal["crop", "squash"],
     seed: int,
     cache_fraction: float,
+    *,
+    needs_label: bool = True,
 ) -> tuple[pa.Table, NDArray[np.uint8]]:
     """Examine the rows of one fragment: their catalogue, and the pixels to cache, uint8 [n, size, size, 3].
 
     `table` comes from `read_fragment`. A row that cannot be used keeps its file and row, is not ok, and says why
     in a few words. With `verify: none` no image is looked at and no pixels are cached. Of the usable samples, a
-    share of `cache_fraction` is cached, chosen by the hash of the identity.
+    share of `cache_fraction` is cached, chosen by the hash of the identity. Where a sample needs no label, an empty one
+    says that it has none.
     """
     pixels = np.empty((table.num_rows, image_size, image_size, 3), dtype=np.uint8)
     found: list[dict[str, object]] = []
@@ -77,7 +80,7 @@ def examine(
         sample = _describe(row, config, fragment_key)
         found.append(sample)
         try:
-            _require_fields(sample, row)
+            _require_fields(sample, row, needs_label=needs_label)
             rgb = _decode(row["image"]) if config.verify == "decode" else None
             if rgb is not None:
                 sample.update(_hashes(rgb, config))
@@ -124,10 +127,10 @@ def _describe(row: dict[str, Any], config: DataConfig, fragment_key: int) -> dic
     }
 
 
-def _require_fields(sample: dict[str, object], row: dict[str, Any]) -> None:
+def _require_fields(sample: dict[str, object], row: dict[str, Any], *, needs_label: bool) -> None:
     if row["error"]:
         raise DataError(row["error"])
-    for name in ("label", "subset"):
+    for name in ("label", "subset") if needs_label else ("subset",):
         if not sample[name]:
             raise DataError(f"the {name} is missing")
 
@@ -204,7 +207,7 @@ def summarise(table: pa.Table) -> CatalogueSummary:
         num_quarantined=quarantined.num_rows,
         num_cached=int(np.count_nonzero(np.asarray(usable.column("pixel_row")) >= 0)),
         quarantine_reasons={reason: count for (reason,), count in _count(quarantined, "reason").items()},
-        labels=sorted(pc.unique(usable.column("label")).to_pylist()),
+        labels=sorted(label for label in pc.unique(usable.column("label")).to_pylist() if label),
         subsets=_count_subsets(usable, quarantined, left_out),
     )
 

@@ -28,6 +28,14 @@ from orchestrator.records.evaluation import (
 )
 from orchestrator.records.explanations import Explanation, ExplanationMethod, Explanations
 from orchestrator.records.groups import Assignment, Assignments, Group, GroupingRule, Groups
+from orchestrator.records.pretraining import (
+    Pretraining,
+    PretrainingPhase,
+    SimSiamEpoch,
+    SimSiamPhase,
+    SupervisedPhase,
+    TrainedPhase,
+)
 from orchestrator.records.profile import ClassPair, Distances, Profile, Relation, SourceDistance, SubsetProfile
 from orchestrator.records.recipes import PLAIN_CHOICES, Hyperparameters, Recipe
 from orchestrator.records.report import Costs, Report, StageCost
@@ -68,6 +76,8 @@ __all__ = [
     "ModelCard",
     "PooledComparison",
     "PretrainedBackbone",
+    "Pretraining",
+    "PretrainingPhase",
     "Profile",
     "RaceRun",
     "RankedCandidate",
@@ -78,12 +88,16 @@ __all__ = [
     "Scores",
     "SearchCosts",
     "SearchResult",
+    "SimSiamEpoch",
+    "SimSiamPhase",
     "SourceDistance",
     "StageCost",
     "SubsetCount",
     "SubsetProfile",
     "SubsetRank",
     "SubsetScores",
+    "SupervisedPhase",
+    "TrainedPhase",
     "Trial",
     "TrialOrigin",
     "Value",

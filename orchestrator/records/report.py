@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.records.backbones import BackboneRanking, ModelCard
+from orchestrator.records.backbones import BackboneRanking, ModelCard, PretrainedBackbone
 from orchestrator.records.base import Record, Value
 from orchestrator.records.catalogue import Catalogue
 from orchestrator.records.costs import SearchCosts
@@ -53,3 +53,4 @@ class Report(Record):
     rankings: list[BackboneRanking] = []
     distances: Distances | None = None
     explanations: list[Explanations] = []
+    backbone: PretrainedBackbone | None = None

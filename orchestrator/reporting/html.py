@@ -47,6 +47,7 @@ from orchestrator.reporting.group_plots import (
 )
 from orchestrator.reporting.overlays import ShownExample, show_examples
 from orchestrator.reporting.plots import diversity_plot, gains_plot
+from orchestrator.reporting.pretraining import phase_rows, pretraining_finding
 
 VERDICT_TITLES = {
     "better": "better",
@@ -223,5 +224,7 @@ def _environment() -> jinja2.Environment:
         metric_titles=wording.METRIC_TITLES,
         origin_titles=wording.ORIGIN_TITLES,
         input_titles=wording.INPUT_TITLES,
+        pretraining_finding=pretraining_finding,
+        phase_rows=phase_rows,
     )
     return environment
