@@ -133,7 +133,7 @@ class PhaseTrainer:
         weights = f"{_FOLDER}/{fingerprint}.safetensors"
         train = self._simsiam if objective == "simsiam" else self._supervised
         phase = train(workbench, fingerprint, storage.join(self.run_uri, weights), shape, from_scratch=start is None)
-        backbone, digest = load_pretrained(storage.join(self.run_uri, weights), self.spec, seed=0)
+        _, digest = load_pretrained(storage.join(self.run_uri, weights), self.spec, seed=0)
         found = TrainedPhase(fingerprint=fingerprint, phase=phase, weights=weights, digest=digest)
         storage.write_bytes(self._record_of(fingerprint), found.to_json().encode())
         return found
