@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import safetensors.numpy
@@ -27,7 +28,7 @@ class SourceFeatures:
     def to_bytes(self) -> bytes:
         """Write them as safetensors: the names of the labels are the UTF-8 of a JSON list."""
         names, classes = np.unique(np.asarray(self.labels, dtype=str), return_inverse=True)
-        tensors = {
+        tensors: dict[str, NDArray[Any]] = {
             "features": np.ascontiguousarray(self.features, dtype=np.float32),
             "classes": classes.astype(np.int64),
             "names": np.frombuffer(json.dumps(names.tolist()).encode(), dtype=np.uint8),

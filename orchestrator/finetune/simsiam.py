@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import torch
 from torch import Tensor, nn
@@ -72,7 +73,7 @@ def spread(outputs: Tensor) -> float:
     sums = torch.stack([units.sum(dim=0), (units**2).sum(dim=0), torch.full_like(units[0], len(units))])
     total, squares, count = sum_over_ranks(sums)
     deviations = (squares / count - (total / count) ** 2).clamp(min=0).sqrt()
-    return float(deviations.mean()) * outputs.shape[1] ** 0.5
+    return float(deviations.mean()) * math.sqrt(outputs.shape[1])
 
 
 def _layer(inputs: int, outputs: int) -> tuple[nn.Module, nn.Module]:
