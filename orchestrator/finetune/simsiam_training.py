@@ -182,8 +182,9 @@ class SimSiamTraining:
 
     def _views(self, positions: NDArray[np.int64], epoch: int) -> tuple[Tensor, Tensor]:
         pixels, keys = self._samples.take(positions), self._samples.keys[positions]
-        pair = view_pair(pixels, keys, epoch, self._config, self._settings.order_seed)
-        one, other = (preprocess(view, self._spec, self._settings.device) for view in pair)
+        device = self._settings.device
+        pair = view_pair(pixels, keys, epoch, self._config, self._settings.order_seed, device=device)
+        one, other = (preprocess(view, self._spec, device) for view in pair)
         return one, other
 
     def _set_rates(self, done: float) -> None:

@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import grid_sample, pad
 
@@ -31,18 +30,23 @@ _RGB = torch.linalg.inv(_YIQ)
 _NUM_CHANCES = 13
 
 
-def view_pair(pixels: Pixels, keys: Keys, epoch: int, config: SimSiamConfig, seed: int) -> tuple[Pixels, Pixels]:
-    """Give two views of pixels [n, S, S, 3] by what (seed, key, epoch) says for each sample, uint8 like them."""
-    images = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))).float()
+def view_pair(
+    pixels: Pixels, keys: Keys, epoch: int, config: SimSiamConfig, seed: int, *, device: str = "cpu"
+) -> tuple[Tensor, Tensor]:
+    """Give two views of pixels [n, S, S, 3] by what (seed, key, epoch) says for each sample, uint8 like them.
+
+    They are made on the device: what is drawn is the same on all, but not how pixels are rounded.
+    """
+    images = torch.from_numpy(np.ascontiguousarray(pixels)).to(device).permute(0, 3, 1, 2).float().contiguous()
     one, other = (
-        _view(images, draw_chances(keys, 2 * epoch + number, seed, _NUM_CHANCES), config) for number in (0, 1)
+        _view(images, torch.from_numpy(draw_chances(keys, draw, seed, _NUM_CHANCES)).to(device), config)
+        for draw in (2 * epoch, 2 * epoch + 1)
     )
     return one, other
 
 
-def _view(images: Tensor, chances: NDArray[np.float32], config: SimSiamConfig) -> Pixels:
-    """Vary images [n, 3, S, S] of 0 to 255 as chances [n, 13] say; no sample has a part in another's view."""
-    drawn = torch.from_numpy(chances)
+def _view(images: Tensor, drawn: Tensor, config: SimSiamConfig) -> Tensor:
+    """Vary images [n, 3, S, S] of 0 to 255 as numbers [n, 13] in [0, 1) say; no sample has a part in another's view."""
     varied = _crop(images, drawn[:, :4], config.smallest_crop)
     if config.flip:
         varied = torch.where(_per_image(drawn[:, 4] < 0.5), varied.flip(3), varied)
@@ -54,7 +58,7 @@ def _view(images: Tensor, chances: NDArray[np.float32], config: SimSiamConfig) -
         varied = torch.where(_per_image(drawn[:, 10] < config.grey), _luminance(varied).expand_as(varied), varied)
     if config.blur > 0:
         varied = torch.where(_per_image(drawn[:, 11] < config.blur), _blur(varied, drawn[:, 12]), varied)
-    return varied.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+    return varied.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
 def _per_image(values: Tensor) -> Tensor:
@@ -75,7 +79,7 @@ def _crop(images: Tensor, chances: Tensor, smallest: float) -> Tensor:
     ratio = torch.exp(narrow + (wide - narrow) * chances[:, 1])
     height, width = torch.sqrt(area * ratio).clamp(max=1), torch.sqrt(area / ratio).clamp(max=1)
     # The image spans -1 to 1; its pixels' centres lie half a pixel inside.
-    centres = (2 * torch.arange(size) + 1) / size - 1
+    centres = (2 * torch.arange(size, device=images.device) + 1) / size - 1
     rows = (1 - height) * (2 * chances[:, 2] - 1)
     columns = (1 - width) * (2 * chances[:, 3] - 1)
     down = rows[:, None] + height[:, None] * centres
@@ -119,7 +123,7 @@ def _blur(images: Tensor, chances: Tensor) -> Tensor:
     low, high = (share * size for share in _BLUR)
     deviations = low + (high - low) * chances
     reach = max(1, math.ceil(_REACH * high))
-    offsets = torch.arange(-reach, reach + 1)
+    offsets = torch.arange(-reach, reach + 1, device=images.device)
     weights = torch.exp(-((offsets / deviations[:, None]) ** 2) / 2)
     weights = weights / weights.sum(dim=1, keepdim=True)
     blurred = images

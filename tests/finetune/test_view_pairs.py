@@ -5,13 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from finetune_examples import some_samples
+from numpy.typing import NDArray
 
 from orchestrator.config import SimSiamConfig
-from orchestrator.finetune.view_pairs import view_pair
+from orchestrator.finetune import view_pairs
 
 PIXELS = some_samples(12, image_size=24).pixels
 KEYS = np.arange(100, 112, dtype=np.uint64)
+Pixels = NDArray[np.uint8]
 STILL = SimSiamConfig(smallest_crop=1.0, flip=False, colour=0.0, grey=0.0, blur=0.0)
+
+
+def view_pair(pixels: Pixels, keys: NDArray[np.uint64], epoch: int, config: SimSiamConfig, seed: int) -> list[Pixels]:
+    return [view.numpy() for view in view_pairs.view_pair(pixels, keys, epoch, config, seed)]
 
 
 def test_a_sample_has_the_same_views_in_any_batch_and_order() -> None:
