@@ -126,7 +126,7 @@ def _in_order(value: object) -> object:
 
 
 class SimSiamConfig(Section):
-    """Say how a network is pretrained on images alone: two views of an image are to be told from one another's.
+    """Say how a network is pretrained on images alone: from one view of an image another is to be predicted.
 
     Chen and He, "Exploring Simple Siamese Representation Learning", 2021, whose values the defaults are. The learning
     rate is that of 256 images: it is multiplied by `batch_size` / 256, and falls along a cosine, that of the predictor

@@ -23,9 +23,9 @@ _TURN = 0.25
 _BLUR = (0.1 / 224, 2 / 224)
 _REACH = 3
 
-# From RGB to luminance and two axes of colour, ITU-R BT.601 as of NTSC; a turn of these two is one of the hue.
-_YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
-_RGB = torch.linalg.inv(_YIQ)
+# From RGB to luminance and two axes of colour, YIQ of NTSC, and back; a turn of these two axes is one of the hue.
+_YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
+_RGB = ((1.0, 0.95605, 0.62075), (1.0, -0.27205, -0.64721), (1.0, -1.1067, 1.70442))
 
 _NUM_CHANCES = 13
 
@@ -111,7 +111,7 @@ def _luminance(images: Tensor) -> Tensor:
     return _mixed(images, _YIQ[0])
 
 
-def _mixed(images: Tensor, weights: Tensor) -> Tensor:
+def _mixed(images: Tensor, weights: tuple[float, float, float]) -> Tensor:
     """Add up channels: [n, 1, S, S]. A matrix product would round by the number of images."""
     red, green, blue = (images[:, channel : channel + 1] * weights[channel] for channel in range(3))
     return red + green + blue
