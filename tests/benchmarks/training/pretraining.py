@@ -154,7 +154,7 @@ def main() -> None:
     parser.add_argument("results", type=Path)
     parser.add_argument("--target", default="photo", choices=DOMAINS)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--images", type=int, default=1280)
+    parser.add_argument("--images", type=int, default=960)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--minutes", type=float, default=60)
     options = parser.parse_args()
