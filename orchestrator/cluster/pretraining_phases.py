@@ -141,9 +141,10 @@ class PhaseTrainer:
     def _found(self, fingerprint: str) -> TrainedPhase | None:
         uri = self._record_of(fingerprint)
         try:
-            return TrainedPhase.from_json(storage.read_bytes(uri), source=uri)
+            found = TrainedPhase.from_json(storage.read_bytes(uri), source=uri)
         except (StorageError, RecordError):
             return None
+        return found if storage.exists(storage.join(self.run_uri, found.weights)) else None
 
     def _record_of(self, fingerprint: str) -> str:
         return storage.join(self.run_uri, _FOLDER, f"{fingerprint}.json")
