@@ -46,6 +46,15 @@ SPEC = BackboneSpec(
 )  # fmt: skip
 
 
+def joined(parts: list[ArraySamples]) -> ArraySamples:
+    """Put samples one after the other."""
+    return ArraySamples(
+        pixels=np.concatenate([part.pixels for part in parts]),
+        labels=np.concatenate([part.labels for part in parts]),
+        keys=np.concatenate([part.keys for part in parts]),
+    )
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Task:
     """Hold the target and the domains that are its source."""
@@ -55,16 +64,11 @@ class Task:
 
     def source(self, images: int, seed: int) -> ArraySamples:
         """Draw images, as many of each source domain."""
-        parts = [domain.pool.drawn(images // len(self.sources), seed) for domain in self.sources]
-        return ArraySamples(
-            pixels=np.concatenate([part.pixels for part in parts]),
-            labels=np.concatenate([part.labels for part in parts]),
-            keys=np.concatenate([part.keys for part in parts]),
-        )
+        return joined([domain.pool.drawn(images // len(self.sources), seed) for domain in self.sources])
 
     def source_validation(self) -> ArraySamples:
         """Give the source images that judge the supervised pretraining."""
-        return self.sources[0].validation
+        return joined([domain.validation.drawn(50, 0) for domain in self.sources])
 
 
 def read_task(data: Path, target: str) -> Task:
@@ -78,11 +82,15 @@ def settings(seed: int) -> TrainingSettings:
     return TrainingSettings(seed=seed, batch_norm="train", precision="fp32", device="cpu", metric="val_accuracy")
 
 
-def adam(epochs: int, batch_size: int, depth: int = 0) -> Hyperparameters:
+def adam(epochs: int, batch_size: int, *, depth: int = 0, rate: float = 1e-3) -> Hyperparameters:
     """Give the recipe of every training with labels."""
     return Hyperparameters(
-        freeze_depth=depth, learning_rate=1e-3, epochs=epochs, batch_size=batch_size, optimizer="adam", weight_decay=0.0
+        freeze_depth=depth, learning_rate=rate, epochs=epochs, batch_size=batch_size, optimizer="adam", weight_decay=0.0
     )
+
+
+# All of it, and the head alone, whose features are computed once.
+RECIPES = {"full": adam(30, 32), "head": adam(100, 32, depth=NUM_STAGES, rate=1e-2)}
 
 
 def pretrain(task: Task, objective: str, images: int, epochs: int, seed: int) -> tuple[Backbone, dict[str, Any]]:
@@ -101,11 +109,11 @@ def pretrain(task: Task, objective: str, images: int, epochs: int, seed: int) ->
     return backbone, {}
 
 
-def tune(task: Task, backbone: Backbone, depth: int, seed: int) -> float:
+def tune(task: Task, backbone: Backbone, recipe: Hyperparameters, seed: int) -> float:
     """Fine-tune on ten images a class of the target, and give the accuracy on its test images."""
     classifier = new_classifier(backbone, len(task.target.classes), seed=seed)
     train = task.target.pool.drawn_per_class(10, seed)
-    fine_tune(classifier, SPEC, train, task.target.validation, adam(20, 32, depth), settings(seed))
+    fine_tune(classifier, SPEC, train, task.target.validation, recipe, settings(seed))
     found = predict_probabilities(classifier, SPEC, task.target.test.pixels, device="cpu").argmax(axis=1)
     return float((found == task.target.test.labels).mean())
 
@@ -115,7 +123,7 @@ def run(task: Task, objective: str, seed: int, options: argparse.Namespace) -> d
     started = time.perf_counter()
     backbone, found = pretrain(task, objective, options.images, options.epochs, seed)
     seconds = time.perf_counter() - started
-    accuracies = {name: tune(task, backbone, depth, seed) for name, depth in (("full", 0), ("head", NUM_STAGES))}
+    accuracies = {name: tune(task, backbone, recipe, seed) for name, recipe in RECIPES.items()}
     return {
         "target": options.target,
         "objective": objective,
