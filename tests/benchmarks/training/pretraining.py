@@ -4,7 +4,7 @@
         [--minutes M]
 
 DATA holds the shards `<domain>-*.parquet` of PACS. MobileNetV2 0.35 starts from nothing at 64 px and learns from IMAGES
-images of the three domains that are not the target, over EPOCHS epochs in batches of 64: their labels (Adam at 1e-3),
+images of the three domains that are not the target, over EPOCHS epochs in batches of 64: their labels (Adam at 1e-3 along a cosine),
 the images alone (SimSiam with the defaults, 512 wide), or nothing. Then all of it, and the head alone, are trained on
 ten images a class of the target, alike for each. The best epoch on 150 images is kept and tested on 580. A seed says
 which images are drawn, how networks start and how samples are ordered. Appends a JSON object for each pretraining to
@@ -83,9 +83,18 @@ def settings(seed: int) -> TrainingSettings:
 
 
 def adam(epochs: int, batch_size: int, *, depth: int = 0, rate: float = 1e-3) -> Hyperparameters:
-    """Give the recipe of every training with labels."""
+    """Give the recipe of every training with labels.
+
+    The rate falls to 0: running statistics lag behind weights that still move, and a new network fails for it.
+    """
     return Hyperparameters(
-        freeze_depth=depth, learning_rate=rate, epochs=epochs, batch_size=batch_size, optimizer="adam", weight_decay=0.0
+        freeze_depth=depth,
+        learning_rate=rate,
+        epochs=epochs,
+        batch_size=batch_size,
+        optimizer="adam",
+        weight_decay=0.0,
+        schedule="cosine",
     )
 
 
