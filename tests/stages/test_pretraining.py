@@ -45,6 +45,7 @@ def backbone_of(config: ExperimentConfig) -> PretrainedBackbone:
     return PretrainedBackbone.from_json((run_of(config) / "backbone.json").read_bytes(), source="backbone.json")
 
 
+@pytest.mark.slow
 def test_weights_learnt_without_labels_are_known_to_a_later_run(
     tiny_experiment: MakeExperiment, tmp_path: Path
 ) -> None:
