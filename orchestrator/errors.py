@@ -70,6 +70,10 @@ class DivergedError(TrainingError):
     """Report a loss that is no longer finite."""
 
 
+class CollapsedError(TrainingError):
+    """Report a network whose outputs have become the same for all images."""
+
+
 class SearchError(OrchestratorError):
     """Report a search that cannot yield a recipe."""
 

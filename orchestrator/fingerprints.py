@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel
 
-from orchestrator.config import DataConfig, ExperimentConfig
+from orchestrator.config import DataConfig, ExperimentConfig, LabelNeed, Objective, PretrainConfig
 from orchestrator.records import Hyperparameters, PretrainedBackbone
 from orchestrator.storage import digest
 
@@ -17,10 +17,17 @@ _SEARCH_DECISIONS = {"few_shot_threshold"}
 _SEARCH_LENGTH = {"num_samples", "budget", "target"}
 # Which models there are besides changes none of them.
 _TRAIN_OPERATION = {"scope", "use_gpu", "resources_per_worker", "max_failures", "num_to_keep"}
+_SUPERVISED = {"classes", "epochs", "learning_rate", "batch_size", "optimizer", "weight_decay"}
 
 
-def of_catalogue(config: ExperimentConfig, data: DataConfig, *, listing: str, version: int) -> str:
-    """Fingerprint a catalogue: its data section, the files behind it, the size of the pixels, the seed."""
+def of_catalogue(
+    config: ExperimentConfig, data: DataConfig, *, listing: str, version: int, labels: LabelNeed = "every"
+) -> str:
+    """Fingerprint a catalogue: its data section, the files behind it, the size of the pixels, the seed.
+
+    And, where not every sample must have a label, which must.
+    """
+    needs = [] if labels == "every" else [labels]
     return digest(
         "catalogue",
         version,
@@ -29,6 +36,7 @@ def of_catalogue(config: ExperimentConfig, data: DataConfig, *, listing: str, ve
         config.backbone.image_size,
         config.backbone.resize,
         config.seed_of("split"),
+        *needs,
     )
 
 
@@ -38,9 +46,33 @@ def of_backbone(config: ExperimentConfig, *, weights: str, source_listing: str, 
     source = None
     if is_trained_here:
         seeds = [config.seed_of("split"), config.seed_of("loader")]
-        source = [_plain(config.pretrain), source_listing, config.train.precision, _plain(config.augment), seeds]
+        is_supervised = config.pretrain is None or config.pretrain.is_supervised
+        augment = _plain(config.augment) if is_supervised else None
+        source = [_of_objectives(config.pretrain), source_listing, config.train.precision, augment, seeds]
     network = _plain(config.backbone, without={"candidates"})
     return digest("backbone", version, network, weights, source, config.seed_of("trial"))
+
+
+def of_phase(
+    config: ExperimentConfig, pretrain: PretrainConfig, objective: Objective, *, start: str, data: str, version: int
+) -> str:
+    """Fingerprint one of several objectives of a pretraining: its keys, the weights that it starts with, the images."""
+    is_supervised = objective == "supervised"
+    keys = pretrain.model_dump(mode="json", include=_SUPERVISED) if is_supervised else _plain(pretrain.simsiam)
+    augment = _plain(config.augment) if is_supervised else None
+    seeds = [config.seed_of("trial"), config.seed_of("loader")]
+    return digest("phase", version, objective, keys, augment, start, data, config.train.precision, seeds)
+
+
+def _of_objectives(pretrain: PretrainConfig | None) -> object:
+    """Give what counts of the section: what no objective reads does not, nor that there is but the plain one."""
+    if pretrain is None:
+        return None
+    if pretrain.objective == ["supervised"]:
+        return _plain(pretrain, without={"objective", "simsiam"})
+    if not pretrain.is_supervised:
+        return _plain(pretrain, without=_SUPERVISED)
+    return _plain(pretrain)
 
 
 def of_candidate_measures(config: ExperimentConfig, *, data: str, backbone: PretrainedBackbone, version: int) -> str:

@@ -36,6 +36,7 @@ from orchestrator.records import (
 from orchestrator.reporting.advice import advise
 from orchestrator.reporting.findings import copies_finding, grouping_finding
 from orchestrator.reporting.html import render_html
+from orchestrator.reporting.pretraining import pretraining_finding
 from orchestrator.runs import RunDirectory
 from orchestrator.stages.assign import assign
 from orchestrator.stages.distances import LabelledImages, distances_of
@@ -212,11 +213,15 @@ class Pipeline:
         source = None
         if self._inputs.source is not None:
             source = self._inputs.find_catalogue(self._inputs.source) or self._make_catalogue(self._inputs.source)
-        record = prepare_backbone(self.config, self.run_directory.uri, source, fingerprint=fingerprint)
+        record = prepare_backbone(
+            self.config, self.run_directory.uri, source, fingerprint=fingerprint, plan=self._inputs.source
+        )
         self.run_directory.write("backbone.json", record)
         self.run_directory.prune("backbone", keep=fingerprint)
         if record.source_accuracy is not None:
             self._say(f"pretrain: validation accuracy {record.source_accuracy:.3f} on the source task")
+        if record.pretraining is not None:
+            self._say(f"pretrain: {pretraining_finding(record.pretraining)}")
         return _Work()
 
     def _catalogue(self) -> _Work | None:
@@ -308,7 +313,7 @@ class Pipeline:
         )
         found = distances_of(
             images,
-            self._inputs.source_images,
+            self._inputs.known_source,
             Workbench.of(self.config, self._inputs.backbone, self.run_directory.uri),
             min_images=self.config.grouping.min_images,
             stall_timeout_s=self.config.cluster.stall_timeout_s,
@@ -372,6 +377,7 @@ class Pipeline:
             explanations=explanations,
             transfer=read_transfer(context),
             subset_evaluations=read_subset_evaluations(context),
+            backbone=self._inputs.backbone,
         )
         investment = account(report, predictions, self.config)
         self.run_directory.write("investment.json", investment)

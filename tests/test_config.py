@@ -170,6 +170,30 @@ MISTAKES = {
         "0",
         "--set pretrain.epochs=",
     ),
+    "pretrain, unknown objective": (
+        experiment(pretrain={"data": {"uri": "/x"}, "objective": "simsiam_then_supervized"}),
+        "pretrain.objective must be 'supervised' or 'simsiam'",
+        "'supervized'",
+        "Did you mean supervised?",
+    ),
+    "pretrain, the same objective twice": (
+        experiment(pretrain={"data": {"uri": "/x"}, "objective": ["simsiam", "simsiam"]}),
+        "pretrain.objective must name each objective once",
+        "simsiam, simsiam",
+        "Add to its epochs",
+    ),
+    "pretrain, classes that nothing learns": (
+        experiment(pretrain={"data": {"uri": "/x"}, "objective": "simsiam", "classes": ["a"]}),
+        "pretrain.classes must be left out where nothing is supervised",
+        "['a']",
+        "Remove them",
+    ),
+    "pretrain, simsiam": (
+        experiment(pretrain={"data": {"uri": "/x"}, "simsiam": {"smallest_crop": 0}}),
+        "pretrain.simsiam.smallest_crop must be greater than 0",
+        "0",
+        "--set pretrain.simsiam.smallest_crop=",
+    ),
     "pretrain, missing": (experiment(pretrain={"epochs": 1}), "pretrain.data must be given", "nothing", "Add it"),
     "pretrain, misspelt": (
         experiment(pretrain={"data": {"uri": "/x"}, "lerning_rate": 1}),

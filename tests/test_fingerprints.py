@@ -186,3 +186,57 @@ def test_changed_files_with_the_same_samples_matter_where_columns_are_read_from_
         fingerprints.of_profile(config, data="data", files=files, backbone=None, version=1) for files in ("a", "b")
     )
     assert (before != after) == is_stale
+
+
+PRETRAIN = {"data": {"uri": "/source"}}
+
+
+@pytest.mark.parametrize(
+    ("objective", "key", "changes_it"),
+    [
+        ("supervised", {"simsiam": {"epochs": 3}}, False),
+        ("supervised", {"epochs": 3}, True),
+        ("simsiam", {"epochs": 3}, False),
+        ("simsiam", {"simsiam": {"epochs": 3}}, True),
+        ("simsiam_then_supervised", {"epochs": 3}, True),
+        ("simsiam_then_supervised", {"simsiam": {"epochs": 3}}, True),
+        ("supervised", {"objective": "simsiam"}, True),
+        ("simsiam_then_supervised", {"objective": ["simsiam", "supervised"]}, False),
+    ],
+)
+def test_a_pretraining_depends_on_what_its_objectives_read(
+    objective: str, key: dict[str, Any], changes_it: bool
+) -> None:
+    before, after = (
+        fingerprints.of_backbone(
+            validate_experiment(
+                experiment_dict("/data", "/runs", backbone={"weights": "pretrain"}, pretrain={**PRETRAIN, **section})
+            ),
+            weights="pretrain",
+            source_listing="files",
+            version=1,
+        )
+        for section in ({"objective": objective}, {"objective": objective, **key})
+    )
+    assert (before != after) is changes_it
+
+
+def test_a_phase_depends_on_its_own_keys_and_on_what_it_starts_with() -> None:
+    def of(objective: Any, *, start: str = "a", **keys: Any) -> str:
+        config = validate_experiment(experiment_dict("/data", "/runs", pretrain={**PRETRAIN, **keys}))
+        assert config.pretrain is not None
+        return fingerprints.of_phase(config, config.pretrain, objective, start=start, data="d", version=1)
+
+    assert of("simsiam") == of("simsiam", epochs=3) != of("simsiam", simsiam={"epochs": 3})
+    assert of("supervised") == of("supervised", simsiam={"epochs": 3}) != of("supervised", epochs=3)
+    assert of("supervised") != of("supervised", start="b")
+
+
+def test_a_catalogue_whose_samples_need_no_label_is_another() -> None:
+    config = validate_experiment(experiment_dict("/data", "/runs"))
+    found = [
+        fingerprints.of_catalogue(config, config.data, listing="files", version=1, labels=labels)
+        for labels in ("every", "some", "none")
+    ]
+    assert len(set(found)) == 3
+    assert found[0] == fingerprints.of_catalogue(config, config.data, listing="files", version=1)

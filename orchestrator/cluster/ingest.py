@@ -16,7 +16,7 @@ from orchestrator import storage
 from orchestrator.cluster.failures import translated
 from orchestrator.cluster.progress import Progress
 from orchestrator.cluster.watchdog import Watchdog, watched
-from orchestrator.config import DataConfig
+from orchestrator.config import DataConfig, LabelNeed
 from orchestrator.data.catalogue import SampleTable, assemble, bad_rows, data_fingerprint, examine, summarise
 from orchestrator.data.duplicates import deduplicate
 from orchestrator.data.pixels import write_pixels
@@ -39,7 +39,8 @@ class IngestPlan:
     """Say what the pass reads and where its results go.
 
     `folder` is below the run directory; in it every catalogue has a folder named by its fingerprint, so that a pass
-    that is cut short leaves an older catalogue as it was.
+    that is cut short leaves an older catalogue as it was. `labels` says whether every sample must have one, or some may
+    have none, or the data need not name them at all.
     """
 
     data: DataConfig
@@ -50,11 +51,14 @@ class IngestPlan:
     folder: str
     stall_timeout_s: float
     needs_subset: bool = True
+    labels: LabelNeed = "every"
 
     @property
     def required(self) -> tuple[Field, ...]:
         """Give the fields that the data must have: images only where they are opened."""
-        fields: tuple[Field, ...] = ("label", "subset") if self.needs_subset else ("label",)
+        fields: tuple[Field, ...] = ("subset",) if self.needs_subset else ()
+        if self.labels != "none":
+            fields = ("label", *fields)
         return ("image", *fields) if self.data.verify == "decode" else fields
 
 
@@ -129,6 +133,7 @@ class _Examine:
             plan.seed,
             self.cache_fraction,
             read_tasks(fragment, plan.data),
+            needs_label=plan.labels == "every",
         )
         if len(pixels):
             write_pixels(storage.join(self.folder_uri, _PIXELS), fragment.key, pixels)

@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
-from pyarrow import compute as pc
 
 from orchestrator import storage
-from orchestrator.cluster.group_samples import GroupSamples
-from orchestrator.cluster.ingest import read_samples
-from orchestrator.cluster.resources import observe_cluster
-from orchestrator.cluster.training import TrainingJob, TrainingPlan, train_groups
+from orchestrator.cluster.ingest import IngestPlan, pixel_reader, read_samples
+from orchestrator.cluster.pretraining_phases import PhaseTrainer, SourceData, describe
+from orchestrator.cluster.ranking import shuffled_features
 from orchestrator.cluster.workers import Workbench
-from orchestrator.config import ExperimentConfig, PretrainConfig
-from orchestrator.data.catalogue import SampleTable
-from orchestrator.data.samples import CachedSamples
-from orchestrator.errors import DataError, OrchestratorError
-from orchestrator.finetune.backbones import Backbone, create_backbone, resolve_spec
-from orchestrator.finetune.models import load_model, save_backbone
-from orchestrator.finetune.weights import load_pretrained, weights_digest
-from orchestrator.records import BackboneSpec, Catalogue, Hyperparameters, ModelCard, PretrainedBackbone
+from orchestrator.config import ExperimentConfig
+from orchestrator.diversity.source_features import SourceFeatures
+from orchestrator.finetune.backbone_cards import features_of, find_card, save_card
+from orchestrator.finetune.backbones import resolve_spec
+from orchestrator.finetune.models import save_backbone
+from orchestrator.finetune.weights import load_pretrained
+from orchestrator.records import Catalogue, PretrainedBackbone, Pretraining, PretrainingPhase, SupervisedPhase
 
-BACKBONE_VERSION = 1
-_SOURCE_GROUP = "pretrain"
+BACKBONE_VERSION = 2
+
+# The source has no subsets: it must give several samples of as many images as a subset has.
+_MOST_FEATURES = 1024
 
 
 def prepare_backbone(
@@ -37,98 +32,82 @@ def prepare_backbone(
     *,
     fingerprint: str,
     folder: str = "backbone",
+    plan: IngestPlan | None = None,
 ) -> PretrainedBackbone:
     """Put the pretrained backbone into a folder of the run directory, where every worker of every node finds it.
 
-    With a source catalogue the source task is trained first, by the same loop and TorchTrainer as any model.
+    With a source catalogue, and the plan that made it, the source task is trained first, by the same TorchTrainer path
+    as any model. Where it is known what weights were pretrained on, a card beside them says so.
     """
     started = time.perf_counter()
     spec = resolve_spec(config.backbone)
-    accuracy: float | None = None
-    if source is None:
+    weights = f"{folder}/{fingerprint}.safetensors"
+    phases: list[PretrainingPhase] = []
+    if source is None or plan is None:
         backbone, _ = load_pretrained(config.backbone.weights, spec, seed=config.seed_of("trial"))
     else:
-        card = _train_source(config, spec, run_uri, source, fingerprint)
-        backbone = load_model(storage.join(run_uri, "pretrain/model"))[0].backbone
-        accuracy = card.history[card.best_epoch - 1].val_accuracy
-    weights = f"{folder}/{fingerprint}.safetensors"
+        phases, backbone = PhaseTrainer(config, spec, run_uri, SourceData.of(config, run_uri, source)).train()
     save_backbone(storage.join(run_uri, weights), backbone)
-    found = {
-        "fingerprint": fingerprint,
-        "seconds": time.perf_counter() - started,
-        "source_accuracy": accuracy,
-    }
-    return _describe(backbone, spec, config.backbone.weights, weights).model_copy(update=found)
+    record = describe(backbone, spec, config.backbone.weights, weights)
+    if source is None or plan is None:
+        record = _with_origin(record, run_uri)
+    else:
+        pretraining = _pretraining(config, run_uri, source, plan, record, phases)
+        record = record.model_copy(update={"pretraining": pretraining, "source_accuracy": _accuracy(phases)})
+    record = record.model_copy(update={"fingerprint": fingerprint, "seconds": time.perf_counter() - started})
+    if record.pretraining is not None:
+        save_card(storage.join(run_uri, weights), record)
+    return record
 
 
-def _describe(backbone: Backbone, spec: BackboneSpec, source: str, weights: str) -> PretrainedBackbone:
-    return PretrainedBackbone(
-        spec=spec,
-        source=source,
-        weights=weights,
-        digest=weights_digest(backbone),
-        num_stages=backbone.num_stages,
-        feature_dim=backbone.feature_dim,
+def _accuracy(phases: list[PretrainingPhase]) -> float | None:
+    accuracies = [phase.accuracy for phase in phases if isinstance(phase, SupervisedPhase)]
+    return accuracies[-1] if accuracies else None
+
+
+def _with_origin(record: PretrainedBackbone, run_uri: str) -> PretrainedBackbone:
+    """Say where weights come from that an earlier run has pretrained, and keep its source's features."""
+    card = find_card(record.source, record)
+    if card is None or card.pretraining is None:
+        return record
+    features, there = None, features_of(record.source)
+    # Features of images that were prepared in another way cannot be compared with the run's.
+    if card.spec == record.spec and card.digest == record.digest and storage.exists(there):
+        features = features_of(record.weights)
+        storage.write_bytes(storage.join(run_uri, features), storage.read_bytes(there))
+    return record.model_copy(update={"pretraining": card.pretraining.model_copy(update={"features": features})})
+
+
+def _pretraining(
+    config: ExperimentConfig,
+    run_uri: str,
+    source: Catalogue,
+    plan: IngestPlan,
+    record: PretrainedBackbone,
+    phases: list[PretrainingPhase],
+) -> Pretraining:
+    """Say what a backbone was pretrained on, and keep the features of some of the images."""
+    data = SourceData.of(config, run_uri, source)
+    workbench = Workbench.of(config, record, run_uri)
+    rows, features = shuffled_features(
+        read_samples(run_uri, source),
+        pixel_reader(plan, source),
+        workbench,
+        classes=data.classes,
+        most_per_subset=_MOST_FEATURES,
+        stall_timeout_s=config.cluster.stall_timeout_s,
     )
-
-
-def _train_source(
-    config: ExperimentConfig, spec: BackboneSpec, run_uri: str, source: Catalogue, fingerprint: str
-) -> ModelCard:
-    assert config.pretrain is not None
-    shape = observe_cluster(elastic=config.cluster.autoscaling)
-    samples = _source_samples(config.pretrain, run_uri, source)
-    untrained = create_backbone(spec.name, spec.kwargs, spec.image_size)
-    # How groups are searched is no part of the source task.
-    workbench = replace(Workbench.of(config, _describe(untrained, spec, "none", ""), run_uri), metric="val_accuracy")
-    job = TrainingJob(
-        group=_SOURCE_GROUP,
-        subsets=tuple(count.subset for count in source.subsets),
-        hyperparameters=_hyperparameters(config.pretrain),
-        fingerprint=fingerprint,
+    kept = SourceFeatures(features=features.astype(np.float32), labels=rows.column("label").to_pylist())
+    path = features_of(record.weights)
+    storage.write_bytes(storage.join(run_uri, path), kept.to_bytes())
+    return Pretraining(
+        data_uri=plan.data.uri,
         data_fingerprint=source.data_fingerprint,
-        run_name=f"{_SOURCE_GROUP}-{fingerprint}",
-        model_uri=storage.join(run_uri, "pretrain/model"),
-        storage_uri=storage.join(run_uri, "ray_train"),
-        from_scratch=True,
+        num_images=source.num_images,
+        classes=list(data.classes),
+        phases=phases,
+        features=path,
+        neighbour_accuracy=kept.neighbour_accuracy(),
+        trained_in=run_uri,
+        seconds=sum(phase.seconds for phase in phases),
     )
-    plan = TrainingPlan.of(config, [job], shape)
-    ((_, outcome),) = train_groups([job], {job.run_name: samples}, workbench, plan, shape)
-    if isinstance(outcome, OrchestratorError):
-        raise outcome
-    return outcome
-
-
-def _hyperparameters(pretrain: PretrainConfig) -> Hyperparameters:
-    return Hyperparameters(
-        freeze_depth=0,
-        learning_rate=pretrain.learning_rate,
-        epochs=pretrain.epochs,
-        batch_size=pretrain.batch_size,
-        optimizer=pretrain.optimizer,
-        weight_decay=pretrain.weight_decay,
-    )
-
-
-def _source_samples(pretrain: PretrainConfig, run_uri: str, source: Catalogue) -> GroupSamples:
-    table = read_samples(run_uri, source)
-    classes = pretrain.classes or source.labels
-    unknown = sorted(set(classes) - set(source.labels))
-    if unknown:
-        raise DataError(
-            "pretrain.classes must occur in the source data",
-            value=", ".join(unknown),
-            remedy=f"It has {', '.join(source.labels[:10])}.",
-        )
-    pixels_uri = None if source.pixels is None else storage.join(run_uri, source.pixels)
-    train, validation = (
-        CachedSamples.of(table, _positions(table, split, classes), pixels_uri, classes) for split in ("train", "val")
-    )
-    return GroupSamples(group=_SOURCE_GROUP, classes=tuple(classes), train=train, validation=validation)
-
-
-def _positions(table: SampleTable, split: str, classes: Sequence[str]) -> NDArray[np.int64]:
-    positions = table.where(split=split)
-    labels = table.table.column("label").take(pa.array(positions))
-    chosen: NDArray[np.int64] = positions[np.asarray(pc.is_in(labels, value_set=pa.array(classes, pa.string())))]
-    return chosen

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from pyarrow import compute as pc
 
 from orchestrator.cluster.passes import PassPlan, run_pass
 from orchestrator.cluster.workers import Workbench
 from orchestrator.data.catalogue import SampleTable
+from orchestrator.data.identity import stable_fraction
 from orchestrator.data.reader import PixelReader, blocks_of, number_rows
 from orchestrator.data.sampling import lowest_hashes
 from orchestrator.finetune.classifier import extract_features
@@ -46,6 +49,26 @@ def features_of(
     for block, found in zip(blocks, run_pass(blocks, extract, run), strict=True):
         features[np.asarray(block.column("position"))] = found
     return features
+
+
+def shuffled_features(
+    samples: SampleTable,
+    reader: PixelReader,
+    workbench: Workbench,
+    *,
+    classes: Sequence[str],
+    most_per_subset: int = MOST_PER_SUBSET,
+    stall_timeout_s: float,
+) -> tuple[pa.Table, NDArray[np.float32]]:
+    """Give sampled training rows of some classes in random order, and their features [n, d]; of all without classes."""
+    table = samples.table
+    if classes:
+        # Before sampling: of a source of many classes few images may be of the task's.
+        table = table.filter(pc.is_in(table.column("label"), value_set=pa.array(classes, pa.string())))
+    rows = sample_training_images(SampleTable(table), seed=workbench.seed, most_per_subset=most_per_subset)
+    hashes = [stable_fraction(identity, workbench.seed) for identity in rows.column("id").to_pylist()]
+    rows = rows.take(pa.array(np.argsort(hashes, kind="stable")))
+    return rows, features_of(rows, reader, workbench, stall_timeout_s=stall_timeout_s)
 
 
 @dataclass(frozen=True)

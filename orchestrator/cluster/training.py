@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -40,10 +40,11 @@ from orchestrator.finetune.checkpoints import load_state, save_state
 from orchestrator.finetune.joint import without_extra
 from orchestrator.finetune.loop import EpochEnd, FineTuneResult, fine_tune
 from orchestrator.finetune.models import save_model
-from orchestrator.records import Hyperparameters, ModelCard, SourceUse
+from orchestrator.records import Hyperparameters, ModelCard, SourceUse, Value
 
 TRAIN_VERSION = 1
 _STREAM = "train"
+_CARD = "the trained model"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +69,14 @@ class TrainingJob:
     stream: tuple[pa.Table, ...] | None = None
     reader: PixelReader | None = None
     source: SourceUse | None = None
+
+    @property
+    def worker(self) -> Callable[[dict[str, Any]], Any]:
+        """Give what every rank runs; rank 0 gives the record of the training as JSON."""
+        return train_worker
+
+
+Job = TypeVar("Job", bound=TrainingJob)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +120,21 @@ def train_groups(
 ) -> Iterator[tuple[TrainingJob, ModelCard | OrchestratorError]]:
     """Train one model a job, as many at a time as fit, and give each model's card, or its error, when it ends.
 
+    `samples` go by the jobs' run names. Raises what `run_jobs` raises.
+    """
+    for job, outcome in run_jobs(jobs, samples, workbench, plan, shape):
+        yield job, outcome if isinstance(outcome, OrchestratorError) else ModelCard.from_json(outcome, source=_CARD)
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    samples: Mapping[str, GroupSamples],
+    workbench: Workbench,
+    plan: TrainingPlan,
+    shape: ClusterShape,
+) -> Iterator[tuple[Job, str | OrchestratorError]]:
+    """Run the workers of each job, as many jobs at a time as fit, and give its record as JSON, or its error.
+
     `samples` go by the jobs' run names.
 
     Raises ResourceError when the workers of one model do not fit the cluster together, WaitTimeoutError when no
@@ -146,12 +170,12 @@ def _require_reading_cpu(plan: TrainingPlan, shape: ClusterShape) -> None:
         )
 
 
-def _finish(job: TrainingJob, outcome: str | Exception) -> ModelCard | OrchestratorError:
+def _finish(job: TrainingJob, outcome: str | Exception) -> str | OrchestratorError:
     if isinstance(outcome, Exception):
         return translate(outcome, "a training run")
     # The model is written: what is left of the training would only fill the disk.
     storage.delete(storage.join(job.storage_uri, job.run_name))
-    return ModelCard.from_json(outcome, source="the trained model")
+    return outcome
 
 
 def _train(job: TrainingJob, samples: GroupSamples, workbench: Workbench, plan: TrainingPlan, progress: Any) -> str:
@@ -160,7 +184,7 @@ def _train(job: TrainingJob, samples: GroupSamples, workbench: Workbench, plan: 
     loop_config = {"job": ray.put(job), "samples": ray.put(samples), "workbench": workbench, "plan": plan}
     callbacks: list[Any] = [_Step(progress)]
     trainer = TorchTrainer(
-        train_worker,
+        job.worker,
         train_loop_config=loop_config,
         scaling_config=ScalingConfig(
             num_workers=plan.num_workers, use_gpu=plan.use_gpu, resources_per_worker=plan.resources_per_worker
@@ -204,7 +228,7 @@ def train_worker(loop_config: dict[str, Any]) -> Any:
         resume=None if checkpoint is None else _restore(checkpoint),
         companion=samples.companion,
     )
-    nodes = _node_ids(context.get_world_size())
+    nodes = node_ids(context.get_world_size())
     if rank != 0:
         return None
     if samples.companion is not None:
@@ -215,13 +239,17 @@ def train_worker(loop_config: dict[str, Any]) -> Any:
 
 
 def _report(end: EpochEnd, rank: int) -> None:
-    metrics = end.metrics.model_dump()
+    report_epoch(end.metrics, rank, lambda directory: save_state(end.state, directory))
+
+
+def report_epoch(metrics: Value, rank: int, save: Callable[[Path], None]) -> None:
+    """Tell Ray Train of an epoch, on rank 0 with the checkpoint that `save` writes into a directory."""
     if rank != 0:
-        ray.train.report(metrics)
+        ray.train.report(metrics.model_dump())
         return
     with tempfile.TemporaryDirectory(prefix="orchestrator-checkpoint-") as directory:
-        save_state(end.state, Path(directory))
-        ray.train.report(metrics, checkpoint=Checkpoint.from_directory(directory))
+        save(Path(directory))
+        ray.train.report(metrics.model_dump(), checkpoint=Checkpoint.from_directory(directory))
 
 
 def _restore(checkpoint: Checkpoint) -> Any:
@@ -229,7 +257,7 @@ def _restore(checkpoint: Checkpoint) -> Any:
         return load_state(Path(directory))
 
 
-def _node_ids(world_size: int) -> list[str]:
+def node_ids(world_size: int) -> list[str]:
     """Gather the node of every rank, so that the record can say where the model was trained."""
     mine = ray.get_runtime_context().get_node_id()
     if world_size == 1:

@@ -68,8 +68,11 @@ class Workbench:
 
     def classifier(self, class_counts: int | Sequence[int], *, from_scratch: bool = False) -> Classifier:
         """Give a classifier with new heads on the pretrained backbone, or on one with nothing pretrained."""
-        backbone = self._random() if from_scratch else self.pretrained()
-        return new_classifier(backbone, class_counts, seed=self.seed)
+        return new_classifier(self.start(from_scratch=from_scratch), class_counts, seed=self.seed)
+
+    def start(self, *, from_scratch: bool) -> Backbone:
+        """Give the backbone that a training starts with a copy of: the pretrained one, or one that knows nothing."""
+        return self._random() if from_scratch else self.pretrained()
 
     def pretrained(self) -> Backbone:
         """Give the pretrained backbone, loaded once for each process: do not change it."""

@@ -3,7 +3,15 @@
 Validators speak as "field rule, got value: remedy", with the field as seen from their own section.
 """
 
-from orchestrator.config.backbone import BackboneConfig, CandidateConfig, PretrainConfig, PretrainedNetwork
+from orchestrator.config.backbone import (
+    BackboneConfig,
+    CandidateConfig,
+    LabelNeed,
+    Objective,
+    PretrainConfig,
+    PretrainedNetwork,
+    SimSiamConfig,
+)
 from orchestrator.config.base import (
     DiversityMeasure,
     EntropyEstimator,
@@ -76,9 +84,11 @@ __all__ = [
     "GroupingConfig",
     "HeadName",
     "InputFormat",
+    "LabelNeed",
     "LossName",
     "MixingName",
     "Negatives",
+    "Objective",
     "OnNegativeTransfer",
     "OptimizerName",
     "PrecisionName",
@@ -91,6 +101,7 @@ __all__ = [
     "SearchConfig",
     "Section",
     "SeedsConfig",
+    "SimSiamConfig",
     "SmoothingTarget",
     "SourceConfig",
     "SpaceConfig",

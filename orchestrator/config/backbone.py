@@ -11,7 +11,7 @@ from pydantic import (
     model_validator,
 )
 
-from orchestrator.config.base import OptimizerName, PositiveFloat, PositiveInt
+from orchestrator.config.base import Fraction, OptimizerName, PositiveFloat, PositiveInt
 from orchestrator.config.data import DataConfig, Section
 
 
@@ -116,16 +116,80 @@ def _title(network: PretrainedNetwork) -> str:
     return " ".join([network.name, *(f"{key}={value}" for key, value in network.kwargs.items())])
 
 
+Objective = Literal["supervised", "simsiam"]
+LabelNeed = Literal["every", "some", "none"]
+
+
+def _in_order(value: object) -> object:
+    """Write objectives that are named in one word as a list of them, in their order."""
+    return value.split("_then_") if isinstance(value, str) else value
+
+
+class SimSiamConfig(Section):
+    """Say how a network is pretrained on images alone: from one view of an image another is to be predicted.
+
+    Chen and He, "Exploring Simple Siamese Representation Learning", 2021, whose values the defaults are. The learning
+    rate is that of 256 images: it is multiplied by `batch_size` / 256, and falls along a cosine, that of the predictor
+    aside, which stays. `width` is that of the outputs that are compared, by default the backbone's number of features,
+    at most 2,048; the predictor narrows it to a quarter.
+    A view is a part of the image of at least the share `smallest_crop`, mirrored every other time where `flip` is on;
+    with probability 0.8 its brightness, contrast and saturation change by at most the factor `colour` and its hue by a
+    quarter of that, in turns; it is grey with probability `grey` and blurred with probability `blur`, by up to a 112th
+    of its size.
+    """
+
+    epochs: PositiveInt = 100
+    learning_rate: PositiveFloat = 0.05
+    batch_size: Annotated[int, Field(ge=2)] = 256
+    optimizer: OptimizerName = "sgd"
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0.0)] = 1e-4
+    width: Annotated[int, Field(ge=4)] | None = None
+    smallest_crop: Annotated[float, Field(gt=0.0, le=1.0)] = 0.2
+    flip: bool = True
+    colour: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.4
+    grey: Fraction = 0.2
+    blur: Fraction = 0.5
+
+
 class PretrainConfig(Section):
     """Describe the source task that is trained from scratch when `backbone.weights` is `pretrain`.
 
-    `classes` restricts the source to these labels; default: all that occur.
+    `objective` says what is learnt from it: `supervised` its labels, as `epochs` and the keys after it say; `simsiam`
+    its images alone, as the section `simsiam` says, and `data` needs no label; or several in turn, as a list or as
+    `simsiam_then_supervised`, each beginning with the weights of the one before; SimSiam then sees the images without
+    a label too.
+    `classes` restricts the supervised task to these labels; default: all that occur.
     """
 
     data: DataConfig
+    objective: Annotated[list[Objective], BeforeValidator(_in_order), Field(min_length=1)] = ["supervised"]
+    simsiam: SimSiamConfig = SimSiamConfig()
     classes: list[str] | None = None
     epochs: PositiveInt = 10
     learning_rate: PositiveFloat = 1e-3
     batch_size: Annotated[int, Field(ge=2)] = 64
     optimizer: OptimizerName = "adam"
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+
+    @property
+    def is_supervised(self) -> bool:
+        """Tell whether labels are learnt, at any time."""
+        return "supervised" in self.objective
+
+    @property
+    def labels(self) -> LabelNeed:
+        """Tell whether every image must have a label to be of use, or some may have none, or none needs one."""
+        if not self.is_supervised:
+            return "none"
+        return "some" if "simsiam" in self.objective else "every"
+
+    @model_validator(mode="after")
+    def _objectives_come_once(self) -> Self:
+        if len(set(self.objective)) < len(self.objective):
+            raise ValueError(
+                f"objective must name each objective once, got {', '.join(self.objective)}: add to its epochs instead"
+            )
+        if self.classes is not None and not self.is_supervised:
+            raise ValueError(f"classes must be left out where nothing is supervised, got {self.classes}: remove them")
+        return self

@@ -66,13 +66,15 @@ def examine(
     seed: int,
     cache_fraction: float,
     tasks: Sequence[Sequence[str | None]] = (),
+    *,
+    needs_label: bool = True,
 ) -> tuple[pa.Table, NDArray[np.uint8]]:
     """Examine the rows of one fragment: their catalogue, and the pixels to cache, uint8 [n, size, size, 3].
 
     `table` comes from `read_fragment`. A row that cannot be used keeps its file and row, is not ok, and says why
     in a few words. With `verify: none` no image is looked at and no pixels are cached. Of the usable samples, a
     share of `cache_fraction` is cached, chosen by the hash of the identity. `tasks` has the labels of each further task
-    by row, as `read_tasks` gives them.
+    by row, as `read_tasks` gives them. Where a sample needs no label, an empty one says that it has none.
     """
     pixels = np.empty((table.num_rows, image_size, image_size, 3), dtype=np.uint8)
     found: list[dict[str, object]] = []
@@ -82,7 +84,7 @@ def examine(
         sample["tasks"] = [labels[number] for labels in tasks]
         found.append(sample)
         try:
-            _require_fields(sample, row)
+            _require_fields(sample, row, needs_label=needs_label)
             rgb = _decode(row["image"]) if config.verify == "decode" else None
             if rgb is not None:
                 sample.update(_hashes(rgb, config))
@@ -129,10 +131,10 @@ def _describe(row: dict[str, Any], config: DataConfig, fragment_key: int) -> dic
     }
 
 
-def _require_fields(sample: dict[str, object], row: dict[str, Any]) -> None:
+def _require_fields(sample: dict[str, object], row: dict[str, Any], *, needs_label: bool) -> None:
     if row["error"]:
         raise DataError(row["error"])
-    for name in ("label", "subset"):
+    for name in ("label", "subset") if needs_label else ("subset",):
         if not sample[name]:
             raise DataError(f"the {name} is missing")
 
@@ -217,7 +219,7 @@ def summarise(table: pa.Table) -> CatalogueSummary:
         num_quarantined=quarantined.num_rows,
         num_cached=int(np.count_nonzero(np.asarray(usable.column("pixel_row")) >= 0)),
         quarantine_reasons={reason: count for (reason,), count in _count(quarantined, "reason").items()},
-        labels=sorted(pc.unique(usable.column("label")).to_pylist()),
+        labels=sorted(label for label in pc.unique(usable.column("label")).to_pylist() if label),
         subsets=_count_subsets(usable, quarantined, left_out),
     )
 

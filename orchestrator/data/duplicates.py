@@ -61,7 +61,7 @@ def deduplicate(table: pa.Table, config: DataConfig, seed: int) -> tuple[pa.Tabl
     )
     if config.deduplicate == "none":
         return _with_copies(table, usable, exact), counts
-    mixed = _num_values(exact, samples.column("label"))[exact] > 1
+    mixed = _num_labels(exact, samples.column("label"))[exact] > 1
     table = _with_several_labels(table, usable[mixed], exact[mixed])
     fate = _decide(samples.filter(pa.array(~mixed)), _firsts(near[~mixed]))
     places = usable[~mixed]
@@ -123,12 +123,21 @@ def _num_values(firsts: NDArray[np.int64], column: pa.ChunkedArray) -> NDArray[n
     return np.bincount(different, minlength=len(firsts)).astype(np.int64)
 
 
+def _num_labels(firsts: NDArray[np.int64], labels: pa.ChunkedArray) -> NDArray[np.int64]:
+    """Count the different labels that each picture has, at the place of its first image; none is no label."""
+    known = np.asarray(pc.not_equal(labels, ""))
+    if known.all():
+        return _num_values(firsts, labels)
+    counts = _num_values(firsts[known], labels.filter(pa.array(known)))
+    return np.pad(counts, (0, max(0, len(firsts) - len(counts))))
+
+
 def _count(samples: pa.Table, firsts: NDArray[np.int64]) -> CopyCount:
     return CopyCount(
         copies=len(firsts) - len(np.unique(firsts)),
         copies_within_subsets=len(firsts) - int(_num_values(firsts, samples.column("subset")).sum()),
         pictures_across_splits=int((_num_values(firsts, samples.column("split")) > 1).sum()),
-        pictures_of_several_labels=int((_num_values(firsts, samples.column("label")) > 1).sum()),
+        pictures_of_several_labels=int((_num_labels(firsts, samples.column("label")) > 1).sum()),
     )
 
 

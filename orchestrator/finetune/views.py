@@ -53,6 +53,11 @@ def vary(pixels: Pixels, keys: Keys, draw: int, augment: AugmentConfig, seed: in
     return varied
 
 
+def draw_chances(keys: Keys, draw: int, seed: int, count: int) -> NDArray[np.float32]:
+    """Draw numbers [n, count] in [0, 1) for samples, by what (seed, key, draw) says for each of them."""
+    return _chances(_starts(keys, draw, seed), count)
+
+
 def _starts(keys: Keys, draw: int, seed: int) -> Keys:
     """Give a state of the SplitMix64 generator (Steele, Lea and Flood, 2014) for each sample."""
     with np.errstate(over="ignore"):

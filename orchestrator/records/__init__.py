@@ -50,6 +50,14 @@ from orchestrator.records.label_shift import (
     ShiftScores,
     SubsetShift,
 )
+from orchestrator.records.pretraining import (
+    Pretraining,
+    PretrainingPhase,
+    SimSiamEpoch,
+    SimSiamPhase,
+    SupervisedPhase,
+    TrainedPhase,
+)
 from orchestrator.records.profile import ClassPair, Distances, Profile, Relation, SourceDistance, SubsetProfile
 from orchestrator.records.recipes import PLAIN_CHOICES, Hyperparameters, Recipe
 from orchestrator.records.report import Costs, Report, StageCost
@@ -127,6 +135,8 @@ __all__ = [
     "PooledComparison",
     "PredictedFrequencies",
     "PretrainedBackbone",
+    "Pretraining",
+    "PretrainingPhase",
     "Profile",
     "Prospect",
     "RaceRun",
@@ -142,6 +152,8 @@ __all__ = [
     "SearchResult",
     "ShiftMethod",
     "ShiftScores",
+    "SimSiamEpoch",
+    "SimSiamPhase",
     "SourceDistance",
     "SourceUse",
     "Spending",
@@ -160,8 +172,10 @@ __all__ = [
     "SubsetScores",
     "SubsetShift",
     "SubsetTransfer",
+    "SupervisedPhase",
     "TaskClasses",
     "TaskScores",
+    "TrainedPhase",
     "Transfer",
     "TransferVerdict",
     "Trial",

@@ -6,6 +6,7 @@ from typing import Literal
 
 from orchestrator.config import Negatives
 from orchestrator.records.base import Record, Value
+from orchestrator.records.pretraining import Pretraining
 from orchestrator.records.recipes import Hyperparameters
 from orchestrator.records.search import EpochMetrics
 from orchestrator.records.sources import SourceUse
@@ -26,7 +27,8 @@ class BackboneSpec(Value):
 class PretrainedBackbone(Record):
     """Describe the pretrained backbone that every trial starts from, as stored in the run directory.
 
-    `weights` is the path of the safetensors file below the run directory, `digest` that of its content.
+    `weights` is the path of the safetensors file below the run directory, `digest` that of its content. `pretraining`
+    says where the weights come from, where this run or an earlier one has trained them; None where nobody knows.
     """
 
     spec: BackboneSpec
@@ -37,6 +39,7 @@ class PretrainedBackbone(Record):
     feature_dim: int
     seconds: float = 0.0
     source_accuracy: float | None = None
+    pretraining: Pretraining | None = None
 
 
 class CandidateScores(Value):

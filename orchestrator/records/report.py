@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.records.advice import Advice
-from orchestrator.records.backbones import BackboneRanking, ModelCard
+from orchestrator.records.backbones import BackboneRanking, ModelCard, PretrainedBackbone
 from orchestrator.records.base import Record, Value
 from orchestrator.records.catalogue import Catalogue
 from orchestrator.records.costs import SearchCosts
@@ -61,3 +61,4 @@ class Report(Record):
     subset_evaluations: list[SubsetEvaluation] = []
     investment: Investment | None = None
     advice: list[Advice] = []
+    backbone: PretrainedBackbone | None = None

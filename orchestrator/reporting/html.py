@@ -53,6 +53,7 @@ from orchestrator.reporting.group_plots import (
 from orchestrator.reporting.investment_findings import investment_finding, money, part_lines, price
 from orchestrator.reporting.overlays import ShownExample, show_examples
 from orchestrator.reporting.plots import diversity_plot, gains_plot
+from orchestrator.reporting.pretraining import phase_rows, pretraining_finding
 from orchestrator.reporting.shift_findings import shift_finding
 from orchestrator.reporting.source_findings import joint_findings
 from orchestrator.reporting.subset_findings import subset_models_finding
@@ -276,5 +277,7 @@ def _environment() -> jinja2.Environment:
         arm_titles=ARM_TITLES,
         transfer_titles=TRANSFER_TITLES,
         transfer_marks=TRANSFER_MARKS,
+        pretraining_finding=pretraining_finding,
+        phase_rows=phase_rows,
     )
     return environment

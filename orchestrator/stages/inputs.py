@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
-from orchestrator import fingerprints
+from orchestrator import fingerprints, storage
 from orchestrator.cluster.ingest import (
     CATALOGUE_VERSION,
     IngestPlan,
@@ -14,22 +14,24 @@ from orchestrator.cluster.ingest import (
 )
 from orchestrator.cluster.profiling import PROFILE_VERSION, ProfilePlan
 from orchestrator.cluster.resources import observe_cluster
-from orchestrator.config import BackboneConfig, DataConfig, ExperimentConfig
+from orchestrator.config import BackboneConfig, DataConfig, ExperimentConfig, LabelNeed
 from orchestrator.data.catalogue import SampleTable
 from orchestrator.data.reader import PixelReader
 from orchestrator.data.sources import listing_digest
 from orchestrator.demo import resolve_demo
 from orchestrator.diversity.grouping import GROUPING_VERSION
 from orchestrator.diversity.profiling import ProfileSettings
+from orchestrator.diversity.source_features import SourceFeatures
 from orchestrator.records import (
     Catalogue,
     Groups,
     PretrainedBackbone,
+    Pretraining,
     Profile,
 )
 from orchestrator.runs import RunDirectory
 from orchestrator.stages.context import GroupContext
-from orchestrator.stages.distances import DISTANCES_VERSION, LabelledImages
+from orchestrator.stages.distances import DISTANCES_VERSION, KnownSource, LabelledImages
 from orchestrator.stages.ranking import Candidates, backbone_fingerprint
 from orchestrator.stages.sources import known_classes
 
@@ -57,7 +59,8 @@ class RunInputs:
         """The source task's plan; None when the weights come from elsewhere."""
         if self.config.backbone.weights != "pretrain" or self.config.pretrain is None:
             return None
-        return self.ingest_plan(self.config.pretrain.data, "pretrain/catalogue", needs_subset=False)
+        pretrain = self.config.pretrain
+        return self.ingest_plan(pretrain.data, "pretrain/catalogue", needs_subset=False, labels=pretrain.labels)
 
     @cached_property
     def companion(self) -> IngestPlan | None:
@@ -86,7 +89,9 @@ class RunInputs:
             classes=known_classes(self.config.source.classes, catalogue),
         )
 
-    def ingest_plan(self, data: DataConfig, folder: str, *, needs_subset: bool) -> IngestPlan:
+    def ingest_plan(
+        self, data: DataConfig, folder: str, *, needs_subset: bool, labels: LabelNeed = "every"
+    ) -> IngestPlan:
         """Plan a catalogue pass over some data, whose results go to `folder`."""
         return IngestPlan(
             data=resolve_demo(data, self.run_directory.path("demo")),
@@ -96,6 +101,7 @@ class RunInputs:
             run_uri=self.run_directory.uri,
             folder=folder,
             needs_subset=needs_subset,
+            labels=labels,
             stall_timeout_s=self.config.cluster.stall_timeout_s,
         )
 
@@ -105,7 +111,11 @@ class RunInputs:
         if plan.folder not in self._listings:
             self._listings[plan.folder] = listing_digest(plan.data)
         return fingerprints.of_catalogue(
-            self.config, plan.data, listing=self._listings[plan.folder], version=CATALOGUE_VERSION
+            self.config,
+            plan.data,
+            listing=self._listings[plan.folder],
+            version=CATALOGUE_VERSION,
+            labels=plan.labels,
         )
 
     def find_catalogue(self, plan: IngestPlan) -> Catalogue | None:
@@ -204,26 +214,28 @@ class RunInputs:
     @cached_property
     def distances_fingerprint(self) -> str:
         """Fingerprint the distances between subsets and to the source."""
-        source = self.source_images
+        found = self._known_pretraining
         return fingerprints.of_distances(
             self.config,
             profile=self.profile_fingerprint,
-            source="" if source is None else source.catalogue.data_fingerprint,
+            source="" if found is None else found.data_fingerprint,
             version=DISTANCES_VERSION,
         )
 
     @cached_property
-    def source_images(self) -> LabelledImages | None:
-        """Give the source task's images; None where weights come from elsewhere."""
-        catalogue = None if self.source is None else self.find_catalogue(self.source)
-        if self.source is None or self.config.pretrain is None or catalogue is None:
+    def known_source(self) -> KnownSource | None:
+        """Give what is known of the images that the backbone was pretrained on; None where nothing is."""
+        found = self._known_pretraining
+        if found is None or found.features is None:
             return None
-        return LabelledImages(
-            catalogue=catalogue,
-            samples=read_samples(self.run_directory.uri, catalogue),
-            reader=pixel_reader(self.source, catalogue),
-            classes=self.config.pretrain.classes or catalogue.labels,
-        )
+        uri = self.run_directory.path(found.features)
+        features = SourceFeatures.from_bytes(storage.read_bytes(uri), source=uri).features
+        return KnownSource(features=features, classes=found.classes)
+
+    @property
+    def _known_pretraining(self) -> Pretraining | None:
+        found = self.backbone.pretraining
+        return None if found is None or found.features is None else found
 
     @cached_property
     def groups_fingerprint(self) -> str:

@@ -98,6 +98,15 @@ def test_an_unusable_row_keeps_its_place_and_says_why(fields: dict[str, Any], re
     assert (row["split"], row["pixel_row"]) == ("", -1)
 
 
+@pytest.mark.parametrize(("needs_label", "reason"), [(True, "the label is missing"), (False, "")])
+def test_a_row_without_a_label_is_usable_where_none_is_needed(needs_label: bool, reason: str) -> None:
+    table, pixels = examine(read_table(label=None), CONFIG, 3, 8, "crop", 0, 1.0, needs_label=needs_label)
+    (row,) = table.to_pylist()
+    assert (row["ok"], row["reason"], row["label"]) == (not needs_label, reason, "")
+    assert len(pixels) == int(not needs_label)
+    assert summarise(table)["labels"] == []
+
+
 def test_without_a_column_of_identities_a_row_is_what_its_bytes_are() -> None:
     config = CONFIG.model_copy(update={"id": None})
     assert examine_row(config, id=None)["id"] == image_digest(IMAGE)

@@ -116,6 +116,19 @@ def test_equal_pixels_of_several_labels_are_all_bad_rows() -> None:
     assert bad_rows(table).num_rows == summarise(table)["num_quarantined"] == 3
 
 
+def test_an_image_without_a_label_does_not_contradict_one_that_has_one() -> None:
+    rows = [
+        a_sample("a", "p"),
+        a_sample("b", "p", label=""),
+        a_sample("c", "q", label=""),
+        a_sample("d", "q", label=""),
+    ]
+    found, counts = deduplicated(rows, "exact")
+    assert staying(found) == ["a", "b", "c"]
+    assert len({row["split"] for row in found if row["id"] in "ab"}) == 1
+    assert counts["exact_copies"] is not None and counts["exact_copies"].pictures_of_several_labels == 0
+
+
 def test_near_looks_of_several_labels_stay_once_for_each_label_on_one_side() -> None:
     train, test = seed_of_split("train", "a"), seed_of_split("test", "b")
     rows = [

@@ -65,6 +65,7 @@ def test_the_document_is_well_formed_and_complete(report: Report, document: str)
     for group in report.groups.groups:
         assert f"Group {group.name}" in text
         assert all(subset in text for subset in group.subsets)
+    assert "Where the weights come from" not in text
 
 
 def test_nothing_is_fetched_from_anywhere(document: str) -> None:

@@ -1,4 +1,4 @@
-"""The distance to a source task is measured on its own catalogue, over the classes that the task has."""
+"""The distance to a source task is measured on kept features of the classes that it has."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from tiny_experiments import SUBSETS
 from workbenches import random_workbench
 
 from orchestrator.cluster.ingest import IngestPlan, make_catalogue, pixel_reader, read_samples
+from orchestrator.cluster.ranking import shuffled_features
 from orchestrator.config import DataConfig
-from orchestrator.stages.distances import LabelledImages, distances_of
+from orchestrator.stages.distances import KnownSource, LabelledImages, distances_of
 
 # Workers of Ray import no backbone of the tests.
 SPEC = a_spec("mobilenet_v2", image_size=32, width_mult=0.25)
@@ -36,7 +37,12 @@ def test_subsets_are_compared_with_each_other_and_with_the_classes_of_the_source
     tiny_data: Path, tmp_path: Path
 ) -> None:
     images = images_of(tiny_data, tmp_path, "catalogue")
-    source = images_of(tiny_data, tmp_path, "pretrain/catalogue", classes=["circle", "stripe"])
+    whole, classes = images_of(tiny_data, tmp_path, "pretrain/catalogue"), ["circle", "stripe"]
+    rows, features = shuffled_features(
+        whole.samples, whole.reader, random_workbench(SPEC), classes=classes, most_per_subset=1024, stall_timeout_s=60
+    )
+    assert set(rows.column("label").to_pylist()) == set(classes)
+    source = KnownSource(features=features, classes=classes)
     found = distances_of(images, source, random_workbench(SPEC), min_images=10, stall_timeout_s=60)
     assert found.subsets == sorted(SUBSETS) and len(found.between) == len(SUBSETS)
     assert {near.subset: (near.shared_classes, near.num_classes) for near in found.to_source} == {

@@ -59,7 +59,7 @@ class Domain:
     test: ArraySamples
 
 
-def read_domain(data: Path, name: str, *, validation: int, test: int) -> Domain:
+def read_domain(data: Path, name: str, *, validation: int, test: int, image_size: int = IMAGE_SIZE) -> Domain:
     """Decode the shards of a domain; at most so many images judge."""
     shards = sorted(data.glob(f"{name}-*.parquet"))
     if not shards:
@@ -71,13 +71,13 @@ def read_domain(data: Path, name: str, *, validation: int, test: int) -> Domain:
     splits = np.array([assign_split(row["path"], _FRACTIONS, 0) for row in rows])
     places = {split: np.flatnonzero(splits == split) for split in ("train", "val", "test")}
     places |= {"val": places["val"][:validation], "test": places["test"][:test]}
-    pool, judge, held_out = (_decoded([rows[i] for i in found], classes) for found in places.values())
+    pool, judge, held_out = (_decoded([rows[i] for i in found], classes, image_size) for found in places.values())
     return Domain(classes=classes, pool=pool, validation=judge, test=held_out)
 
 
-def _decoded(rows: list[dict[str, object]], classes: tuple[str, ...]) -> ArraySamples:
+def _decoded(rows: list[dict[str, object]], classes: tuple[str, ...], image_size: int) -> ArraySamples:
     return ArraySamples(
-        pixels=np.stack([resize_image(decode_image(row["image"]), IMAGE_SIZE, "crop") for row in rows]),
+        pixels=np.stack([resize_image(decode_image(row["image"]), image_size, "crop") for row in rows]),
         labels=np.array([classes.index(row["label"]) for row in rows], dtype=np.int64),
         keys=sample_keys([row["path"] for row in rows]),
     )

@@ -1,0 +1,247 @@
+"""Trains the objectives of a source task in turn, each with the weights of the one before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyarrow import compute as pc
+
+from orchestrator import fingerprints, storage
+from orchestrator.cluster.group_samples import GroupSamples
+from orchestrator.cluster.ingest import read_samples
+from orchestrator.cluster.resources import ClusterShape, observe_cluster
+from orchestrator.cluster.self_supervision import SimSiamJob, run_simsiam
+from orchestrator.cluster.training import TrainingJob, TrainingPlan, train_groups
+from orchestrator.cluster.workers import Workbench
+from orchestrator.config import ExperimentConfig, Objective, PretrainConfig
+from orchestrator.data.catalogue import SampleTable
+from orchestrator.data.samples import CachedSamples
+from orchestrator.errors import ConfigError, DataError, OrchestratorError, RecordError, StorageError
+from orchestrator.finetune.backbones import Backbone, create_backbone
+from orchestrator.finetune.models import load_model, save_backbone
+from orchestrator.finetune.simsiam_training import simsiam_hyperparameters
+from orchestrator.finetune.weights import load_pretrained, weights_digest
+from orchestrator.records import (
+    BackboneSpec,
+    Catalogue,
+    Hyperparameters,
+    PretrainedBackbone,
+    PretrainingPhase,
+    SimSiamPhase,
+    SupervisedPhase,
+    TrainedPhase,
+)
+
+PHASE_VERSION = 1
+_SOURCE_GROUP = "pretrain"
+_FOLDER = "pretrain/phases"
+
+
+def describe(backbone: Backbone, spec: BackboneSpec, source: str, weights: str) -> PretrainedBackbone:
+    """Describe a backbone whose weights are at the path `weights` below the run directory."""
+    return PretrainedBackbone(
+        spec=spec,
+        source=source,
+        weights=weights,
+        digest=weights_digest(backbone),
+        num_stages=backbone.num_stages,
+        feature_dim=backbone.feature_dim,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceData:
+    """Hold the source task's section, catalogue and the classes that it learns, none where nothing is supervised."""
+
+    pretrain: PretrainConfig
+    catalogue: Catalogue
+    classes: tuple[str, ...]
+    table: SampleTable
+    pixels_uri: str | None
+
+    @classmethod
+    def of(cls, config: ExperimentConfig, run_uri: str, catalogue: Catalogue) -> SourceData:
+        """Take the samples that a catalogue describes. Raises ConfigError without a source task, DataError."""
+        if config.pretrain is None:
+            raise ConfigError("a source task must have a section pretrain", remedy="Add pretrain.data.uri.")
+        return cls(
+            pretrain=config.pretrain,
+            catalogue=catalogue,
+            classes=_classes(config.pretrain, catalogue),
+            table=read_samples(run_uri, catalogue),
+            pixels_uri=None if catalogue.pixels is None else storage.join(run_uri, catalogue.pixels),
+        )
+
+    def labelled(self) -> GroupSamples:
+        """Give the cached samples of the classes that are learnt."""
+        train, validation = (self._cached(_of_classes(self.table, split, self.classes)) for split in ("train", "val"))
+        return GroupSamples(group=_SOURCE_GROUP, classes=self.classes, train=train, validation=validation)
+
+    def images(self) -> GroupSamples:
+        """Give all cached training samples, whatever their labels; nothing is held out for validation."""
+        train, none = self.table.where(split="train"), np.zeros(0, dtype=np.int64)
+        return GroupSamples(
+            group=_SOURCE_GROUP,
+            classes=("", *self.catalogue.labels),
+            train=self._cached(train, ("", *self.catalogue.labels)),
+            validation=self._cached(none),
+        )
+
+    def _cached(self, positions: NDArray[np.int64], classes: Sequence[str] | None = None) -> CachedSamples:
+        return CachedSamples.of(self.table, positions, self.pixels_uri, self.classes if classes is None else classes)
+
+
+@dataclass(frozen=True)
+class PhaseTrainer:
+    """Train the objectives of a source task; each that is done is kept, and found when it is wanted again."""
+
+    config: ExperimentConfig
+    spec: BackboneSpec
+    run_uri: str
+    source: SourceData
+
+    def train(self) -> tuple[list[PretrainingPhase], Backbone]:
+        """Train all objectives in their order, and give what happened and the last one's backbone.
+
+        Raises what training raises, and DataError for classes that the source does not have.
+        """
+        shape = observe_cluster(elastic=self.config.cluster.autoscaling)
+        trained: list[TrainedPhase] = []
+        for objective in self.source.pretrain.objective:
+            start = trained[-1] if trained else None
+            fingerprint = fingerprints.of_phase(
+                self.config,
+                self.source.pretrain,
+                objective,
+                start=start.digest if start else f"none {self.spec.model_dump_json()}",
+                data=self.source.catalogue.data_fingerprint,
+                version=PHASE_VERSION,
+            )
+            trained.append(self._found(fingerprint) or self._trained(objective, start, fingerprint, shape))
+        self._forget_others(keep=[found.fingerprint for found in trained])
+        return [found.phase for found in trained], self._backbone(trained[-1])
+
+    def _trained(
+        self, objective: Objective, start: TrainedPhase | None, fingerprint: str, shape: ClusterShape
+    ) -> TrainedPhase:
+        workbench = self._workbench(start)
+        weights = f"{_FOLDER}/{fingerprint}.safetensors"
+        train = self._simsiam if objective == "simsiam" else self._supervised
+        phase = train(workbench, fingerprint, storage.join(self.run_uri, weights), shape, from_scratch=start is None)
+        _, digest = load_pretrained(storage.join(self.run_uri, weights), self.spec, seed=0)
+        found = TrainedPhase(fingerprint=fingerprint, phase=phase, weights=weights, digest=digest)
+        storage.write_bytes(self._record_of(fingerprint), found.to_json().encode())
+        return found
+
+    def _found(self, fingerprint: str) -> TrainedPhase | None:
+        uri = self._record_of(fingerprint)
+        try:
+            found = TrainedPhase.from_json(storage.read_bytes(uri), source=uri)
+        except (StorageError, RecordError):
+            return None
+        return found if storage.exists(storage.join(self.run_uri, found.weights)) else None
+
+    def _record_of(self, fingerprint: str) -> str:
+        return storage.join(self.run_uri, _FOLDER, f"{fingerprint}.json")
+
+    def _backbone(self, trained: TrainedPhase) -> Backbone:
+        return load_pretrained(storage.join(self.run_uri, trained.weights), self.spec, seed=0)[0]
+
+    def _forget_others(self, keep: Sequence[str]) -> None:
+        """Remove the phases of other settings."""
+        folder = storage.join(self.run_uri, _FOLDER)
+        for name in storage.list_names(folder):
+            if name.partition(".")[0] not in keep:
+                storage.delete(storage.join(folder, name))
+
+    def _workbench(self, start: TrainedPhase | None) -> Workbench:
+        if start is None:
+            untrained = create_backbone(self.spec.name, self.spec.kwargs, self.spec.image_size)
+            backbone = describe(untrained, self.spec, "none", "")
+        else:
+            backbone = describe(self._backbone(start), self.spec, "pretrain", start.weights)
+        # How groups are searched and tuned is no part of the source task: all of the network is to be learnt.
+        workbench = Workbench.of(self.config, backbone, self.run_uri)
+        return replace(workbench, metric="val_accuracy", batch_norm="train")
+
+    def _supervised(
+        self, workbench: Workbench, fingerprint: str, weights_uri: str, shape: ClusterShape, *, from_scratch: bool
+    ) -> SupervisedPhase:
+        samples, pretrain = self.source.labelled(), self.source.pretrain
+        model_uri = storage.join(self.run_uri, "pretrain/model")
+        job = TrainingJob(
+            hyperparameters=Hyperparameters(
+                freeze_depth=0,
+                learning_rate=pretrain.learning_rate,
+                epochs=pretrain.epochs,
+                batch_size=pretrain.batch_size,
+                optimizer=pretrain.optimizer,
+                weight_decay=pretrain.weight_decay,
+            ),
+            model_uri=model_uri,
+            **self._common(fingerprint, from_scratch=from_scratch),
+        )
+        plan = TrainingPlan.of(self.config, [job], shape)
+        ((_, card),) = train_groups([job], {job.run_name: samples}, workbench, plan, shape)
+        if isinstance(card, OrchestratorError):
+            raise card
+        save_backbone(weights_uri, load_model(model_uri)[0].backbone)
+        return SupervisedPhase(
+            num_images=len(samples.train),
+            hyperparameters=card.hyperparameters,
+            best_epoch=card.best_epoch,
+            accuracy=card.history[card.best_epoch - 1].val_accuracy,
+            history=card.history,
+            seconds=card.seconds,
+            num_workers=card.num_workers,
+        )
+
+    def _simsiam(
+        self, workbench: Workbench, fingerprint: str, weights_uri: str, shape: ClusterShape, *, from_scratch: bool
+    ) -> SimSiamPhase:
+        simsiam = self.source.pretrain.simsiam
+        job = SimSiamJob(
+            hyperparameters=simsiam_hyperparameters(simsiam),
+            model_uri=weights_uri,
+            simsiam=simsiam,
+            **self._common(fingerprint, from_scratch=from_scratch),
+        )
+        return run_simsiam(job, self.source.images(), workbench, TrainingPlan.of(self.config, [job], shape), shape)
+
+    def _common(self, fingerprint: str, *, from_scratch: bool) -> dict[str, Any]:
+        """Give what the jobs of all objectives have in common; a run's name tells it from every other."""
+        return {
+            "group": _SOURCE_GROUP,
+            "subsets": tuple(count.subset for count in self.source.catalogue.subsets),
+            "fingerprint": fingerprint,
+            "data_fingerprint": self.source.catalogue.data_fingerprint,
+            "run_name": f"{_SOURCE_GROUP}-{fingerprint}",
+            "storage_uri": storage.join(self.run_uri, "ray_train"),
+            "from_scratch": from_scratch,
+        }
+
+
+def _classes(pretrain: PretrainConfig, source: Catalogue) -> tuple[str, ...]:
+    if not pretrain.is_supervised:
+        return ()
+    classes = pretrain.classes or source.labels
+    unknown = sorted(set(classes) - set(source.labels))
+    if unknown or not classes:
+        raise DataError(
+            "pretrain.classes must occur in the source data",
+            value=", ".join(unknown) or "no labels",
+            remedy=f"It has {', '.join(source.labels[:10]) or 'none: pretrain with objective simsiam'}.",
+        )
+    return tuple(classes)
+
+
+def _of_classes(table: SampleTable, split: str, classes: Sequence[str]) -> NDArray[np.int64]:
+    positions = table.where(split=split)
+    labels = table.table.column("label").take(pa.array(positions))
+    chosen: NDArray[np.int64] = positions[np.asarray(pc.is_in(labels, value_set=pa.array(classes, pa.string())))]
+    return chosen

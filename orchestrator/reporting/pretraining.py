@@ -1,0 +1,62 @@
+"""Words where pretrained weights come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from orchestrator.records import Pretraining, PretrainingPhase, SimSiamPhase
+from orchestrator.reporting.wording import counted, duration, enumerated, number, percent, shortened
+
+OBJECTIVE_TITLES = {"supervised": "supervised", "simsiam": "SimSiam, without labels"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseRow:
+    """Hold what the report's table says of one phase of a pretraining."""
+
+    objective: str
+    num_images: int
+    epochs: int
+    num_workers: int
+    seconds: float
+    ended: str
+
+
+def pretraining_finding(pretraining: Pretraining) -> str:
+    """Say in a few sentences what weights were pretrained on, how, and how good they are."""
+    objectives = enumerated([OBJECTIVE_TITLES[phase.objective] for phase in pretraining.phases])
+    learnt = f" of {counted(len(pretraining.classes), 'class')}" if pretraining.classes else ""
+    said = (
+        f"The weights were pretrained ({objectives}) on {counted(pretraining.num_images, 'image')}{learnt} at "
+        f"{pretraining.data_uri} in {duration(pretraining.seconds)}."
+    )
+    if pretraining.classes:
+        said += f" Classes: {shortened(pretraining.classes, most=8)}."
+    if pretraining.neighbour_accuracy is not None:
+        said += (
+            " Among training images of the source, the 20 nearest others name an image's label rightly in "
+            f"{percent(pretraining.neighbour_accuracy)}."
+        )
+    return said
+
+
+def phase_rows(pretraining: Pretraining) -> list[PhaseRow]:
+    """Give a row for each phase, in their order."""
+    return [
+        PhaseRow(
+            objective=OBJECTIVE_TITLES[phase.objective],
+            num_images=phase.num_images,
+            epochs=len(phase.history),
+            num_workers=phase.num_workers,
+            seconds=phase.seconds,
+            ended=_end_of(phase),
+        )
+        for phase in pretraining.phases
+    ]
+
+
+def _end_of(phase: PretrainingPhase) -> str:
+    if isinstance(phase, SimSiamPhase):
+        last = phase.history[-1]
+        return f"loss {number(last.loss)} (-1 is the least), spread of outputs {number(last.spread)} (1 is the most)"
+    return f"{percent(phase.accuracy)} of validation images right in epoch {phase.best_epoch}"

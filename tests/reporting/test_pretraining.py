@@ -1,0 +1,81 @@
+from report_examples import a_configuration, a_history
+
+from orchestrator.config import SimSiamConfig
+from orchestrator.records import (
+    BackboneSpec,
+    PretrainedBackbone,
+    Pretraining,
+    Report,
+    SimSiamEpoch,
+    SimSiamPhase,
+    SupervisedPhase,
+)
+from orchestrator.reporting.html import render_html
+from orchestrator.reporting.pretraining import phase_rows, pretraining_finding
+
+IMAGES = SimSiamPhase(
+    num_images=900,
+    settings=SimSiamConfig(epochs=2),
+    history=[SimSiamEpoch(epoch=1, loss=-0.2, spread=0.97), SimSiamEpoch(epoch=2, loss=-0.61, spread=0.91)],
+    seconds=100.0,
+    num_workers=2,
+)
+LABELS = SupervisedPhase(
+    num_images=700,
+    hyperparameters=a_configuration(),
+    best_epoch=3,
+    accuracy=0.62,
+    history=a_history(4, 0.62),
+    seconds=60.0,
+    num_workers=2,
+)
+
+
+def a_pretraining(**changes: object) -> Pretraining:
+    fields = {
+        "data_uri": "s3://bucket/<source>",
+        "data_fingerprint": "f00",
+        "num_images": 1200,
+        "classes": ["dog", "house"],
+        "phases": [IMAGES, LABELS],
+        "features": "backbone/x.source.safetensors",
+        "neighbour_accuracy": 0.583,
+        "trained_in": "/runs/first",
+        "seconds": 160.0,
+    }
+    return Pretraining.model_validate({**fields, **changes})
+
+
+def test_the_finding_says_what_was_learnt_from_what_and_how_well() -> None:
+    said = pretraining_finding(a_pretraining())
+    assert "(SimSiam, without labels and supervised) on 1,200 images of 2 classes at s3://bucket/<source>" in said
+    assert "Classes: dog, house." in said and "58.3%" in said
+
+
+def test_without_labels_nothing_is_said_of_classes_or_neighbours() -> None:
+    said = pretraining_finding(a_pretraining(classes=[], phases=[IMAGES], neighbour_accuracy=None))
+    assert "lasses" not in said and "nearest" not in said and "1,200 images at" in said
+
+
+def test_each_phase_has_a_row() -> None:
+    images, labels = phase_rows(a_pretraining())
+    assert (images.epochs, images.num_images, labels.epochs) == (2, 900, 4)
+    assert "-0.61" in images.ended and "0.91" in images.ended
+    assert "62.0% of validation images right in epoch 3" in labels.ended
+
+
+def test_the_report_has_the_section_where_the_source_is_known(report: Report) -> None:
+    spec = BackboneSpec(name="resnet18", image_size=64, resize="crop", mean=(0.5,) * 3, std=(0.5,) * 3)
+    backbone = PretrainedBackbone(
+        spec=spec,
+        source="pretrain",
+        weights="backbone/x.safetensors",
+        digest="abc",
+        num_stages=5,
+        feature_dim=512,
+        pretraining=a_pretraining(),
+    )
+    page = render_html(report.model_copy(update={"backbone": backbone}))
+    assert "Where the weights come from" in page
+    assert "s3://bucket/&lt;source&gt;" in page
+    assert "s3://bucket/<source>" not in page
