@@ -30,7 +30,7 @@ def a_sample(id: str, picture: str, **fields: Any) -> Row:
     """Make a usable row; its split is by hash unless it is given."""
     row = {"subset": "north", "label": "cat", "together": "", "perceptual": "", **fields}
     split = row.get("split") or assign_split(split_key(id, row["together"]), CONFIG.split.fractions, 0)
-    empty = {"file": "f", "row": 0, "ok": True, "reason": "", "copy_of": "", "fragment": 0, "pixel_row": 0}
+    empty = {"file": "f", "row": 0, "ok": True, "reason": "", "copy_of": "", "fragment": 0, "pixel_row": 0, "tasks": []}
     own = {"id": id, "content": f"bytes of {id}", "pixels": picture, "split": split, "split_given": "split" in fields}
     return {**empty, **row, **own}
 
