@@ -17,6 +17,7 @@ from torch import nn
 from orchestrator.cluster.activation_index import NOT_STORED, NUMPY_TYPES, UNCACHED, ActivationIndex
 from orchestrator.cluster.failures import translated
 from orchestrator.cluster.passes import PassPlan, run_pass
+from orchestrator.cluster.tasks import as_task
 from orchestrator.cluster.watchdog import Watchdog
 from orchestrator.cluster.workers import Workbench, resolve_precision, worker_device
 from orchestrator.config import AugmentConfig
@@ -242,9 +243,7 @@ def _describe(workbench: Workbench, plan: ActivationPlan) -> tuple[dict[int, Lay
         return _described(workbench, plan)
     run = plan.run
     with translated(run.what), Watchdog(run.what, wanted=run.wanted, stall_timeout_s=run.stall_timeout_s):
-        described: tuple[dict[int, Layout], str] = ray.get(
-            ray.remote(num_cpus=1, num_gpus=1)(_described).remote(workbench, plan)
-        )
+        described: tuple[dict[int, Layout], str] = ray.get(as_task(_described, run.wanted).remote(workbench, plan))
     return described
 
 

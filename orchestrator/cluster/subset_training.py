@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from orchestrator.cluster.failures import translate
 from orchestrator.cluster.group_samples import GroupSamples
 from orchestrator.cluster.resources import ClusterShape, require_fit
+from orchestrator.cluster.tasks import as_task
 from orchestrator.cluster.training import TrainingJob, describe_model
 from orchestrator.cluster.watchdog import Watchdog, gather, start_progress
 from orchestrator.cluster.workers import Workbench, use_threads, worker_device
@@ -50,21 +51,6 @@ class PackingPlan:
         """Tell whether a task has a GPU or a share of one."""
         return self.resources.get("GPU", 0.0) > 0
 
-    def decorate(self, function: Any) -> Any:
-        """Make a remote task of a function."""
-        named = {"CPU", "GPU", "memory"}
-        num_gpus = self.resources.get("GPU", 0.0)
-        # A process that has used a GPU keeps its memory: it ends with its task.
-        decorator = ray.remote(
-            num_cpus=self.resources.get("CPU", 1.0),
-            num_gpus=num_gpus,
-            resources={name: amount for name, amount in self.resources.items() if name not in named},
-            memory=self.resources.get("memory", 0.0),
-            max_calls=1 if num_gpus else 0,
-            max_retries=self.max_retries,
-        )
-        return decorator(function)
-
 
 def train_packed(
     jobs: Sequence[TrainingJob],
@@ -82,7 +68,7 @@ def train_packed(
         return
     require_fit(plan.resources, 1, shape, what="one training worker", remedy="Lower train.resources_per_worker.")
     progress = start_progress()
-    task = plan.decorate(_train)
+    task = as_task(_train, plan.resources, max_retries=plan.max_retries)
     # The longest first, so that none is left to run alone at the end.
     ordered = sorted(jobs, key=lambda job: -len(samples[job.run_name].train))
     submissions = [partial(task.remote, job, samples[job.run_name], workbench, plan, progress) for job in ordered]
@@ -136,7 +122,7 @@ def predict_packed(
     if not jobs:
         return
     require_fit(plan.resources, 1, shape, what="one test of a model", remedy="Lower train.resources_per_worker.")
-    task = plan.decorate(_predict)
+    task = as_task(_predict, plan.resources, max_retries=plan.max_retries)
     submissions = [partial(task.remote, job, reader, plan) for job in jobs]
     with Watchdog("the test of the models", wanted=plan.resources, stall_timeout_s=plan.stall_timeout_s) as watchdog:
         for index, outcome in gather(submissions, watchdog=watchdog):

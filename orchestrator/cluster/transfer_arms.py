@@ -16,6 +16,7 @@ from orchestrator import storage
 from orchestrator.cluster.failures import translate
 from orchestrator.cluster.group_samples import GroupSamples
 from orchestrator.cluster.resources import ClusterShape, require_fit
+from orchestrator.cluster.tasks import as_task
 from orchestrator.cluster.watchdog import Watchdog, gather, start_progress
 from orchestrator.cluster.workers import Workbench, use_threads, worker_device
 from orchestrator.data.reader import PixelReader
@@ -78,17 +79,7 @@ def run_arms(
     require_fit(resources, 1, shape, what="one arm", remedy="Lower search.resources_per_trial.")
     progress = start_progress()
     shared = {job.material: ray.put(materials[job.material]) for job in jobs}
-    num_cpus, num_gpus = resources.get("CPU", 1.0), resources.get("GPU", 0.0)
-    # A process that has used a GPU keeps its memory: it ends with its task.
-    decorate = ray.remote(
-        num_cpus=num_cpus,
-        num_gpus=num_gpus,
-        resources={name: amount for name, amount in resources.items() if name not in {"CPU", "GPU", "memory"}},
-        memory=resources.get("memory", 0.0),
-        max_calls=1 if num_gpus else 0,
-        max_retries=2,
-    )
-    task: Any = decorate(_run)
+    task = as_task(_run, resources)
     # The longest first, so that none is left to run alone at the end.
     ordered = sorted(jobs, key=lambda job: -len(materials[job.material].samples.train) * job.hyperparameters.epochs)
     submissions = [
