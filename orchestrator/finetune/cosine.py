@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from orchestrator.config import HeadName
+from orchestrator.finetune.classifier import Classifier
+from orchestrator.finetune.randomness import seeded
 
 _FIRST_SCALE = 10.0
 
@@ -36,3 +38,11 @@ def new_head(name: HeadName, feature_dim: int, num_classes: int) -> nn.Linear:
 def is_head(head: nn.Module, name: HeadName) -> bool:
     """Tell whether a head is of the kind that bears a name."""
     return isinstance(head, CosineHead) == (name == "cosine")
+
+
+def give_head(classifier: Classifier, name: HeadName, *, seed: int) -> None:
+    """Put a new head of this kind, random from the seed, on a classifier that has one of another."""
+    head = classifier.head
+    if not is_head(head, name):
+        with seeded(seed):
+            classifier.head = new_head(name, head.in_features, head.out_features).to(head.weight.device)

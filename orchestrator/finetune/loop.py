@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from orchestrator.config import HeadName
 from orchestrator.errors import TrainingError
 from orchestrator.finetune.backbones import Backbone
 from orchestrator.finetune.batches import share
@@ -21,15 +20,15 @@ from orchestrator.finetune.checkpoints import TrainingState
 from orchestrator.finetune.classifier import EVALUATION_BATCH, Classifier
 from orchestrator.finetune.companions import Companion, CompanionFeed
 from orchestrator.finetune.contracts import Activations, BatchStream, Inputs, Samples, TrainingSettings
-from orchestrator.finetune.cosine import is_head, new_head
+from orchestrator.finetune.cosine import give_head
 from orchestrator.finetune.distributed import average_batch_norm, rank, sum_over_ranks, world_size
 from orchestrator.finetune.dropout import set_stochastic_depth
 from orchestrator.finetune.epochs import is_better, require_finite
-from orchestrator.finetune.freezing import Suffix, batch_norm_layers, freeze
+from orchestrator.finetune.freezing import freeze
 from orchestrator.finetune.image_changes import ImageChanges
 from orchestrator.finetune.joint import JointLoss
 from orchestrator.finetune.losses import create_objective
-from orchestrator.finetune.phases import depends_on_length, phase_of, plan_phases
+from orchestrator.finetune.phases import phase_of, plan_phases
 from orchestrator.finetune.prefix import (
     Computed,
     Prefix,
@@ -42,10 +41,10 @@ from orchestrator.finetune.prefix import (
 from orchestrator.finetune.prototypes import find_prototypes
 from orchestrator.finetune.randomness import seeded
 from orchestrator.finetune.regularization import pulls_to_start, start_of
-from orchestrator.finetune.schedules import is_constant
 from orchestrator.finetune.stepping import Stepper
 from orchestrator.finetune.steps import Step, steps_of_samples, steps_of_stream
-from orchestrator.finetune.tasks import judge_tasks, mean_over_tasks, objective_of, require_tasks_fit
+from orchestrator.finetune.tasks import judge_tasks, mean_over_tasks, objective_of
+from orchestrator.finetune.training_checks import require_same_training, require_trainable
 from orchestrator.records import BackboneSpec, EpochMetrics, Hyperparameters
 
 __all__ = ["BatchStream", "EpochEnd", "FineTuneResult", "Samples", "Training", "TrainingSettings", "fine_tune"]
@@ -145,11 +144,11 @@ class Training:
         self._classifier = classifier.to(settings.device).to(memory_format=torch.channels_last)
         if hyperparameters.stochastic_depth is not None:
             set_stochastic_depth(classifier.backbone, hyperparameters.stochastic_depth)
-        _give_head(classifier, hyperparameters.head, settings)
+        give_head(classifier, hyperparameters.head, seed=settings.seed)
         depth = hyperparameters.freeze_depth
         weighs_tasks = len(classifier.class_counts) > 1 and hyperparameters.task_weighting == "uncertainty"
         stages, self._suffix = freeze(classifier, depth, dropout=hyperparameters.dropout, weighs_tasks=weighs_tasks)
-        _require_trainable(self._suffix, train, validation, hyperparameters, settings)
+        require_trainable(self._suffix, train, validation, hyperparameters, settings)
         self._prefix = Prefix(stages=stages, spec=spec, settings=settings)
         self._train = train
         self._validation = validation
@@ -231,7 +230,7 @@ class Training:
 
     def restore(self, state: TrainingState) -> None:
         """Go on from a state. Raises TrainingError when it is that of another training."""
-        _require_same_training(state, self._hyperparameters, self._suffix)
+        require_same_training(state, self._hyperparameters, self._suffix)
         self._suffix.load_state_dict(state.suffix)
         self._stepper.enter(phase_of(self._phases, state.epoch))
         if self._stepper.trainable != state.trainable:
@@ -361,59 +360,6 @@ class Training:
         with torch.no_grad(), autocast(self._settings):
             logits = self._stepper.trained(self._sources.validation.take(positions, 0)).float()
         return judge_tasks(logits[:, : sum(self._class_counts)], labels, self._class_counts)
-
-
-def _give_head(classifier: Classifier, name: HeadName, settings: TrainingSettings) -> None:
-    """Put a new head of this kind on a classifier that has one of another."""
-    head = classifier.head
-    if not is_head(head, name):
-        with seeded(settings.seed):
-            classifier.head = new_head(name, head.in_features, head.out_features).to(settings.device)
-
-
-def _require_trainable(
-    suffix: Suffix,
-    train: Samples | BatchStream,
-    validation: Samples,
-    hyperparameters: Hyperparameters,
-    settings: TrainingSettings,
-) -> None:
-    require_tasks_fit(suffix.class_counts, train, hyperparameters)
-    if hyperparameters.balanced and isinstance(train, BatchStream):
-        raise TrainingError(
-            "balanced must be false where training data is streamed",
-            value=True,
-            remedy="Raise data.max_cache_bytes, or leave it out.",
-        )
-    if len(validation) == 0:
-        raise TrainingError("there must be validation samples", value=0, remedy="Enlarge the validation split.")
-    least = 2 * world_size()
-    learns_statistics = settings.batch_norm == "train" and batch_norm_layers(suffix)
-    if learns_statistics and hyperparameters.batch_size < least:
-        raise TrainingError(
-            f"batch_size must be at least {least} to train BatchNorm on {world_size()} workers",
-            value=hyperparameters.batch_size,
-            remedy="Raise batch_size, lower train.num_workers, or set train.batch_norm to frozen.",
-        )
-
-
-def _require_same_training(state: TrainingState, hyperparameters: Hyperparameters, suffix: Suffix) -> None:
-    known = state.hyperparameters
-    # Where nothing depends on how long a training is, it may be made longer.
-    if is_constant(known) and not depends_on_length(known):
-        known = known.model_copy(update={"epochs": hyperparameters.epochs})
-    if known != hyperparameters:
-        raise TrainingError(
-            "a checkpoint must come from the same hyperparameters, epochs aside where the rate is constant",
-            value=state.hyperparameters,
-            remedy="Remove the checkpoint to train from the start.",
-        )
-    shapes = {name: tensor.shape for name, tensor in suffix.state_dict().items()}
-    if {name: tensor.shape for name, tensor in state.suffix.items()} != shapes:
-        raise TrainingError(
-            "a checkpoint must come from the same backbone and classes",
-            remedy="Remove the checkpoint to train from the start.",
-        )
 
 
 def _copy(value: Any, device: str) -> Any:

@@ -1,0 +1,60 @@
+"""Refuses what cannot be trained, and checkpoints that are of another training."""
+
+from __future__ import annotations
+
+from orchestrator.errors import TrainingError
+from orchestrator.finetune.checkpoints import TrainingState
+from orchestrator.finetune.contracts import BatchStream, Samples, TrainingSettings
+from orchestrator.finetune.distributed import world_size
+from orchestrator.finetune.freezing import Suffix, batch_norm_layers
+from orchestrator.finetune.phases import depends_on_length
+from orchestrator.finetune.schedules import is_constant
+from orchestrator.finetune.tasks import require_tasks_fit
+from orchestrator.records import Hyperparameters
+
+
+def require_trainable(
+    suffix: Suffix,
+    train: Samples | BatchStream,
+    validation: Samples,
+    hyperparameters: Hyperparameters,
+    settings: TrainingSettings,
+) -> None:
+    """Refuse samples and hyperparameters that do not go together. Raises TrainingError."""
+    require_tasks_fit(suffix.class_counts, train, hyperparameters)
+    if hyperparameters.balanced and isinstance(train, BatchStream):
+        raise TrainingError(
+            "balanced must be false where training data is streamed",
+            value=True,
+            remedy="Raise data.max_cache_bytes, or leave it out.",
+        )
+    if len(validation) == 0:
+        raise TrainingError("there must be validation samples", value=0, remedy="Enlarge the validation split.")
+    least = 2 * world_size()
+    learns_statistics = settings.batch_norm == "train" and batch_norm_layers(suffix)
+    if learns_statistics and hyperparameters.batch_size < least:
+        raise TrainingError(
+            f"batch_size must be at least {least} to train BatchNorm on {world_size()} workers",
+            value=hyperparameters.batch_size,
+            remedy="Raise batch_size, lower train.num_workers, or set train.batch_norm to frozen.",
+        )
+
+
+def require_same_training(state: TrainingState, hyperparameters: Hyperparameters, suffix: Suffix) -> None:
+    """Refuse a state that another training has left. Raises TrainingError."""
+    known = state.hyperparameters
+    # Where nothing depends on how long a training is, it may be made longer.
+    if is_constant(known) and not depends_on_length(known):
+        known = known.model_copy(update={"epochs": hyperparameters.epochs})
+    if known != hyperparameters:
+        raise TrainingError(
+            "a checkpoint must come from the same hyperparameters, epochs aside where the rate is constant",
+            value=state.hyperparameters,
+            remedy="Remove the checkpoint to train from the start.",
+        )
+    shapes = {name: tensor.shape for name, tensor in suffix.state_dict().items()}
+    if {name: tensor.shape for name, tensor in state.suffix.items()} != shapes:
+        raise TrainingError(
+            "a checkpoint must come from the same backbone and classes",
+            remedy="Remove the checkpoint to train from the start.",
+        )
