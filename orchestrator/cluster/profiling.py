@@ -38,7 +38,7 @@ from orchestrator.errors import ResourceError, StorageError
 from orchestrator.finetune.classifier import extract_features
 from orchestrator.records import Profile
 
-PROFILE_VERSION = 5
+PROFILE_VERSION = 6
 MEASURES_VERSION = 2
 _MAX_ROWS = 512
 # Of more images the activations leave the cache of a processor: 64 took a fifth longer (MobileNetV2 0.35 at 96 px).
