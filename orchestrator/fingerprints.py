@@ -205,13 +205,13 @@ def of_arm(
     return digest("arm", version, name, recipes, list(classes), config.search.metric, inputs)
 
 
-def of_transfer(config: ExperimentConfig, *, evaluations: Sequence[str], arms: Sequence[str], version: int) -> str:
-    """Fingerprint the verdicts on transfer: evaluations, arms, and what is done; the budget where that may train."""
+def of_transfer(config: ExperimentConfig, *, models: Sequence[str], arms: Sequence[str], version: int) -> str:
+    """Fingerprint the verdicts on transfer: models, arms, and what is done; the budget where that may train."""
     evaluate = config.evaluate
     mode = evaluate.on_negative_transfer
     budget = _plain(config.search.budget) if mode == "regroup" else None
     settings = [mode, evaluate.bootstrap_samples, budget, config.seed]
-    return digest("transfer", version, list(evaluations), list(arms), settings)
+    return digest("transfer", version, list(models), list(arms), settings)
 
 
 def _training_inputs(config: ExperimentConfig, data: str, backbone: PretrainedBackbone) -> list[object]:

@@ -404,9 +404,21 @@ MISTAKES = {
             train={"scope": "multitask"},
             evaluate={"on_negative_transfer": "report"},
         ),
-        "evaluate.on_negative_transfer must be left out where there are data.tasks",
+        "evaluate.on_negative_transfer must be left out with data.tasks",
         "report",
-        "a run of its own",
+        "in a run without",
+    ),
+    "source, transfer": (
+        experiment(source={"uri": "/s"}, evaluate={"on_negative_transfer": "report"}),
+        "evaluate.on_negative_transfer must be left out with source",
+        "report",
+        "in a run without",
+    ),
+    "subsets' models, transfer": (
+        experiment(train={"scope": "subset"}, evaluate={"on_negative_transfer": "fallback"}),
+        "evaluate.on_negative_transfer must be report with train.scope subset",
+        "fallback",
+        "models of their own",
     ),
     "source, penalty": (experiment(source={"uri": "/s", "penalty": "mdd"}), "source.penalty must be", "'mdd'", "mmd"),
     "source, for nothing": (

@@ -43,7 +43,7 @@ def all_of(config: ExperimentConfig) -> dict[str, str]:
         "baseline": fingerprints.of_baseline(config, name="head_only", hyperparameters=RECIPE, **common),
         "arm": arm,
         "evaluation": evaluation,
-        "transfer": fingerprints.of_transfer(config, evaluations=[evaluation], arms=[arm], version=1),
+        "transfer": fingerprints.of_transfer(config, models=["m"], arms=[arm], version=1),
         "explanations": fingerprints.of_explanations(config, evaluation=evaluation, version=1),
     }
 
@@ -83,8 +83,8 @@ EVERYTHING = set(all_of(validate_experiment(experiment_dict("/data", "/runs"))))
         ({"evaluate": {"explanations": 5}}, {"explanations"}),
         ({"evaluate": {"on_negative_transfer": "report"}}, {"transfer"}),
         ({"search": {"budget": {"time_budget_s": 60}}}, {"search"}),
-        ({"evaluate": {"episodes": {"ways": 3}}}, {"evaluation", "explanations", "transfer"}),
-        ({"evaluate": {"label_shift": "em"}}, {"evaluation", "explanations", "transfer"}),
+        ({"evaluate": {"episodes": {"ways": 3}}}, {"evaluation", "explanations"}),
+        ({"evaluate": {"label_shift": "em"}}, {"evaluation", "explanations"}),
         ({"cluster": {"stall_timeout_s": 5}}, set()),
         ({"cluster": {"cost_per_hour": {"GPU": 2.5}}}, set()),
     ],
@@ -123,7 +123,7 @@ def test_trials_and_models_depend_on_how_a_source_counts_and_on_its_samples_not_
 
 
 def test_the_budget_counts_where_subsets_may_move_and_be_trained_again() -> None:
-    common = {"evaluations": ["e"], "arms": ["a"], "version": 1}
+    common = {"models": ["m"], "arms": ["a"], "version": 1}
     found = {}
     for mode in ("report", "regroup"):
         for budget in ({}, {"time_budget_s": 60}):

@@ -52,9 +52,9 @@ def predict_and_correct(
     Gives the counts of predicted and of bad images, and the frequencies. Predictions go to a hidden folder of the
     output, `_raw`, first; what the estimate needs of them is summed up part by part, and of a bounded size; then each
     part is corrected and written to its place. So no file of the output is ever without its correction, and the
-    record of the frequencies, `_label_shift.json`, is written when all are there. `_raw` is removed last; what a
-    command that was cut short has left of it is removed first. `subset` names the one that the images are of: then its
-    validation images alone say what classes are taken for.
+    record of the frequencies, `_label_shift.json`, is written when all are there. `_raw` is removed last; of a command
+    that was cut short, it and what was written from it are removed first. `subset` names the one that the images are
+    of: then its validation images alone say what classes are taken for.
 
     To the columns of `predict_images` come `corrected_label` and a `corrected_probability_<class>` for each class.
     Raises StorageError when the output is not empty, RecordError when the model has no predictions on validation
@@ -63,9 +63,9 @@ def predict_and_correct(
     card, plan = load_card(model_uri), inference_plan(model_uri, use_gpu)
     source = Source.of(load_validation(model_uri, card, subset))
     output = storage.absolute(output_uri).rstrip("/")
-    require_empty(output)
     raw = storage.join(output, _RAW)
-    storage.delete(raw)
+    _remove_unfinished(output, raw)
+    require_empty(output)
     num_predicted, num_bad = predict_with_model(
         model_uri, input_uri, raw, image_column=image_column, format=format, use_gpu=use_gpu
     )
@@ -92,6 +92,15 @@ def predict_and_correct(
     storage.write_bytes(storage.join(output, FREQUENCIES), record.to_json().encode())
     storage.delete(raw)
     return num_predicted, num_bad, record
+
+
+def _remove_unfinished(output: str, raw: str) -> None:
+    """Remove what a command that was cut short has left; whatever else there is stays."""
+    left = storage.list_names(raw)
+    if not storage.exists(storage.join(output, FREQUENCIES)):
+        for name in set(left) & set(storage.list_names(output)):
+            storage.delete(storage.join(output, name))
+    storage.delete(raw)
 
 
 def corrected_table(

@@ -167,6 +167,23 @@ class ExperimentConfig(Section):
                 self._require_linear_heads(section)
         return self
 
+    def _require_plain_transfer(self) -> None:
+        """Arms are trained on one task, without a source; what serves a subset must be its group's model."""
+        mode = self.evaluate.on_negative_transfer
+        if mode is None:
+            return
+        for section, is_there in (("data.tasks", bool(self.data.tasks)), ("source", self.source is not None)):
+            if is_there:
+                raise ValueError(
+                    f"evaluate.on_negative_transfer must be left out with {section}, got {mode}: "
+                    "judge transfer in a run without"
+                )
+        if mode != "report" and self.train.scope == "subset":
+            raise ValueError(
+                f"evaluate.on_negative_transfer must be report with train.scope subset, got {mode}: "
+                "subsets have models of their own there"
+            )
+
     def _require_linear_heads(self, section: str) -> None:
         others = {self.finetune.head, *(self.search.space.head or [])} - {"linear"}
         if others:
@@ -205,11 +222,7 @@ class ExperimentConfig(Section):
             )
         if tasks and self.source is not None:
             raise ValueError("source must be left out where there are data.tasks, got one: train its task by itself")
-        if tasks and self.evaluate.on_negative_transfer is not None:
-            raise ValueError(
-                "evaluate.on_negative_transfer must be left out where there are data.tasks, got "
-                f"{self.evaluate.on_negative_transfer}: judge each task in a run of its own"
-            )
+        self._require_plain_transfer()
         mixings = {self.finetune.mixing, *(self.search.space.mixing or [])} - {"none"}
         if tasks and mixings:
             raise ValueError(

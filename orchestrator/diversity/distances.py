@@ -84,9 +84,11 @@ def relation(distance: float, own: float, classes: set[str], source_classes: set
     """Name what a subset shares with the source.
 
     The domain is the same where the distance is one that a sample of the source has from the rest of it; the task where
-    at least half of the subset's classes are classes of the source.
+    at least half of the subset's classes are classes of the source. A source learnt without labels has no task.
     """
     same_domain = distance <= own
+    if not source_classes:
+        return "same domain" if same_domain else "another domain"
     same_task = len(classes & source_classes) >= _SAME_TASK * len(classes)
     if same_domain:
         return "same domain, same task" if same_task else "same domain, another task"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from orchestrator.config import Negatives
-from orchestrator.evaluation.intervals import percentile_interval
+from orchestrator.evaluation.intervals import Units, percentile_interval
 from orchestrator.records import OutlierScores
 
 Probabilities = NDArray[np.float32]
@@ -45,19 +47,25 @@ def area_under_curve(target: Scores, source: Scores) -> float:
 
 
 def judge_outliers(
-    target: Scores, source: Scores, negatives: Negatives, *, bootstrap_samples: int, seed: int
+    target: Scores,
+    source: Scores,
+    negatives: Negatives,
+    *,
+    bootstrap_samples: int,
+    seed: int,
+    units: Units | None = None,
+    source_units: Units | None = None,
 ) -> OutlierScores | None:
     """Judge the scores [n] of the target's images and those [m] of the source's; None where a side has none.
 
-    The interval resamples the images of both sides.
+    The interval resamples the images of both sides, those together that share their number in `units` [n] and
+    `source_units` [m], counted from 0; None where every image is alone.
     """
     if not len(target) or not len(source):
         return None
     rng = np.random.default_rng(seed)
-    resampled = [
-        area_under_curve(rng.choice(target, len(target)), rng.choice(source, len(source)))
-        for _ in range(bootstrap_samples)
-    ]
+    sides = [_Drawn.of(target, units), _Drawn.of(source, source_units)]
+    resampled = [area_under_curve(*(side.again(rng) for side in sides)) for _ in range(bootstrap_samples)]
     return OutlierScores(
         negatives=negatives,
         auc=area_under_curve(target, source),
@@ -65,3 +73,23 @@ def judge_outliers(
         num_target=len(target),
         num_source=len(source),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Drawn:
+    """Hold the scores of one side, by what is drawn as one."""
+
+    kin: list[Scores]
+
+    @classmethod
+    def of(cls, scores: Scores, units: Units | None) -> _Drawn:
+        if units is None:
+            return cls(kin=[scores])
+        order = np.argsort(units, kind="stable")
+        return cls(kin=np.split(scores[order], np.cumsum(np.bincount(units))[:-1]))
+
+    def again(self, rng: np.random.Generator) -> Scores:
+        """Draw as many with replacement."""
+        if len(self.kin) == 1:
+            return rng.choice(self.kin[0], len(self.kin[0]))
+        return np.concatenate([self.kin[place] for place in rng.integers(len(self.kin), size=len(self.kin))])

@@ -36,7 +36,10 @@ def load_validation(model_uri: str, card: ModelCard, subset: str | None = None) 
     a subset without validation images.
     """
     source = storage.join(model_uri, _RECORD)
-    remedy = "Run `orchestrator evaluate` on the model's experiment, and keep the folder of the model together."
+    remedy = (
+        "Take the model of a group: `orchestrator evaluate` writes them beside `groups/<group>/model`, and beside no "
+        "other. Keep the folder of a model together."
+    )
     if not storage.exists(source):
         raise RecordError(
             "a correction for class frequencies needs the model's predictions on validation images",

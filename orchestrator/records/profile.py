@@ -82,6 +82,8 @@ class Profile(Record):
 
 
 Relation = Literal[
+    "same domain",
+    "another domain",
     "same domain, same task",
     "same domain, another task",
     "another domain, same task",

@@ -80,7 +80,8 @@ class FewShot(Value):
 class SearchResult(Record):
     """Hold every trial of one group's search; `few_shot` is None for a group that is searched as the file says.
 
-    `trial_resources` is what one trial held, all its workers together.
+    `trial_resources` is what one trial held, all its workers together. A trial was judged on `folds`, 1 for a single
+    split.
     """
 
     group: str
@@ -90,3 +91,4 @@ class SearchResult(Record):
     race: list[RaceRun] = []
     few_shot: FewShot | None = None
     trial_resources: dict[str, float] = {}
+    folds: int = 1

@@ -62,3 +62,11 @@ class GroupRecords:
     def noise(self, score: float, metric: str) -> float:
         """Give the standard deviation of the difference of two validation scores on the group's images."""
         return math.sqrt(2 * noise_variance(score, self.num_validation, metric))
+
+    def trial_noise(self, score: float, metric: str) -> float:
+        """Give that of two trials: with folds they are judged on training images too, by as many models."""
+        folds = 1 if self.search is None else self.search.folds
+        if folds == 1:
+            return self.noise(score, metric)
+        num_judged = self.num_validation + sum(self.training.values())
+        return math.sqrt(2 * noise_variance(score, num_judged, metric, trainings=folds))

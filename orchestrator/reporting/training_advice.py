@@ -107,7 +107,7 @@ def smaller_depth(records: GroupRecords) -> list[Advice]:
         return []
     smallest = min(best)
     others = max(value for place, value in best.items() if place != smallest)
-    noise = records.noise(sign * best[smallest], search.metric)
+    noise = records.trial_noise(sign * best[smallest], search.metric)
     if best[smallest] - others <= noise:
         return []
     sentence = (

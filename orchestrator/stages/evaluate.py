@@ -19,7 +19,7 @@ from orchestrator.diversity.transferability import separation
 from orchestrator.evaluation.episodes import draw_episodes, score_episodes
 from orchestrator.evaluation.judging import EVALUATION_VERSION, judge, judge_task
 from orchestrator.evaluation.outliers import judge_outliers
-from orchestrator.evaluation.predictions import Predictions
+from orchestrator.evaluation.predictions import Predictions, number_units
 from orchestrator.finetune.validation import save_validation
 from orchestrator.records import BaselineResult, EpisodeScores, Evaluation, ModelCard, OutlierScores, TaskScores
 from orchestrator.stages.context import GroupContext
@@ -205,13 +205,17 @@ def _outliers(
     if context.source is None or predictions.outlier_scores is None:
         return None
     rows = number_rows(unseen_images(context.source, context.table, seed=context.config.seed))
-    found = score_outliers(blocks_of(rows, _BLOCK_ROWS), context.source.reader, plan)
+    blocks = blocks_of(rows, _BLOCK_ROWS)
+    found = score_outliers(blocks, context.source.reader, plan)
+    together = [name for block in blocks for name in block.column("together").to_pylist()]
     return judge_outliers(
         predictions.outlier_scores,
         found,
         card.negatives,
         bootstrap_samples=context.config.evaluate.bootstrap_samples,
         seed=context.config.seed,
+        units=predictions.units,
+        source_units=number_units(together),
     )
 
 

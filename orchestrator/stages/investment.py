@@ -102,7 +102,7 @@ def _account_group(
         parts=parts,
         spent=spent,
         gain=gain,
-        prospect=None if search is None else _prospect_of(report, group, search, config.search.folds),
+        prospect=None if search is None else _prospect_of(report, group, search),
         subsets=_subsets(report.catalogue, group, spent, baseline, by_subset, prices),
     )
 
@@ -240,10 +240,10 @@ def _subsets(
     return found
 
 
-def _prospect_of(report: Report, group: Group, search: SearchResult, folds: int) -> Prospect | None:
-    splits = ("val",) if folds == 1 else ("train", "val")
+def _prospect_of(report: Report, group: Group, search: SearchResult) -> Prospect | None:
+    splits = ("val",) if search.folds == 1 else ("train", "val")
     images = _images(report.catalogue, group)
-    return find_prospect(search, num_judged=sum(images[split] for split in splits), folds=folds)
+    return find_prospect(search, num_judged=sum(images[split] for split in splits), folds=search.folds)
 
 
 def _images(catalogue: Catalogue, group: Group) -> dict[str, int]:

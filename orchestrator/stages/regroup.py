@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from orchestrator.cluster.training import TrainingPlan, train_groups
-from orchestrator.errors import OrchestratorError
+from orchestrator.errors import DataError, DivergedError, OrchestratorError
 from orchestrator.evaluation.transfer import choose_better, gain_over
 from orchestrator.records import (
     Group,
@@ -51,15 +51,20 @@ def regroup(
 
     Places are the other groups, by their models as they stand, and a group of its own, by the arm that was trained on
     the subset alone. The groups concerned are trained again by their recipes. Their new models are kept where, over
-    all validation images of these groups, they are no worse than the old ones. Raises the error of a training that
-    failed.
+    all validation images of these groups, they are no worse than the old ones. What cannot be trained is undone, and
+    recorded as the reason. Raises any other error of a training.
     """
     budget_s = budget_left_s(context)
     known = _known_groups(context)
     plan = plan_regrouping(_moves(context, subjects), known, budget_left_s=budget_s)
-    retrained = _train(context, plan)
+    failure = ""
+    try:
+        retrained = _train(context, plan)
+    except (DataError, DivergedError) as error:
+        # It would end so again: a group is left without images, or its recipe does not suit it.
+        retrained, failure = [], str(error)
     gains = _gains(context, subjects, retrained)
-    is_kept = bool(plan.moves) and _total(gains, subjects) >= 0
+    is_kept = bool(retrained) and _total(gains, subjects) >= 0
     regrouping = Regrouping(
         moves=list(plan.moves),
         left_out=list(plan.left_out),
@@ -77,7 +82,7 @@ def regroup(
         budget_left_s=budget_s,
         gains=list(gains.values()),
         is_kept=is_kept,
-        reason=_reason(plan, is_kept),
+        reason=_reason(plan, is_kept, failure),
     )
     context.say(f"evaluate: regrouping: {regrouping.reason}")
     return [_settle(found, regrouping, gains.get(found.subset)) for found in judged], regrouping
@@ -159,7 +164,7 @@ def _train(context: GroupContext, plan: RegroupingPlan) -> list[_Retrained]:
             cards[job.group] = outcome
             context.say(f"evaluate: group {job.group} was trained again in {outcome.seconds:.1f} s")
     if errors:
-        raise errors[0]
+        raise next((error for error in errors if not isinstance(error, DivergedError)), errors[0])
     return [_retrained(changed, planned, card) for planned in plan.groups if (card := cards[planned.name])]
 
 
@@ -222,12 +227,14 @@ def why_kept(found: SubsetTransfer, other: str) -> str:
     return f"on validation images no other {other} is better beyond its interval"
 
 
-def _reason(plan: RegroupingPlan, is_kept: bool) -> str:
+def _reason(plan: RegroupingPlan, is_kept: bool, failure: str) -> str:
     too_dear = f"{len(plan.left_out)} of {len(plan.moves) + len(plan.left_out)} moves did not fit the search's budget"
     if not plan.moves:
         return too_dear if plan.left_out else "no subset fares better elsewhere"
     said = f"{len(plan.moves)} subsets moved, {len(plan.groups)} groups trained again"
-    if not is_kept:
+    if failure:
+        said = f"undone: {failure}"
+    elif not is_kept:
         said = "undone: on the validation images of the groups concerned the new models are worse"
     return f"{said}; {too_dear}" if plan.left_out else said
 

@@ -379,6 +379,7 @@ def _finish(context: GroupContext, run: _SearchRun, group: Group) -> SearchError
         race=[race for race in finals.runs if race.group == group.name],
         few_shot=context.tuning(group).few_shot,
         trial_resources=run.plan.held_by_trial,
+        folds=context.tuning(group).search.folds,
     )
     context.write(group.name, "search.json", result)
     try:

@@ -141,9 +141,11 @@ def _member(context: GroupContext, group: Group, subset: str, recipe: Recipe) ->
     alone = Group(name=f"{group.name}/{subset}", subsets=[subset], num_images=0, score_range=group.score_range)
     train, validation = (context.cached_positions(alone, split) for split in ("train", "val"))
     labels = context.table.table.column("label").take(pa.array(train))
+    # What is not cached is streamed, beside cached samples that choose the epoch.
+    num_train = context.rows(alone, "train").num_rows if len(train) else 0
     reason = reason_to_share(
         num_subsets=len(group.subsets),
-        num_train=len(train),
+        num_train=num_train,
         num_validation=len(validation),
         num_classes=len(labels.unique()),
         min_images=context.config.grouping.min_images,
@@ -160,7 +162,7 @@ def _member(context: GroupContext, group: Group, subset: str, recipe: Recipe) ->
             backbone=context.backbone,
             version=TRAIN_VERSION,
         ),
-        num_train=len(train),
+        num_train=num_train,
         num_validation=len(validation),
     )
 
@@ -211,7 +213,13 @@ def _models_fingerprint(members: list[_Member]) -> str:
 
 
 def _find_models(context: GroupContext, members: list[_Member]) -> SubsetModels | None:
-    return context.find(members[0].group.name, _MODELS, SubsetModels, _models_fingerprint(members))
+    """Give the record of a group's models; None when it, or a model that it names, is not up to date."""
+    found = context.find(members[0].group.name, _MODELS, SubsetModels, _models_fingerprint(members))
+    if found is None:
+        return None
+    by_subset = {member.subset: member for member in members}
+    named = [by_subset[model.subset] for model in found.models if model.model is not None]
+    return found if all(_find_card(context, member) for member in named) else None
 
 
 def _write_models(context: GroupContext, members: list[_Member], failures: Mapping[str, OrchestratorError]) -> None:

@@ -70,7 +70,7 @@ def read_transfer(context: GroupContext) -> Transfer | None:
 def _fingerprint(context: GroupContext, arms: Arms) -> str:
     return fingerprints.of_transfer(
         context.config,
-        evaluations=[record.fingerprint for record in read_evaluations(context)],
+        models=[f"{card.fingerprint} {card.weights_digest}" for card in read_models(context)],
         arms=[job.fingerprint for job in arms.jobs],
         version=TRANSFER_VERSION,
     )

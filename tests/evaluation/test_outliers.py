@@ -49,3 +49,24 @@ def test_the_interval_holds_the_area_and_is_the_same_for_the_same_seed() -> None
 
 def test_a_side_without_images_cannot_be_judged() -> None:
     assert judge_outliers(np.zeros(0), np.ones(3), "reject", bootstrap_samples=100, seed=0) is None
+
+
+def test_the_interval_draws_kin_together() -> None:
+    rng = np.random.default_rng(0)
+    target, source = rng.normal(0.0, 1.0, 40), rng.normal(1.0, 1.0, 40)
+    widths = []
+    for copies in (1, 10):
+        # Ten copies of each image say no more than one.
+        units = np.repeat(np.arange(40), copies)
+        found = judge_outliers(
+            np.repeat(target, copies),
+            np.repeat(source, copies),
+            "reject",
+            bootstrap_samples=400,
+            seed=1,
+            units=units,
+            source_units=units,
+        )
+        assert found is not None
+        widths.append(found.auc_interval[1] - found.auc_interval[0])
+    assert widths[1] == pytest.approx(widths[0], rel=0.2)

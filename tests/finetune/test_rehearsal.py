@@ -29,3 +29,8 @@ def test_a_rehearsal_trains_its_classifier(tiny_classifier: Callable[..., Classi
     before = classifier.head.weight.detach().clone()
     rehearse(classifier, some_samples(12))
     assert not before.equal(classifier.head.weight)
+
+
+def test_prototypes_take_one_pass(tiny_classifier: Callable[..., Classifier]) -> None:
+    samples = some_samples(12)
+    assert rehearse(tiny_classifier(), samples, freeze_depth=3, head="prototype") > 0
