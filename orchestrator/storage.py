@@ -9,12 +9,17 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import pyarrow as pa
 from pyarrow import fs, parquet
 
 from orchestrator.errors import StorageError
+
+ONE_NPY_HEADER = Lock()
+"""Hold it while a header of .npy is read: headers are literals of Python, and its parser (of 3.11.7) ended two threads
+that read them at once with "SystemError: AST constructor recursion depth mismatch"."""
 
 
 def resolve(uri: str) -> tuple[fs.FileSystem, str]:

@@ -398,6 +398,12 @@ MISTAKES = {
         "one",
         "by itself",
     ),
+    "task weighting without tasks": (
+        experiment(finetune={"task_weighting": "size"}),
+        "finetune.task_weighting must be equal without data.tasks",
+        "size",
+        "Leave it out",
+    ),
     "tasks, transfer": (
         experiment(
             data={"uri": "/d", "tasks": ["weather"]},

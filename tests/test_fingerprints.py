@@ -74,7 +74,6 @@ EVERYTHING = set(all_of(validate_experiment(experiment_dict("/data", "/runs"))))
         ({"finetune": {"batch_size": 16}}, {"study", "search"}),
         ({"search": {"metric": "val_loss"}}, {"study", "search", "model", "baseline", "arm", "transfer"}),
         ({"finetune": {"head": "cosine"}}, {"study", "search"}),
-        ({"finetune": {"task_weighting": "size"}}, {"study", "search"}),
         ({"train": {"num_workers": 2}}, {"model"}),
         ({"train": {"scope": "subset"}}, set()),
         ({"train": {"max_failures": 9}}, set()),

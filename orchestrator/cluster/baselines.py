@@ -25,6 +25,7 @@ from orchestrator.finetune.loop import EpochEnd, fine_tune
 from orchestrator.records import BaselineName, BaselineResult, Hyperparameters
 
 BASELINE_VERSION = 1
+_EPOCHS_BESIDE_ONE_PASS = 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,17 +45,21 @@ def control_arms(
 
     The fixed rule as it stands; the head alone at rate 1e-3 and the winner's epochs; everything from scratch at
     the winner's rate and epochs. The latter two train all that they train from the first epoch on, a linear head with
-    it, and nothing is held near a random start, by a penalty, small rates or a mean. All are trained on the target
+    it, and nothing is held near a random start, by a penalty, small rates or a mean. Beside prototypes that are found
+    in one pass, which have no rate and no epochs, these two have rate 1e-3 and 30 epochs. All are trained on the target
     alone; with a source so is the winner's recipe as it stands, which tells what the source gained.
     """
+    # A single pass has neither rate nor epochs to take over.
+    steps = {"learning_rate": 1e-3, "epochs": _EPOCHS_BESIDE_ONE_PASS} if winner.has_one_pass(num_stages) else {}
     without_source: dict[BaselineName, Hyperparameters] = {"target_only": winner} if has_source else {}
     return {
         "fixed_rule": fixed,
         "head_only": winner.model_copy(
-            update={"freeze_depth": num_stages, "learning_rate": 1e-3, "strategy": "freeze", "head": "linear"}
+            update={**steps, "freeze_depth": num_stages, "learning_rate": 1e-3, "strategy": "freeze", "head": "linear"}
         ),
         "from_scratch": winner.model_copy(
             update={
+                **steps,
                 "freeze_depth": 0,
                 "strategy": "freeze",
                 "head": "linear",

@@ -119,7 +119,8 @@ class PhaseTrainer:
                 self.source.pretrain,
                 objective,
                 start=start.digest if start else f"none {self.spec.model_dump_json()}",
-                data=self.source.catalogue.data_fingerprint,
+                # Cached are those of the lowest hashes: their number says which.
+                data=f"{self.source.catalogue.data_fingerprint} {self.source.catalogue.num_cached}",
                 version=PHASE_VERSION,
             )
             trained.append(self._found(fingerprint) or self._trained(objective, start, fingerprint, shape))

@@ -62,11 +62,13 @@ def run_trial(
     (member,) = assignment.members
     started, clock = time.time(), time.perf_counter()
     history = FoldHistory()
+    has_one_pass = member.hyperparameters.has_one_pass(workbench.backbone.num_stages)
+    last = 1 if has_one_pass else member.hyperparameters.epochs
 
     def keep(found: Sequence[EpochMetrics]) -> None:
         mean = history.append(found)
         # The last epoch comes with the outcome: Tune takes its time for a report, and nothing is left to stop.
-        if mean.epoch < member.hyperparameters.epochs:
+        if mean.epoch < last:
             on_epoch(mean)
 
     inputs: Inputs = "pixels"

@@ -216,6 +216,14 @@ class ExperimentConfig(Section):
             raise ValueError(f"data.tasks must have train.scope multitask, got {scope}: set it, or leave the tasks out")
         if self.pretrain is not None and self.pretrain.data.tasks:
             raise ValueError("pretrain.data.tasks must be empty, got some: a source task is one task")
+        if self.source is not None and self.source.data is not None and self.source.data.tasks:
+            raise ValueError("source.data.tasks must be empty, got some: a source is learnt by its label alone")
+        weighings = {str(self.finetune.task_weighting), *(self.search.space.task_weighting or [])} - {"equal"}
+        if not tasks and weighings:
+            raise ValueError(
+                f"finetune.task_weighting must be equal without data.tasks, got {', '.join(sorted(weighings))}: "
+                "leave it out, and do not search it"
+            )
         if self.source is not None and scope == "subset":
             raise ValueError(
                 "train.scope must be group with a source, got subset: models of subsets are trained on theirs alone"

@@ -41,9 +41,11 @@ def node_directory(uri: str, purpose: str) -> Path:
 
 def map_array(path: Path) -> NDArray[Any]:
     """Map a .npy file into memory. Raises OSError, ValueError or EOFError when it is missing or damaged."""
+    with storage.ONE_NPY_HEADER:
+        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
     # A plain array over the map: indexing numpy.memmap itself costs more than the copy of a small row.
-    mapped: NDArray[Any] = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-    return mapped
+    found: NDArray[Any] = np.asarray(mapped)
+    return found
 
 
 class OpenArrays(Generic[Key]):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator import storage
 from orchestrator.diversity.entropy import histogram_entropy
 from orchestrator.diversity.features import FeatureMoments, hash_ids
 from orchestrator.errors import DataError
@@ -58,7 +59,7 @@ class ImageMeasures:
     @classmethod
     def from_bytes(cls, content: bytes) -> ImageMeasures:
         """Read what `to_bytes` wrote."""
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        with storage.ONE_NPY_HEADER, np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             return cls(pixel_entropies=arrays.get("pixel_entropies"), features=arrays.get("features"))
 
 

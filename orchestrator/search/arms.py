@@ -11,16 +11,14 @@ from orchestrator.records import Hyperparameters, Recipe
 def pooled_recipe(recipes: Sequence[Recipe], num_train: Mapping[str, int]) -> Hyperparameters:
     """Choose the recipe for one model of all groups' samples; `num_train` counts training images by group.
 
-    The one that the search found best over all groups, where a group has that (origin `pooled`). Else the one whose
-    groups have the most training images together, which is every group's where they agree; of equals the first.
+    Of those that the search found best over all groups of one kind (origin `pooled`), or of all where there is none:
+    the one whose groups have the most training images together, of equals the first.
     """
-    found = next((recipe.hyperparameters for recipe in recipes if recipe.origin == "pooled"), None)
-    if found is not None:
-        return found
+    candidates = [recipe for recipe in recipes if recipe.origin == "pooled"] or recipes
     images: defaultdict[str, int] = defaultdict(int)
-    for recipe in recipes:
+    for recipe in candidates:
         images[recipe.hyperparameters.model_dump_json()] += num_train[recipe.group]
-    return max(recipes, key=lambda recipe: images[recipe.hyperparameters.model_dump_json()]).hyperparameters
+    return max(candidates, key=lambda recipe: images[recipe.hyperparameters.model_dump_json()]).hyperparameters
 
 
 def affordable_epochs(epochs: int, epoch_cost: float) -> int:

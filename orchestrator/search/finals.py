@@ -194,7 +194,8 @@ class Finals:
         scores = dict(own)
         spread = 4 * self._trial_noise(group, own[0][1])
         if len(names) < max(2, self.most_finalists) and scores.get(fixed, -math.inf) > own[0][1] - spread:
-            names[fixed] = "fixed_rule"
+            # In a space without its head, the rule has become another recipe of the group's.
+            names.setdefault(fixed, "fixed_rule")
         return [
             Finalist(key=key, role=role, seconds=self.predict(group, self._recipes[key])) for key, role in names.items()
         ]

@@ -38,6 +38,10 @@ def _heads(space: SearchSpace, num_stages: int, count: int) -> list[Hyperparamet
     if count == 0 or not searches_depth(space, num_stages):
         return []
     middle = {name: at(distribution, 0.5) for name, distribution in space.distributions.items()}
+    # Those that train together, and that take a rate.
+    trained = next((name for name in ("linear", "cosine") if space.holds("head", name)), None)
+    if trained is not None:
+        middle["head"] = trained
     fixed = {**middle, "freeze_depth": num_stages, "epochs": at(space.distributions["epochs"], 1.0)}
     rates = [at(space.distributions["learning_rate"], (index + 0.5) / count) for index in range(count)]
     # Features that are already good want large rates more often than tiny ones: those come first.

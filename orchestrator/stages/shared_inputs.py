@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -128,7 +129,7 @@ def prepare_inputs(context: GroupContext, samples: dict[str, GroupSamples]) -> S
         resources,
         directory=_cache_uri(context),
         use_gpu=context.use_gpu,
-        largest_batch=context.config.largest_batch,
+        largest_batch=math.ceil(context.config.largest_batch * _batch_growth(context)),
         stall_timeout_s=context.config.cluster.stall_timeout_s,
         dtype=context.config.cache.dtype,
     )
@@ -145,7 +146,6 @@ def prepare_inputs(context: GroupContext, samples: dict[str, GroupSamples]) -> S
     feature_bytes = sum(len(found.train) + len(found.validation) for found in samples.values())
     feature_bytes *= context.backbone.feature_dim * 4 * max(1, context.config.augment.views)
     folds = {group.name: context.tuning(group).search.folds for group in context.groups.groups}
-    source = context.config.source
     return SharedInputs(
         samples=samples,
         plans=plans,
@@ -155,7 +155,7 @@ def prepare_inputs(context: GroupContext, samples: dict[str, GroupSamples]) -> S
         gpu_share=_gpu_share(figures, _most_folds(context)),
         compiled_depths=compiled,
         folds=folds,
-        batch_growth=1.0 if source is None else 1 / (1 - source.batch_share),
+        batch_growth=_batch_growth(context),
     )
 
 
@@ -167,6 +167,12 @@ def spaces_of(context: GroupContext) -> dict[str, SearchSpace]:
         space = SearchSpace.from_config(tuning.search.space, context.backbone.num_stages, tuning.finetune)
         found[group.name] = next((other for other in found.values() if other == space), space)
     return found
+
+
+def _batch_growth(context: GroupContext) -> float:
+    """Say how many times as many images a batch has with those of a source."""
+    source = context.config.source
+    return 1.0 if source is None else 1 / (1 - source.batch_share)
 
 
 def _are_plain(context: GroupContext) -> bool:
@@ -185,7 +191,8 @@ def _compile(
 ) -> tuple[CostFigures, frozenset[int]]:
     """Decide at which depths trials go through torch.compile: on a GPU, where they last long enough."""
     search = context.config.search
-    if not context.use_gpu or search.num_workers_per_trial > 1:
+    # What is trained beside a source is not compiled.
+    if not context.use_gpu or search.num_workers_per_trial > 1 or context.config.source is not None:
         return figures, frozenset()
     # Heads are trained without their stages.
     depths = _searched_depths(spaces, range(context.backbone.num_stages))

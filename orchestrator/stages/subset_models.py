@@ -119,7 +119,7 @@ def read_subset_evaluations(context: GroupContext) -> list[SubsetEvaluation]:
 
 def folder_name(subset: str) -> str:
     """Name the folder of a subset: its name where that is plain, else what is left of it and a digest."""
-    if _PLAIN_NAME.fullmatch(subset):
+    if _PLAIN_NAME.fullmatch(subset) and not subset.endswith(".json"):
         return subset
     plain = re.sub(r"[^A-Za-z0-9_-]+", "-", subset).strip("-")[:40]
     return f"{plain}.{storage.digest(subset)}"

@@ -23,4 +23,13 @@ def test_control_arms_have_linear_heads_whatever_the_winner_has() -> None:
     arms = control_arms(winner, FIXED, NUM_STAGES)
     assert {arm.head for arm in arms.values()} == {"linear"}
     # Prototypes again would be the winner itself.
-    assert arms["head_only"].epochs == 10 and not arms["head_only"].has_one_pass(NUM_STAGES)
+    assert not arms["head_only"].has_one_pass(NUM_STAGES)
+
+
+def test_beside_one_pass_control_arms_have_a_rate_and_epochs_of_their_own() -> None:
+    winner = Hyperparameters(freeze_depth=NUM_STAGES, learning_rate=1e-4, epochs=1, head="prototype")
+    arms = control_arms(winner, FIXED, NUM_STAGES)
+    for name in ("head_only", "from_scratch"):
+        assert (arms[name].learning_rate, arms[name].epochs) == (1e-3, 30)
+    trained = control_arms(winner.model_copy(update={"head": "linear", "epochs": 7}), FIXED, NUM_STAGES)
+    assert trained["from_scratch"].epochs == 7 and trained["from_scratch"].learning_rate == 1e-4

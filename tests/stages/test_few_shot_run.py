@@ -17,6 +17,7 @@ pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(300)]
 NUM_STAGES = 6
 
 
+@pytest.mark.slow
 def test_a_group_of_few_images_has_its_own_defaults(
     profiled_experiment: Callable[..., ExperimentConfig],
 ) -> None:

@@ -32,7 +32,7 @@ def test_a_trial_is_predicted_to_take_a_training_on_each_fold_and_a_run_of_a_rac
     inputs = SharedInputs(samples=groups, plans=[PLAN], index=None, probe_seconds=0.0, heads_fit=True)
     recipe = some_hyperparameters(freeze_depth=0, epochs=5)
     assert inputs.predict("low", recipe) == inputs.predict_run("low", recipe) == pytest.approx(5 * 8.0 / 4)
-    folded = replace(inputs, folds=3)
+    folded = replace(inputs, folds={"low": 3})
     assert folded.predict("low", recipe) == pytest.approx(3 * inputs.predict("low", recipe))
     assert folded.predict_run("low", recipe) == inputs.predict_run("low", recipe)
 
