@@ -27,7 +27,7 @@ from orchestrator.finetune.epochs import is_better, require_finite
 from orchestrator.finetune.freezing import freeze
 from orchestrator.finetune.image_changes import ImageChanges
 from orchestrator.finetune.joint import JointLoss
-from orchestrator.finetune.losses import create_objective
+from orchestrator.finetune.losses import Objective, create_objective
 from orchestrator.finetune.phases import phase_of, plan_phases
 from orchestrator.finetune.prefix import (
     Computed,
@@ -155,7 +155,10 @@ class Training:
         samples = None if isinstance(train, BatchStream) else train
         self._phases = plan_phases(hyperparameters, classifier.backbone.num_stages)
         labels = None if samples is None else samples.labels
+        known = self._suffix.num_classes - (0 if companion is None else companion.num_extra)
         objective = objective_of(self._suffix, hyperparameters, labels, settings.device)
+        if companion is not None and isinstance(objective, Objective):
+            objective = replace(objective, num_smoothed=known)
         self._changes = ImageChanges(hyperparameters, settings, self._prefix, self._suffix, objective)
         self._sources, self._note = self._open_sources(samples, activations)
         self._head_loss = None if hyperparameters.head == "linear" else self._start_head()
@@ -166,7 +169,6 @@ class Training:
         self._stepper = Stepper(
             self._suffix, hyperparameters, settings, objective, start, compiles=compiles, joint=joint
         )
-        known = self._suffix.num_classes - (0 if companion is None else companion.num_extra)
         self._class_counts = self._suffix.class_counts if companion is None else (known,)
         self._feed = None if joint is None else self._companion_feed(joint.companion)
         self.epoch = 0

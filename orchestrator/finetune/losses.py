@@ -24,7 +24,8 @@ class Objective:
 
     `smoothing` eps in [0, 1) changes the targets: towards `uniform` to (1 - eps) q + eps / K (Szegedy et al., 2016),
     towards the `model` to (q + eps p) / (1 + eps), p taken as a constant. For cross-entropy without class weights the
-    latter has the gradient of the plain loss, divided by 1 + eps.
+    latter has the gradient of the plain loss, divided by 1 + eps. Of uniform smoothing the first `num_smoothed` classes
+    have equal parts, by default all: the outputs of a source are never the truth of a target sample.
 
     `class_weights` [K] float32 lie on the device of the logits. They are not divided by their sum over the batch: with
     a mean of one over the training set, as `balanced_class_weights` gives them, sums over samples stay comparable
@@ -36,6 +37,7 @@ class Objective:
     smoothing: float = 0.0
     smoothing_towards: SmoothingTarget = "uniform"
     class_weights: Tensor | None = None
+    num_smoothed: int | None = None
 
     def sum_of_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Give the sum [] float32 of the losses of logits [n, K], for class indices [n] int64 or targets [n, K]."""
@@ -44,10 +46,17 @@ class Objective:
         if self.smoothing_towards == "model" and self.smoothing > 0:
             targets = as_probabilities(targets, logits.shape[1])
             targets = (targets + self.smoothing * logits.detach().softmax(dim=1)) / (1 + self.smoothing)
+        if uniform > 0 and self.num_smoothed is not None:
+            targets, uniform = self._smoothed(as_probabilities(targets, logits.shape[1]), self.num_smoothed), 0.0
         if self.kind == "cross_entropy":
             return cross_entropy(logits, targets, weight=self.class_weights, label_smoothing=uniform, reduction="sum")
         targets = as_probabilities(targets, logits.shape[1])
         return self._focal((1 - uniform) * targets + uniform / logits.shape[1], logits)
+
+    def _smoothed(self, targets: Tensor, count: int) -> Tensor:
+        equal = torch.zeros_like(targets)
+        equal[:, :count] = 1 / count
+        return (1 - self.smoothing) * targets + self.smoothing * equal
 
     def _focal(self, targets: Tensor, logits: Tensor) -> Tensor:
         logs = logits.log_softmax(dim=1)

@@ -150,3 +150,17 @@ def test_balanced_weights_have_mean_one_and_give_classes_equal_sums(counts: list
     present = class_counts > 0
     assert np.ptp(sums[present]) <= 1e-4 * sums.max()
     assert not weights.numpy()[~present].any()
+
+
+@pytest.mark.parametrize("kind", ["cross_entropy", "focal"])
+def test_uniform_smoothing_may_leave_the_last_outputs_out(kind: str) -> None:
+    logits, targets = torch.randn(6, 5, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 0, 1, 2])
+
+    def loss(targets: Tensor, **fields: Any) -> float:
+        return float(Objective(kind=kind, **fields).sum_of_losses(logits, targets))
+
+    assert loss(targets, smoothing=0.3, num_smoothed=5) == pytest.approx(loss(targets, smoothing=0.3), rel=1e-6)
+    by_hand = torch.full((6, 5), 0.0)
+    by_hand[:, :3] = 0.1
+    by_hand[torch.arange(6), targets] += 0.7
+    assert loss(targets, smoothing=0.3, num_smoothed=3) == pytest.approx(loss(by_hand), rel=1e-6)
