@@ -144,6 +144,7 @@ def render_html(report: Report, pictures: Mapping[str, bytes] | None = None) -> 
             headline=headline(report),
             saving=saving_finding(report.search_costs) if report.search_costs else "",
             sections=sections,
+            compared=_compared(sections),
             grouping=grouping_finding(report.groups),
             copies=copies_finding(report.catalogue),
             source=source_finding(report.distances) if report.distances else "",
@@ -162,6 +163,12 @@ def render_html(report: Report, pictures: Mapping[str, bytes] | None = None) -> 
             has_feature_diversity=any(found.feature_diversity is not None for found in report.profile.subsets),
         )
     )
+
+
+def _compared(sections: Sequence[GroupSection]) -> list[str]:
+    """Name the baselines that a table has columns for: the usual ones, and what any group has besides."""
+    found = {name for section in sections for name in section.baselines}
+    return [name for name in wording.BASELINE_TITLES if name != "target_only" or name in found]
 
 
 def _section(report: Report, position: int, group: Group, pictures: Mapping[str, bytes]) -> GroupSection:

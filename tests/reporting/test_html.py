@@ -187,6 +187,11 @@ def test_entropies_of_attributes_have_columns(report: Report) -> None:
     assert "Joint entropy" not in Reader(render_html(report)).text
 
 
+def test_only_baselines_that_were_trained_have_columns(document: str) -> None:
+    text = Reader(document).text
+    assert "Gain over from scratch" in text and "target only" not in text
+
+
 def test_a_failed_baseline_shows_its_error(report: Report) -> None:
     unknown = {"accuracy": None, "accuracy_interval": None, "accuracy_gain": None, "accuracy_gain_interval": None}
     evaluation = report.evaluations[0]
