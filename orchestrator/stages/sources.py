@@ -100,8 +100,8 @@ def _positions(
     positions = np.sort(np.concatenate([table.where(split=split) for split in splits]))
     rows = table.table.select(["label", "pixels"]).take(pa.array(positions))
     wanted = np.asarray(pc.is_in(rows.column("label"), value_set=pa.array(classes, pa.string())))
-    usable = target.table.filter(target.table.column("ok")).column("pixels")
-    copied = np.asarray(pc.is_in(rows.column("pixels"), value_set=pc.unique(usable)))
+    # Also what was left out of the target as a copy shows a picture that may be tested.
+    copied = np.asarray(pc.is_in(rows.column("pixels"), value_set=pc.unique(target.table.column("pixels"))))
     has_digest = np.asarray(pc.not_equal(rows.column("pixels"), ""))
     chosen: NDArray[np.int64] = positions[wanted & ~(copied & has_digest)]
     return chosen

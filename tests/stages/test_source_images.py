@@ -103,6 +103,12 @@ def test_what_has_the_pixels_of_an_image_of_the_run_is_left_out() -> None:
         companion_of(images(a_table(["dog", "cat"], pixels="target")), config(), GROUP, TARGET)
 
 
+def test_what_the_run_has_left_out_as_a_copy_is_left_out_too() -> None:
+    left_out = TARGET.table.set_column(TARGET.table.schema.get_field_index("ok"), "ok", pa.array([True, False]))
+    source = images(a_table(["dog", "cat", "dog"], pixels="target"))
+    assert len(companion_of(source, config(), GROUP, SampleTable(left_out)).samples) == 1
+
+
 def test_scores_are_tested_on_what_was_not_trained_on() -> None:
     splits = ("train", "val", "test")
     source = images(a_table(["dog", "bird"] * 1200, splits=splits))
