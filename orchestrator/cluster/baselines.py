@@ -140,7 +140,7 @@ def _run(
     try:
         classifier = _train(job, samples, workbench, device, progress)
         seconds = time.perf_counter() - started
-        correct = _test(test, samples.classes, workbench, reader, classifier, device)
+        correct = right_answers(test, samples.classes, workbench, reader, classifier, device)
     except Exception as failure:  # whatever ends a control arm is its result
         seconds = time.perf_counter() - started
         error = f"{type(failure).__name__}: {failure}"
@@ -166,15 +166,15 @@ def _train(job: BaselineJob, samples: GroupSamples, workbench: Workbench, device
     return classifier
 
 
-def _test(
-    blocks: list[pa.Table],
+def right_answers(
+    blocks: Sequence[pa.Table],
     classes: Sequence[str],
     workbench: Workbench,
     reader: PixelReader,
     classifier: Classifier,
     device: str,
 ) -> NDArray[np.bool_]:
-    """Tell for every test sample, in the catalogue's order, whether its class is found."""
+    """Tell for every numbered row [n], in the catalogue's order, whether its class is found; unknown ones never are."""
     names = np.asarray(classes)
     correct = np.zeros(sum(block.num_rows for block in blocks), dtype=np.bool_)
     for block in blocks:

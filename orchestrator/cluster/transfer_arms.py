@@ -13,6 +13,7 @@ import pyarrow as pa
 import ray
 
 from orchestrator import storage
+from orchestrator.cluster.baselines import right_answers
 from orchestrator.cluster.failures import translate
 from orchestrator.cluster.group_samples import GroupSamples
 from orchestrator.cluster.resources import ClusterShape, require_fit
@@ -21,7 +22,7 @@ from orchestrator.cluster.watchdog import Watchdog, gather, start_progress
 from orchestrator.cluster.workers import Workbench, use_threads, worker_device
 from orchestrator.data.reader import PixelReader
 from orchestrator.data.samples import CachedSamples
-from orchestrator.finetune.classifier import Classifier, predict_probabilities
+from orchestrator.finetune.classifier import Classifier
 from orchestrator.finetune.loop import EpochEnd, FineTuneResult, fine_tune
 from orchestrator.finetune.models import save_model
 from orchestrator.finetune.rehearsal import epoch_seconds
@@ -199,17 +200,11 @@ def _answer(
     material: ArmMaterial, workbench: Workbench, reader: PixelReader, classifier: Classifier, device: str
 ) -> dict[str, Answers]:
     """Tell for every subset which images of its splits are classified right; unknown classes never are."""
-    names = np.asarray(material.samples.classes)
     found: dict[str, Answers] = {subset: Answers(validation=[], test=[]) for subset in material.subsets}
     for split, blocks in material.rows.items():
         if not blocks:
             continue
-        correct = np.zeros(sum(block.num_rows for block in blocks), dtype=np.bool_)
-        for block in blocks:
-            pixels = reader.read(block)
-            probabilities = predict_probabilities(classifier, workbench.backbone.spec, pixels, device=device)
-            is_right = names[probabilities.argmax(axis=1)] == np.asarray(block.column("label").to_pylist())
-            correct[np.asarray(block.column("position"))] = is_right
+        correct = right_answers(blocks, material.samples.classes, workbench, reader, classifier, device)
         rows = pa.concat_tables(blocks).sort_by("position")
         subsets = np.asarray(rows.column("subset").to_pylist(), dtype=object)
         for subset in material.subsets:

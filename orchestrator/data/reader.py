@@ -36,6 +36,10 @@ def _restore(entry: dict[str, Any]) -> Fragment:
     return Fragment(**{**entry, "files": tuple(entry["files"]), "row_errors": row_errors})
 
 
+BLOCK_ROWS = 256
+"""The most rows of a block that a task predicts or decodes."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class PixelReader:
     """Say where the pixels of a catalogue are; small and picklable, opened where it is used.

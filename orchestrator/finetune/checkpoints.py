@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import pickle
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +17,8 @@ from orchestrator.errors import TrainingError
 from orchestrator.records import EpochMetrics, Hyperparameters
 
 _FILE = "state.pt"
+
+State = TypeVar("State")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,16 +57,13 @@ def save_state(state: TrainingState, directory: Path) -> None:
         "history": [metrics.model_dump() for metrics in state.history],
         "seconds": state.seconds,
     }
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    storage.write_bytes(str(directory / _FILE), buffer.getvalue())
+    write_content(content, directory / _FILE)
 
 
 def load_state(directory: Path) -> TrainingState:
     """Read a state without running any code from it. Raises StorageError or TrainingError when it is damaged."""
-    path = str(directory / _FILE)
-    try:
-        content = torch.load(io.BytesIO(storage.read_bytes(path)), map_location="cpu", weights_only=True)
+
+    def read(content: dict[str, Any]) -> TrainingState:
         return TrainingState(
             epoch=content["epoch"],
             hyperparameters=Hyperparameters.model_validate(content["hyperparameters"]),
@@ -76,9 +76,27 @@ def load_state(directory: Path) -> TrainingState:
             history=tuple(EpochMetrics.model_validate(metrics) for metrics in content["history"]),
             seconds=content["seconds"],
         )
+
+    return read_content(directory / _FILE, read, what="a training")
+
+
+def write_content(content: dict[str, Any], path: Path) -> None:
+    """Write tensors and plain values to a file, whole or not at all."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    storage.write_bytes(str(path), buffer.getvalue())
+
+
+def read_content(path: Path, read: Callable[[dict[str, Any]], State], *, what: str) -> State:
+    """Give what `read` makes of a file's content, on the CPU, without running any code from it.
+
+    Raises StorageError without the file, and TrainingError when it does not hold the state of `what`.
+    """
+    try:
+        return read(torch.load(io.BytesIO(storage.read_bytes(str(path))), map_location="cpu", weights_only=True))
     except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, ValueError) as error:
         raise TrainingError(
-            "a checkpoint must hold the state of a training",
-            value=path,
+            f"a checkpoint must hold the state of {what}",
+            value=str(path),
             remedy="It is damaged or of another kind: remove it to train from the start.",
         ) from error

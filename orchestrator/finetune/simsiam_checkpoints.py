@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import io
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from orchestrator import storage
 from orchestrator.config import SimSiamConfig
-from orchestrator.errors import TrainingError
+from orchestrator.finetune.checkpoints import read_content, write_content
 from orchestrator.records import SimSiamEpoch
 
 _FILE = "simsiam.pt"
@@ -44,16 +40,13 @@ def save_simsiam(state: SimSiamState, directory: Path) -> None:
         "history": [metrics.model_dump() for metrics in state.history],
         "seconds": state.seconds,
     }
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    storage.write_bytes(str(directory / _FILE), buffer.getvalue())
+    write_content(content, directory / _FILE)
 
 
 def load_simsiam(directory: Path) -> SimSiamState:
     """Read a state, to the CPU, without running any code from it. Raises StorageError or TrainingError when damaged."""
-    path = str(directory / _FILE)
-    try:
-        content = torch.load(io.BytesIO(storage.read_bytes(path)), map_location="cpu", weights_only=True)
+
+    def read(content: dict[str, Any]) -> SimSiamState:
         return SimSiamState(
             epoch=content["epoch"],
             config=SimSiamConfig.model_validate(content["config"]),
@@ -62,9 +55,5 @@ def load_simsiam(directory: Path) -> SimSiamState:
             history=tuple(SimSiamEpoch.model_validate(metrics) for metrics in content["history"]),
             seconds=content["seconds"],
         )
-    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, ValueError) as error:
-        raise TrainingError(
-            "a checkpoint must hold the state of a SimSiam training",
-            value=path,
-            remedy="It is damaged or of another kind: remove it to train from the start.",
-        ) from error
+
+    return read_content(directory / _FILE, read, what="a SimSiam training")

@@ -11,7 +11,7 @@ from orchestrator.records.backbones import (
     RankedCandidate,
     SubsetRank,
 )
-from orchestrator.records.base import Record, Value
+from orchestrator.records.base import Record, Value, of_group
 from orchestrator.records.catalogue import Catalogue, CopyCount, SubsetCount
 from orchestrator.records.costs import CompiledCost, CostFigures, DepthCost, SearchCosts
 from orchestrator.records.evaluation import (
@@ -181,4 +181,5 @@ __all__ = [
     "Trial",
     "TrialOrigin",
     "Value",
+    "of_group",
 ]

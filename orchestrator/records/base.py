@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Iterable
+from typing import Protocol, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -35,3 +36,20 @@ class Record(Value):
                 value=f"{error.error_count()} mistakes: {error}",
                 remedy="Remove the file to make it anew.",
             ) from error
+
+
+class OfGroup(Protocol):
+    """Belong to one group."""
+
+    @property
+    def group(self) -> str:
+        """Name the group."""
+        ...
+
+
+Found = TypeVar("Found", bound=OfGroup)
+
+
+def of_group(name: str, records: Iterable[Found]) -> Found | None:
+    """Give the record of a group; None where there is none."""
+    return next((record for record in records if record.group == name), None)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Self
+
 from orchestrator.config import DiversityMeasure
 from orchestrator.records.base import Record, Value
 from orchestrator.records.recipes import Hyperparameters
@@ -19,6 +22,11 @@ class Group(Value):
     score_range: tuple[float, float]
     small_subsets: list[str] = []
     stability: dict[str, float] = {}
+
+    @classmethod
+    def put_together(cls, name: str, subsets: Sequence[str]) -> Self:
+        """Put subsets together that no grouping has: nothing is counted or measured of them."""
+        return cls(name=name, subsets=list(subsets), num_images=0, score_range=(0.0, 0.0))
 
 
 class GroupingRule(Value):

@@ -13,6 +13,7 @@ from orchestrator.records import (
     Report,
     SearchResult,
     SubsetProfile,
+    of_group,
 )
 from orchestrator.search.finals import noise_variance
 
@@ -44,10 +45,10 @@ class GroupRecords:
             profiles=[profile for profile in report.profile.subsets if profile.subset in members],
             training={found.subset: found.train for found in counts},
             num_validation=sum(found.val for found in counts),
-            search=next((found for found in report.searches if found.group == group.name), None),
-            model=next((found for found in report.models if found.group == group.name), None),
-            evaluation=next((found for found in report.evaluations if found.group == group.name), None),
-            investment=next((found for found in invested if found.group == group.name), None),
+            search=of_group(group.name, report.searches),
+            model=of_group(group.name, report.models),
+            evaluation=of_group(group.name, report.evaluations),
+            investment=of_group(group.name, invested),
         )
 
     @property

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import jinja2
 
@@ -25,6 +24,7 @@ from orchestrator.records import (
     SubsetEvaluation,
     SubsetProfile,
     Trial,
+    of_group,
 )
 from orchestrator.reporting import wording
 from orchestrator.reporting.few_shot_findings import episodes_finding
@@ -66,9 +66,6 @@ from orchestrator.reporting.transfer_findings import (
     transfer_rows,
 )
 
-GroupRecord = TypeVar(
-    "GroupRecord", SearchResult, Recipe, ModelCard, Evaluation, Explanations, SubsetEvaluation, GroupInvestment
-)
 VERDICT_TITLES = {
     "better": "better",
     "worse": "worse",
@@ -172,9 +169,12 @@ def _compared(sections: Sequence[GroupSection]) -> list[str]:
 
 
 def _section(report: Report, position: int, group: Group, pictures: Mapping[str, bytes]) -> GroupSection:
-    search, recipe = _of(group, report.searches), _of(group, report.recipes)
-    model, evaluation = _of(group, report.models), _of(group, report.evaluations)
-    explanations, subset_models = _of(group, report.explanations), _of(group, report.subset_evaluations)
+    search, recipe = of_group(group.name, report.searches), of_group(group.name, report.recipes)
+    model, evaluation = of_group(group.name, report.models), of_group(group.name, report.evaluations)
+    explanations, subset_models = (
+        of_group(group.name, report.explanations),
+        of_group(group.name, report.subset_evaluations),
+    )
     invested = report.investment.groups if report.investment else []
     color = group_color(position)
     best_id = recipe.trial_id if recipe else None
@@ -207,13 +207,9 @@ def _section(report: Report, position: int, group: Group, pictures: Mapping[str,
         subset_finding=subset_models_finding(subset_models) if subset_models else "",
         examples=show_examples(explanations, pictures) if explanations else {},
         source=joint_findings(model, evaluation) if model else [],
-        investment=_of(group, invested),
+        investment=of_group(group.name, invested),
         advice=[found for found in report.advice if found.group == group.name],
     )
-
-
-def _of(group: Group, records: Sequence[GroupRecord]) -> GroupRecord | None:
-    return next((record for record in records if record.group == group.name), None)
 
 
 def _profiles(profiles: Sequence[SubsetProfile], group: Group) -> list[SubsetProfile]:

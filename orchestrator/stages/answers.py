@@ -9,11 +9,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from orchestrator.cluster.inference import InferencePlan, predict_samples
-from orchestrator.data.reader import blocks_of, number_rows
+from orchestrator.data.reader import BLOCK_ROWS, blocks_of, number_rows
 from orchestrator.records import ModelCard
 from orchestrator.stages.context import GroupContext
-
-BLOCK_ROWS = 256
 
 Correct = NDArray[np.bool_]
 BySubset = Mapping[str, Correct]

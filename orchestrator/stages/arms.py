@@ -11,12 +11,11 @@ from orchestrator.cluster.baselines import control_arms
 from orchestrator.cluster.group_samples import GroupSamples
 from orchestrator.cluster.resources import trial_resources
 from orchestrator.cluster.transfer_arms import ARM_VERSION, ArmJob, ArmMaterial, Material, failed_arm, run_arms
-from orchestrator.data.reader import blocks_of, number_rows
+from orchestrator.data.reader import BLOCK_ROWS, blocks_of, number_rows
 from orchestrator.data.samples import CachedSamples
 from orchestrator.errors import RecordError
 from orchestrator.records import ArmName, ArmResult, Group, Hyperparameters, ModelCard
 from orchestrator.search.arms import pooled_recipe
-from orchestrator.stages.answers import BLOCK_ROWS
 from orchestrator.stages.context import GroupContext
 from orchestrator.stages.train import read_models
 
@@ -186,11 +185,11 @@ def _part(context: GroupContext, material: Material) -> Group:
     """Give the subsets of a material as a group of a name of their own."""
     group, subset = material
     if subset is not None:
-        return Group(name=f"{group}/{subset}", subsets=[subset], num_images=0, score_range=(0.0, 0.0))
+        return Group.put_together(f"{group}/{subset}", [subset])
     if group is not None:
         return context.group(group)
     subsets = [subset for found in context.groups.groups for subset in found.subsets]
-    return Group(name="/", subsets=subsets, num_images=0, score_range=(0.0, 0.0))
+    return Group.put_together("/", subsets)
 
 
 def _material(context: GroupContext, job: ArmJob) -> ArmMaterial:

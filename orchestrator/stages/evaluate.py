@@ -14,7 +14,7 @@ from orchestrator.cluster.features import compare_features
 from orchestrator.cluster.inference import InferencePlan, predict_tasks, score_outliers
 from orchestrator.cluster.resources import trial_resources
 from orchestrator.config import SplitName
-from orchestrator.data.reader import blocks_of, number_rows
+from orchestrator.data.reader import BLOCK_ROWS, blocks_of, number_rows
 from orchestrator.diversity.transferability import separation
 from orchestrator.evaluation.episodes import draw_episodes, score_episodes
 from orchestrator.evaluation.judging import EVALUATION_VERSION, judge, judge_task
@@ -27,7 +27,6 @@ from orchestrator.stages.sources import unseen_images
 from orchestrator.stages.train import read_models
 
 _EVALUATION = "evaluation.json"
-_BLOCK_ROWS = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +105,7 @@ def _baseline_jobs(context: GroupContext, card: ModelCard) -> list[BaselineJob]:
 
 
 def _blocks(context: GroupContext, group: str, split: SplitName) -> list[pa.Table]:
-    return blocks_of(number_rows(context.rows(context.group(group), split)), _BLOCK_ROWS)
+    return blocks_of(number_rows(context.rows(context.group(group), split)), BLOCK_ROWS)
 
 
 def _find_evaluation(context: GroupContext, test: _Test) -> Evaluation | None:
@@ -152,7 +151,7 @@ def _episodes(
         return score_episodes(drawn, episodes)
     chosen = np.unique(np.concatenate([drawn.support.ravel(), drawn.queries.ravel()]))
     rows = context.rows(context.group(card.group), "test").take(pa.array(chosen))
-    blocks = blocks_of(number_rows(rows), _BLOCK_ROWS)
+    blocks = blocks_of(number_rows(rows), BLOCK_ROWS)
     tuned, pretrained = compare_features(blocks, context.reader, plan, context.workbench)
     drawn = drawn.among(chosen)
     return score_episodes(drawn, episodes, tuned=tuned, pretrained=pretrained)
@@ -205,7 +204,7 @@ def _outliers(
     if context.source is None or predictions.outlier_scores is None:
         return None
     rows = number_rows(unseen_images(context.source, context.table, seed=context.config.seed))
-    blocks = blocks_of(rows, _BLOCK_ROWS)
+    blocks = blocks_of(rows, BLOCK_ROWS)
     found = score_outliers(blocks, context.source.reader, plan)
     together = [name for block in blocks for name in block.column("together").to_pylist()]
     return judge_outliers(

@@ -26,6 +26,7 @@ from orchestrator.records import (
     SpendingPart,
     StageCost,
     SubsetInvestment,
+    of_group,
 )
 from orchestrator.search.finals import noise_variance
 from orchestrator.search.prospects import chance_of_gain
@@ -78,8 +79,8 @@ def _account_group(
     report: Report, group: Group, predictions: Predictions | None, shared: Spending, config: ExperimentConfig
 ) -> GroupInvestment:
     prices = config.cluster.cost_per_hour
-    search = next((found for found in report.searches if found.group == group.name), None)
-    evaluation = next((found for found in report.evaluations if found.group == group.name), None)
+    search = of_group(group.name, report.searches)
+    evaluation = of_group(group.name, report.evaluations)
     parts: dict[SpendingPart, Spending] = {"shared": shared, **_own_parts(report, group, prices)}
     spent = _sum(*(spending for part, spending in parts.items() if part != "baselines"))
     baseline = None if evaluation is None else cheapest_baseline(evaluation)

@@ -118,7 +118,7 @@ def _answers_elsewhere(context: GroupContext) -> dict[str, BySubset]:
     for card in read_models(context):
         others = [subset for group in context.groups.groups if group.name != card.group for subset in group.subsets]
         if others:
-            rows = context.rows(_group(card.group, others), "val")
+            rows = context.rows(Group.put_together(card.group, others), "val")
             found[card.group] = answers_of(context, f"groups/{card.group}/model", card, rows)
     return found
 
@@ -137,7 +137,7 @@ def _train(context: GroupContext, plan: RegroupingPlan) -> list[_Retrained]:
     """Train the planned groups that an interrupted run has not trained yet."""
     if not plan.groups:
         return []
-    groups = [_group(found.name, found.subsets) for found in plan.groups]
+    groups = [Group.put_together(found.name, found.subsets) for found in plan.groups]
     # Digests of samples are kept by the group's name: the changed groups need a context of their own.
     changed = replace(context, groups=context.groups.model_copy(update={"groups": groups}))
     recipes = {recipe.group: recipe for recipe in context.recipes()}
@@ -237,7 +237,3 @@ def _reason(plan: RegroupingPlan, is_kept: bool, failure: str) -> str:
     elif not is_kept:
         said = "undone: on the validation images of the groups concerned the new models are worse"
     return f"{said}; {too_dear}" if plan.left_out else said
-
-
-def _group(name: str, subsets: Sequence[str]) -> Group:
-    return Group(name=name, subsets=list(subsets), num_images=0, score_range=(0.0, 0.0))

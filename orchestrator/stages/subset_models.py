@@ -11,7 +11,7 @@ import pyarrow as pa
 from orchestrator import fingerprints, storage
 from orchestrator.cluster.subset_training import PackingPlan, PredictionJob, predict_packed, train_packed
 from orchestrator.cluster.training import TRAIN_VERSION, TrainingJob, TrainingPlan, train_groups
-from orchestrator.data.reader import blocks_of, number_rows
+from orchestrator.data.reader import BLOCK_ROWS, blocks_of, number_rows
 from orchestrator.errors import DivergedError, OrchestratorError
 from orchestrator.evaluation.predictions import Predictions, predictions_of_tasks
 from orchestrator.evaluation.subset_comparisons import SUBSET_EVALUATION_VERSION, judge_subsets
@@ -30,7 +30,6 @@ from orchestrator.stages.train import streamed_blocks
 
 _MODELS = "subsets/models.json"
 _EVALUATION = "subsets/evaluation.json"
-_BLOCK_ROWS = 256
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,79}")
 
 
@@ -138,7 +137,7 @@ def _members(context: GroupContext) -> list[list[_Member]]:
 
 
 def _member(context: GroupContext, group: Group, subset: str, recipe: Recipe) -> _Member:
-    alone = Group(name=f"{group.name}/{subset}", subsets=[subset], num_images=0, score_range=group.score_range)
+    alone = Group.put_together(f"{group.name}/{subset}", [subset])
     train, validation = (context.cached_positions(alone, split) for split in ("train", "val"))
     labels = context.table.table.column("label").take(pa.array(train))
     # What is not cached is streamed, beside cached samples that choose the epoch.
@@ -317,7 +316,7 @@ def _predict(context: GroupContext, test: _Test) -> dict[str, Predictions]:
     jobs = [
         PredictionJob(
             model_uri=context.path(test.group, test.members[subset].folder, "model"),
-            blocks=tuple(blocks_of(rows[subset], _BLOCK_ROWS)),
+            blocks=tuple(blocks_of(rows[subset], BLOCK_ROWS)),
         )
         for subset in subsets
     ]

@@ -9,7 +9,7 @@ from orchestrator import fingerprints
 from orchestrator.cluster.group_samples import GroupSamples
 from orchestrator.cluster.training import TRAIN_VERSION, TrainingJob, TrainingPlan, train_groups
 from orchestrator.config import ExperimentConfig
-from orchestrator.data.reader import blocks_of
+from orchestrator.data.reader import BLOCK_ROWS, blocks_of
 from orchestrator.errors import OrchestratorError
 from orchestrator.finetune.batches import count_draws, plan_balanced_batches
 from orchestrator.finetune.tasks import first_task
@@ -18,7 +18,6 @@ from orchestrator.stages.context import GroupContext
 from orchestrator.stages.sources import source_use
 
 MODEL_CARD = "model/model.json"
-_STREAM_BLOCK_ROWS = 256
 
 
 def train(context: GroupContext) -> int:
@@ -124,4 +123,4 @@ def is_streamed(rows: pa.Table) -> bool:
 
 def streamed_blocks(rows: pa.Table) -> tuple[pa.Table, ...] | None:
     """Give the training samples as blocks to stream when they have to be."""
-    return tuple(blocks_of(rows, _STREAM_BLOCK_ROWS)) if is_streamed(rows) else None
+    return tuple(blocks_of(rows, BLOCK_ROWS)) if is_streamed(rows) else None

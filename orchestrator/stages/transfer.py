@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from orchestrator import fingerprints, storage
 from orchestrator.config import ExperimentConfig
 from orchestrator.evaluation.transfer import TRANSFER_VERSION, choose_better, gain_over, judge_transfer
+from orchestrator.finetune.validation import load_validation
 from orchestrator.records import Arm, ArmGain, ArmResult, SubsetTransfer, Transfer
 from orchestrator.reporting.wording import points, points_interval
-from orchestrator.stages.answers import answers_of, by_subset
+from orchestrator.stages.answers import by_subset
 from orchestrator.stages.arms import Arms, arms_of
 from orchestrator.stages.context import GroupContext
 from orchestrator.stages.evaluate import read_evaluations, read_predictions
@@ -85,8 +86,10 @@ def _subjects(context: GroupContext, results: Sequence[ArmResult]) -> list[Subje
         predictions = read_predictions(context, evaluation)
         rows = {split: context.rows(group, split) for split in ("val", "test")}
         model = f"groups/{group.name}/model"
+        # Both were predicted for the evaluation.
+        validation = load_validation(context.run_directory.path(model), cards[group.name])
         own = {
-            "val": answers_of(context, model, cards[group.name], rows["val"]),
+            "val": by_subset(validation.correct, validation.subsets),
             "test": by_subset(predictions.correct, predictions.subsets),
         }
         subjects += [Subject.of(name, group.name, model, rows, own, results) for name in group.subsets]
