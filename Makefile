@@ -28,8 +28,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: install
 	$(BIN)/orchestrator run jobs/experiments/demo.yaml
 
+# Two processes: tests that share the Ray cluster stay in one of them (tests/conftest.py). One thread for each, since
+# threads of the one would wait for those of the other.
 test: install
-	$(BIN)/python -m pytest -m 'not slow'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow' --numprocesses 2
 
 lint: install
 	$(BIN)/ruff check .

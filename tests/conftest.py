@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from uuid import uuid4
 
@@ -15,10 +15,28 @@ from moto.server import ThreadedMotoServer
 from pyarrow import fs
 from ray.cluster_utils import Cluster
 from tiny_experiments import SUBSETS, experiment_dict
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from orchestrator.cluster.session import set_environment
 from orchestrator.config import ExperimentConfig
 from orchestrator.experiment_file import validate_experiment
+
+# Rooms whose tests need Ray, or start processes that look for a cluster on this machine.
+ROOMS_ON_RAY = ("tests", "tests/cluster", "tests/stages")
+
+
+class RoomScheduling(LoadScopeScheduling):
+    """Keep the tests that need Ray in one process, as they share a cluster; deal out the others by module."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = PurePosixPath(nodeid.partition("::")[0])
+        return "ray" if module.parent.as_posix() in ROOMS_ON_RAY else module.as_posix()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> RoomScheduling:
+    return RoomScheduling(config, log)
 
 
 @pytest.fixture(scope="session")
