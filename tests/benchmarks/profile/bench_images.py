@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from command import note
 from figures import Figure
 from our_pass import catalogued, shards_of, timed_profile
 from peer_dataloader import PeerProfile, best_settings, profile_with_dataloader, read_images
 from peer_floor import time_floor
-from sizes import Place, note
+from sizes import Place
 
 from orchestrator.records import Profile
 

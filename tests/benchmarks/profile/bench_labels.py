@@ -10,9 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
+from command import note
 from figures import Figure
 from local_ray import local_ray
-from sizes import Place, Sizes, note
+from sizes import Place, Sizes
 
 from orchestrator.cluster.profiling import ProfilePlan, make_label_profile
 from orchestrator.config import DataConfig

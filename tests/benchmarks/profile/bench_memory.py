@@ -7,9 +7,10 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from command import note
 from figures import Figure
 from our_pass import catalogued, shards_of, timed_profile
-from sizes import Place, note
+from sizes import Place
 
 _EVERY_S = 0.5
 

@@ -9,21 +9,18 @@ sides have imported what they need. What happens meanwhile goes to stderr.
 
 from __future__ import annotations
 
-import argparse
-import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-# The search's benchmarks keep what any benchmark needs.
-sys.path.append(str(Path(__file__).resolve().parents[1] / "search"))
+sys.path.append(str(Path(__file__).resolve().parents[1] / "common"))
 
 from bench_images import measure_images
 from bench_labels import measure_labels
 from bench_memory import measure_memory
 from bench_vendi import measure_vendi
+from command import measuring, parser_of
 from figures import Figure
 from sizes import Place, Sizes
 
@@ -39,28 +36,16 @@ MEASUREMENTS: dict[str, Callable[[Place], Iterator[Figure]]] = {
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, help="directory of the PACS shards")
-    parser.add_argument("weights", type=Path, help="state dict of MobileNetV2 0.35")
-    names = list(MEASUREMENTS)
-    parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
-    parser.add_argument("--repeats", type=int, help="repeats of every measurement")
-    parser.add_argument("--tiny", action="store_true", help="try every line in minutes; the figures mean nothing")
-    arguments = parser.parse_args()
+    arguments = parser_of(__doc__, list(MEASUREMENTS)).parse_args()
     sizes = Sizes.tiny() if arguments.tiny else Sizes()
     if arguments.repeats is not None:
         sizes = replace(sizes, repeats=arguments.repeats)
-    # Libraries write to stdout as they please: from here on only the figures do.
-    figures = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    with tempfile.TemporaryDirectory(prefix="bench-profile-", ignore_cleanup_errors=True) as scratch:
-        place = Place(
-            data=arguments.data.resolve(), weights=arguments.weights.resolve(), scratch=Path(scratch), sizes=sizes
-        )
+    with measuring("profile") as (scratch, print_figure):
+        place = Place(data=arguments.data, weights=arguments.weights, scratch=scratch, sizes=sizes)
         for measure in dict.fromkeys(MEASUREMENTS[name] for name in arguments.only):
             for figure in measure(place):
                 if figure.benchmark in arguments.only:
-                    print(figure.line(), file=figures, flush=True)
+                    print_figure(figure)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
+from command import note
 from figures import Figure
 from numpy.typing import NDArray
-from sizes import Place, note
+from sizes import Place
 from vendi_score import vendi
 
 from orchestrator.diversity.vendi import similarity_matrix, unit_directions, vendi_score

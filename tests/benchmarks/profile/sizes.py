@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -61,8 +60,3 @@ class Place:
     def fresh(self, name: str) -> Path:
         """Give a path that nothing has used yet."""
         return self.scratch / f"{name}-{uuid4().hex[:8]}"
-
-
-def note(line: str) -> None:
-    """Say something beside the figures."""
-    print(line, file=sys.stderr, flush=True)

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 from bench_probe import probe
+from command import note
 from figures import Figure
 from ours import experiment, our_ray
 from protocol import BATCH_SIZE, NUM_STAGES, Protocol
-from workplace import DOMAIN, Workplace, note
+from workplace import DOMAIN, Workplace
 
 from orchestrator.cluster.activations import ActivationIndex, ActivationPlan, build_activations
 from orchestrator.cluster.ingest import IngestPlan, pixel_reader, read_samples

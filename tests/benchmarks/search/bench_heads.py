@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from command import note
 from figures import Figure
 from numpy.typing import NDArray
 from peer_training import VALIDATION_BATCH, build_network, normalise
 from protocol import BATCH_SIZE, NUM_STAGES, PhotoTask, Protocol
 from torch import Tensor, nn
-from workplace import Workplace, note
+from workplace import Workplace
 
 from orchestrator.finetune.backbones import Backbone
 from orchestrator.finetune.classifier import new_classifier

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from command import note
 from figures import Figure
 from local_ray import local_ray
 from ours import experiment, listed, our_ray, prepare, search, space
@@ -13,7 +14,7 @@ from peer_training import Configuration
 from peers_tune_over_train import ENVIRONMENT, run_fixed_list
 from photo_task import export_task, write_domain
 from protocol import PhotoTask
-from workplace import DOMAIN, Workplace, note
+from workplace import DOMAIN, Workplace
 
 MOST_S = 0.2
 TRIVIAL = Configuration(freeze_depth=5, learning_rate=1e-3, epochs=1)

@@ -9,19 +9,19 @@ measurement, off the clock; building our caches is on it. What happens meanwhile
 
 from __future__ import annotations
 
-import argparse
-import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "common"))
 
 from bench_cache import CACHE_FIGURES, measure_cache
 from bench_heads import measure_heads
 from bench_overhead import measure_overhead
 from bench_trials import TIME_TO_ACCURACY, measure_fixed_list, measure_time_to_accuracy
 from bench_warm_start import measure_warm_start
+from command import measuring, parser_of
 from figures import Figure
 from protocol import Protocol
 from workplace import Workplace
@@ -43,13 +43,8 @@ def measurements(names: set[str]) -> dict[str, Callable[[Workplace], Iterable[Fi
 def main() -> None:
     """Measure and print."""
     names = list(measurements(set()))
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, help="directory of the PACS shards")
-    parser.add_argument("weights", type=Path, help="state dict of MobileNetV2 0.35")
-    parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
-    parser.add_argument("--repeats", type=int, help="repeats, and at most this many seeds")
+    parser = parser_of(__doc__, names)
     parser.add_argument("--reference", type=float, help="best accuracy of a reference search that has run already")
-    parser.add_argument("--tiny", action="store_true", help="try every line in minutes; the figures mean nothing")
     arguments = parser.parse_args()
     protocol = Protocol.tiny() if arguments.tiny else Protocol()
     if arguments.repeats is not None:
@@ -60,14 +55,11 @@ def main() -> None:
             warm_start_seeds=protocol.warm_start_seeds[: arguments.repeats],
             cache_repeats=arguments.repeats,
         )
-    # Libraries write to stdout as they please: from here on only the figures do.
-    figures = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    with tempfile.TemporaryDirectory(prefix="bench-search-", ignore_cleanup_errors=True) as scratch:
+    with measuring("search") as (scratch, print_figure):
         place = Workplace(
-            data=arguments.data.resolve(),
-            weights=arguments.weights.resolve(),
-            scratch=Path(scratch),
+            data=arguments.data,
+            weights=arguments.weights,
+            scratch=scratch,
             protocol=protocol,
             known_reference=arguments.reference,
         )
@@ -79,7 +71,7 @@ def main() -> None:
             for figure in chosen[name](place):
                 done.add(figure.benchmark)
                 if figure.benchmark in arguments.only or figure.benchmark not in names:
-                    print(figure.line(), file=figures, flush=True)
+                    print_figure(figure)
 
 
 if __name__ == "__main__":

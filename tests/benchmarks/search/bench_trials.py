@@ -6,12 +6,13 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Set
 
+from command import note
 from figures import Figure
 from local_ray import local_ray
 from ours import Search, experiment, listed, our_ray, search, space
 from peers_plain_loop import search_with_plain_loop
 from peers_tune_over_train import ENVIRONMENT, run_fixed_list, search_with_optuna
-from workplace import DOMAIN, Workplace, note
+from workplace import DOMAIN, Workplace
 
 TIME_TO_ACCURACY = {
     "time_to_accuracy_vs_tune_over_train": 8.0,

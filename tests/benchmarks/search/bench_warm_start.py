@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from command import note
 from figures import Figure
 from ours import Search, experiment, our_ray, search, space
-from workplace import DOMAIN, Workplace, note
+from workplace import DOMAIN, Workplace
 
 EARLIER_DOMAIN = "art_painting"
 

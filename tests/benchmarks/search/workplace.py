@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from uuid import uuid4
 
+from command import note
 from ours import experiment, our_ray, prepare
 from peer_training import fastest_num_workers
 from peers_plain_loop import search_with_plain_loop
@@ -76,8 +76,3 @@ class Workplace:
         )
         note(f"the reference search found {best:.4f}")
         return best
-
-
-def note(line: str) -> None:
-    """Say something beside the figures."""
-    print(line, file=sys.stderr, flush=True)

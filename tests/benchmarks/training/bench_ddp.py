@@ -9,11 +9,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from command import note
 from figures import Figure
 from lengths import Lengths
 from ours import experiment, our_ray
 from protocol import BATCH_SIZE
-from workplace import DOMAIN, Workplace, note
+from workplace import DOMAIN, Workplace
 
 from orchestrator import storage
 from orchestrator.cluster.group_samples import GroupSamples

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from command import note
 from figures import Figure
 from lengths import Lengths
 from pacs_images import ArraySamples
 from protocol import NUM_STAGES, PhotoTask
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from workplace import Workplace, note
+from workplace import Workplace
 
 from orchestrator.finetune.classifier import EVALUATION_BATCH, Classifier, new_classifier, preprocess
 from orchestrator.finetune.contracts import TrainingSettings
