@@ -178,9 +178,15 @@ def of_subset_models(*, decisions: Mapping[str, str], version: int) -> str:
     return digest("subset models", version, sorted(decisions.items()))
 
 
-def of_subset_evaluation(*, evaluation: str, models: str, weights: Mapping[str, str], version: int) -> str:
-    """Fingerprint the test of a group's models by subset: the group's own test, the models and their weights."""
-    return digest("subset evaluation", version, evaluation, models, sorted(weights.items()))
+def of_subset_evaluation(
+    config: ExperimentConfig, *, model: str, models: str, weights: Mapping[str, str], version: int
+) -> str:
+    """Fingerprint the test of a group's models by subset: the group's own model, the others and their weights.
+
+    What else the group's model is judged by changes nothing here.
+    """
+    settings = [config.evaluate.bootstrap_samples, config.seed]
+    return digest("subset evaluation", version, model, models, sorted(weights.items()), settings)
 
 
 def of_explanations(config: ExperimentConfig, *, evaluation: str, version: int) -> str:

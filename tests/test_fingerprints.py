@@ -43,6 +43,7 @@ def all_of(config: ExperimentConfig) -> dict[str, str]:
         "baseline": fingerprints.of_baseline(config, name="head_only", hyperparameters=RECIPE, **common),
         "arm": arm,
         "evaluation": evaluation,
+        "subsets": fingerprints.of_subset_evaluation(config, model="m", models="s", weights={"a": "w"}, version=1),
         "transfer": fingerprints.of_transfer(config, models=["m"], arms=[arm], version=1),
         "explanations": fingerprints.of_explanations(config, evaluation=evaluation, version=1),
     }
@@ -78,7 +79,7 @@ EVERYTHING = set(all_of(validate_experiment(experiment_dict("/data", "/runs"))))
         ({"train": {"scope": "subset"}}, set()),
         ({"train": {"max_failures": 9}}, set()),
         ({"train": {"batch_norm": "frozen"}}, {"study", "search", "model", "baseline", "arm", "transfer"}),
-        ({"evaluate": {"bootstrap_samples": 900}}, {"evaluation", "explanations", "transfer"}),
+        ({"evaluate": {"bootstrap_samples": 900}}, {"evaluation", "explanations", "subsets", "transfer"}),
         ({"evaluate": {"explanations": 5}}, {"explanations"}),
         ({"evaluate": {"on_negative_transfer": "report"}}, {"transfer"}),
         ({"search": {"budget": {"time_budget_s": 60}}}, {"search"}),

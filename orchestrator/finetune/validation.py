@@ -37,8 +37,8 @@ def load_validation(model_uri: str, card: ModelCard, subset: str | None = None) 
     """
     source = storage.join(model_uri, _RECORD)
     remedy = (
-        "Take the model of a group: `orchestrator evaluate` writes them beside `groups/<group>/model`, and beside no "
-        "other. Keep the folder of a model together."
+        "Take a model of a run, `groups/<group>/model` or one that its report names for a subset: `orchestrator "
+        "evaluate` writes them beside it. Keep the folder of a model together."
     )
     if not storage.exists(source):
         raise RecordError(

@@ -33,6 +33,7 @@ from orchestrator.records.evaluation import (
 from orchestrator.records.explanations import Explanation, ExplanationMethod, Explanations
 from orchestrator.records.groups import Assignment, Assignments, Group, GroupingRule, Groups
 from orchestrator.records.investment import (
+    BesidePart,
     Gain,
     GroupInvestment,
     Investment,
@@ -97,6 +98,7 @@ __all__ = [
     "Baseline",
     "BaselineName",
     "BaselineResult",
+    "BesidePart",
     "Calibration",
     "CandidateMeasures",
     "CandidateScores",

@@ -50,7 +50,7 @@ from orchestrator.reporting.group_plots import (
     learning_curve,
     reliability_plot,
 )
-from orchestrator.reporting.investment_findings import investment_finding, money, part_lines, price
+from orchestrator.reporting.investment_findings import beside_lines, investment_finding, money, part_lines, price
 from orchestrator.reporting.overlays import ShownExample, show_examples
 from orchestrator.reporting.plots import diversity_plot, gains_plot
 from orchestrator.reporting.pretraining import phase_rows, pretraining_finding
@@ -265,6 +265,7 @@ def _environment() -> jinja2.Environment:
         verdict=verdict,
         money=money,
         part_lines=part_lines,
+        beside_lines=beside_lines,
         price=price,
         investment_finding=investment_finding,
         verdict_title=lambda interval: VERDICT_TITLES[verdict(interval)],

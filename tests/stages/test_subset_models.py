@@ -11,17 +11,8 @@ import pytest
 from orchestrator.config import ExperimentConfig
 from orchestrator.pipeline import Pipeline
 from orchestrator.records import ModelCard, Report, SubsetModels
-from orchestrator.stages.subset_models import folder_name
 
 MakeExperiment = Callable[..., ExperimentConfig]
-
-
-@pytest.mark.parametrize(("name", "is_kept"), [("camera-7.b", True), ("..", False), ("a/b", False), ("é", False)])
-def test_a_folder_is_named_after_its_subset_and_by_no_other_name(name: str, is_kept: bool) -> None:
-    folder = folder_name(name)
-    assert (folder == name) is is_kept
-    assert "/" not in folder and folder not in {".", ".."} and folder.isascii()
-    assert len({folder_name(text) for text in ("a b", "a/b", "a-b", "a b ", "x" * 90, "x" * 91)}) == 6
 
 
 @pytest.mark.slow
