@@ -19,6 +19,7 @@ Precision = Literal["fp32", "bf16", "fp16"]
 StoredType = Literal["fp32", "bf16", "fp16"]
 NO_AUGMENTATION = AugmentConfig()
 Inputs = Literal["activations", "memory", "pixels"]
+MOST_ACTIVATION_BYTES = 2 * 2**30
 
 
 class Samples(Protocol):
@@ -77,7 +78,7 @@ class TrainingSettings:
     precision: Precision
     device: str
     metric: Metric
-    activation_bytes: int = 2 * 2**30
+    activation_bytes: int = MOST_ACTIVATION_BYTES
     augment: AugmentConfig = NO_AUGMENTATION
     compiled_depths: frozenset[int] = frozenset()
     loader_seed: int | None = None

@@ -13,7 +13,8 @@ import pytest
 from builders import class_image, encode_image
 
 from orchestrator.config import ExperimentConfig
-from orchestrator.finetune.models import load_card
+from orchestrator.finetune.models import is_saved, load_card
+from orchestrator.finetune.validation import load_validation
 from orchestrator.pipeline import Pipeline
 from orchestrator.records import Report, SubsetTransfer, Transfer
 
@@ -69,6 +70,14 @@ def site(transfer: Transfer | None, name: str) -> SubsetTransfer:
     return next(found for found in transfer.subsets if found.subset == name)
 
 
+def spent_beside(report: Report, subset: str) -> set[str]:
+    assert report.investment is not None
+    subsets = [found for group in report.investment.groups for found in group.subsets]
+    beside = next(found for found in subsets if found.subset == subset).beside
+    assert all(spent.seconds > 0 and spent.gpu_hours is not None for spent in beside.values())
+    return set(beside)
+
+
 @pytest.mark.slow
 def test_a_misled_subset_is_found_and_mended_by_fallback_and_by_regrouping(
     tiny_experiment: MakeExperiment, contradiction: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -115,6 +124,15 @@ def test_a_misled_subset_is_found_and_mended_by_fallback_and_by_regrouping(
     assert site(fallen.transfer, "north").model == site(fallen.transfer, "lonely").model
     assert len(list(directory.glob("groups/*/arms/**/*.safetensors"))) == 1
     assert south.model in (directory / "report.html").read_text()
+    assert len(load_validation(str(directory / south.model), card)) == 2 * SITES["south"][1]
+    assert spent_beside(fallen, "south") == {"arms", "retraining"} and spent_beside(fallen, "north") == {"arms"}
+
+    # What transfer.json names is gone, and comes again as it was.
+    (directory / south.model / "model.safetensors").unlink()
+    again, lines = run(tiny_experiment, contradiction, "fallback")
+    assert len([line for line in lines if "arm " in line]) == 1
+    assert is_saved(str(directory / south.model), card.weights_digest)
+    assert site(again.transfer, "south") == south
 
     moved, lines = run(tiny_experiment, contradiction, "regroup")
     assert not any("arm " in line for line in lines)
@@ -126,11 +144,17 @@ def test_a_misled_subset_is_found_and_mended_by_fallback_and_by_regrouping(
         assert found.gain is not None and found.gain.test_interval is not None
         card = load_card(str(directory / found.model))
         assert found.subset in card.subsets
+        assert len(load_validation(str(directory / found.model), card, found.subset)) == 2 * SITES[found.subset][1]
+        assert spent_beside(moved, found.subset) == {"arms", "retraining"}
     assert south.gain is not None and south.gain.test_interval is not None and south.gain.test_interval[0] > 0.2
     assert not list(directory.glob("groups/*/arms/**/*.safetensors"))
 
     _, lines = run(tiny_experiment, contradiction, "regroup")
     assert "evaluate: up to date, skipped" in lines
+    (directory / south.model / "model.json").unlink()
+    _, lines = run(tiny_experiment, contradiction, "regroup")
+    assert len([line for line in lines if "trained again in" in line]) == 1
+    assert is_saved(str(directory / south.model), south.weights_digest)
 
     # The search has spent what there was.
     kept, _ = run(tiny_experiment, contradiction, "regroup", budget={"time_budget_s": 0.001})
