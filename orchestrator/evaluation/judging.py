@@ -27,7 +27,7 @@ from orchestrator.records import (
     TaskScores,
 )
 
-EVALUATION_VERSION = 3
+EVALUATION_VERSION = 4
 
 
 def judge(

@@ -103,10 +103,11 @@ def score(
     if not len(truth):
         return _no_scores(tally)
     drawn = _Drawn.images(tally) if units is None else _Drawn.kin(probabilities, truth, units)
-    if len(truth) > MOST_RANKED_IMAGES:
-        return _scores(tally, tally.class_aucs(), tally.auc_errors(), drawn, bootstrap_samples, seed)
-    areas = class_aucs(probabilities, truth)
-    return _scores(tally, areas, np.zeros_like(areas), drawn, bootstrap_samples, seed)
+    is_ranked = len(truth) <= MOST_RANKED_IMAGES
+    areas = class_aucs(probabilities, truth) if is_ranked else tally.class_aucs()
+    errors = np.zeros_like(areas) if is_ranked else tally.auc_errors()
+    scores = _scores(tally, areas, errors, drawn, bootstrap_samples, seed)
+    return scores if units is None else scores.model_copy(update={"by_class": _with_units(scores, truth, units)})
 
 
 def score_tally(tally: Tally, *, bootstrap_samples: int, seed: int) -> Scores:
@@ -171,6 +172,13 @@ def _class_scores(counts: ClassCounts, areas: Measures) -> list[ClassScores]:
         )
         for actual, precision, recall, f1, area in zip(*(column.tolist() for column in columns), strict=True)
     ]
+
+
+def _with_units(scores: Scores, truth: ClassIndices, units: Units) -> list[ClassScores]:
+    """Count of each class what is kept together as one."""
+    held = np.unique(np.stack([truth, units]), axis=1)[0]
+    counts = np.bincount(held, minlength=len(scores.by_class)).tolist()
+    return [found.model_copy(update={"num_units": count}) for found, count in zip(scores.by_class, counts, strict=True)]
 
 
 def _known(value: float) -> float | None:

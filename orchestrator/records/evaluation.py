@@ -16,9 +16,11 @@ class ClassScores(Value):
     """Score the test images of one class against those of the others.
 
     Undefined measures are None: recall and F1 without images of the class, precision where it was never predicted.
+    `num_units` counts them with those that are kept together as one; None where all are alone, or are too many to tell.
     """
 
     num_images: int
+    num_units: int | None = None
     precision: float | None
     recall: float | None
     f1: float | None

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from scipy.stats import binom, binomtest
+from scipy.stats import binom, chi2
 
-from orchestrator.records import Advice, AdviceKind, ClassNeighbour, Evaluation, Report, SubsetProfile, SubsetScores
+from orchestrator.records import (
+    Advice,
+    AdviceKind,
+    ClassNeighbour,
+    ClassScores,
+    Evaluation,
+    Report,
+    SubsetProfile,
+    SubsetScores,
+)
 from orchestrator.reporting.group_records import GroupRecords
 from orchestrator.reporting.wording import counted, number, percent, percent_interval, points, shortened
 
@@ -80,9 +90,9 @@ def weak_classes(records: GroupRecords) -> list[Advice]:
 
     A class is weak when its recall lies below the mean recall beyond its own interval (Wilson, "Probable inference, the
     law of succession, and statistical inference", 1927), and would bring the group half a point of accuracy or more,
-    were it recognised like the mean class. With fewer images than the median class it wants more; with as many, and the
-    class that it is taken for most so close in the tuned features, it does not. At most three, by what they would
-    bring.
+    were it recognised like the mean class. Images that are kept together count as one in the interval: they are right
+    or wrong together. With fewer images than the median class it wants more; with as many, and the class that it is
+    taken for most so close in the tuned features, it does not. At most three, by what they would bring.
     """
     evaluation = records.evaluation
     if evaluation is None or evaluation.balanced_accuracy is None:
@@ -223,18 +233,34 @@ def _potentials(evaluation: Evaluation) -> dict[str, float]:
     for label, scores in zip(evaluation.classes, evaluation.by_class, strict=True):
         if scores.recall is None or evaluation.balanced_accuracy is None:
             continue
-        hits = round(scores.recall * scores.num_images)
-        high = binomtest(hits, scores.num_images).proportion_ci(method="wilson").high
+        high = highest_share(scores.recall, _num_units(evaluation, scores))
         potential = scores.num_images / evaluation.num_images * (evaluation.balanced_accuracy - scores.recall)
         if high < evaluation.balanced_accuracy and potential >= LEAST_POTENTIAL:
             found[label] = potential
     return found
 
 
+def _num_units(evaluation: Evaluation, scores: ClassScores) -> float:
+    """Count the test images of a class with kin as one; where nobody has, by what share they are of all images."""
+    if scores.num_units is not None:
+        return scores.num_units
+    return max(1.0, scores.num_images * evaluation.num_units / evaluation.num_images)
+
+
+def highest_share(share: float, count: float) -> float:
+    """Give the upper end of the 95% Wilson interval of a share of so many."""
+    squared = chi2.ppf(0.95, df=1)
+    middle = share + squared / (2 * count)
+    width = math.sqrt(squared * (share * (1 - share) / count + squared / (4 * count**2)))
+    return float((middle + width) / (1 + squared / count))
+
+
 def _recall(evaluation: Evaluation, label: str) -> str:
     scores = evaluation.by_class[evaluation.classes.index(label)]
+    has_kin = scores.num_units is not None and scores.num_units < scores.num_images
+    kin = f" ({scores.num_units:,} where kin count as one)" if has_kin else ""
     return (
-        f"{percent(scores.recall)} of its {counted(scores.num_images, 'test image')} are recognised, "
+        f"{percent(scores.recall)} of its {counted(scores.num_images, 'test image')}{kin} are recognised, "
         f"{percent(evaluation.balanced_accuracy)} on the mean of classes"
     )
 
