@@ -547,6 +547,8 @@ def test_a_source_is_read_as_the_data_is_unless_it_says_otherwise() -> None:
 def test_the_weight_of_outliers_is_that_of_the_paper() -> None:
     assert SourceConfig(uri="/s").loss_weight == 1.0
     assert SourceConfig(uri="/s", as_negatives="outlier_exposure").loss_weight == 0.5
+    assert [SourceConfig(uri="/s", as_negatives=way).labels for way in ("none", "reject")] == ["every", "none"]
+    assert SourceConfig(uri="/s", as_negatives="reject", classes=["bird"]).labels == "every"
     assert SourceConfig(uri="/s", as_negatives="outlier_exposure", weight=2.0).loss_weight == 2.0
 
 

@@ -251,10 +251,14 @@ class ExperimentConfig(Section):
 
     @property
     def source_data(self) -> DataConfig | None:
-        """Say where the source is and how to read it; None without one. It is one subset, whatever it names."""
+        """Say where the source is and how to read it; None without one. It is one subset, whatever it names.
+
+        A column of labels is looked for only where labels are needed.
+        """
         if self.source is None or self.source.uri is None:
             return None if self.source is None else self.source.data
-        return self.data.model_copy(update={"uri": self.source.uri, "subset": None})
+        label = self.data.label if self.source.labels == "every" else None
+        return self.data.model_copy(update={"uri": self.source.uri, "subset": None, "label": label})
 
     @property
     def largest_batch(self) -> int:

@@ -65,8 +65,10 @@ class RunInputs:
     @cached_property
     def companion(self) -> IngestPlan | None:
         """Give the plan of the catalogue of what groups are trained together with; None where there is nothing."""
-        data = self.config.source_data
-        return None if data is None else self.ingest_plan(data, "source/catalogue", needs_subset=False)
+        source, data = self.config.source, self.config.source_data
+        if source is None or data is None:
+            return None
+        return self.ingest_plan(data, "source/catalogue", needs_subset=False, labels=source.labels)
 
     @cached_property
     def companion_catalogue(self) -> Catalogue | None:
@@ -86,7 +88,7 @@ class RunInputs:
             catalogue=catalogue,
             samples=read_samples(self.run_directory.uri, catalogue),
             reader=pixel_reader(self.companion, catalogue),
-            classes=known_classes(self.config.source.classes, catalogue),
+            classes=known_classes(self.config.source, catalogue),
         )
 
     def ingest_plan(

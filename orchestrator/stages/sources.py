@@ -74,8 +74,12 @@ def source_use(uri: str, config: SourceConfig, companion: Companion, classes: Se
     )
 
 
-def known_classes(wanted: Sequence[str] | None, catalogue: Catalogue) -> list[str]:
-    """Give the classes of a source that are wanted, by default all. Raises DataError for one that does not occur."""
+def known_classes(config: SourceConfig, catalogue: Catalogue) -> list[str]:
+    """Give the classes of a source that are wanted, by default all. Raises DataError for one that does not occur.
+
+    Where no image needs a label, those without one are of the class with an empty name.
+    """
+    wanted = config.classes
     unknown = sorted(set(wanted or []) - set(catalogue.labels))
     if unknown:
         raise DataError(
@@ -83,7 +87,8 @@ def known_classes(wanted: Sequence[str] | None, catalogue: Catalogue) -> list[st
             value=", ".join(unknown),
             remedy=f"It has {', '.join(catalogue.labels[:10])}.",
         )
-    return list(wanted or catalogue.labels)
+    unlabelled = [""] if config.labels == "none" else []
+    return list(wanted or [*unlabelled, *catalogue.labels])
 
 
 def unseen_images(source: LabelledImages, target: SampleTable, *, seed: int) -> pa.Table:

@@ -39,7 +39,7 @@ def a_table(labels: list[str], *, pixels: str = "source", splits: tuple[str, ...
     return SampleTable(assemble([pa.Table.from_pylist(rows, schema=CATALOGUE_SCHEMA)]))
 
 
-def images(samples: SampleTable, classes: list[str] | None = None) -> LabelledImages:
+def images(samples: SampleTable, classes: list[str] | None = None, **fields: Any) -> LabelledImages:
     catalogue = Catalogue(
         table="t",
         quarantine="q",
@@ -53,7 +53,10 @@ def images(samples: SampleTable, classes: list[str] | None = None) -> LabelledIm
         data=DataConfig(uri="/source"), image_size=8, resize="crop", pixels_uri="/p", fragments_uri="/f"
     )
     return LabelledImages(
-        catalogue=catalogue, samples=samples, reader=reader, classes=known_classes(classes, catalogue)
+        catalogue=catalogue,
+        samples=samples,
+        reader=reader,
+        classes=known_classes(config(classes=classes, **fields), catalogue),
     )
 
 
@@ -92,6 +95,21 @@ def test_negatives_are_all_alike(negatives: str, label: int, extra: int, dropped
     assert companion.is_uniform == (negatives == "outlier_exposure")
     use = source_use("/source", wanted, companion, GROUP)
     assert (use.shared_classes, use.num_other_classes) == ([], 0)
+
+
+@pytest.mark.parametrize("negatives", ["reject", "outlier_exposure"])
+def test_negatives_need_no_labels(negatives: str) -> None:
+    source = images(a_table(["", "bird", ""], splits=("train", "train", "val")), as_negatives=negatives)
+    companion = companion_of(source, config(as_negatives=negatives), GROUP, TARGET)
+    assert len(companion.samples) == 2 and len(set(companion.samples.labels.tolist())) == 1
+    assert unseen_images(source, TARGET, seed=0).num_rows == 1
+
+
+def test_what_is_learnt_or_chosen_by_labels_is_not_learnt_from_images_without() -> None:
+    unlabelled = a_table(["", "dog", ""])
+    assert len(companion_of(images(unlabelled), config(), GROUP, TARGET).samples) == 1
+    chosen = images(unlabelled, ["dog"], as_negatives="reject")
+    assert len(companion_of(chosen, config(classes=["dog"], as_negatives="reject"), GROUP, TARGET).samples) == 1
 
 
 def test_what_has_the_pixels_of_an_image_of_the_run_is_left_out() -> None:
