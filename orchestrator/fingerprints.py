@@ -204,11 +204,16 @@ def of_arm(
     data: str,
     backbone: PretrainedBackbone,
     version: int,
+    source: str = "",
 ) -> str:
-    """Fingerprint an arm: its recipe, the one it shall cost as much as, its classes and its samples."""
+    """Fingerprint an arm: its recipe, the one it shall cost as much as, its classes and its samples.
+
+    The source's count where the cost is that of a training together with it.
+    """
     recipes = [_plain(hyperparameters), _plain(rival)]
     inputs = _training_inputs(config, data, backbone)
-    return digest("arm", version, name, recipes, list(classes), config.search.metric, inputs)
+    beside = [] if rival is None else _source_inputs(config, source)
+    return digest("arm", version, name, recipes, list(classes), config.search.metric, inputs, *beside)
 
 
 def of_transfer(config: ExperimentConfig, *, models: Sequence[str], arms: Sequence[str], version: int) -> str:

@@ -115,6 +115,10 @@ def test_trials_and_models_depend_on_how_a_source_counts_and_on_its_samples_not_
         return [
             fingerprints.of_study(config, group="low", **common),
             fingerprints.of_model(config, hyperparameters=RECIPE, **common),
+            # It is trained for as long as the group's model, beside which the source is.
+            fingerprints.of_arm(
+                config, name="from_scratch", hyperparameters=RECIPE, rival=RECIPE, classes=["a"], **common
+            ),
         ]
 
     known = found({"uri": "/source"}, "source")

@@ -24,6 +24,7 @@ from orchestrator.cluster.workers import Workbench, use_threads, worker_device
 from orchestrator.data.reader import PixelReader
 from orchestrator.data.samples import CachedSamples
 from orchestrator.finetune.classifier import Classifier
+from orchestrator.finetune.companions import Companion
 from orchestrator.finetune.loop import EpochEnd, fine_tune
 from orchestrator.finetune.models import save_model
 from orchestrator.finetune.rehearsal import epoch_seconds
@@ -39,12 +40,16 @@ Material = tuple[str | None, str | None]
 
 @dataclass(frozen=True, kw_only=True)
 class ArmMaterial:
-    """Hold what an arm learns from, and numbered catalogue rows that it answers, in blocks of one fragment each."""
+    """Hold what an arm learns from, and numbered catalogue rows that it answers, in blocks of one fragment each.
+
+    `rival_companion` is what the rival is trained together with, whose cost an arm shall have.
+    """
 
     samples: GroupSamples
     subsets: tuple[str, ...]
     data_fingerprint: str
     rows: Mapping[Literal["val", "test"], Sequence[pa.Table]]
+    rival_companion: Companion | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +150,7 @@ def _train_and_answer(
     device = worker_device(resources.get("GPU", 0.0) > 0)
     hyperparameters, epoch_cost = job.hyperparameters, None
     if job.rival is not None:
-        epoch_cost = _epoch_cost(job, job.rival, material.samples, workbench, device)
+        epoch_cost = _epoch_cost(job, job.rival, material, workbench, device)
         epochs = affordable_epochs(hyperparameters.epochs, epoch_cost)
         hyperparameters = hyperparameters.model_copy(update={"epochs": epochs})
 
@@ -187,21 +192,30 @@ def _train_and_answer(
     )
 
 
-def _epoch_cost(job: ArmJob, rival: Hyperparameters, samples: GroupSamples, workbench: Workbench, device: str) -> float:
-    """Give what an epoch from scratch takes over one of the rival's, both by this process on the same few samples."""
+def _epoch_cost(job: ArmJob, rival: Hyperparameters, material: ArmMaterial, workbench: Workbench, device: str) -> float:
+    """Give what an epoch from scratch takes over one of the rival's, both by this process on the same few samples.
+
+    The rival has its source beside them.
+    """
+    samples, companion = material.samples, material.rival_companion
     num_train = min(len(samples.train), _REHEARSED_ROWS)
     num_validation = max(1, len(samples.validation) * num_train // len(samples.train))
     train, validation = _spread(samples.train, num_train), _spread(samples.validation, num_validation)
+    num_extra = 0 if companion is None else companion.num_extra
     seconds = [
         epoch_seconds(
-            workbench.classifier(len(samples.classes), from_scratch=from_scratch),
+            workbench.classifier(len(samples.classes) + extra, from_scratch=from_scratch),
             workbench.backbone.spec,
             train,
             validation,
             hyperparameters,
             workbench.settings(device, from_scratch=from_scratch),
+            companion=beside,
         )
-        for from_scratch, hyperparameters in ((True, job.hyperparameters), (False, rival))
+        for from_scratch, hyperparameters, beside, extra in (
+            (True, job.hyperparameters, None, 0),
+            (False, rival, companion, num_extra),
+        )
     ]
     return seconds[0] / seconds[1]
 

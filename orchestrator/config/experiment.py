@@ -68,7 +68,8 @@ class EvaluateConfig(Section):
     `explanations` is how many of each group's most confident mistakes, and of its right answers, the report shows
     with what the model looked at; 0 shows none. `episodes` None draws none.
     With `on_negative_transfer` it is judged for every subset whether transfer helps it: its group's model beside models
-    from scratch, of the head alone, of the subset alone, and of all groups' samples. `report` says so; `fallback` also
+    from scratch, of the head alone, of the subset alone, of all groups' samples, and, where there is a source, without
+    it. `report` says so; `fallback` also
     gives a subset the one of these that serves its validation images better; `regroup` moves a subset to where its
     validation images fare better, and trains the groups concerned again, once. None trains none of these models.
 
@@ -168,20 +169,24 @@ class ExperimentConfig(Section):
         return self
 
     def _require_plain_transfer(self) -> None:
-        """Arms are trained on one task, without a source; what serves a subset must be its group's model."""
+        """Arms are trained on one task; what serves a subset must be its group's model."""
         mode = self.evaluate.on_negative_transfer
         if mode is None:
             return
-        for section, is_there in (("data.tasks", bool(self.data.tasks)), ("source", self.source is not None)):
-            if is_there:
-                raise ValueError(
-                    f"evaluate.on_negative_transfer must be left out with {section}, got {mode}: "
-                    "judge transfer in a run without"
-                )
+        if self.data.tasks:
+            raise ValueError(
+                f"evaluate.on_negative_transfer must be left out with data.tasks, got {mode}: "
+                "arms learn the first task alone, judge transfer in a run without the others"
+            )
+        if mode == "regroup" and self.source is not None:
+            raise ValueError(
+                f"evaluate.on_negative_transfer must be report or fallback with source, got {mode}: "
+                "groups would be trained again with the same source"
+            )
         if mode != "report" and self.train.scope == "subset":
             raise ValueError(
                 f"evaluate.on_negative_transfer must be report with train.scope subset, got {mode}: "
-                "subsets have models of their own there"
+                "a subset would have two models in the end, its own and the one that transfer gives it"
             )
 
     def _require_linear_heads(self, section: str) -> None:

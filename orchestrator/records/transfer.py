@@ -8,7 +8,7 @@ from orchestrator.config import OnNegativeTransfer
 from orchestrator.records.base import Record, Value
 from orchestrator.records.recipes import Hyperparameters
 
-ArmName = Literal["from_scratch", "head_only", "subset_only", "pooled"]
+ArmName = Literal["from_scratch", "head_only", "target_only", "subset_only", "pooled"]
 TransferVerdict = Literal["helps", "no_difference", "hurts"]
 
 

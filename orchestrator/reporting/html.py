@@ -58,9 +58,9 @@ from orchestrator.reporting.shift_findings import shift_finding
 from orchestrator.reporting.source_findings import joint_findings
 from orchestrator.reporting.subset_findings import subset_models_finding
 from orchestrator.reporting.transfer_findings import (
-    ARM_TITLES,
     TRANSFER_MARKS,
     TRANSFER_TITLES,
+    arm_titles,
     regrouping_finding,
     transfer_finding,
     transfer_rows,
@@ -151,6 +151,7 @@ def render_html(report: Report, pictures: Mapping[str, bytes] | None = None) -> 
             transfer=report.transfer,
             transfer_finding=transfer_finding(report.transfer) if report.transfer else "",
             transfer_rows=transfer_rows(report.transfer) if report.transfer else [],
+            arm_titles=arm_titles(report.transfer) if report.transfer else {},
             regrouping_finding=_regrouping_finding(report),
             num_trials=sum(len(search.trials) for search in report.searches),
             num_failed=len(failed),
@@ -278,7 +279,6 @@ def _environment() -> jinja2.Environment:
         metric_titles=wording.METRIC_TITLES,
         origin_titles=wording.ORIGIN_TITLES,
         input_titles=wording.INPUT_TITLES,
-        arm_titles=ARM_TITLES,
         transfer_titles=TRANSFER_TITLES,
         transfer_marks=TRANSFER_MARKS,
         pretraining_finding=pretraining_finding,

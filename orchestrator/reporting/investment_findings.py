@@ -26,7 +26,7 @@ PART_TITLES = {
     "baselines": "baselines",
 }
 
-BESIDE_TITLES = {
+BESIDE_TITLES: dict[BesidePart, str] = {
     "subset_models": "models of single subsets",
     "arms": "models that transfer is judged by",
     "retraining": "models that subsets were moved to",

@@ -114,7 +114,8 @@ def arms_of(context: GroupContext) -> Arms:
     """Plan the arms of every group.
 
     From scratch, for as many epochs as take what the group's training takes; the head alone, at rate 1e-3 for the
-    recipe's epochs; where a group has several subsets, each subset's training images alone, by the group's recipe and
+    recipe's epochs; where the group was trained together with a source, its recipe without that, as all arms are
+    trained; where a group has several subsets, each subset's training images alone, by the group's recipe and
     over its classes; where there are several groups, all groups' training images and classes.
     """
     cards = read_models(context)
@@ -128,6 +129,8 @@ def arms_of(context: GroupContext) -> Arms:
         of_group: Material = (group.name, None)
         jobs.append(_job(context, of_group, "from_scratch", scratch, classes, rival=recipe))
         jobs.append(_job(context, of_group, "head_only", controls["head_only"], classes))
+        if card.source is not None:
+            jobs.append(_job(context, of_group, "target_only", recipe, classes))
         if len(group.subsets) > 1:
             alone = [(group.name, subset) for subset in group.subsets]
             jobs += [_job(context, place, "subset_only", recipe, classes) for place in alone]
@@ -160,6 +163,7 @@ def _job(
         data=context.data_fingerprint(_part(context, material)),
         backbone=context.backbone,
         version=ARM_VERSION,
+        source=context.source_fingerprint,
     )
     return ArmJob(
         material=material,
@@ -213,6 +217,7 @@ def _material(context: GroupContext, job: ArmJob) -> ArmMaterial:
         samples=GroupSamples(group=part.name, classes=job.classes, train=train, validation=validation),
         subsets=tuple(part.subsets),
         data_fingerprint=context.data_fingerprint(part),
+        rival_companion=context.companion(job.classes) if job.material == (part.name, None) else None,
         rows={"val": blocks_of(rows["val"], BLOCK_ROWS), "test": blocks_of(rows["test"], BLOCK_ROWS)},
     )
 

@@ -124,11 +124,12 @@ class GroupContext:
             train=train,
             validation=validation,
             units=np.concatenate([self._units(group, split) for split in ("train", "val")]),
-            companion=self._companion(classes),
+            companion=self.companion(classes),
             tasks=tasks,
         )
 
-    def _companion(self, classes: tuple[str, ...]) -> Companion | None:
+    def companion(self, classes: tuple[str, ...]) -> Companion | None:
+        """Give what a group with these classes is trained together with; None where there is nothing."""
         if self.source is None or self.config.source is None:
             return None
         return companion_of(self.source, self.config.source, classes, self.table)

@@ -46,7 +46,9 @@ def contradiction(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path.parent
 
 
-def run(make: MakeExperiment, data: Path, mode: str | None, **search: object) -> tuple[Report, list[str]]:
+def run(
+    make: MakeExperiment, data: Path, mode: str | None, source: dict[str, object] | None = None, **search: object
+) -> tuple[Report, list[str]]:
     config = make(
         data={"uri": str(data), "split": {"column": "split"}},
         backbone={"name": "tests.stages.tiny_network:tiny_backbone", "kwargs": {}},
@@ -58,6 +60,7 @@ def run(make: MakeExperiment, data: Path, mode: str | None, **search: object) ->
             **search,
         },
         evaluate={"on_negative_transfer": mode, "explanations": 0},
+        **({} if source is None else {"source": source}),
     )
     lines: list[str] = []
     pipeline = Pipeline(config, say=lines.append)
@@ -68,6 +71,45 @@ def run(make: MakeExperiment, data: Path, mode: str | None, **search: object) ->
 def site(transfer: Transfer | None, name: str) -> SubsetTransfer:
     assert transfer is not None
     return next(found for found in transfer.subsets if found.subset == name)
+
+
+@pytest.fixture
+def misleading(tmp_path: Path) -> tuple[Path, Path]:
+    """Give the folder of one site, and that of a source that has five times as many images, all of the wrong label."""
+    folders = []
+    for name, counts in (("site", (24, 24, 30)), ("source", (120, 0, 0))):
+        rows = []
+        for split, count in zip(("train", "val", "test"), counts, strict=True):
+            for number in range(2 * count):
+                identity = f"{name}/{split}/{number}"
+                image = class_image(LABELS[number % 2], np.random.default_rng(zlib.crc32(identity.encode())), 32)
+                label = LABELS[number % 2 if name == "site" else 1 - number % 2]
+                content = encode_image(image)
+                rows.append({"image": content, "label": label, "subset": "site", "id": identity, "split": split})
+        folders.append(tmp_path / "misleading" / name)
+        folders[-1].mkdir(parents=True)
+        pq.write_table(pa.Table.from_pylist(rows), folders[-1] / "images.parquet")
+    return folders[0], folders[1]
+
+
+@pytest.mark.slow
+def test_a_source_that_misleads_is_found_and_mended_by_falling_back_to_a_model_without_it(
+    tiny_experiment: MakeExperiment, misleading: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])
+    data, source = misleading
+    report, _ = run(tiny_experiment, data, "fallback", source={"uri": str(source), "batch_share": 0.5, "weight": 5.0})
+    found = site(report.transfer, "site")
+    assert found.verdict == "hurts" and found.action == "fallback" and found.test is not None
+    arms = {arm.name: arm for arm in report.transfer.arms} if report.transfer else {}
+    assert set(arms) == {"from_scratch", "head_only", "target_only"}
+    assert arms["target_only"].hyperparameters == report.models[0].hyperparameters
+    alone = next(other for other in found.test.others if other.name == "target_only")
+    assert alone.gain_interval[1] < -0.5
+    assert found.gain is not None and found.gain.test_interval is not None and found.gain.test_interval[0] > 0.5
+    directory = tmp_path / "runs" / "tiny"
+    assert load_card(str(directory / found.model)).source is None and report.models[0].source is not None
+    assert "Gain over target only" in (directory / "report.html").read_text()
 
 
 def spent_beside(report: Report, subset: str) -> set[str]:
