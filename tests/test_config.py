@@ -381,9 +381,9 @@ MISTAKES = {
         "Write one",
     ),
     "source, heads": (
-        experiment(source={"uri": "/s"}, finetune={"head": "cosine"}),
-        "finetune.head must be linear with source",
-        "cosine",
+        experiment(source={"uri": "/s"}, finetune={"head": "prototype"}),
+        "finetune.head must be linear or cosine with source",
+        "prototype",
         "search no other",
     ),
     "source, scope": (

@@ -190,11 +190,14 @@ class ExperimentConfig(Section):
             )
 
     def _require_linear_heads(self, section: str) -> None:
-        others = {self.finetune.head, *(self.search.space.head or [])} - {"linear"}
+        has_source = section == "source"
+        allowed = ("linear", "cosine") if has_source else ("linear",)
+        reason = "prototypes are found without one" if has_source else "the outputs of all are one layer"
+        others = {self.finetune.head, *(self.search.space.head or [])} - set(allowed)
         if others:
             raise ValueError(
-                f"finetune.head must be linear with {section}, got {', '.join(sorted(others))}: "
-                "set it to linear, and search no other"
+                f"finetune.head must be {' or '.join(allowed)} with {section}, got {', '.join(sorted(others))}: "
+                f"{reason}, set it to {allowed[0]}, and search no other"
             )
 
     @property

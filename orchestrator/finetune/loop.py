@@ -161,16 +161,16 @@ class Training:
             objective = replace(objective, num_smoothed=known)
         self._changes = ImageChanges(hyperparameters, settings, self._prefix, self._suffix, objective)
         self._sources, self._note = self._open_sources(samples, activations)
-        self._head_loss = None if hyperparameters.head == "linear" else self._start_head()
+        joint = self._joint_loss(companion)
+        self._feed = None if joint is None else self._companion_feed(joint.companion)
+        self._head_loss = None if hyperparameters.head == "linear" else self._start_head(known)
         start = start_of(self._suffix, source, settings.device) if pulls_to_start(hyperparameters) else {}
         # Every phase would compile anew.
         compiles = depth in settings.compiled_depths and world_size() == 1 and len(self._phases) == 1
-        joint = self._joint_loss(companion)
         self._stepper = Stepper(
             self._suffix, hyperparameters, settings, objective, start, compiles=compiles, joint=joint
         )
         self._class_counts = self._suffix.class_counts if companion is None else (known,)
-        self._feed = None if joint is None else self._companion_feed(joint.companion)
         self.epoch = 0
         self._history: list[EpochMetrics] = []
         self._best_epoch = 0
@@ -293,11 +293,14 @@ class Training:
     def _has_one_pass(self) -> bool:
         return self._hyperparameters.has_one_pass(self._classifier.backbone.num_stages)
 
-    def _start_head(self) -> float:
-        """Let the head start from the classes' prototypes, and give their loss."""
+    def _start_head(self, known: int) -> float:
+        """Let the head start from the classes' prototypes, and give their loss.
+
+        Those of the `known` classes of the target are of its samples alone, those of a source's own of the source's.
+        """
         head = self._classifier.head
         found = find_prototypes(
-            self._features,
+            lambda: self._features(known),
             self._suffix.num_classes,
             head.in_features,
             device=self._settings.device,
@@ -306,8 +309,11 @@ class Training:
         found.write_to(head)
         return found.loss
 
-    def _features(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Give the features [n, d] and class indices [n] of this rank's samples as the first epoch shows them."""
+    def _features(self, known: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Give the features [n, d] and class indices [n] of this rank's samples as the first epoch shows them.
+
+        Of a source there are those alone whose classes are not among the `known`.
+        """
         self._suffix.eval()
         for step in self._steps(1, False):
             if step.count:
@@ -316,6 +322,10 @@ class Training:
                     inputs = self._prefix.stages(step.inputs) if is_raw else step.inputs
                     features = self._suffix.features(inputs)
                 yield features, step.targets
+        for inputs, targets in [] if self._feed is None else self._feed.labelled_from(known):
+            with torch.no_grad(), autocast(self._settings):
+                features = self._suffix.features(inputs)
+            yield features, targets
 
     def _train_epoch(self, epoch: int) -> float:
         if self._has_one_pass and self._head_loss is not None:
