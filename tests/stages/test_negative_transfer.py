@@ -165,7 +165,8 @@ def test_a_misled_subset_is_found_and_mended_by_fallback_and_by_regrouping(
     assert card.subsets == ["south"] and card.classes == list(LABELS)
     assert site(fallen.transfer, "north").model == site(fallen.transfer, "lonely").model
     assert len(list(directory.glob("groups/*/arms/**/*.safetensors"))) == 1
-    assert south.model in (directory / "report.html").read_text()
+    page = (directory / "report.html").read_text()
+    assert south.model in page and "Beside it" in page and "models that transfer is judged by" in page
     assert len(load_validation(str(directory / south.model), card)) == 2 * SITES["south"][1]
     assert spent_beside(fallen, "south") == {"arms", "retraining"} and spent_beside(fallen, "north") == {"arms"}
 
