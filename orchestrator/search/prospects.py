@@ -55,7 +55,7 @@ def _room(values: NDArray[np.float64], least_gain: float) -> float:
     middle = np.median(values)
     above = values[values > middle]
     # Values that noise rounds to the same one are no certain end.
-    return max(float((above - middle).mean()) if len(above) else 0.0, least_gain / 2)
+    return max(float((above - middle).mean()) if len(above) else 0.0, least_gain / 2, 1e-9)
 
 
 def _trend(values: NDArray[np.float64]) -> float:
