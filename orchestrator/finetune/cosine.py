@@ -37,7 +37,7 @@ def new_head(name: HeadName, feature_dim: int, num_classes: int) -> nn.Linear:
 
 def first_outputs(head: nn.Linear, num_classes: int) -> nn.Linear:
     """Give a head of the same kind with the first outputs of one alone, its weights copied."""
-    kind = "cosine" if isinstance(head, CosineHead) else "linear"
+    kind: HeadName = "cosine" if isinstance(head, CosineHead) else "linear"
     narrowed = new_head(kind, head.in_features, num_classes).to(head.weight.device)
     kept = {name: tensor[:num_classes] if tensor.dim() else tensor for name, tensor in head.state_dict().items()}
     narrowed.load_state_dict(kept)
