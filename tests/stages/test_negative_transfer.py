@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +13,10 @@ import pytest
 from builders import class_image, encode_image
 
 from orchestrator.config import ExperimentConfig
+from orchestrator.errors import RecordError
 from orchestrator.finetune.models import is_saved, load_card
 from orchestrator.finetune.validation import load_validation
-from orchestrator.pipeline import Pipeline
+from orchestrator.pipeline import STAGES, Pipeline
 from orchestrator.records import Report, SubsetTransfer, Transfer
 
 pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(600)]
@@ -47,7 +48,13 @@ def contradiction(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(
-    make: MakeExperiment, data: Path, mode: str | None, source: dict[str, object] | None = None, **search: object
+    make: MakeExperiment,
+    data: Path,
+    mode: str | None,
+    *,
+    source: dict[str, object] | None = None,
+    stages: Sequence[str] = STAGES,
+    **search: object,
 ) -> tuple[Report, list[str]]:
     config = make(
         data={"uri": str(data), "split": {"column": "split"}},
@@ -64,7 +71,7 @@ def run(
     )
     lines: list[str] = []
     pipeline = Pipeline(config, say=lines.append)
-    pipeline.run()
+    pipeline.run(stages)
     return pipeline.report(), lines
 
 
@@ -172,6 +179,8 @@ def test_a_misled_subset_is_found_and_mended_by_fallback_and_by_regrouping(
 
     # What transfer.json names is gone, and comes again as it was.
     (directory / south.model / "model.safetensors").unlink()
+    with pytest.raises(RecordError, match=r"that transfer\.json names must be there.*orchestrator evaluate"):
+        run(tiny_experiment, contradiction, "fallback", stages=["report"])
     again, lines = run(tiny_experiment, contradiction, "fallback")
     assert len([line for line in lines if "arm " in line]) == 1
     assert is_saved(str(directory / south.model), card.weights_digest)
