@@ -12,7 +12,8 @@ from orchestrator.diversity.feature_sums import DirectionSums, FeatureSums
 from orchestrator.errors import DataError
 from orchestrator.records import ClassNeighbour, FeatureSeparation
 
-# Directions with less than this share of the largest variance carry rounding errors, not features.
+# Directions with less than this share of the largest variance carry rounding errors, not features. So does a variance of
+# unit directions that is less: single precision leaves 1e-14 of features that are all the same.
 _LEAST_VARIANCE = 1e-10
 _MOST_STEPS = 100
 _STEP_TOLERANCE = 1e-6
@@ -29,11 +30,14 @@ def variance_between(sums: DirectionSums) -> float:
 
 
 def fisher_ratio(sums: FeatureSums) -> float:
-    """Give the variance between classes over that within; infinity when every class is one point, 0 for one class."""
+    """Give the variance between classes over that within: infinity when every class is one point.
+
+    0 for one class, and where the means of all classes are one point.
+    """
     between, within = variance_between(sums), variance_within(sums)
-    if between <= 0.0:
+    if between <= _LEAST_VARIANCE:
         return 0.0
-    return between / within if within > 0.0 else math.inf
+    return between / within if within > _LEAST_VARIANCE else math.inf
 
 
 def class_distances(sums: DirectionSums) -> NDArray[np.float64]:
@@ -72,13 +76,13 @@ def h_score(sums: FeatureSums) -> float:
 
     Bao et al., "An Information-Theoretic Approach to Transferability in Task Transfer Learning", 2019. The covariance
     is inverted where it is not nothing; with fewer images than dimensions the score is too good, which a score of
-    other images shows. Raises DataError without images.
+    other images shows. 0 where all images are one point. Raises DataError without images.
     """
     _require_images(sums)
     variances, axes = np.linalg.eigh(sums.covariance())
-    kept = variances > _LEAST_VARIANCE * max(float(variances[-1]), 0.0)
-    if not kept.any():
+    if float(variances[-1]) <= _LEAST_VARIANCE:
         return 0.0
+    kept = variances > _LEAST_VARIANCE * float(variances[-1])
     axes = axes[:, kept]
     return float((_between_along(axes, sums) / variances[kept]).sum())
 

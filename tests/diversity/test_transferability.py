@@ -13,6 +13,7 @@ from scipy.stats import multivariate_normal
 from sklearn.covariance import ledoit_wolf
 
 from orchestrator.diversity.feature_sums import DirectionSums, FeatureSums
+from orchestrator.diversity.sketch import SketchedSums
 from orchestrator.diversity.transferability import (
     class_distances,
     fisher_ratio,
@@ -141,6 +142,37 @@ def test_extremes_have_scores_too() -> None:
     assert all(math.isfinite(value) for value in (h_score(few), log_evidence(few), fisher_ratio(few)))
     with pytest.raises(DataError, match="at least one image"):
         h_score(FeatureSums(outer=np.zeros((2, 2)), counts={}, sums={}))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("dimensions", [3, 40])
+@pytest.mark.parametrize("labels", [["cat"], ["cat"] * 24, ["cat", "dog"] * 12, list("abcdefghijklmnopqrstuvwx")])
+@pytest.mark.parametrize("feature", ["same", "same direction", "zero"])
+def test_features_that_are_the_same_for_all_images_part_nothing(
+    feature: str, labels: list[str], dimensions: int
+) -> None:
+    generator = np.random.default_rng(0)
+    rows = np.tile(generator.normal(size=dimensions), (len(labels), 1))
+    if feature == "zero":
+        rows *= 0.0
+    if feature == "same direction":
+        rows *= generator.uniform(0.1, 10.0, size=(len(labels), 1))
+    directions = unit_directions(rows.astype(np.float32))
+    every = [FeatureSums.of(directions, labels), FeatureSums.of(on_own_axes(directions), labels)]
+    for sums in [*every, SketchedSums.of(directions, labels, 4).on_own_axes()]:
+        assert h_score(sums) == shrunk_h_score(sums, dimensions + 1) == fisher_ratio(sums) == 0.0
+        assert math.isfinite(log_evidence(sums))
+        assert variance_within(sums) == pytest.approx(0.0, abs=1e-12)
+        assert variance_between(sums) == pytest.approx(0.0, abs=1e-12)
+
+
+@pytest.mark.filterwarnings("error")
+def test_classes_that_are_one_point_each_are_parted_without_bound_but_for_rounding() -> None:
+    points = np.random.default_rng(0).normal(size=(2, 30)).astype(np.float32)
+    directions, labels = unit_directions(np.repeat(points, 10, axis=0)), ["cat"] * 10 + ["dog"] * 10
+    for sums in (FeatureSums.of(directions, labels), SketchedSums.of(directions, labels, 4).on_own_axes()):
+        assert fisher_ratio(sums) == math.inf and h_score(sums) == pytest.approx(1.0)
+        assert math.isfinite(log_evidence(sums))
 
 
 @pytest.mark.parametrize("score", [h_score, log_evidence, fisher_ratio, variance_within, variance_between])
