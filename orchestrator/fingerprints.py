@@ -98,9 +98,18 @@ def of_profile(
     return digest("profile", version, data, columns, _plain(config.diversity), min_images, features, config.seed)
 
 
-def of_distances(config: ExperimentConfig, *, profile: str, source: str, version: int) -> str:
-    """Fingerprint the distances of subsets: the profile, and the images of the source task."""
-    return digest("distances", version, profile, source, config.seed)
+def of_distances(config: ExperimentConfig, *, profile: str, source: str, companion: str, version: int) -> str:
+    """Fingerprint the distances of subsets: the profile, and the images of the sources.
+
+    `source` stands for those of the pretraining, `companion` for those that groups are trained together with.
+    """
+    joint = [companion] if config.source is None else [companion, config.source.classes, config.source.has_task]
+    return digest("distances", version, profile, source, joint, config.seed_of("trial"))
+
+
+def of_group_distances(*, distances: str, groups: str, version: int) -> str:
+    """Fingerprint the distances of groups: those of subsets, and the groups."""
+    return digest("group distances", version, distances, groups)
 
 
 def of_groups(config: ExperimentConfig, *, profile: str, version: int) -> str:

@@ -27,6 +27,7 @@ from orchestrator.records import (
     Catalogue,
     Costs,
     Distances,
+    GroupDistances,
     Groups,
     PretrainedBackbone,
     Profile,
@@ -39,12 +40,12 @@ from orchestrator.reporting.html import render_html
 from orchestrator.reporting.pretraining import pretraining_finding
 from orchestrator.runs import RunDirectory
 from orchestrator.stages.assign import assign
-from orchestrator.stages.distances import LabelledImages, distances_of
 from orchestrator.stages.evaluate import evaluate, read_evaluations, read_predictions
 from orchestrator.stages.explain import explain, read_explanations, read_pictures
 from orchestrator.stages.inputs import RunInputs
 from orchestrator.stages.investment import account
 from orchestrator.stages.ranking import Candidates, rank_backbones
+from orchestrator.stages.relations import relate_groups, relate_subsets
 from orchestrator.stages.search import read_searches, search
 from orchestrator.stages.shared_inputs import read_costs
 from orchestrator.stages.subset_models import evaluate_subsets, read_subset_evaluations, train_subsets
@@ -280,7 +281,7 @@ class Pipeline:
     def _profile(self) -> _Work | None:
         is_chosen = bool(self.config.backbone.candidates) and self._choose_backbone()
         profile = self._measure_diversity()
-        is_compared = self._inputs.measures_features and self._measure_distances()
+        is_compared = self._inputs.measures_features and relate_subsets(self._inputs)
         if profile is not None:
             return _Work(images=sum(found.num_images for found in profile.subsets))
         return _Work() if is_chosen or is_compared else None
@@ -304,26 +305,14 @@ class Pipeline:
         self._say(f"profile: {', '.join(plan.settings.measures)} of {len(record.subsets)} subsets over {record.split}")
         return record
 
-    def _measure_distances(self) -> bool:
-        fingerprint, catalogue = self._inputs.distances_fingerprint, self._inputs.catalogue
-        if self.run_directory.find("distances.json", Distances, fingerprint):
-            return False
-        images = LabelledImages(
-            catalogue=catalogue, samples=self._inputs.samples, reader=self._inputs.reader, classes=catalogue.labels
-        )
-        found = distances_of(
-            images,
-            self._inputs.known_source,
-            Workbench.of(self.config, self._inputs.backbone, self.run_directory.uri),
-            min_images=self.config.grouping.min_images,
-            stall_timeout_s=self.config.cluster.stall_timeout_s,
-        )
-        self.run_directory.write("distances.json", found.model_copy(update={"fingerprint": fingerprint}))
-        return True
-
     def _group(self) -> _Work | None:
+        is_grouped = self._group_subsets()
+        is_compared = self._inputs.measures_features and relate_groups(self._inputs)
+        return _Work() if is_grouped or is_compared else None
+
+    def _group_subsets(self) -> bool:
         if self.run_directory.find("groups.json", Groups, self._inputs.groups_fingerprint):
-            return None
+            return False
         groups = group_subsets(self._inputs.profile, self.config.grouping, self.config.grouping_measures)
         record = groups.model_copy(update={"fingerprint": self._inputs.groups_fingerprint})
         self.run_directory.write("groups.json", record)
@@ -335,7 +324,7 @@ class Pipeline:
             )
         if finding := grouping_finding(record):
             self._say(f"group: {finding}")
-        return _Work()
+        return True
 
     def _search(self) -> _Work | None:
         num_trials = search(self._inputs.context)
@@ -374,6 +363,7 @@ class Pipeline:
             search_costs=read_costs(context),
             rankings=self._rankings(),
             distances=self._distances(),
+            group_distances=self._group_distances(),
             explanations=explanations,
             transfer=read_transfer(context),
             subset_evaluations=read_subset_evaluations(context),
@@ -406,3 +396,9 @@ class Pipeline:
         if not self._inputs.measures_features:
             return None
         return self.run_directory.find("distances.json", Distances, self._inputs.distances_fingerprint)
+
+    def _group_distances(self) -> GroupDistances | None:
+        if not self._inputs.measures_features:
+            return None
+        fingerprint = self._inputs.group_distances_fingerprint
+        return self.run_directory.find("group_distances.json", GroupDistances, fingerprint)

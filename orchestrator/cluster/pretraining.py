@@ -9,7 +9,7 @@ import numpy as np
 from orchestrator import storage
 from orchestrator.cluster.ingest import IngestPlan, pixel_reader, read_samples
 from orchestrator.cluster.pretraining_phases import PhaseTrainer, SourceData, describe
-from orchestrator.cluster.ranking import shuffled_features
+from orchestrator.cluster.ranking import SOURCE_IMAGES, shuffled_features
 from orchestrator.cluster.workers import Workbench
 from orchestrator.config import ExperimentConfig
 from orchestrator.diversity.source_features import SourceFeatures
@@ -20,9 +20,6 @@ from orchestrator.finetune.weights import load_pretrained
 from orchestrator.records import Catalogue, PretrainedBackbone, Pretraining, PretrainingPhase, SupervisedPhase
 
 BACKBONE_VERSION = 2
-
-# The source has no subsets: it must give several samples of as many images as a subset has.
-_MOST_FEATURES = 1024
 
 
 def prepare_backbone(
@@ -94,7 +91,7 @@ def _pretraining(
         pixel_reader(plan, source),
         workbench,
         classes=data.classes,
-        most_per_subset=_MOST_FEATURES,
+        most_per_subset=SOURCE_IMAGES,
         stall_timeout_s=config.cluster.stall_timeout_s,
     )
     kept = SourceFeatures(features=features.astype(np.float32), labels=rows.column("label").to_pylist())

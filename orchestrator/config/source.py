@@ -51,6 +51,11 @@ class SourceConfig(Section):
             return self.weight
         return _OUTLIER_WEIGHT if self.as_negatives == "outlier_exposure" else 1.0
 
+    @property
+    def has_task(self) -> bool:
+        """Tell whether the source's labels are learnt: as negatives its images have none."""
+        return self.as_negatives == "none"
+
     @model_validator(mode="after")
     def _is_found_and_counts(self) -> Self:
         if (self.uri is None) == (self.data is None):

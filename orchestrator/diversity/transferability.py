@@ -12,8 +12,8 @@ from orchestrator.diversity.feature_sums import DirectionSums, FeatureSums
 from orchestrator.errors import DataError
 from orchestrator.records import ClassNeighbour, FeatureSeparation
 
-# Directions with less than this share of the largest variance carry rounding errors, not features. So does a variance of
-# unit directions that is less: single precision leaves 1e-14 of features that are all the same.
+# Directions with less than this share of the largest variance carry rounding errors, not features. So does less than
+# this variance of unit directions: single precision leaves 1e-14 of features that are all the same.
 _LEAST_VARIANCE = 1e-10
 _MOST_STEPS = 100
 _STEP_TOLERANCE = 1e-6

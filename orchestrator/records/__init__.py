@@ -58,7 +58,19 @@ from orchestrator.records.pretraining import (
     SupervisedPhase,
     TrainedPhase,
 )
-from orchestrator.records.profile import ClassPair, Distances, Profile, Relation, SourceDistance, SubsetProfile
+from orchestrator.records.profile import (
+    ClassPair,
+    Distances,
+    GroupDistance,
+    GroupDistances,
+    Profile,
+    Relation,
+    SourceDistance,
+    SourceDistances,
+    SourceKind,
+    SourceRelation,
+    SubsetProfile,
+)
 from orchestrator.records.recipes import PLAIN_CHOICES, Hyperparameters, Recipe
 from orchestrator.records.report import Costs, Report, StageCost
 from orchestrator.records.search import EpochMetrics, FewShot, RaceRun, SearchResult, Trial, TrialOrigin
@@ -122,6 +134,8 @@ __all__ = [
     "FewShot",
     "Gain",
     "Group",
+    "GroupDistance",
+    "GroupDistances",
     "GroupInvestment",
     "GroupingRule",
     "Groups",
@@ -155,6 +169,9 @@ __all__ = [
     "SimSiamEpoch",
     "SimSiamPhase",
     "SourceDistance",
+    "SourceDistances",
+    "SourceKind",
+    "SourceRelation",
     "SourceUse",
     "Spending",
     "SpendingPart",

@@ -27,6 +27,7 @@ from orchestrator.records import (
     of_group,
 )
 from orchestrator.reporting import wording
+from orchestrator.reporting.distance_findings import source_sections
 from orchestrator.reporting.few_shot_findings import episodes_finding
 from orchestrator.reporting.figures import Plot, group_color
 from orchestrator.reporting.findings import (
@@ -39,7 +40,6 @@ from orchestrator.reporting.findings import (
     headline,
     saving_finding,
     separation_finding,
-    source_finding,
     verdict,
     warm_start_finding,
 )
@@ -144,7 +144,7 @@ def render_html(report: Report, pictures: Mapping[str, bytes] | None = None) -> 
             compared=_compared(sections),
             grouping=grouping_finding(report.groups),
             copies=copies_finding(report.catalogue),
-            source=source_finding(report.distances) if report.distances else "",
+            sources=source_sections(report),
             diversity=diversity_plot(report.profile, report.groups) if sections else None,
             gains=gains_plot(report.groups, report.evaluations, report.comparisons),
             split_totals=_split_totals(report),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
-from orchestrator import fingerprints, storage
+from orchestrator import fingerprints
 from orchestrator.cluster.ingest import (
     CATALOGUE_VERSION,
     IngestPlan,
@@ -21,7 +21,6 @@ from orchestrator.data.sources import listing_digest
 from orchestrator.demo import resolve_demo
 from orchestrator.diversity.grouping import GROUPING_VERSION
 from orchestrator.diversity.profiling import ProfileSettings
-from orchestrator.diversity.source_features import SourceFeatures
 from orchestrator.records import (
     Catalogue,
     Groups,
@@ -31,7 +30,7 @@ from orchestrator.records import (
 )
 from orchestrator.runs import RunDirectory
 from orchestrator.stages.context import GroupContext
-from orchestrator.stages.distances import DISTANCES_VERSION, KnownSource, LabelledImages
+from orchestrator.stages.distances import DISTANCES_VERSION, GROUP_DISTANCES_VERSION, KnownSource, LabelledImages
 from orchestrator.stages.ranking import Candidates, backbone_fingerprint
 from orchestrator.stages.sources import known_classes
 
@@ -213,13 +212,21 @@ class RunInputs:
 
     @cached_property
     def distances_fingerprint(self) -> str:
-        """Fingerprint the distances between subsets and to the source."""
-        found = self._known_pretraining
+        """Fingerprint the distances between subsets and to the sources."""
+        pretraining, companion = self._known_pretraining, self.companion_catalogue
         return fingerprints.of_distances(
             self.config,
             profile=self.profile_fingerprint,
-            source="" if found is None else found.data_fingerprint,
+            source="" if pretraining is None else pretraining.data_fingerprint,
+            companion="" if companion is None else companion.data_fingerprint,
             version=DISTANCES_VERSION,
+        )
+
+    @cached_property
+    def group_distances_fingerprint(self) -> str:
+        """Fingerprint the distances of groups to the sources."""
+        return fingerprints.of_group_distances(
+            distances=self.distances_fingerprint, groups=self.groups_fingerprint, version=GROUP_DISTANCES_VERSION
         )
 
     @cached_property
@@ -228,9 +235,9 @@ class RunInputs:
         found = self._known_pretraining
         if found is None or found.features is None:
             return None
-        uri = self.run_directory.path(found.features)
-        features = SourceFeatures.from_bytes(storage.read_bytes(uri), source=uri).features
-        return KnownSource(features=features, classes=found.classes)
+        return KnownSource.read(
+            self.run_directory, kind="pretraining", uri=found.data_uri, path=found.features, classes=found.classes
+        )
 
     @property
     def _known_pretraining(self) -> Pretraining | None:

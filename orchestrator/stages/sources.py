@@ -57,6 +57,11 @@ def companion_of(
     )
 
 
+def training_rows(source: LabelledImages, target: SampleTable) -> pa.Table:
+    """Give catalogue rows of the source's training images of its classes, but for those with pixels of a target's."""
+    return source.samples.table.take(pa.array(_positions(source.samples, ["train"], source.classes, target)))
+
+
 def source_use(uri: str, config: SourceConfig, companion: Companion, classes: Sequence[str]) -> SourceUse:
     """Describe for a model's card what it was trained together with."""
     labelled = config.as_negatives == "none"

@@ -5,14 +5,13 @@
 DATA holds the shards of PACS, WEIGHTS the trunks of MobileNetV2 1.0 and 0.35, of 1,280 features each at 96 px. Features
 of 1,536 and 2,048 dimensions are those of the first joined by some of the second's. They are summed up as the profile
 does: block by block, and merged in order. FILE keeps the features for the next time. Prints a table in Markdown: bytes
-that are held, seconds of one process, the bounds of the Vendi score about the exact one, and the sketch's H-score, LogME
-and Fisher ratio less the exact ones.
+that are held, seconds of one process to add up and to measure, the exact Vendi score and the sketch's bounds of it, and
+H-score, LogME and Fisher ratio, the exact one first.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
