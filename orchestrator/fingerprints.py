@@ -92,10 +92,14 @@ def of_profile(
 
     `files` stands for the input's files, which count where columns that are no part of the samples are read from them.
     """
-    features = None if backbone is None else [backbone.digest, _plain(backbone.spec)]
+    features = None
+    if backbone is not None:
+        is_sketched = backbone.feature_dim > config.diversity.sketch_above
+        features = [backbone.digest, _plain(backbone.spec), is_sketched]
     min_images = config.grouping.min_images
     columns = files if config.diversity.columns else None
-    return digest("profile", version, data, columns, _plain(config.diversity), min_images, features, config.seed)
+    diversity = _plain(config.diversity, without={"sketch_above"})
+    return digest("profile", version, data, columns, diversity, min_images, features, config.seed)
 
 
 def of_distances(config: ExperimentConfig, *, profile: str, source: str, companion: str, version: int) -> str:

@@ -48,6 +48,41 @@ def all_of(config: ExperimentConfig) -> dict[str, str]:
     }
 
 
+def test_a_profile_depends_on_whether_its_features_are_sketched_and_on_nothing_else_of_the_limit() -> None:
+    backbone = BACKBONE.model_copy(update={"feature_dim": 1280})
+
+    def of(limit: int, backbone: PretrainedBackbone | None = backbone) -> str:
+        config = validate_experiment(experiment_dict("/data", "/runs", diversity={"sketch_above": limit}))
+        return fingerprints.of_profile(config, data="data", files="files", backbone=backbone, version=1)
+
+    assert of(1280) == of(2048) != of(1279) == of(512)
+    assert of(512, None) == of(2048, None)
+
+
+def test_distances_depend_on_what_groups_are_trained_together_with() -> None:
+    def of(companion: str = "", **sections: Any) -> str:
+        config = validate_experiment(experiment_dict("/data", "/runs", **sections))
+        return fingerprints.of_distances(config, profile="p", source="s", companion=companion, version=1)
+
+    source = {"uri": "/source"}
+    every = [
+        of(),
+        of("c", source=source),
+        of("d", source=source),
+        of("c", source=source | {"classes": ["circle"]}),
+        of("c", source=source | {"as_negatives": "reject"}),
+        of(seeds={"trial": 5}),
+    ]
+    assert len(set(every)) == len(every)
+    same = [source | {"batch_share": 0.2}, source | {"penalty": "coral"}, {"uri": "/elsewhere"}]
+    assert {of("c", source=found) for found in same} == {of("c", source=source)}
+    rejecting = [source | {"as_negatives": name} for name in ("reject", "outlier_exposure")]
+    assert of("c", source=rejecting[0]) == of("c", source=rejecting[1])
+    known = {"distances": "d", "groups": "g", "version": 1}
+    others = [known | change for change in ({"distances": "e"}, {"groups": "h"}, {"version": 2})]
+    assert len({fingerprints.of_group_distances(**found) for found in [known, *others]}) == 4
+
+
 EVERYTHING = set(all_of(validate_experiment(experiment_dict("/data", "/runs"))))
 
 

@@ -31,7 +31,7 @@ from orchestrator.config.data import (
     SplitConfig,
     SplitFractions,
 )
-from orchestrator.config.diversity import DiversityConfig, GroupingConfig
+from orchestrator.config.diversity import MOST_EXACT_DIMENSIONS, SKETCH_SIZE, DiversityConfig, GroupingConfig
 from orchestrator.config.experiment import (
     ClusterConfig,
     EpisodesConfig,
@@ -60,9 +60,11 @@ from orchestrator.config.space import CHOICES_TAG, RANGE_TAG, Range, SpaceConfig
 __all__ = [
     "CHOICES_TAG",
     "DEMO_URI",
+    "MOST_EXACT_DIMENSIONS",
     "NAME_TAG",
     "NUMBERS_TAG",
     "RANGE_TAG",
+    "SKETCH_SIZE",
     "SOURCE_URI",
     "AugmentConfig",
     "BackboneConfig",

@@ -228,7 +228,8 @@ def _feature_measures(
         "raw_feature_diversity": math.sqrt(low * high),
         "raw_feature_diversity_bounds": None if low == high else (low, high),
         "h_score": h_score(sums),
-        "log_evidence": log_evidence(sums),
+        # Any model explains the only class there is: its evidence has no bound but that of rounding.
+        "log_evidence": log_evidence(sums) if len(sums.classes) > 1 else None,
         "fisher_ratio": ratio if math.isfinite(ratio) else None,
         "variance_between": variance_between(sums),
         "variance_within": variance_within(sums),

@@ -25,7 +25,9 @@ class SubsetProfile(Value):
     Vendi score at equal N (rarefied), `feature_diversity_by_order` that of other orders, `raw_feature_diversity` that
     of all images, which is certain to lie in its bounds where features too long to be summed up exactly were sketched;
     None where it is exact. `h_score`, `log_evidence` (LogME) and `fisher_ratio` say how well the features part the
-    classes; an infinite ratio is None. The ratio is `variance_between` classes over `variance_within` them.
+    classes; an infinite ratio is None, and so is the evidence of one class. Of a sketch they say what its directions
+    hold: the H-score is at most that of all. H-score and ratio are 0 where all images have the same features: then both
+    variances are below 1e-10. The ratio is `variance_between` classes over `variance_within` them.
     `mean_class_distance` is that of all pairs of classes, `closest_classes` the pair that is easiest to confuse, None
     with one class.
     Intervals are of 95%, for the source that the subset is a sample of; `deviations` are the standard deviations of the

@@ -201,6 +201,7 @@ class RunInputs:
                 attributes=config.diversity.columns,
             ),
             sample_per_subset=config.diversity.sample_per_subset,
+            sketch_above=config.diversity.sketch_above,
             partials_uri=self.run_directory.path("profile", "partials"),
             stall_timeout_s=config.cluster.stall_timeout_s,
         )
