@@ -57,8 +57,8 @@ _IMAGE_MEASURES = ("pixel_entropy", "feature_diversity")
 class ProfilePlan:
     """Say what is measured.
 
-    Features of more than `sketch_above` dimensions are summed up in a sketch. `partials_uri` is a directory that is this
-    profile's alone, for what it measures of images; None keeps nothing.
+    Features of more than `sketch_above` dimensions are summed up in a sketch. `partials_uri` is a directory that is
+    this profile's alone, for what it measures of images; None keeps nothing.
     `class_means_uri` receives the mean features of classes, where features are measured; None writes none.
     """
 

@@ -18,8 +18,8 @@ from scipy.stats import entropy
 from tiny_experiments import SUBSETS
 from workbenches import random_workbench
 
-from orchestrator.cluster.ingest import IngestPlan, make_catalogue, pixel_reader, read_samples
 from orchestrator.cluster import profiling
+from orchestrator.cluster.ingest import IngestPlan, make_catalogue, pixel_reader, read_samples
 from orchestrator.cluster.profiling import ProfilePlan, make_profile, require_room, runs_of, sampled
 from orchestrator.cluster.workers import Workbench
 from orchestrator.config import DataConfig
