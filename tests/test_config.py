@@ -213,6 +213,12 @@ MISTAKES = {
         "[]",
         "--set diversity.",
     ),
+    "diversity, a sketch of all": (
+        experiment(diversity={"sketch_above": 511}),
+        "diversity.sketch_above must be at least 512",
+        "511",
+        "--set diversity.sketch_above=",
+    ),
     "diversity without images": (
         {**data(verify="none"), "diversity": {"measures": ["pixel_entropy"]}},
         "diversity.measures",

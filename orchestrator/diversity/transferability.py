@@ -12,9 +12,12 @@ from orchestrator.diversity.feature_sums import DirectionSums, FeatureSums
 from orchestrator.errors import DataError
 from orchestrator.records import ClassNeighbour, FeatureSeparation
 
-# Directions with less than this share of the largest variance carry rounding errors, not features. So does less than
-# this variance of unit directions: single precision leaves 1e-14 of features that are all the same.
-_LEAST_VARIANCE = 1e-10
+LEAST_VARIANCE = 1e-10
+"""What is less is rounding, as a variance of unit directions and as a share of the largest variance of any.
+
+Single precision leaves 1e-14 of features that are all the same.
+"""
+
 _MOST_STEPS = 100
 _STEP_TOLERANCE = 1e-6
 
@@ -35,9 +38,9 @@ def fisher_ratio(sums: FeatureSums) -> float:
     0 for one class, and where the means of all classes are one point.
     """
     between, within = variance_between(sums), variance_within(sums)
-    if between <= _LEAST_VARIANCE:
+    if between <= LEAST_VARIANCE:
         return 0.0
-    return between / within if within > _LEAST_VARIANCE else math.inf
+    return between / within if within > LEAST_VARIANCE else math.inf
 
 
 def class_distances(sums: DirectionSums) -> NDArray[np.float64]:
@@ -80,9 +83,9 @@ def h_score(sums: FeatureSums) -> float:
     """
     _require_images(sums)
     variances, axes = np.linalg.eigh(sums.covariance())
-    if float(variances[-1]) <= _LEAST_VARIANCE:
+    if float(variances[-1]) <= LEAST_VARIANCE:
         return 0.0
-    kept = variances > _LEAST_VARIANCE * float(variances[-1])
+    kept = variances > LEAST_VARIANCE * float(variances[-1])
     axes = axes[:, kept]
     return float((_between_along(axes, sums) / variances[kept]).sum())
 
@@ -98,13 +101,13 @@ def shrunk_h_score(sums: FeatureSums, dimensions: int) -> float:
     _require_images(sums)
     covariance = sums.covariance()
     sphere = float(np.trace(covariance)) / dimensions
-    if sphere <= _LEAST_VARIANCE:
+    if sphere <= LEAST_VARIANCE:
         return 0.0
     share = _shrinkage(sums, covariance, sphere, dimensions)
     variances, axes = np.linalg.eigh(covariance)
     between = _between_along(axes, sums)
     shrunk = (1 - share) * variances.clip(0.0) + share * sphere
-    kept = shrunk > _LEAST_VARIANCE * float(shrunk[-1])
+    kept = shrunk > LEAST_VARIANCE * float(shrunk[-1])
     return float(((1 - share) * between[kept] / shrunk[kept]).sum())
 
 

@@ -28,6 +28,7 @@ from orchestrator.records import (
 )
 from orchestrator.reporting import wording
 from orchestrator.reporting.distance_findings import source_sections
+from orchestrator.reporting.feature_findings import feature_notes
 from orchestrator.reporting.few_shot_findings import episodes_finding
 from orchestrator.reporting.figures import Plot, group_color
 from orchestrator.reporting.findings import (
@@ -145,6 +146,7 @@ def render_html(report: Report, pictures: Mapping[str, bytes] | None = None) -> 
             grouping=grouping_finding(report.groups),
             copies=copies_finding(report.catalogue),
             sources=source_sections(report),
+            feature_notes=feature_notes(report.profile.subsets),
             diversity=diversity_plot(report.profile, report.groups) if sections else None,
             gains=gains_plot(report.groups, report.evaluations, report.comparisons),
             split_totals=_split_totals(report),

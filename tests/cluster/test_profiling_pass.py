@@ -219,7 +219,7 @@ def test_blocks_are_put_together_by_their_number_alone_and_stay_in_order() -> No
     assert pa.concat_tables(runs).column("block").to_pylist() == list(range(200))
     assert [run.column("key").unique().to_pylist() for run in runs] == [[key] for key in range(67)]
     assert [run.num_rows for run in runs_of(blocks[:20])] == [1] * 20
-    assert {run.num_rows for run in runs_of(blocks * 10)} == {8} and runs_of([]) == []
+    assert {run.num_rows for run in runs_of(blocks * 8)} == {16} and runs_of([]) == []
 
 
 def test_a_task_that_merges_blocks_keeps_and_gives_what_single_blocks_give(
