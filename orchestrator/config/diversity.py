@@ -27,7 +27,7 @@ class DiversityConfig(Section):
     name columns of Parquet files, or names in data.path for an image folder, such as weather or camera: the entropy of
     each and of their combinations is measured, a missing value counting as one of its own. Features of more than
     `sketch_above` dimensions are summed up in a sketch of 512 directions (`diversity.sketch`), which takes less memory
-    and time and gives bounds instead of the score of all images. To 2,048 an exact sum takes at most 34 MB a subset.
+    and gives bounds instead of the score of all images. To 2,048 an exact sum takes at most 34 MB a subset.
     """
 
     measures: Annotated[list[DiversityMeasure], Field(min_length=1)] = ["label_entropy"]

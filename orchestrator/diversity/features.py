@@ -30,7 +30,7 @@ def held_bytes(
     """
     row_bytes, most_rows = 4 * dimensions, max(dimensions + 1, SAMPLE_SIZE)
     summed_rows = dimensions + 1 if dimensions <= sketch_above else SKETCH_SIZE
-    summed = 8.0 * (dimensions + 1) * (summed_rows + num_classes) + row_bytes * (SAMPLE_SIZE + most_rows)
+    summed = 8.0 * (dimensions + 1) * (summed_rows + num_classes) + row_bytes * 2 * SAMPLE_SIZE
     held: NDArray[np.float64] = np.where(sizes > most_rows, summed, row_bytes * sizes)
     return held
 
@@ -48,9 +48,9 @@ class FeatureMoments:
 
     Rows [n, d] and their labels are kept as they came while there are few; beyond max(d + 1, `sample_size`) they become
     float64 sums over their directions, of (d + 1) x (d + 1) and a row for each class, and only the `sample_size` rows
-    with the smallest hashes stay. Rows that come later wait until they are as many: few rows cost as much to add as
-    many. Which rows stay depends neither on the sharding nor on the order of merging. Where d is more than
-    `sketch_above`, a sketch takes the place of the (d + 1) x (d + 1) sum.
+    with the smallest hashes stay. Rows that come later wait until they are more than `sample_size`: few rows cost as
+    much to add as many. Which rows stay depends neither on the sharding nor on the order of merging. Where d is more
+    than `sketch_above`, a sketch takes the place of the (d + 1) x (d + 1) sum.
     """
 
     def __init__(self, sample_size: int = SAMPLE_SIZE, sketch_above: int = MOST_EXACT_DIMENSIONS) -> None:
@@ -179,7 +179,9 @@ class FeatureMoments:
 
     def _condense(self) -> None:
         """Sum up the rows that wait once they are too many to keep."""
-        most = max(self._rows.shape[1] + 1, self._sample_size)
+        most = self._sample_size
+        if self._sums is None:
+            most = max(self._rows.shape[1] + 1, most)
         if np.count_nonzero(~self._is_summed) > most:
             self._sum_up()
         elif np.count_nonzero(self._is_summed) > self._sample_size:

@@ -24,8 +24,8 @@ def _sketched(subsets: Sequence[SubsetProfile]) -> str:
     return (
         f"Features of {counted(len(known), 'subset')} were summed up in a sketch (diversity.sketch_above). The Vendi "
         f"score of all images is sure to lie within bounds, the widest for {widest}: {number(low, 1)} to "
-        f"{number(high, 1)}. H-scores are at most those of all directions; LogME and Fisher ratios are of the sketch's. "
-        "Feature diversity at equal numbers of images is not sketched."
+        f"{number(high, 1)}. H-scores are at most those of all directions; LogME and Fisher ratios are of the "
+        "sketch's. Feature diversity at equal numbers of images is not sketched."
     )
 
 
