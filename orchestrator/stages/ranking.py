@@ -23,7 +23,7 @@ from orchestrator.finetune.footprint import count_parameters, forward_flops, ima
 from orchestrator.records import BackboneRanking, CandidateMeasures, Catalogue, PretrainedBackbone
 from orchestrator.runs import RunDirectory
 
-RANKING_VERSION = 1
+RANKING_VERSION = 2
 
 _FOLDER = "candidates"
 

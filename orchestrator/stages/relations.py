@@ -21,7 +21,7 @@ _SAMPLE_FOLDER = "profile/features"
 def relate_subsets(inputs: RunInputs) -> bool:
     """Measure the distances of subsets from each other and from the run's sources; tell whether they had to be."""
     run_directory, fingerprint = inputs.run_directory, inputs.distances_fingerprint
-    if run_directory.find("distances.json", Distances, fingerprint):
+    if _found(inputs) is not None:
         return False
     workbench = Workbench.of(inputs.config, inputs.backbone, run_directory.uri)
     sources = [found for found in (inputs.known_source, _labelled_source(inputs, workbench)) if found is not None]
@@ -77,6 +77,16 @@ def source_features(
         stall_timeout_s=stall_timeout_s,
     )
     return SourceFeatures(features=features, labels=rows.column("label").to_pylist())
+
+
+def _found(inputs: RunInputs) -> Distances | None:
+    """Give the distances of subsets, when they are up to date and the features that groups need are there."""
+    run_directory = inputs.run_directory
+    found = run_directory.find("distances.json", Distances, inputs.distances_fingerprint)
+    if found is None or found.features is None:
+        return found
+    kept = [found.features, *(source.features for source in found.sources)]
+    return found if all(storage.exists(run_directory.path(path)) for path in kept) else None
 
 
 def _labelled_source(inputs: RunInputs, workbench: Workbench) -> KnownSource | None:

@@ -57,6 +57,9 @@ def test_groups_and_subsets_are_compared_with_what_they_are_trained_together_wit
     Pipeline(regrouped, say=again.append).run(["group"])
     merged = GroupDistances.from_json((directory / "group_distances.json").read_bytes(), source="")
     assert [near.num_classes for near in merged.sources[0]] == [4]
+    (directory / str(distances.features)).unlink()
+    Pipeline(config, say=again.append).run(["profile"])
+    assert (directory / str(distances.features)).exists()
     # As negatives the same images have no task, and an experiment without a source none to compare with.
     negatives = tiny_experiment(**sections, source={"uri": str(source), "as_negatives": "reject"})
     Pipeline(negatives, say=again.append).run(["catalogue", "profile"])
