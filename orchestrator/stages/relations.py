@@ -51,6 +51,8 @@ def relate_groups(inputs: RunInputs) -> bool:
         return False
     distances = run_directory.require("distances.json", Distances, inputs.distances_fingerprint, stage="profile")
     if not distances.sources:
+        # What an earlier configuration has left would be taken for this one's.
+        storage.delete(run_directory.path("group_distances.json"))
         return False
     seed = inputs.config.seed_of("trial")
     found = group_distances_of(run_directory, distances, inputs.groups, _run_images(inputs), seed=seed)

@@ -44,8 +44,8 @@ def test_groups_and_subsets_are_compared_with_what_they_are_trained_together_wit
     groups = GroupDistances.from_json((directory / "group_distances.json").read_bytes(), source="")
     (of_source,) = groups.sources
     assert {near.group: (near.shared_classes, near.num_classes) for near in of_source} == {
-        "low": (2, 2),
-        "high": (2, 4),
+        "g0": (2, 2),
+        "g1": (2, 4),
     }
     assert all(near.relation.endswith("same task") for near in of_source)
 
@@ -73,3 +73,4 @@ def test_groups_and_subsets_are_compared_with_what_they_are_trained_together_wit
     Pipeline(alone, say=again.append).run(["profile", "group"])
     found = Distances.from_json((directory / "distances.json").read_bytes(), source="distances.json")
     assert found.sources == [] and found.features is None and found.between
+    assert not (directory / "group_distances.json").exists()
