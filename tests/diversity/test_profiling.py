@@ -8,6 +8,7 @@ import pytest
 from diversity_examples import brute_force_vendi, identities, label_table, random_parts
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from scipy import stats
 
 from orchestrator.config import DiversityMeasure, EntropyEstimator
@@ -109,6 +110,44 @@ def test_features_that_part_the_classes_score_higher_than_features_that_do_not()
     mixed, well_parted = finished(counts, [partial], ["feature_diversity"]).subsets
     for name in ("h_score", "log_evidence", "fisher_ratio"):
         assert getattr(well_parted, name) > getattr(mixed, name)
+
+
+@pytest.mark.filterwarnings("error")
+def test_features_that_are_the_same_for_all_images_have_measures_too() -> None:
+    features, labels = np.full((30, 40), 0.7, dtype=np.float32), ["cat", "dog"] * 15
+    partial = PartialProfile(key=0)
+    partial.add_features("alike", features, identities(30, "alike"), labels)
+    partial.add_features("one class", features, identities(30, "one class"), ["cat"] * 30)
+    partial.add_features("one image", features[:1], identities(1, "one image"), ["cat"])
+    counts = {"alike": labels, "one class": ["cat"] * 30, "one image": ["cat"]}
+    profile = finished(label_table(**counts), [partial], ["feature_diversity"])
+    for subset in profile.subsets:
+        assert subset.feature_diversity == pytest.approx(1.0) and subset.raw_feature_diversity == pytest.approx(1.0)
+        assert subset.h_score == subset.fisher_ratio == 0.0
+    evidences = {subset.subset: subset.log_evidence for subset in profile.subsets}
+    assert evidences["alike"] is not None and evidences["alike"] < 0.0
+    assert evidences["one class"] is evidences["one image"] is None
+    assert Profile.from_json(profile.to_json(), source="") == profile
+
+
+def test_sketched_features_state_the_bounds_of_their_score() -> None:
+    features, labels = np.random.default_rng(0).normal(size=(1500, 600)), ["cat", "dog"] * 750
+    exact, sketched = (
+        finished(label_table(site=labels), [of_one_site(features, labels, above)], ["feature_diversity"]).subsets[0]
+        for above in (600, 599)
+    )
+    assert exact.raw_feature_diversity_bounds is None and exact.raw_feature_diversity is not None
+    assert sketched.raw_feature_diversity_bounds is not None
+    low, high = sketched.raw_feature_diversity_bounds
+    assert low < exact.raw_feature_diversity < high
+    assert sketched.feature_diversity == exact.feature_diversity
+    assert exact.h_score is not None and sketched.h_score is not None and sketched.h_score <= exact.h_score
+
+
+def of_one_site(features: NDArray[np.float64], labels: list[str], sketch_above: int) -> PartialProfile:
+    partial = PartialProfile(key=0, sketch_above=sketch_above)
+    partial.add_features("site", features, identities(len(features), "site"), labels)
+    return partial
 
 
 def test_classes_are_as_far_apart_as_their_mean_directions_and_the_closest_two_are_named() -> None:
