@@ -137,9 +137,12 @@ def log_evidence(sums: FeatureSums) -> float:
     """
     _require_images(sums)
     squares, axes = np.linalg.eigh(sums.outer)
+    # Others add nothing but rounding, which grows without bound where a model fits exactly.
+    kept = squares > LEAST_VARIANCE * squares[-1]
+    squares, axes = squares[kept], axes[:, kept]
     projected = np.array([sums.sums[name] for name in sums.classes]) @ axes
     targets = np.array([float(sums.counts[name]) for name in sums.classes])
-    return float(_evidences(squares.clip(0.0), projected, targets, sums.num_images).mean())
+    return float(_evidences(squares, projected, targets, sums.num_images).mean())
 
 
 def _evidences(

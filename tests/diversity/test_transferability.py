@@ -167,6 +167,16 @@ def test_features_that_are_the_same_for_all_images_part_nothing(
 
 
 @pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("copies", [3, 10, 100])
+def test_copies_of_fewer_images_than_features_have_an_evidence(copies: int) -> None:
+    """A model fits them exactly, and along axes that none of them has there is rounding alone."""
+    rows, labels = features_of(60, dimensions=80, apart=0.0)
+    parts = [FeatureSums.of(rows, labels) for _ in range(copies)]
+    found = log_evidence(sum(parts[1:], parts[0]))
+    assert math.isfinite(found) and found > log_evidence(parts[0])
+
+
+@pytest.mark.filterwarnings("error")
 def test_classes_that_are_one_point_each_are_parted_without_bound_but_for_rounding() -> None:
     points = np.random.default_rng(0).normal(size=(2, 30)).astype(np.float32)
     directions, labels = unit_directions(np.repeat(points, 10, axis=0)), ["cat"] * 10 + ["dog"] * 10
