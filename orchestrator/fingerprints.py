@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel
 
-from orchestrator.config import DataConfig, ExperimentConfig, LabelNeed, Objective, PretrainConfig
+from orchestrator.config import BatchNormMode, DataConfig, ExperimentConfig, LabelNeed, Objective, PretrainConfig
 from orchestrator.records import Hyperparameters, PretrainedBackbone
 from orchestrator.storage import digest
 
@@ -126,7 +126,7 @@ def of_study(
     search = _plain(config.search, without=_SEARCH_OPERATION | _SEARCH_DECISIONS | _SEARCH_LENGTH)
     # Folds, and the re-splits of races, are drawn anew also where the data says which split a sample is in.
     drawn = [_plain(config.finetune), config.seed_of("sampler"), config.seed_of("split")]
-    inputs = _training_inputs(config, data, backbone)
+    inputs = _training_inputs(config, data, backbone, num_workers=config.search.num_workers_per_trial)
     return digest("study", version, group, search, drawn, inputs, *_source_inputs(config, source))
 
 
@@ -146,9 +146,10 @@ def of_model(
     source: str = "",
 ) -> str:
     """Fingerprint a trained model: its recipe, its samples and the source's, its backbone and the section `train`."""
-    train = _plain(config.train, without=_TRAIN_OPERATION)
-    metric = config.search.metric
-    inputs = [_plain(hyperparameters), train, metric, _training_inputs(config, data, backbone)]
+    num_workers, metric = config.train.num_workers, config.search.metric
+    train = config.train.model_copy(update={"batch_norm": _batch_norm(config, num_workers)})
+    trained = _training_inputs(config, data, backbone, num_workers=num_workers)
+    inputs = [_plain(hyperparameters), _plain(train, without=_TRAIN_OPERATION), metric, trained]
     return digest("model", version, *inputs, *_source_inputs(config, source))
 
 
@@ -214,16 +215,24 @@ def of_transfer(config: ExperimentConfig, *, models: Sequence[str], arms: Sequen
     return digest("transfer", version, list(models), list(arms), settings)
 
 
-def _training_inputs(config: ExperimentConfig, data: str, backbone: PretrainedBackbone) -> list[object]:
+def _training_inputs(
+    config: ExperimentConfig, data: str, backbone: PretrainedBackbone, *, num_workers: int = 1
+) -> list[object]:
     return [
         data,
         backbone.digest,
         _plain(backbone.spec),
-        config.train.batch_norm,
+        _batch_norm(config, num_workers),
         _plain(config.augment),
         config.train.precision,
         [config.seed_of("trial"), config.seed_of("loader")],
     ]
+
+
+def _batch_norm(config: ExperimentConfig, num_workers: int) -> BatchNormMode:
+    """Give how workers train BatchNorm: one alone has nobody to share statistics with."""
+    batch_norm = config.train.batch_norm
+    return "train" if batch_norm == "sync" and num_workers == 1 else batch_norm
 
 
 def _source_inputs(config: ExperimentConfig, source: str) -> list[object]:

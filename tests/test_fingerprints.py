@@ -97,6 +97,24 @@ def test_a_key_changes_what_depends_on_it(sections: dict[str, Any], changed: set
 
 
 @pytest.mark.parametrize(
+    ("workers", "changed"),
+    [
+        ({}, set()),
+        ({"train": {"num_workers": 2}}, {"model"}),
+        ({"search": {"num_workers_per_trial": 2}}, {"study", "search"}),
+    ],
+)
+def test_shared_batch_norm_changes_what_several_workers_train(
+    workers: dict[str, dict[str, Any]], changed: set[str]
+) -> None:
+    found = []
+    for batch_norm in ("train", "sync"):
+        sections = {**workers, "train": {**workers.get("train", {}), "batch_norm": batch_norm}}
+        found.append(all_of(validate_experiment(experiment_dict("/data", "/runs", **sections))))
+    assert {name for name in found[0] if found[0][name] != found[1][name]} == changed
+
+
+@pytest.mark.parametrize(
     ("section", "samples", "changes"),
     [
         ({"uri": "/elsewhere"}, "source", False),

@@ -33,6 +33,7 @@ from orchestrator.config.data import (
 )
 from orchestrator.config.diversity import DiversityConfig, GroupingConfig
 from orchestrator.config.experiment import (
+    BatchNormMode,
     ClusterConfig,
     EpisodesConfig,
     EvaluateConfig,
@@ -45,6 +46,7 @@ from orchestrator.config.experiment import (
 from orchestrator.config.finetune import (
     NAME_TAG,
     NUMBERS_TAG,
+    PLAIN_REGULARIZERS,
     FineTuneConfig,
     HeadName,
     LossName,
@@ -62,10 +64,12 @@ __all__ = [
     "DEMO_URI",
     "NAME_TAG",
     "NUMBERS_TAG",
+    "PLAIN_REGULARIZERS",
     "RANGE_TAG",
     "SOURCE_URI",
     "AugmentConfig",
     "BackboneConfig",
+    "BatchNormMode",
     "BudgetConfig",
     "CacheConfig",
     "CandidateConfig",

@@ -23,14 +23,17 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 SeedName = Literal["split", "sampler", "trial", "loader"]
 OnNegativeTransfer = Literal["report", "fallback", "regroup"]
 TrainScope = Literal["group", "subset", "multitask"]
+BatchNormMode = Literal["frozen", "train", "sync"]
 
 
 class TrainConfig(Section):
     """Say how the winner of each group is trained, in Ray Train's words.
 
     `batch_norm: frozen` keeps the statistics of every BatchNorm layer, `train` updates those of the stages
-    that are not frozen. `precision: auto` is bf16 on a GPU that has it and fp32 elsewhere. The search and the
-    baselines use the same `batch_norm` and `precision`: what was tuned is what ships.
+    that are not frozen. With several workers each then normalises by its own part of a batch; `sync` normalises by the
+    whole of it, so that they train what one worker trains, but for rounding. One worker alone, and a network without
+    BatchNorm, train the same with `sync` as with `train`. `precision: auto` is bf16 on a GPU that has it and fp32
+    elsewhere. The search and the baselines use the same `batch_norm` and `precision`: what was tuned is what ships.
 
     `scope: group` trains a model for each group. `subset` trains, with the group's recipe, one more for each of its
     subsets: as Ray tasks, as many at a time as the cluster holds, where `num_workers` is 1. A subset with fewer than
@@ -46,7 +49,7 @@ class TrainConfig(Section):
     max_failures: Annotated[int, Field(ge=0)] = 2
     num_to_keep: PositiveInt = 2
     precision: PrecisionName = "auto"
-    batch_norm: Literal["frozen", "train"] = "frozen"
+    batch_norm: BatchNormMode = "frozen"
 
 
 class EpisodesConfig(Section):

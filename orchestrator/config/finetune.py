@@ -13,6 +13,8 @@ HeadName = Literal["linear", "cosine", "prototype"]
 StrategyName = Literal["freeze", "gradual", "probe_then_finetune", "feature_only", "feature_then_network"]
 RegularizerName = Literal["none", "l2_sp", "cosine", "euclidean", "orthogonal", "l1", "l2"]
 RegularizerScope = Literal["backbone", "head", "both"]
+# All others pull to the weights that a training starts from.
+PLAIN_REGULARIZERS: frozenset[RegularizerName] = frozenset({"none", "l1", "l2"})
 LossName = Literal["cross_entropy", "focal"]
 SmoothingTarget = Literal["uniform", "model"]
 ClassWeighting = Literal["none", "balanced"]

@@ -11,10 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from orchestrator.config import AugmentConfig
+from orchestrator.config import AugmentConfig, BatchNormMode
 
 Metric = Literal["val_accuracy", "val_loss"]
-BatchNormMode = Literal["frozen", "train"]
 Precision = Literal["fp32", "bf16", "fp16"]
 StoredType = Literal["fp32", "bf16", "fp16"]
 NO_AUGMENTATION = AugmentConfig()
@@ -65,7 +64,8 @@ class BatchStream(Protocol):
 class TrainingSettings:
     """Say how training is done, beside what is searched.
 
-    `batch_norm: frozen` keeps the statistics of every BatchNorm layer, `train` updates those of the suffix.
+    `batch_norm: frozen` keeps the statistics of every BatchNorm layer, `train` updates those of the suffix, `sync` too:
+    where there are several ranks, by the samples of all of them.
     `metric` chooses the epoch that is kept. `activation_bytes` bounds the outputs of the frozen stages that are
     held on the device. `augment` varies training samples; they are varied and ordered by `loader_seed`, by default the
     `seed` of everything else. The suffixes of `compiled_depths` go through torch.compile

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,7 @@ from orchestrator.finetune.prefix import (
 from orchestrator.finetune.prototypes import find_prototypes
 from orchestrator.finetune.randomness import seeded
 from orchestrator.finetune.regularization import pulls_to_start, start_of
+from orchestrator.finetune.shared_batch_norm import restore_batch_norms
 from orchestrator.finetune.stepping import Stepper
 from orchestrator.finetune.steps import Step, steps_of_samples, steps_of_stream
 from orchestrator.finetune.tasks import judge_tasks, mean_over_tasks, objective_of
@@ -253,6 +254,7 @@ class Training:
     def finish(self) -> FineTuneResult:
         """Put the best weights into the classifier."""
         self._suffix.load_state_dict(self._best_suffix)
+        restore_batch_norms(self._suffix)
         self._classifier.eval()
         return FineTuneResult(
             history=self._history,
@@ -328,15 +330,16 @@ class Training:
         drawn = self._steps(epoch, self._hyperparameters.balanced)
         changed = (self._changes.apply(step, epoch, number) for number, step in enumerate(drawn))
         steps = changed if self._feed is None else self._feed.join(changed, epoch)
-        while together := list(islice(steps, self._hyperparameters.accumulate)):
-            totals[0] += self._stepper.step(together, done=done)
-            totals[1] += sum(step.count for step in together)
+        for first in steps:
+            totals += self._stepper.step(chain([first], islice(steps, first.together - 1)), done=done)
         loss_sum, count = sum_over_ranks(totals).tolist()
         return float(loss_sum / count)
 
     def _steps(self, epoch: int, balanced: bool) -> Iterator[Step]:
         if isinstance(self._train, BatchStream):
-            return steps_of_stream(self._train, self._changes.entrance, epoch=epoch)
+            return steps_of_stream(
+                self._train, self._changes.entrance, epoch=epoch, accumulate=self._hyperparameters.accumulate
+            )
         assert self._sources.train is not None
         return steps_of_samples(
             self._sources.train,
@@ -345,6 +348,7 @@ class Training:
             batch_size=self._hyperparameters.batch_size,
             epoch=epoch,
             balanced=balanced,
+            accumulate=self._hyperparameters.accumulate,
         )
 
     def _validate(self) -> tuple[float, float]:

@@ -97,12 +97,20 @@ def _forward_s(module: nn.Module, inputs: Tensor, settings: TrainingSettings) ->
 
 
 def measure_peak(
-    classifier: Classifier, spec: BackboneSpec, settings: TrainingSettings, samples: Samples, *, batch_size: int
+    classifier: Classifier,
+    spec: BackboneSpec,
+    settings: TrainingSettings,
+    samples: Samples,
+    *,
+    batch_size: int,
+    copies: int = 1,
 ) -> int | None:
     """Measure the bytes of GPU memory that a training takes at most, beside the outputs of frozen stages it keeps.
 
-    Trains on a batch with nothing frozen and evaluates one, in a process that holds nothing else on the GPU. None on
-    a CPU, and where it does not fit. The classifier's weights are changed: give a copy.
+    Trains on a batch with nothing frozen and evaluates one, in a process that holds nothing else on the GPU; to that
+    come the `copies` of its weights that a training keeps: one of its best epoch, and what else it needs. Batches whose
+    gradients are accumulated follow each other, so that one counts. None on a CPU, and where it does not fit. The
+    classifier's weights are changed: give a copy.
     """
     if not settings.device.startswith("cuda"):
         return None
@@ -119,9 +127,12 @@ def measure_peak(
         _forward(classifier.suffix(0), inputs[:EVALUATION_BATCH], settings)
     except torch.OutOfMemoryError:
         return None
-    weights: int = sum(tensor.numel() * tensor.element_size() for tensor in classifier.state_dict().values())
-    # A training remembers the weights of its best epoch.
-    return int(torch.cuda.max_memory_allocated(settings.device)) + weights
+    return int(torch.cuda.max_memory_allocated(settings.device)) + copies * _weight_bytes(classifier)
+
+
+def _weight_bytes(classifier: Classifier) -> int:
+    """Count the bytes of a classifier's weights, statistics of BatchNorm included."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in classifier.state_dict().values())
 
 
 def _train_s(classifier: Classifier, depth: int, inputs: Tensor, labels: Tensor, settings: TrainingSettings) -> float:

@@ -30,13 +30,14 @@ def require_trainable(
         )
     if len(validation) == 0:
         raise TrainingError("there must be validation samples", value=0, remedy="Enlarge the validation split.")
-    least = 2 * world_size()
-    learns_statistics = settings.batch_norm == "train" and batch_norm_layers(suffix)
+    # Shared statistics are of all ranks' samples.
+    least = 2 if settings.batch_norm == "sync" else 2 * world_size()
+    learns_statistics = settings.batch_norm != "frozen" and batch_norm_layers(suffix)
     if learns_statistics and hyperparameters.batch_size < least:
         raise TrainingError(
             f"batch_size must be at least {least} to train BatchNorm on {world_size()} workers",
             value=hyperparameters.batch_size,
-            remedy="Raise batch_size, lower train.num_workers, or set train.batch_norm to frozen.",
+            remedy="Raise batch_size, lower train.num_workers, or set train.batch_norm to frozen or sync.",
         )
 
 

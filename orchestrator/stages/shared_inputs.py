@@ -123,17 +123,20 @@ def prepare_inputs(context: GroupContext, samples: dict[str, GroupSamples]) -> S
     """Measure, decide and build what the groups' trials share; says what was decided."""
     started = time.perf_counter()
     resources = trial_resources(context.config.search, use_gpu=context.use_gpu)
+    spaces = list(spaces_of(context).values())
+    # Adversarial images are in the batch of those that they are made of.
+    growth = _batch_growth(context) + any(space.has_adversaries for space in spaces)
     figures, errors = probe_costs(
         context.workbench,
         samples,
         resources,
         directory=_cache_uri(context),
         use_gpu=context.use_gpu,
-        largest_batch=math.ceil(context.config.largest_batch * _batch_growth(context)),
+        largest_batch=math.ceil(context.config.largest_batch * growth),
+        copies_of_weights=max(space.copies_of_weights for space in spaces),
         stall_timeout_s=context.config.cluster.stall_timeout_s,
         dtype=context.config.cache.dtype,
     )
-    spaces = list(spaces_of(context).values())
     figures, compiled = _compile(context, spaces, samples, figures, resources)
     probe_seconds = time.perf_counter() - started
     plans = _decide(context, spaces, samples, figures)
