@@ -8,9 +8,10 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 from pyarrow import fs, parquet
@@ -20,6 +21,8 @@ from orchestrator.errors import StorageError
 ONE_NPY_HEADER = Lock()
 """Hold it while a header of .npy is read: headers are literals of Python, and its parser (of 3.11.7) ended two threads
 that read them at once with "SystemError: AST constructor recursion depth mismatch"."""
+
+_COPIED_BYTES = 8 * 2**20
 
 
 def resolve(uri: str) -> tuple[fs.FileSystem, str]:
@@ -92,18 +95,21 @@ def write_bytes(uri: str, content: bytes) -> None:
     file_system, path = resolve(uri)
     with _naming(uri, "a file must be writable"):
         if isinstance(file_system, fs.LocalFileSystem):
-            _write_local(Path(path), content)
-        else:
-            with file_system.open_output_stream(path) as stream:
+            with _replaced(Path(path)) as stream:
                 stream.write(content)
+        else:
+            with file_system.open_output_stream(path) as sink:
+                sink.write(content)
 
 
-def _write_local(path: Path, content: bytes) -> None:
+@contextmanager
+def _replaced(path: Path) -> Iterator[IO[bytes]]:
+    """Give a stream whose content is the file's when all went well; else the file stays as it was."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         # mkstemp makes files private to the owner; a run directory is shared like any other output.
@@ -121,9 +127,48 @@ def write_table(uri: str, table: pa.Table) -> None:
     write_bytes(uri, bytes(sink.getvalue()))
 
 
+def write_table_parts(uri: str, parts: Iterable[pa.Table]) -> None:
+    """Write tables of one schema, of which there is at least one, as a Parquet file, whole or not at all.
+
+    Each is a row group, and no other is in memory. What goes to an object store lies in a file of this machine first.
+    """
+    file_system, path = resolve(uri)
+    with _naming(uri, "a file must be writable"):
+        if isinstance(file_system, fs.LocalFileSystem):
+            with _replaced(Path(path)) as stream:
+                _write_row_groups(stream, parts)
+            return
+        with tempfile.TemporaryFile() as stream:
+            _write_row_groups(stream, parts)
+            stream.seek(0)
+            with file_system.open_output_stream(path) as sink:
+                while chunk := stream.read(_COPIED_BYTES):
+                    sink.write(chunk)
+
+
+def _write_row_groups(stream: IO[bytes], parts: Iterable[pa.Table]) -> None:
+    tables = iter(parts)
+    first = next(tables)
+    with parquet.ParquetWriter(stream, first.schema) as writer:
+        for table in chain([first], tables):
+            writer.write_table(table)
+
+
 def read_table(uri: str) -> pa.Table:
     """Read a whole Parquet file."""
     return parquet.read_table(pa.BufferReader(read_bytes(uri)))
+
+
+def read_table_parts(uri: str) -> Iterator[pa.Table]:
+    """Read a Parquet file row group by row group; one without rows is an empty table."""
+    file_system, path = resolve(uri)
+    with _naming(uri, "a file must be readable"), file_system.open_input_file(path) as source:
+        file = parquet.ParquetFile(source)
+        if not file.metadata.num_rows:
+            yield file.schema_arrow.empty_table()
+            return
+        for number in range(file.num_row_groups):
+            yield file.read_row_group(number)
 
 
 def delete(uri: str) -> None:
@@ -188,6 +233,13 @@ def digest_bytes(chunks: Iterable[bytes | memoryview]) -> str:
     for chunk in chunks:
         state.update(chunk)
     return state.hexdigest()[:16]
+
+
+def digest_file(uri: str) -> str:
+    """Digest the bytes of a file as `digest_bytes` does, without holding them. Raises StorageError."""
+    file_system, path = resolve(uri)
+    with _naming(uri, "a file must be readable"), file_system.open_input_stream(path) as stream:
+        return digest_bytes(iter(lambda: stream.read(_COPIED_BYTES), b""))
 
 
 def read_json(uri: str) -> Any:

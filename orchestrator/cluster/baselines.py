@@ -20,6 +20,7 @@ from orchestrator.cluster.tasks import as_task
 from orchestrator.cluster.watchdog import Watchdog, gather, start_progress
 from orchestrator.cluster.workers import Workbench, use_threads, worker_device
 from orchestrator.data.reader import PixelReader
+from orchestrator.evaluation.answers import pack
 from orchestrator.finetune.classifier import Classifier, predict_probabilities
 from orchestrator.finetune.loop import EpochEnd, fine_tune
 from orchestrator.records import BaselineName, BaselineResult, Hyperparameters
@@ -118,7 +119,7 @@ def _result(
         name=job.name,
         hyperparameters=job.hyperparameters,
         seconds=seconds,
-        correct=None if correct is None else correct.tolist(),
+        correct=None if correct is None else pack(correct),
         error=error,
     )
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -26,7 +26,7 @@ from orchestrator.diversity.feature_sums import DirectionSums
 from orchestrator.diversity.vendi import unit_directions
 from orchestrator.errors import DataError, StorageError
 from orchestrator.evaluation.outliers import tell_outliers
-from orchestrator.evaluation.predictions import OUTLIER_COLUMN, Predictions, predictions_of_tasks
+from orchestrator.evaluation.predictions import OUTLIER_COLUMN
 from orchestrator.finetune.classifier import Classifier, predict_probabilities, predict_with_features
 from orchestrator.finetune.models import load_card, load_model
 from orchestrator.records import ModelCard
@@ -52,38 +52,22 @@ class InferencePlan:
         return 1 if self.use_gpu else None
 
 
-def predict_samples(
-    blocks: Sequence[pa.Table], reader: PixelReader, plan: InferencePlan, classes: Sequence[str]
-) -> tuple[Predictions, DirectionSums]:
-    """Predict numbered catalogue rows, in the catalogue's order, and sum up the unit features of each class.
-
-    Samples come from the cache, or from their files. Probabilities are over the classes alone where the model has
-    learned to reject.
-    """
-    (predictions,), directions = predict_tasks(blocks, reader, plan, [classes])
-    return predictions, directions
+# Takes the positions [n] of images, their probabilities [n, K] and their outlier scores [n], if there are some.
+Keep = Callable[[NDArray[np.int64], NDArray[np.float32], NDArray[np.float64] | None], None]
 
 
-def predict_tasks(
-    blocks: Sequence[pa.Table], reader: PixelReader, plan: InferencePlan, classes: Sequence[Sequence[str]]
-) -> tuple[list[Predictions], DirectionSums]:
-    """Predict as `predict_samples` does for each task, by the `classes` of each; the features are by the first's.
+def predict_rows(blocks: Sequence[pa.Table], reader: PixelReader, plan: InferencePlan, keep: Keep) -> DirectionSums:
+    """Predict numbered catalogue rows, and sum up the unit features of each class.
 
-    Of a further task there are predictions for the rows alone that it labels.
+    Samples come from the cache, or from their files. As soon as a block is done `keep` gets its positions [n] in the
+    catalogue's order, the probabilities [n, K_1 + ... + K_T] of all tasks, over the classes alone where the model has
+    learned to reject, and the outlier scores [n], None where the model has none.
     """
     directions = DirectionSums(counts={}, sums={})
-    probabilities = np.zeros((sum(block.num_rows for block in blocks), sum(map(len, classes))), dtype=np.float32)
-    scores = np.zeros(len(probabilities), dtype=np.float64)
-    tells = False
     for block, found in _predicted(blocks, reader, plan, what="the test pass"):
-        places = np.asarray(block.column("position"))
-        probabilities[places] = found.probabilities
+        keep(np.asarray(block.column("position")), found.probabilities, found.outlier_scores)
         directions += found.directions
-        if found.outlier_scores is not None:
-            scores[places], tells = found.outlier_scores, True
-    rows = pa.concat_tables(blocks).sort_by("position").to_pylist() if blocks else []
-    first, *further = predictions_of_tasks(rows, probabilities, classes)
-    return [replace(first, outlier_scores=scores if tells else None), *further], directions
+    return directions
 
 
 def score_outliers(blocks: Sequence[pa.Table], reader: PixelReader, plan: InferencePlan) -> NDArray[np.float64]:

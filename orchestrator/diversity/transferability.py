@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
@@ -41,6 +42,20 @@ def class_distances(sums: DirectionSums) -> NDArray[np.float64]:
     means = sums.class_means()
     distances: NDArray[np.float64] = cdist(means, means)
     return distances
+
+
+def mean_directions(sums: DirectionSums) -> pa.Table:
+    """Give the mean direction of every class, a row each, ordered by label.
+
+    Columns: label, num_images, and mean: a list of float64, as long as the directions.
+    """
+    return pa.table(
+        {
+            "label": pa.array(sums.classes, pa.string()),
+            "num_images": pa.array([sums.counts[name] for name in sums.classes], pa.int64()),
+            "mean": pa.array([mean.tolist() for mean in sums.class_means()], pa.list_(pa.float64())),
+        }
+    )
 
 
 def separation(sums: DirectionSums) -> FeatureSeparation:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -65,6 +65,34 @@ class Predictions:
         """Tell for every image [n] whether its class is the most probable one."""
         found: NDArray[np.bool_] = self.predicted == self.truth
         return found
+
+    @property
+    def num_classes(self) -> int:
+        """Count the classes K."""
+        return int(self.probabilities.shape[1])
+
+    @property
+    def subset_names(self) -> list[str]:
+        """List the subsets that have images, sorted."""
+        return sorted(set(self.subsets))
+
+    @property
+    def num_units(self) -> int:
+        """Count what a bootstrap draws as one: an image, or images that are kin."""
+        units = self.units
+        return len(self) if units is None else int(units.max()) + 1
+
+    def has_kin(self, subset: str | None = None) -> bool:
+        """Tell whether some images, or some of a subset, are drawn as one."""
+        return next(self.parts(subset)).units is not None
+
+    def parts(self, subset: str | None = None) -> Iterator[Self]:
+        """Give the predictions, or those of a subset, as one part."""
+        yield self if subset is None else self.for_subset(subset)
+
+    def scored(self) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
+        """Give the probabilities [n, K] and the true class indices [n], as one part."""
+        yield self.probabilities, self.truth
 
     @property
     def units(self) -> NDArray[np.int64] | None:

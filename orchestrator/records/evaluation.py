@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from base64 import b64decode, b64encode
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
 
 from orchestrator.records.base import Record, Value
 from orchestrator.records.label_shift import LabelShift
@@ -84,12 +87,14 @@ class FeatureSeparation(Value):
 
     Variances are mean squared distances: of images from the mean of their class, and of class means from the mean of
     all, weighted by images. `mean_distance` is over all pairs of class means, None where there is one class.
+    `class_means` is the path of their table, below the run directory, None in records from before there was one.
     """
 
     variance_within: float
     variance_between: float
     mean_distance: float | None
     neighbours: list[ClassNeighbour]
+    class_means: str | None = None
 
 
 class EpisodeScores(Value):
@@ -148,6 +153,32 @@ class Baseline(Value):
     resources: dict[str, float] = {}
 
 
+def _packed(value: object) -> object:
+    """Pack the list of booleans that earlier records hold."""
+    if not isinstance(value, list):
+        return value
+    digits = "".join("1" if answer else "0" for answer in value)
+    digits += "0" * (-len(digits) % 8)
+    content = int(digits or "0", 2).to_bytes(len(digits) // 8, "big")
+    return {"count": len(value), "bits": b64encode(content).decode("ascii")}
+
+
+class PackedAnswers(Value):
+    """Tell of `count` images, in an order, which were right: a bit each, the first the highest of its byte, in base64.
+
+    Raises ValidationError when there are not as many bits.
+    """
+
+    count: Annotated[int, Field(ge=0)]
+    bits: str
+
+    @model_validator(mode="after")
+    def _check_length(self) -> Self:
+        if len(b64decode(self.bits, validate=True)) != -(-self.count // 8):
+            raise ValueError(f"{self.count} answers must be in {-(-self.count // 8)} bytes")
+        return self
+
+
 class BaselineResult(Record):
     """Hold the outcome of one trained control arm: which test images it got right, in the test table's order."""
 
@@ -155,7 +186,7 @@ class BaselineResult(Record):
     name: BaselineName
     hyperparameters: Hyperparameters
     seconds: float
-    correct: list[bool] | None
+    correct: Annotated[PackedAnswers | None, BeforeValidator(_packed)]
     error: str | None = None
     resources: dict[str, float] = {}
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from orchestrator.cluster.inference import InferencePlan, predict_samples
+from orchestrator.cluster.inference import InferencePlan, predict_rows
 from orchestrator.data.reader import BLOCK_ROWS, blocks_of, number_rows
 from orchestrator.records import ModelCard
 from orchestrator.stages.context import GroupContext
@@ -25,11 +26,19 @@ def answers_of(context: GroupContext, model_path: str, card: ModelCard, rows: pa
         use_gpu=context.use_gpu,
         stall_timeout_s=context.config.cluster.stall_timeout_s,
     )
-    is_known = np.isin(np.asarray(rows.column("label").to_pylist(), dtype=object), np.array(card.classes, dtype=object))
+    is_known = np.asarray(pc.is_in(rows.column("label"), value_set=pa.array(card.classes, pa.string())))
     known = number_rows(rows.filter(pa.array(is_known, type=pa.bool_())))
-    predictions, _ = predict_samples(blocks_of(known, BLOCK_ROWS), context.reader, plan, card.classes)
+    truth = np.asarray(pc.index_in(known.column("label"), value_set=pa.array(card.classes, pa.string())))
+    # A byte for each image, because verdicts compare several models image by image.
+    right = np.zeros(known.num_rows, dtype=np.bool_)
+
+    def keep(places: NDArray[np.int64], probabilities: NDArray[np.float32], _: object) -> None:
+        # Of several tasks the first is compared.
+        right[places] = probabilities[:, : len(card.classes)].argmax(axis=1) == truth[places]
+
+    predict_rows(blocks_of(known, BLOCK_ROWS), context.reader, plan, keep)
     correct = np.zeros(rows.num_rows, dtype=np.bool_)
-    correct[is_known] = predictions.correct
+    correct[is_known] = right
     return by_subset(correct, rows.column("subset").to_pylist())
 
 

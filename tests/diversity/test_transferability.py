@@ -19,6 +19,7 @@ from orchestrator.diversity.transferability import (
     frechet_distance,
     h_score,
     log_evidence,
+    mean_directions,
     separation,
     shrunk_h_score,
     variance_between,
@@ -53,6 +54,9 @@ def test_sums_give_the_moments_of_the_rows() -> None:
     np.testing.assert_allclose(sums.mean(), rows.mean(axis=0), atol=1e-14)
     np.testing.assert_allclose(sums.covariance(), np.cov(rows.T, bias=True), atol=1e-14)
     np.testing.assert_allclose(sums.class_means(), [part.mean(axis=0) for part in parts.values()], atol=1e-14)
+    kept = mean_directions(sums).to_pylist()
+    assert {row["label"]: row["num_images"] for row in kept} == {name: len(part) for name, part in parts.items()}
+    np.testing.assert_array_equal([row["mean"] for row in kept], sums.class_means())
     means = np.concatenate([np.tile(part.mean(axis=0), (len(part), 1)) for part in parts.values()])
     expected = np.cov(means.T, bias=True)
     np.testing.assert_allclose(sums.between_classes(), expected, atol=1e-14)
