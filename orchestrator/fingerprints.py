@@ -17,7 +17,10 @@ _SEARCH_DECISIONS = {"few_shot_threshold"}
 _SEARCH_LENGTH = {"num_samples", "budget", "target"}
 # Which models there are besides changes none of them.
 _TRAIN_OPERATION = {"scope", "use_gpu", "resources_per_worker", "max_failures", "num_to_keep"}
-_SUPERVISED = {"classes", "epochs", "learning_rate", "batch_size", "optimizer", "weight_decay"}
+_REGULARIZER = {"regularizer", "regularizer_weight", "regularizer_scope"}
+_SUPERVISED = {
+    "classes", "epochs", "learning_rate", "batch_size", "optimizer", "weight_decay", "with_target", *_REGULARIZER,
+}  # fmt: skip
 
 
 def of_catalogue(
@@ -58,21 +61,32 @@ def of_phase(
 ) -> str:
     """Fingerprint one of several objectives of a pretraining: its keys, the weights that it starts with, the images."""
     is_supervised = objective == "supervised"
-    keys = pretrain.model_dump(mode="json", include=_SUPERVISED) if is_supervised else _plain(pretrain.simsiam)
+    learnt = _SUPERVISED - _idle(pretrain)
+    keys = pretrain.model_dump(mode="json", include=learnt) if is_supervised else _plain(pretrain.simsiam)
     augment = _plain(config.augment) if is_supervised else None
     seeds = [config.seed_of("trial"), config.seed_of("loader")]
     return digest("phase", version, objective, keys, augment, start, data, config.train.precision, seeds)
 
 
 def _of_objectives(pretrain: PretrainConfig | None) -> object:
-    """Give what counts of the section: what no objective reads does not, nor that there is but the plain one."""
+    """Give what counts of the section: what no objective reads does not, nor that there is but the plain one.
+
+    The weights that it begins with count by their content.
+    """
     if pretrain is None:
         return None
+    idle = {"weights", *_idle(pretrain)}
     if pretrain.objective == ["supervised"]:
-        return _plain(pretrain, without={"objective", "simsiam"})
+        return _plain(pretrain, without={"objective", "simsiam", *idle})
     if not pretrain.is_supervised:
-        return _plain(pretrain, without=_SUPERVISED)
-    return _plain(pretrain)
+        return _plain(pretrain, without={*_SUPERVISED, *idle})
+    return _plain(pretrain, without=idle)
+
+
+def _idle(pretrain: PretrainConfig) -> set[str]:
+    """Name the keys that change nothing: those of a regulariser or of a target that is not there."""
+    regularizer = _REGULARIZER if pretrain.regularizer == "none" else set()
+    return {*regularizer, *({"with_target"} if pretrain.with_target is None else ())}
 
 
 def of_candidate_measures(config: ExperimentConfig, *, data: str, backbone: PretrainedBackbone, version: int) -> str:

@@ -210,11 +210,19 @@ class Pipeline:
         if self.run_directory.find("backbone.json", PretrainedBackbone, fingerprint):
             return None
         self._say(f"pretrain: {self.config.backbone.name} with weights {self.config.backbone.weights}")
-        source = None
+        source = target = None
         if self._inputs.source is not None:
             source = self._inputs.find_catalogue(self._inputs.source) or self._make_catalogue(self._inputs.source)
+        if self.config.pretrains_on_target:
+            self._catalogue_own()
+            target = self._inputs.catalogue
         record = prepare_backbone(
-            self.config, self.run_directory.uri, source, fingerprint=fingerprint, plan=self._inputs.source
+            self.config,
+            self.run_directory.uri,
+            source,
+            fingerprint=fingerprint,
+            plan=self._inputs.source,
+            target=target,
         )
         self.run_directory.write("backbone.json", record)
         self.run_directory.prune("backbone", keep=fingerprint)
@@ -225,9 +233,16 @@ class Pipeline:
         return _Work()
 
     def _catalogue(self) -> _Work | None:
-        source = self._catalogue_source()
-        if self._inputs.find_catalogue(self._inputs.ingest):
+        source, record = self._catalogue_source(), self._catalogue_own()
+        if record is None:
             return source
+        images = record.num_images + record.num_quarantined + record.num_copies_left_out
+        return _Work(images=images + (0 if source is None else source.images))
+
+    def _catalogue_own(self) -> Catalogue | None:
+        """Catalogue the run's own data; None where it is up to date."""
+        if self._inputs.find_catalogue(self._inputs.ingest):
+            return None
         require_attributes(self._inputs.ingest.data, self.config.data.tasks, key="data.tasks")
         # The profile would say so too, but only after every image was opened.
         require_attributes(self._inputs.ingest.data, self.config.diversity.columns)
@@ -239,8 +254,7 @@ class Pipeline:
         )
         if finding := copies_finding(record):
             self._say(f"catalogue: {finding}")
-        images = record.num_images + record.num_quarantined + record.num_copies_left_out
-        return _Work(images=images + (0 if source is None else source.images))
+        return record
 
     def _catalogue_source(self) -> _Work | None:
         """Catalogue what groups are trained together with, where there is something that is not up to date."""

@@ -194,6 +194,55 @@ MISTAKES = {
         "0",
         "--set pretrain.simsiam.smallest_crop=",
     ),
+    "pretrain, weights of nowhere": (
+        experiment(pretrain={"data": {"uri": "/x"}, "weights": "pretrain"}),
+        "pretrain.weights must be a file, a name or none",
+        "pretrain",
+        "by path",
+    ),
+    "pretrain, a regulariser without a start": (
+        experiment(pretrain={"data": {"uri": "/x"}, "regularizer": "l2_sp"}),
+        "pretrain.regularizer must have weights to pull to",
+        "l2_sp with weights none",
+        "Name weights",
+    ),
+    "pretrain, a regulariser that nothing reads": (
+        experiment(pretrain={"data": {"uri": "/x"}, "objective": "simsiam", "regularizer": "l2"}),
+        "pretrain.regularizer must be none where nothing is supervised",
+        "l2",
+        "Leave it out",
+    ),
+    "pretrain, a target without labels to learn": (
+        experiment(pretrain={"data": {"uri": "/x"}, "objective": "simsiam", "with_target": {}}),
+        "pretrain.with_target must be left out where nothing is supervised",
+        "one",
+        "Remove it",
+    ),
+    "pretrain, a target that counts for nothing": (
+        experiment(pretrain={"data": {"uri": "/x"}, "with_target": {"weight": 0}}),
+        "pretrain.with_target.weight must be greater than 0",
+        "0",
+        "--set pretrain.with_target.weight=",
+    ),
+    "pretrain, a target whose images are not opened": (
+        {
+            **experiment(backbone={"weights": "pretrain"}, pretrain={"data": {"uri": "/x"}, "with_target": {}}),
+            "data": {"uri": "/data", "verify": "none"},
+        },
+        "data.verify must be decode with pretrain.with_target",
+        "none",
+        "trained on",
+    ),
+    "pretrain, a target that folds would judge": (
+        experiment(
+            backbone={"weights": "pretrain"},
+            pretrain={"data": {"uri": "/x"}, "with_target": {}},
+            search={"folds": 3},
+        ),
+        "search.folds must be 1 with pretrain.with_target",
+        "3",
+        "learnt",
+    ),
     "pretrain, missing": (experiment(pretrain={"epochs": 1}), "pretrain.data must be given", "nothing", "Add it"),
     "pretrain, misspelt": (
         experiment(pretrain={"data": {"uri": "/x"}, "lerning_rate": 1}),
@@ -577,3 +626,16 @@ def test_candidates_are_networks_on_the_pixels_of_the_section_with_titles_by_wha
 def test_a_backbone_without_candidates_is_the_only_one_to_choose_from() -> None:
     backbone = validate_experiment(experiment(backbone={"name": "vit_b_16"})).backbone
     assert backbone.by_title == {"vit_b_16": backbone}
+
+
+def test_weights_may_be_what_a_regulariser_of_pretraining_pulls_to() -> None:
+    source = {"data": {"uri": "/x"}}
+    for section in ({"weights": "DEFAULT"}, {"objective": "simsiam_then_supervised"}):
+        config = validate_experiment(experiment(pretrain={**source, **section, "regularizer": "cosine"}))
+        assert config.pretrain is not None and config.pretrain.regularizer == "cosine"
+
+
+def test_the_run_pretrains_on_its_own_images_only_where_it_pretrains() -> None:
+    pretrain = {"data": {"uri": "/x"}, "with_target": {"weight": 0.5}}
+    assert validate_experiment(experiment(backbone={"weights": "pretrain"}, pretrain=pretrain)).pretrains_on_target
+    assert not validate_experiment(experiment(pretrain=pretrain)).pretrains_on_target

@@ -201,6 +201,10 @@ PRETRAIN = {"data": {"uri": "/source"}}
         ("simsiam_then_supervised", {"simsiam": {"epochs": 3}}, True),
         ("supervised", {"objective": "simsiam"}, True),
         ("simsiam_then_supervised", {"objective": ["simsiam", "supervised"]}, False),
+        ("supervised", {"with_target": {"weight": 0.5}}, True),
+        ("supervised", {"regularizer_weight": 0.5}, False),
+        ("supervised", {"regularizer": "l2"}, True),
+        ("supervised", {"weights": "/elsewhere/weights.pt"}, False),
     ],
 )
 def test_a_pretraining_depends_on_what_its_objectives_read(
@@ -229,6 +233,9 @@ def test_a_phase_depends_on_its_own_keys_and_on_what_it_starts_with() -> None:
     assert of("simsiam") == of("simsiam", epochs=3) != of("simsiam", simsiam={"epochs": 3})
     assert of("supervised") == of("supervised", simsiam={"epochs": 3}) != of("supervised", epochs=3)
     assert of("supervised") != of("supervised", start="b")
+    assert of("simsiam") == of("simsiam", with_target={"weight": 0.5})
+    assert of("supervised") != of("supervised", with_target={"weight": 0.5})
+    assert of("supervised") == of("supervised", regularizer_scope="both") != of("supervised", regularizer="l1")
 
 
 def test_a_catalogue_whose_samples_need_no_label_is_another() -> None:

@@ -44,7 +44,8 @@ class GroupSamples:
     `units` [n_train + n_validation] are hashes of what must stay on one side of a split. `folds`, of the same length,
     are the folds that trials are cross-validated on; it is empty where they are judged on the split as it is.
     `tasks` lists all tasks where there are several; `classes` are those of the first. `companion` holds the source that
-    models are trained together with, if there is one. Small and picklable: files are opened where they are read.
+    models are trained together with, if there is one. `is_learnt` says that the pretrained weights know the labels of
+    the training samples: then these judge nothing. Small and picklable: files are opened where they are read.
     """
 
     group: str
@@ -56,6 +57,7 @@ class GroupSamples:
     kept: Mapping[int, KeptDepth] = field(default_factory=dict)
     tasks: tuple[TaskClasses, ...] = ()
     companion: Companion | None = None
+    is_learnt: bool = False
 
     @property
     def class_counts(self) -> tuple[int, ...]:
@@ -79,11 +81,24 @@ class GroupSamples:
         )
 
     def resplit(self, number: int, *, seed: int) -> GroupSamples:
-        """Divide the training and validation samples anew, as many for validation as before, up to rounding."""
+        """Divide the training and validation samples anew, as many for validation as before, up to rounding.
+
+        Where training samples are learnt, validation stays as it is: of training each re-split leaves out another part,
+        of the share that validation has.
+        """
+        if self.is_learnt:
+            return self._thinned(number, seed=seed)
         train, validation = resplit(
             self._labels, self.units, num_validation=len(self.validation), seed=seed, number=number
         )
         return self._divided(train, validation)
+
+    def _thinned(self, number: int, *, seed: int) -> GroupSamples:
+        count, total = len(self.train), len(self.train) + len(self.validation)
+        left_out = round(count * len(self.validation) / total)
+        labels, units = self._labels[:count], self.units[:count]
+        train, _ = resplit(labels, units, num_validation=left_out, seed=seed, number=number)
+        return self._divided(train, np.arange(count, total, dtype=np.int64))
 
     def with_folds(self, count: int, *, seed: int) -> GroupSamples:
         """Deal the samples into `count` folds; with one, the split stays as it is. Raises ConfigError for too many."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from pyarrow import compute as pc
 from orchestrator import fingerprints, storage
 from orchestrator.cluster.group_samples import GroupSamples
 from orchestrator.cluster.ingest import read_samples
+from orchestrator.cluster.pretraining_start import KeptStart, keep_start
+from orchestrator.cluster.pretraining_target import TargetData
 from orchestrator.cluster.resources import ClusterShape, observe_cluster
 from orchestrator.cluster.self_supervision import SimSiamJob, run_simsiam
 from orchestrator.cluster.training import TrainingJob, TrainingPlan, train_groups
@@ -56,17 +59,26 @@ def describe(backbone: Backbone, spec: BackboneSpec, source: str, weights: str) 
 
 @dataclass(frozen=True, kw_only=True)
 class SourceData:
-    """Hold the source task's section, catalogue and the classes that it learns, none where nothing is supervised."""
+    """Hold the source task's section, catalogue and the classes that it learns, none where nothing is supervised.
+
+    `target` holds the run's own samples where they are learnt beside it.
+    """
 
     pretrain: PretrainConfig
     catalogue: Catalogue
     classes: tuple[str, ...]
     table: SampleTable
     pixels_uri: str | None
+    target: TargetData | None = None
 
     @classmethod
-    def of(cls, config: ExperimentConfig, run_uri: str, catalogue: Catalogue) -> SourceData:
-        """Take the samples that a catalogue describes. Raises ConfigError without a source task, DataError."""
+    def of(
+        cls, config: ExperimentConfig, run_uri: str, catalogue: Catalogue, target: Catalogue | None = None
+    ) -> SourceData:
+        """Take the samples that a catalogue describes, and of the run's own catalogue those that are learnt beside it.
+
+        Raises ConfigError without a source task, DataError.
+        """
         if config.pretrain is None:
             raise ConfigError("a source task must have a section pretrain", remedy="Add pretrain.data.uri.")
         return cls(
@@ -75,12 +87,23 @@ class SourceData:
             classes=_classes(config.pretrain, catalogue),
             table=read_samples(run_uri, catalogue),
             pixels_uri=None if catalogue.pixels is None else storage.join(run_uri, catalogue.pixels),
+            target=TargetData.of(config, run_uri, target),
         )
 
     def labelled(self) -> GroupSamples:
-        """Give the cached samples of the classes that are learnt."""
-        train, validation = (self._cached(_of_classes(self.table, split, self.classes)) for split in ("train", "val"))
-        return GroupSamples(group=_SOURCE_GROUP, classes=self.classes, train=train, validation=validation)
+        """Give the cached samples of the classes that are learnt, with the run's own as companion where there are some.
+
+        Then source images that show the same as one of the run's are left out: what tests a model must not train it.
+        """
+        train, validation = (self._cached(self._learnt(split)) for split in ("train", "val"))
+        companion = None if self.target is None else self.target.companion(self.classes)
+        return GroupSamples(
+            group=_SOURCE_GROUP, classes=self.classes, train=train, validation=validation, companion=companion
+        )
+
+    def _learnt(self, split: str) -> NDArray[np.int64]:
+        positions = _of_classes(self.table, split, self.classes)
+        return positions if self.target is None else self.table.without_copies_of(self.target.table, positions)
 
     def images(self) -> GroupSamples:
         """Give all cached training samples, whatever their labels; nothing is held out for validation."""
@@ -113,22 +136,33 @@ class PhaseTrainer:
         shape = observe_cluster(elastic=self.config.cluster.autoscaling)
         trained: list[TrainedPhase] = []
         for objective in self.source.pretrain.objective:
-            start = trained[-1] if trained else None
+            start = trained[-1] if trained else self.start
             fingerprint = fingerprints.of_phase(
                 self.config,
                 self.source.pretrain,
                 objective,
                 start=start.digest if start else f"none {self.spec.model_dump_json()}",
-                # Cached are those of the lowest hashes: their number says which.
-                data=f"{self.source.catalogue.data_fingerprint} {self.source.catalogue.num_cached}",
+                data=self._fingerprint_of_data(objective),
                 version=PHASE_VERSION,
             )
             trained.append(self._found(fingerprint) or self._trained(objective, start, fingerprint, shape))
-        self._forget_others(keep=[found.fingerprint for found in trained])
+        begun = [] if self.start is None else [self.start.digest]
+        self._forget_others(keep=[*begun, *(found.fingerprint for found in trained)])
         return [found.phase for found in trained], self._backbone(trained[-1])
 
+    @cached_property
+    def start(self) -> KeptStart | None:
+        """Give the weights that the first objective begins with; None for random ones."""
+        return keep_start(self.source.pretrain.weights, self.spec, self.run_uri, _FOLDER)
+
+    def _fingerprint_of_data(self, objective: Objective) -> str:
+        catalogue, target = self.source.catalogue, self.source.target
+        # Cached are those of the lowest hashes: their number says which.
+        source = f"{catalogue.data_fingerprint} {catalogue.num_cached}"
+        return source if target is None or objective != "supervised" else f"{source} {target.fingerprint}"
+
     def _trained(
-        self, objective: Objective, start: TrainedPhase | None, fingerprint: str, shape: ClusterShape
+        self, objective: Objective, start: TrainedPhase | KeptStart | None, fingerprint: str, shape: ClusterShape
     ) -> TrainedPhase:
         workbench = self._workbench(start)
         weights = f"{_FOLDER}/{fingerprint}.safetensors"
@@ -150,7 +184,7 @@ class PhaseTrainer:
     def _record_of(self, fingerprint: str) -> str:
         return storage.join(self.run_uri, _FOLDER, f"{fingerprint}.json")
 
-    def _backbone(self, trained: TrainedPhase) -> Backbone:
+    def _backbone(self, trained: TrainedPhase | KeptStart) -> Backbone:
         return load_pretrained(storage.join(self.run_uri, trained.weights), self.spec, seed=0)[0]
 
     def _forget_others(self, keep: Sequence[str]) -> None:
@@ -160,7 +194,7 @@ class PhaseTrainer:
             if name.partition(".")[0] not in keep:
                 storage.delete(storage.join(folder, name))
 
-    def _workbench(self, start: TrainedPhase | None) -> Workbench:
+    def _workbench(self, start: TrainedPhase | KeptStart | None) -> Workbench:
         if start is None:
             untrained = create_backbone(self.spec.name, self.spec.kwargs, self.spec.image_size)
             backbone = describe(untrained, self.spec, "none", "")
@@ -183,6 +217,9 @@ class PhaseTrainer:
                 batch_size=pretrain.batch_size,
                 optimizer=pretrain.optimizer,
                 weight_decay=pretrain.weight_decay,
+                regularizer=pretrain.regularizer,
+                regularizer_weight=pretrain.regularizer_weight,
+                regularizer_scope=pretrain.regularizer_scope,
             ),
             model_uri=model_uri,
             **self._common(fingerprint, from_scratch=from_scratch),

@@ -50,9 +50,11 @@ from orchestrator.config.finetune import (
     LossName,
     MixingName,
     RegularizerName,
+    RegularizerScope,
     SmoothingTarget,
     StrategyName,
 )
+from orchestrator.config.pretraining_target import PretrainingTargetConfig
 from orchestrator.config.search import AugmentConfig, BudgetConfig, CacheConfig, SearchConfig
 from orchestrator.config.source import DomainPenalty, Negatives, SourceConfig
 from orchestrator.config.space import CHOICES_TAG, RANGE_TAG, Range, SpaceConfig
@@ -94,8 +96,10 @@ __all__ = [
     "PrecisionName",
     "PretrainConfig",
     "PretrainedNetwork",
+    "PretrainingTargetConfig",
     "Range",
     "RegularizerName",
+    "RegularizerScope",
     "ResourceCosts",
     "SamplerName",
     "SearchConfig",

@@ -13,12 +13,18 @@ from pydantic import (
 
 from orchestrator.config.base import Fraction, OptimizerName, PositiveFloat, PositiveInt
 from orchestrator.config.data import DataConfig, Section
+from orchestrator.config.finetune import NonNegativeFloat, RegularizerName, RegularizerScope
+from orchestrator.config.pretraining_target import PretrainingTargetConfig
 
 
 def _require_plain(value: object) -> object:
     if not isinstance(value, bool | int | float | str):
         raise ValueError(f"must be a plain value, got {value!r}: write text, a number, true or false")
     return value
+
+
+def _null_as_none(value: object) -> object:
+    return "none" if value is None else value
 
 
 PlainValue = Annotated[bool | int | float | str, BeforeValidator(_require_plain)]
@@ -38,10 +44,7 @@ class PretrainedNetwork(Section):
     mean: tuple[float, float, float] | None = None
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
 
-    @field_validator("weights", mode="before")
-    @classmethod
-    def _yaml_null_means_none(cls, value: object) -> object:
-        return "none" if value is None else value
+    _yaml_null_means_none = field_validator("weights", mode="before")(_null_as_none)
 
 
 class CandidateConfig(PretrainedNetwork):
@@ -153,13 +156,17 @@ class SimSiamConfig(Section):
 
 
 class PretrainConfig(Section):
-    """Describe the source task that is trained from scratch when `backbone.weights` is `pretrain`.
+    """Describe the source task that is trained when `backbone.weights` is `pretrain`.
 
     `objective` says what is learnt from it: `supervised` its labels, as `epochs` and the keys after it say; `simsiam`
     its images alone, as the section `simsiam` says, and `data` needs no label; or several in turn, as a list or as
     `simsiam_then_supervised`, each beginning with the weights of the one before; SimSiam then sees the images without
     a label too.
     `classes` restricts the supervised task to these labels; default: all that occur.
+    `weights` are what the first objective begins with: a path or URI, a torchvision weights name, or `none` for random
+    ones. With `with_target` the supervised task learns the run's own training images beside the source's, labels of the
+    same name as one class. `regularizer_weight` times R(theta, theta_s) is added to its loss as in the section
+    `finetune`; theta_s is what it begins with.
     """
 
     data: DataConfig
@@ -171,6 +178,13 @@ class PretrainConfig(Section):
     batch_size: Annotated[int, Field(ge=2)] = 64
     optimizer: OptimizerName = "adam"
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    weights: str = "none"
+    regularizer: RegularizerName = "none"
+    regularizer_weight: NonNegativeFloat = 0.01
+    regularizer_scope: RegularizerScope = "backbone"
+    with_target: PretrainingTargetConfig | None = None
+
+    _yaml_null_means_none = field_validator("weights", mode="before")(_null_as_none)
 
     @property
     def is_supervised(self) -> bool:
@@ -192,4 +206,22 @@ class PretrainConfig(Section):
             )
         if self.classes is not None and not self.is_supervised:
             raise ValueError(f"classes must be left out where nothing is supervised, got {self.classes}: remove them")
+        return self
+
+    @model_validator(mode="after")
+    def _labels_are_learnt_where_keys_speak_of_them(self) -> Self:
+        if self.weights == "pretrain":
+            raise ValueError("weights must be a file, a name or none, got pretrain: name those of another run by path")
+        if self.with_target is not None and not self.is_supervised:
+            raise ValueError("with_target must be left out where nothing is supervised, got one: remove it")
+        if self.regularizer != "none" and not self.is_supervised:
+            raise ValueError(
+                f"regularizer must be none where nothing is supervised, got {self.regularizer}: leave it out"
+            )
+        pulls = self.regularizer not in ("none", "l1", "l2")
+        if pulls and self.weights == "none" and self.objective[0] == "supervised":
+            raise ValueError(
+                f"regularizer must have weights to pull to, got {self.regularizer} with weights none: name weights, "
+                "or let another objective come first"
+            )
         return self

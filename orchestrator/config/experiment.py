@@ -154,6 +154,7 @@ class ExperimentConfig(Section):
                 f"grouping.measures must be profiled, got {', '.join(sorted(unprofiled))}: add it to diversity.measures"
             )
         self._require_tasks()
+        self._require_learnable_target()
         if self.data.verify == "none" and self.backbone.candidates:
             raise ValueError("backbone.candidates must open images, got data.verify none: set it to decode")
         if self.data.verify == "none" and self.diversity.measures != ["label_entropy"]:
@@ -166,6 +167,19 @@ class ExperimentConfig(Section):
             if is_there:
                 self._require_linear_heads(section)
         return self
+
+    def _require_learnable_target(self) -> None:
+        if not self.pretrains_on_target:
+            return
+        if self.data.verify == "none":
+            raise ValueError(
+                "data.verify must be decode with pretrain.with_target, got none: its images are trained on"
+            )
+        if self.search.folds > 1:
+            raise ValueError(
+                f"search.folds must be 1 with pretrain.with_target, got {self.search.folds}: folds would judge by "
+                "images that the weights have learnt"
+            )
 
     def _require_plain_transfer(self) -> None:
         """Arms are trained on one task, without a source; what serves a subset must be its group's model."""
@@ -248,6 +262,12 @@ class ExperimentConfig(Section):
         """Give the seed of one of the things that are random."""
         own: int | None = getattr(self.seeds, purpose)
         return self.seed if own is None else own
+
+    @property
+    def pretrains_on_target(self) -> bool:
+        """Tell whether the run's own training images are a part of its source task."""
+        is_pretrained_here = self.backbone.weights == "pretrain"
+        return is_pretrained_here and self.pretrain is not None and self.pretrain.with_target is not None
 
     @property
     def source_data(self) -> DataConfig | None:

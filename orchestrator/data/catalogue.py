@@ -274,6 +274,14 @@ class SampleTable:
             chosen = pc.and_(chosen, pc.equal(self.table.column("split"), split))
         return np.flatnonzero(np.asarray(chosen)).astype(np.int64)
 
+    def without_copies_of(self, other: SampleTable, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Give those of the positions whose samples have not the pixels of any in another table, used there or not."""
+        pixels = self.table.column("pixels").take(pa.array(positions))
+        is_copy = pc.is_in(pixels, value_set=pc.unique(other.table.column("pixels")))
+        has_digest = pc.not_equal(pixels, "")
+        kept: NDArray[np.int64] = positions[~np.asarray(pc.and_(is_copy, has_digest))]
+        return kept
+
     def class_indices(self, positions: NDArray[np.int64], classes: Sequence[str]) -> NDArray[np.int64]:
         """Give the place of each sample's label in `classes`. Raises DataError for a label that is not there."""
         labels = self.table.column("label").take(pa.array(positions))

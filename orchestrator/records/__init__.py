@@ -58,6 +58,7 @@ from orchestrator.records.pretraining import (
     SupervisedPhase,
     TrainedPhase,
 )
+from orchestrator.records.pretraining_inputs import PretrainingTarget, StartingWeights
 from orchestrator.records.profile import ClassPair, Distances, Profile, Relation, SourceDistance, SubsetProfile
 from orchestrator.records.recipes import PLAIN_CHOICES, Hyperparameters, Recipe
 from orchestrator.records.report import Costs, Report, StageCost
@@ -137,6 +138,7 @@ __all__ = [
     "PretrainedBackbone",
     "Pretraining",
     "PretrainingPhase",
+    "PretrainingTarget",
     "Profile",
     "Prospect",
     "RaceRun",
@@ -160,6 +162,7 @@ __all__ = [
     "SpendingPart",
     "SplitComparison",
     "StageCost",
+    "StartingWeights",
     "SubsetCount",
     "SubsetEvaluation",
     "SubsetGain",

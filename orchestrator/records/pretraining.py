@@ -8,6 +8,7 @@ from pydantic import Field
 
 from orchestrator.config import SimSiamConfig
 from orchestrator.records.base import Record, Value
+from orchestrator.records.pretraining_inputs import PretrainingTarget, StartingWeights
 from orchestrator.records.recipes import Hyperparameters
 from orchestrator.records.search import EpochMetrics
 
@@ -60,7 +61,8 @@ class Pretraining(Value):
     (`diversity.source_features`), from which later runs measure how far theirs lie without the source; None where they
     are of other preprocessing than the run's. `neighbour_accuracy` is how often the nearest of these images have the
     label of another; None where fewer than two labels are known. `seconds` are those of all phases; `trained_in` is the
-    run directory.
+    run directory. `start` is None where the first phase began with random weights. `target` says which of the run's own
+    images were learnt beside the source, of which alone all else here speaks; None where none were.
     """
 
     data_uri: str
@@ -72,6 +74,8 @@ class Pretraining(Value):
     neighbour_accuracy: float | None = None
     trained_in: str
     seconds: float
+    start: StartingWeights | None = None
+    target: PretrainingTarget | None = None
 
 
 class TrainedPhase(Record):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from orchestrator.records import Pretraining, PretrainingPhase, SimSiamPhase
+from orchestrator.reporting.pretraining_inputs import inputs_findings
 from orchestrator.reporting.wording import counted, duration, enumerated, number, percent, shortened
 
 OBJECTIVE_TITLES = {"supervised": "supervised", "simsiam": "SimSiam, without labels"}
@@ -37,7 +38,7 @@ def pretraining_finding(pretraining: Pretraining) -> str:
             " Among training images of the source, the 20 nearest others name an image's label rightly in "
             f"{percent(pretraining.neighbour_accuracy)}."
         )
-    return said
+    return " ".join([said, *inputs_findings(pretraining)])
 
 
 def phase_rows(pretraining: Pretraining) -> list[PhaseRow]:

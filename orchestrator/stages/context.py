@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -126,7 +127,15 @@ class GroupContext:
             units=np.concatenate([self._units(group, split) for split in ("train", "val")]),
             companion=self._companion(classes),
             tasks=tasks,
+            is_learnt=self.is_learnt,
         )
+
+    @cached_property
+    def is_learnt(self) -> bool:
+        """Tell whether the pretrained weights know the labels of these training samples."""
+        pretraining = self.backbone.pretraining
+        target = None if pretraining is None else pretraining.target
+        return target is not None and target.data_fingerprint == data_fingerprint(self.table.table)
 
     def _companion(self, classes: tuple[str, ...]) -> Companion | None:
         if self.source is None or self.config.source is None:
@@ -166,6 +175,9 @@ class GroupContext:
         """Give how a group is fine-tuned and searched: as the experiment file says, with its own defaults if small."""
         if group.name not in self._tunings:
             finetune, search = self.config.finetune, self.config.search
+            if self.is_learnt:
+                # Folds would judge by images that the weights have learnt: the split stays though a group is small.
+                search = search.model_copy(update={"folds": search.folds})
             counts = GroupCounts(by_class=self._class_counts(group), num_units=lambda: self._num_units(group))
             self._tunings[group.name] = (
                 tuning_of(finetune, search, counts, num_stages=self.backbone.num_stages)

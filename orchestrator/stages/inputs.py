@@ -148,6 +148,8 @@ class RunInputs:
         if self.config.backbone.candidates:
             return self.candidates.ranking_fingerprint(self.catalogue.data_fingerprint)
         listing = "" if self.source is None else self.catalogue_fingerprint(self.source)
+        if self.config.pretrains_on_target:
+            listing = f"{listing} {self.catalogue_fingerprint(self.ingest)}"
         return backbone_fingerprint(self.config, listing)
 
     @cached_property

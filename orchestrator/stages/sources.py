@@ -98,13 +98,10 @@ def _positions(
     table: SampleTable, splits: Sequence[str], classes: Sequence[str], target: SampleTable
 ) -> NDArray[np.int64]:
     positions = np.sort(np.concatenate([table.where(split=split) for split in splits]))
-    rows = table.table.select(["label", "pixels"]).take(pa.array(positions))
-    wanted = np.asarray(pc.is_in(rows.column("label"), value_set=pa.array(classes, pa.string())))
+    labels = table.table.column("label").take(pa.array(positions))
+    wanted = positions[np.asarray(pc.is_in(labels, value_set=pa.array(classes, pa.string())))]
     # Also what was left out of the target as a copy shows a picture that may be tested.
-    copied = np.asarray(pc.is_in(rows.column("pixels"), value_set=pc.unique(target.table.column("pixels"))))
-    has_digest = np.asarray(pc.not_equal(rows.column("pixels"), ""))
-    chosen: NDArray[np.int64] = positions[wanted & ~(copied & has_digest)]
-    return chosen
+    return table.without_copies_of(target, wanted)
 
 
 def _own_classes(table: SampleTable, positions: NDArray[np.int64], classes: Sequence[str]) -> list[str]:

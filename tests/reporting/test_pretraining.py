@@ -5,9 +5,11 @@ from orchestrator.records import (
     BackboneSpec,
     PretrainedBackbone,
     Pretraining,
+    PretrainingTarget,
     Report,
     SimSiamEpoch,
     SimSiamPhase,
+    StartingWeights,
     SupervisedPhase,
 )
 from orchestrator.reporting.html import render_html
@@ -55,6 +57,32 @@ def test_the_finding_says_what_was_learnt_from_what_and_how_well() -> None:
 def test_without_labels_nothing_is_said_of_classes_or_neighbours() -> None:
     said = pretraining_finding(a_pretraining(classes=[], phases=[IMAGES], neighbour_accuracy=None))
     assert "lasses" not in said and "nearest" not in said and "1,200 images at" in said
+
+
+def test_what_was_learnt_beside_the_source_is_said_with_its_weights_and_the_regulariser() -> None:
+    target = PretrainingTarget(
+        data_uri="s3://bucket/own",
+        data_fingerprint="f01",
+        num_images=70,
+        shared_classes=["dog"],
+        own_classes=["cat", "fox"],
+        batch_share=0.2,
+        weight=0.5,
+    )
+    held = a_configuration().model_copy(update={"regularizer": "l2_sp", "regularizer_weight": 1e-4})
+    said = pretraining_finding(
+        a_pretraining(
+            start=StartingWeights(source="/weights/trunk.pt", digest="abc"),
+            target=target,
+            phases=[LABELS.model_copy(update={"hyperparameters": held})],
+        )
+    )
+    assert "It began with the weights /weights/trunk.pt (digest abc)." in said
+    assert "together with 70 training images of s3://bucket/own, 20.0% of every batch" in said
+    assert "their loss by 0.5 beside the source's by 1. Shared classes: dog; 2 classes" in said and "cat" in said
+    assert "L2-SP toward what it began with added, over the backbone, by 0.0001." in said
+    plain = pretraining_finding(a_pretraining())
+    assert "began" not in plain and "together" not in plain and "added" not in plain
 
 
 def test_each_phase_has_a_row() -> None:

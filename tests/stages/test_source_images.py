@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from sample_tables import a_table
 
 from orchestrator.config import DataConfig, SourceConfig
-from orchestrator.data.catalogue import CATALOGUE_SCHEMA, SampleTable, assemble, data_fingerprint, summarise
+from orchestrator.data.catalogue import SampleTable, data_fingerprint, summarise
 from orchestrator.data.reader import PixelReader
 from orchestrator.errors import DataError
 from orchestrator.records import Catalogue
@@ -17,26 +18,6 @@ from orchestrator.stages.distances import LabelledImages
 from orchestrator.stages.sources import companion_of, known_classes, source_use, unseen_images
 
 GROUP = ("cat", "dog")
-
-
-def a_table(labels: list[str], *, pixels: str = "source", splits: tuple[str, ...] = ("train",)) -> SampleTable:
-    plain = {"subset": "all", "file": "a", "reason": "", "copy_of": "", "content": "", "perceptual": "", "together": ""}
-    rows = [
-        {
-            **plain,
-            "id": f"{number:05}",
-            "label": label,
-            "split": splits[number % len(splits)],
-            "split_given": False,
-            "row": number,
-            "ok": True,
-            "pixels": f"{pixels}/{number}",
-            "fragment": 0,
-            "pixel_row": number,
-        }
-        for number, label in enumerate(labels)
-    ]
-    return SampleTable(assemble([pa.Table.from_pylist(rows, schema=CATALOGUE_SCHEMA)]))
 
 
 def images(samples: SampleTable, classes: list[str] | None = None) -> LabelledImages:

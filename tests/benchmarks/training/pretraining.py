@@ -7,11 +7,10 @@ DATA holds the shards `<domain>-*.parquet` of PACS. MobileNetV2 0.35 starts from
 images of the three domains that are not the target, over EPOCHS epochs in batches of 64: their labels (Adam at 1e-3,
 along a cosine), these together with those of the target's ten images a class (a fifth of every batch, which come in
 addition; weight 1), the images alone (SimSiam with the defaults, 512 wide), or nothing. Then all of it, and the head
-alone, are trained on the same ten images a class of the target, alike for each. The best epoch on 150 images is kept and
-tested on 580.
-A seed says which images are drawn, how networks start and how samples are ordered. Appends a JSON object for each
-pretraining to RESULTS, where those that are there already are not run again; none begins after M minutes. At the end, a
-table.
+alone, are trained on the same ten images a class of the target, alike for each. The best epoch on 150 images is kept
+and tested on 580. A seed says which images are drawn, how networks start and how samples are ordered. Appends a JSON
+object for each pretraining to RESULTS, where those that are there already are not run again; none begins after M
+minutes. At the end, a table.
 """
 
 from __future__ import annotations
