@@ -94,9 +94,17 @@ class SourceData:
         """Give the cached samples of the classes that are learnt, with the run's own as companion where there are some.
 
         Then source images that show the same as one of the run's are left out: what tests a model must not train it.
+        Raises DataError when none is left.
         """
         train, validation = (self._cached(self._learnt(split)) for split in ("train", "val"))
         companion = None if self.target is None else self.target.companion(self.classes)
+        if companion is not None and len(train) == 0:
+            raise DataError(
+                "the source task must have cached training images that the run has not",
+                value=0,
+                remedy="Check pretrain.classes and pretrain.data: its split, max_cache_bytes, and copies of the run's "
+                "images.",
+            )
         return GroupSamples(
             group=_SOURCE_GROUP, classes=self.classes, train=train, validation=validation, companion=companion
         )

@@ -90,6 +90,8 @@ def test_source_images_that_show_what_the_run_tests_are_left_out_where_the_run_i
     assert (len(together.train), len(together.validation)) == (1, 2)
     assert alone.companion is None and alone.output_counts == (2,)
     assert together.companion is not None and len(together.companion.samples) == 1
+    with pytest.raises(DataError, match="cached training images that the run has not"):
+        a_source(own, ("cat", "dog"), a_target(own)).labelled()
 
 
 def test_images_without_a_digest_are_copies_of_none() -> None:
