@@ -62,7 +62,7 @@ class Pretraining(Value):
     are of other preprocessing than the run's. `neighbour_accuracy` is how often the nearest of these images have the
     label of another; None where fewer than two labels are known. `seconds` are those of all phases; `trained_in` is the
     run directory. `start` is None where the first phase began with random weights. `target` says which of the run's own
-    images were learnt beside the source, of which alone all else here speaks; None where none were.
+    images were learnt too, None where none were; all other fields are of the source alone.
     """
 
     data_uri: str
