@@ -18,9 +18,8 @@ _SEARCH_LENGTH = {"num_samples", "budget", "target"}
 # Which models there are besides changes none of them.
 _TRAIN_OPERATION = {"scope", "use_gpu", "resources_per_worker", "max_failures", "num_to_keep"}
 _REGULARIZER = {"regularizer", "regularizer_weight", "regularizer_scope"}
-_SUPERVISED = {
-    "classes", "epochs", "learning_rate", "batch_size", "optimizer", "weight_decay", "with_target", *_REGULARIZER,
-}  # fmt: skip
+_SUPERVISED_RECIPE = {"epochs", "learning_rate", "batch_size", "optimizer", "weight_decay"}
+_SUPERVISED = {"classes", "with_target", *_SUPERVISED_RECIPE, *_REGULARIZER}
 
 
 def of_catalogue(
