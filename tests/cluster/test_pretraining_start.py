@@ -8,7 +8,7 @@ import pytest
 from finetune_examples import a_spec
 
 from orchestrator.cluster.pretraining_start import keep_start
-from orchestrator.errors import WeightsError
+from orchestrator.errors import StorageError
 from orchestrator.finetune.models import save_backbone
 from orchestrator.finetune.weights import load_pretrained
 
@@ -23,5 +23,5 @@ def test_named_weights_are_copied_and_random_ones_are_not(tmp_path: Path) -> Non
 
 
 def test_weights_that_are_not_there_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError):
+    with pytest.raises(StorageError, match="a file must be readable"):
         keep_start(str(tmp_path / "none.safetensors"), a_spec(), str(tmp_path), "pretrain/phases")
