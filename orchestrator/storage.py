@@ -6,16 +6,19 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 from pyarrow import fs, parquet
 
 from orchestrator.errors import StorageError
+from orchestrator.store_failures import patiently
+
+T = TypeVar("T")
 
 ONE_NPY_HEADER = Lock()
 """Hold it while a header of .npy is read: headers are literals of Python, and its parser (of 3.11.7) ended two threads
@@ -32,7 +35,8 @@ def resolve(uri: str) -> tuple[fs.FileSystem, str]:
             # pyarrow reads the keys and the region from the environment, but not the endpoint.
             endpoint = os.environ["AWS_ENDPOINT_URL"]
             return fs.S3FileSystem(endpoint_override=endpoint), rest.rstrip("/")
-        file_system, path = fs.FileSystem.from_uri(uri)
+        # Of a bucket it asks the store for the region.
+        file_system, path = patiently(lambda: fs.FileSystem.from_uri(uri), what=uri)
         return file_system, path
     except (OSError, pa.ArrowInvalid, ImportError) as error:
         raise StorageError(
@@ -60,11 +64,10 @@ def join(uri: str, *parts: str) -> str:
     return "/".join([uri.rstrip("/"), *parts])
 
 
-@contextmanager
-def _naming(uri: str, rule: str) -> Iterator[None]:
-    """Turn a failure of the file system into an error that names the path."""
+def ask(uri: str, rule: str, work: Callable[[], T]) -> T:
+    """Do some work on a path, patiently, and turn its failure into an error that names the path."""
     try:
-        yield
+        return patiently(work, what=uri)
     except (OSError, UnicodeDecodeError) as error:
         # Names that are no UTF-8 fail to decode.
         raise StorageError(rule, value=uri, remedy=str(error)) from error
@@ -73,15 +76,19 @@ def _naming(uri: str, rule: str) -> Iterator[None]:
 def exists(uri: str) -> bool:
     """Tell whether a file or directory is there. Raises StorageError when it cannot be told."""
     file_system, path = resolve(uri)
-    with _naming(uri, "a path must be reachable"):
-        return bool(file_system.get_file_info(path).type != fs.FileType.NotFound)
+    info = ask(uri, "a path must be reachable", lambda: file_system.get_file_info(path))
+    return bool(info.type != fs.FileType.NotFound)
 
 
 def read_bytes(uri: str) -> bytes:
     """Read a whole file. Raises StorageError when it is not there or not readable."""
     file_system, path = resolve(uri)
-    with _naming(uri, "a file must be readable"), file_system.open_input_file(path) as stream:
-        return bytes(stream.read())
+
+    def read() -> bytes:
+        with file_system.open_input_file(path) as stream:
+            return bytes(stream.read())
+
+    return ask(uri, "a file must be readable", read)
 
 
 def write_bytes(uri: str, content: bytes) -> None:
@@ -90,12 +97,15 @@ def write_bytes(uri: str, content: bytes) -> None:
     Locally through a temporary file and a rename; an object store puts objects whole. Parents are made.
     """
     file_system, path = resolve(uri)
-    with _naming(uri, "a file must be writable"):
+
+    def write() -> None:
         if isinstance(file_system, fs.LocalFileSystem):
             _write_local(Path(path), content)
         else:
             with file_system.open_output_stream(path) as stream:
                 stream.write(content)
+
+    ask(uri, "a file must be writable", write)
 
 
 def _write_local(path: Path, content: bytes) -> None:
@@ -129,47 +139,99 @@ def read_table(uri: str) -> pa.Table:
 def delete(uri: str) -> None:
     """Remove a file or a directory with all below it; nothing there is no error."""
     file_system, path = resolve(uri)
-    with _naming(uri, "a path must be removable"):
+
+    def remove() -> None:
         kind = file_system.get_file_info(path).type
         if kind == fs.FileType.Directory:
             file_system.delete_dir(path)
         elif kind == fs.FileType.File:
             file_system.delete_file(path)
 
+    ask(uri, "a path must be removable", remove)
+
+
+@dataclass(frozen=True)
+class Entries:
+    """Hold files, folders by path, and by path why another entry is neither; paths but a file's own are relative."""
+
+    files: list[fs.FileInfo]
+    folders: list[str]
+    left_out: dict[str, str]
+
 
 def list_files(uri: str) -> list[fs.FileInfo]:
-    """List every file below a directory, or the one file at `uri`, sorted by path. Raises StorageError.
+    """List every file below a directory, or the one file at `uri`, sorted by path, as `list_tree` does."""
+    return list_tree(uri).files
 
-    Hidden files and those below hidden directories are left out, as well as empty markers such as _SUCCESS.
+
+def list_tree(uri: str) -> Entries:
+    """List every file below a directory, or the one file at `uri`, sorted by path; no folders. Raises StorageError.
+
+    Hidden files and those below hidden directories are passed over, as well as empty markers such as _SUCCESS. A link
+    to a file is a file. A link to a directory is left out, for it may lead back to where it is, or to what is listed
+    anyway; `uri` itself may be one.
     """
     file_system, path = resolve(uri)
-    with _naming(uri, "a path must be readable"):
-        info = file_system.get_file_info(path)
-        if info.type == fs.FileType.File:
-            return [info]
-        if info.type == fs.FileType.NotFound:
-            raise StorageError("a path must exist", value=uri, remedy="Check the spelling and the access rights.")
-        entries = file_system.get_file_info(fs.FileSelector(path, recursive=True))
-    found = [entry for entry in entries if entry.type == fs.FileType.File]
-    shown = [entry for entry in found if not _is_hidden(entry.path[len(path) :])]
-    return sorted(shown, key=lambda entry: str(entry.path))
+    rule = "a path must be readable"
+    info = ask(uri, rule, lambda: file_system.get_file_info(path))
+    if info.type == fs.FileType.File:
+        return Entries([info], [], {})
+    if info.type == fs.FileType.NotFound:
+        raise StorageError("a path must exist", value=uri, remedy="Check the spelling and the access rights.")
+    if isinstance(file_system, fs.LocalFileSystem):
+        found = ask(uri, rule, lambda: _walk(path))
+    else:
+        entries = ask(uri, rule, lambda: file_system.get_file_info(fs.FileSelector(path, recursive=True)))
+        files = [entry for entry in entries if entry.type == fs.FileType.File]
+        found = Entries([file for file in files if not _is_hidden(file.path[len(path) :])], [], {})
+    found.files.sort(key=lambda file: str(file.path))
+    return found
+
+
+def list_entries(uri: str) -> Entries:
+    """List what is directly in a directory, sorted; hidden entries are passed over. Raises StorageError."""
+    file_system, path = resolve(uri)
+    return ask(uri, "a directory must be readable", lambda: _open_directory(file_system, path))
+
+
+def _walk(directory: str) -> Entries:
+    """List what is below a directory of this machine; pyarrow's own walk follows links, in circles too."""
+    found = Entries([], [], {})
+    waiting = [""]
+    for folder in waiting:
+        entries = _open_directory(fs.LocalFileSystem(), join(directory, folder) if folder else directory)
+        found.files.extend(entries.files)
+        waiting.extend(join(folder, name) if folder else name for name in entries.folders)
+        found.left_out.update({join(folder, name) if folder else name: why for name, why in entries.left_out.items()})
+    return found
+
+
+def _open_directory(file_system: fs.FileSystem, path: str) -> Entries:
+    found = Entries([], [], {})
+    is_on_disk = isinstance(file_system, fs.LocalFileSystem)
+    entries = file_system.get_file_info(fs.FileSelector(path, recursive=False))
+    for entry in sorted(entries, key=lambda entry: str(entry.base_name)):
+        name = str(entry.base_name)
+        if _is_hidden(name):
+            continue
+        if entry.type == fs.FileType.File:
+            found.files.append(entry)
+        elif entry.type == fs.FileType.Unknown:
+            found.left_out[name] = "it is no plain file"
+        elif is_on_disk and Path(entry.path).is_symlink():
+            is_folder = entry.type == fs.FileType.Directory
+            found.left_out[name] = "links to folders are not followed" if is_folder else "the link leads to nothing"
+        elif entry.type == fs.FileType.Directory:
+            found.folders.append(name)
+    return found
 
 
 def list_names(uri: str) -> list[str]:
     """List the names directly in a directory, sorted; none when it is not there."""
     file_system, path = resolve(uri)
-    with _naming(uri, "a path must be readable"):
-        selector = fs.FileSelector(path, recursive=False, allow_not_found=True)
-        return sorted(str(entry.base_name) for entry in file_system.get_file_info(selector))
-
-
-def list_entries(uri: str) -> list[fs.FileInfo]:
-    """List the files and folders directly in a directory, sorted, without hidden ones. Raises StorageError."""
-    file_system, path = resolve(uri)
-    with _naming(uri, "a directory must be readable"):
-        entries = file_system.get_file_info(fs.FileSelector(path, recursive=False))
-    shown = [entry for entry in entries if not _is_hidden(entry.base_name)]
-    return sorted(shown, key=lambda entry: str(entry.base_name))
+    selector = fs.FileSelector(path, recursive=False, allow_not_found=True)
+    entries = ask(uri, "a path must be readable", lambda: file_system.get_file_info(selector))
+    return sorted(str(entry.base_name) for entry in entries)
 
 
 def _is_hidden(path: str) -> bool:

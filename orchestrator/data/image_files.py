@@ -14,7 +14,8 @@ from orchestrator import storage
 from orchestrator.config import DataConfig
 from orchestrator.data.fragments import describe_failure
 from orchestrator.data.listing import find_root
-from orchestrator.errors import DataError, StorageError
+from orchestrator.errors import DataError, StorageError, UnavailableError
+from orchestrator.store_failures import patiently
 
 # Reading small files waits for the disk or the store, not for the processor.
 _READ_THREADS = 8
@@ -39,7 +40,10 @@ class ImageRoot:
         return cls(*(find_root(config.uri) if config.image_root is None else storage.resolve(config.image_root)))
 
     def read(self, paths: Sequence[str | None]) -> tuple[pa.Array, list[str | None]]:
-        """Read the files at `paths`: large_binary [n], null where there is no path or no file, and why or None."""
+        """Read the files at `paths`: large_binary [n], null where there is no path or no file, and why or None.
+
+        Raises UnavailableError when a store does not answer.
+        """
         buckets: dict[str, FilePlace] = {}
         places: list[FilePlace | None] = []
         errors: list[str | None] = []
@@ -47,6 +51,8 @@ class ImageRoot:
             place, error = None, None
             try:
                 place = self._locate(path, buckets) if path else None
+            except UnavailableError:
+                raise
             except (DataError, StorageError) as failure:
                 error = str(failure)
             places.append(place)
@@ -73,7 +79,10 @@ class ImageRoot:
 
 
 def read_places(places: Sequence[FilePlace | None]) -> tuple[pa.Array, list[str | None]]:
-    """Read files: large_binary [n], null where there is none or it cannot be read, and why it cannot or None."""
+    """Read files: large_binary [n], null where there is none or it cannot be read, and why it cannot or None.
+
+    Raises UnavailableError when a store does not answer.
+    """
     with ThreadPoolExecutor(_READ_THREADS) as pool:
         read = list(pool.map(_read_place, places))
     return pa.array([content for content, _ in read], pa.large_binary()), [failure for _, failure in read]
@@ -83,8 +92,12 @@ def _read_place(place: FilePlace | None) -> tuple[bytes | None, str | None]:
     if place is None:
         return None, None
     file_system, path = place
-    try:
+
+    def read() -> bytes:
         with file_system.open_input_file(path) as stream:
-            return stream.read(), None
+            return bytes(stream.read())
+
+    try:
+        return patiently(read, what=path), None
     except (OSError, pa.ArrowException) as error:
         return None, describe_failure(error)

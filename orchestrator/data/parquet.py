@@ -26,6 +26,7 @@ from orchestrator.data.fragments import (
 from orchestrator.data.image_files import ImageRoot
 from orchestrator.data.listing import Listing, for_each_file
 from orchestrator.errors import ConfigError, DataError
+from orchestrator.store_failures import patiently
 
 PATHS_PER_FRAGMENT = 1024
 """The most image files that one fragment names; a row group that holds paths is cut into several."""
@@ -87,7 +88,9 @@ def read_row_group(
     """Read the rows of a fragment, or those at the positions `rows` in it; see `sources.read_fragment`."""
     positions = range(fragment.num_rows) if rows is None else rows
     try:
-        table = _read_columns(fragment, config, file_system, root, with_image=with_image)
+        table = patiently(
+            lambda: _read_columns(fragment, config, file_system, root, with_image=with_image), what=fragment.files[0]
+        )
         if rows is not None:
             table = _chosen(table, rows)
         return _to_rows(fragment, config, table, positions, with_image=with_image)
@@ -100,19 +103,23 @@ def read_text_columns(
 ) -> dict[str, pa.ChunkedArray]:
     """Read these columns of a fragment alone, as texts or dictionaries of texts; a file may lack some of them.
 
-    Raises DataError saying why when the fragment cannot be read.
+    Raises DataError saying why when the fragment cannot be read, UnavailableError when the store does not answer.
     """
-    try:
+
+    def read() -> pa.Table:
         with file_system.open_input_file(f"{root}/{fragment.files[0]}") as stream:
             metadata = pq.read_metadata(stream)
             known = sorted(set(columns) & set(metadata.schema.to_arrow_schema().names))
             # What is stored as a dictionary stays one: its texts are then made once, not for every row.
             reader = pq.ParquetFile(stream, metadata=metadata, pre_buffer=True, read_dictionary=known)
             table = reader.read_row_group(fragment.row_group, columns=known, use_threads=False)
-            table = _rows_of(fragment, table, metadata)
+            return _rows_of(fragment, table, metadata).select(known)
+
+    try:
+        table = patiently(read, what=fragment.files[0])
     except _READ_FAILURES as error:
         raise DataError(describe_failure(error)) from error
-    return {name: _as_text_or_dictionary(table.column(name)) for name in known}
+    return {name: _as_text_or_dictionary(table.column(name)) for name in table.column_names}
 
 
 def known_columns(listing: Listing, file_system: fs.FileSystem, root: str) -> set[str]:
@@ -129,7 +136,7 @@ def _chosen(table: pa.Table, rows: Sequence[int]) -> pa.Table:
 
 
 def _read_footer(file_system: fs.FileSystem, path: str, image: str | None) -> _Footer:
-    try:
+    def read() -> _Footer:
         with file_system.open_input_file(path) as stream:
             file = pq.ParquetFile(stream)
             schema = file.schema_arrow
@@ -137,6 +144,9 @@ def _read_footer(file_system: fs.FileSystem, path: str, image: str | None) -> _F
             kind = schema.field(image).type if image in schema.names else pa.null()
             row_groups = tuple(_RowGroup(group.num_rows, _holds_paths(group, image, kind)) for group in groups)
             return _Footer(schema, row_groups)
+
+    try:
+        return patiently(read, what=path)
     except (OSError, pa.ArrowException) as error:
         return _Footer(pa.schema([]), error=describe_failure(error))
 

@@ -27,6 +27,7 @@ from orchestrator.data.fragments import (
 from orchestrator.data.image_files import ImageRoot
 from orchestrator.data.listing import InputFile, Listing, for_each_file
 from orchestrator.errors import DataError
+from orchestrator.store_failures import patiently
 
 ROWS_PER_FRAGMENT = 1024
 
@@ -85,7 +86,9 @@ def read_lines(
     """Read the rows of a fragment, or those at the positions `rows` in it; see `sources.read_fragment`."""
     positions = range(fragment.num_rows) if rows is None else rows
     try:
-        described = _read_texts(fragment, config, file_system, root, positions)
+        described = patiently(
+            lambda: _read_texts(fragment, config, file_system, root, positions), what=fragment.files[0]
+        )
     except _READ_FAILURES as error:
         return make_broken_rows(fragment, describe_failure(error), with_image=with_image, rows=rows)
     errors = [error for _, error in described]
@@ -101,12 +104,16 @@ def read_lines(
 def _list_file(
     file_system: fs.FileSystem, root: str, path: str, format: DataFormat, columns: Collection[str]
 ) -> _TextTable:
-    try:
+    def scan() -> tuple[_Header, tuple[Fragment, ...], Collection[str]]:
         with file_system.open_input_file(f"{root}/{path}") as stream:
             lines = io.BufferedReader(stream)
             header = _read_header(lines, path, format)
             fragments = tuple(_cut(lines, header.end_byte, path, format))
             names = header.names if header.names is not None else _keys(stream, header, fragments[:1])
+        return header, fragments, names
+
+    try:
+        header, fragments, names = patiently(scan, what=path)
     except _READ_FAILURES as error:
         return _TextTable(frozenset(), (_broken(path, format, 1, describe_failure(error)),))
     fault = _fault(header.names, columns) if header.names is not None else None
