@@ -7,6 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -68,8 +69,8 @@ def ask(uri: str, rule: str, work: Callable[[], T]) -> T:
     """Do some work on a path, patiently, and turn its failure into an error that names the path."""
     try:
         return patiently(work, what=uri)
-    except (OSError, UnicodeDecodeError) as error:
-        # Names that are no UTF-8 fail to decode.
+    except (OSError, UnicodeError) as error:
+        # Names that are no UTF-8.
         raise StorageError(rule, value=uri, remedy=str(error)) from error
 
 
@@ -199,7 +200,7 @@ def _walk(directory: str) -> Entries:
     found = Entries([], [], {})
     waiting = [""]
     for folder in waiting:
-        entries = _open_directory(fs.LocalFileSystem(), join(directory, folder) if folder else directory)
+        entries = _open_local(join(directory, folder) if folder else directory)
         found.files.extend(entries.files)
         waiting.extend(join(folder, name) if folder else name for name in entries.folders)
         found.left_out.update({join(folder, name) if folder else name: why for name, why in entries.left_out.items()})
@@ -207,23 +208,44 @@ def _walk(directory: str) -> Entries:
 
 
 def _open_directory(file_system: fs.FileSystem, path: str) -> Entries:
-    found = Entries([], [], {})
-    is_on_disk = isinstance(file_system, fs.LocalFileSystem)
+    if isinstance(file_system, fs.LocalFileSystem):
+        return _open_local(path)
     entries = file_system.get_file_info(fs.FileSelector(path, recursive=False))
-    for entry in sorted(entries, key=lambda entry: str(entry.base_name)):
-        name = str(entry.base_name)
-        if _is_hidden(name):
-            continue
-        if entry.type == fs.FileType.File:
-            found.files.append(entry)
-        elif entry.type == fs.FileType.Unknown:
-            found.left_out[name] = "it is no plain file"
-        elif is_on_disk and Path(entry.path).is_symlink():
-            is_folder = entry.type == fs.FileType.Directory
-            found.left_out[name] = "links to folders are not followed" if is_folder else "the link leads to nothing"
-        elif entry.type == fs.FileType.Directory:
-            found.folders.append(name)
+    shown = sorted(
+        (entry for entry in entries if not _is_hidden(entry.base_name)), key=lambda entry: str(entry.base_name)
+    )
+    return Entries(
+        files=[entry for entry in shown if entry.type == fs.FileType.File],
+        folders=[str(entry.base_name) for entry in shown if entry.type == fs.FileType.Directory],
+        left_out={},
+    )
+
+
+def _open_local(path: str) -> Entries:
+    """List a directory of this machine: pyarrow does not tell links from what they lead to, nor those to nothing."""
+    found = Entries([], [], {})
+    with os.scandir(path) as entries:
+        shown = sorted((entry for entry in entries if not _is_hidden(entry.name)), key=lambda entry: entry.name)
+    for entry in shown:
+        if not _is_utf8(entry.name):
+            # Neither Arrow's texts nor JSON hold such a name.
+            found.left_out[os.fsencode(entry.name).decode(errors="backslashreplace")] = "its name is not UTF-8"
+        elif entry.is_file():
+            with suppress(FileNotFoundError):  # what is gone meanwhile
+                status = entry.stat()
+                place, time_ns = f"{path}/{entry.name}", status.st_mtime_ns
+                found.files.append(fs.FileInfo(place, fs.FileType.File, mtime_ns=time_ns, size=status.st_size))
+        elif not entry.is_symlink() and entry.is_dir():
+            found.folders.append(entry.name)
+        elif entry.is_dir():
+            found.left_out[entry.name] = "links to folders are not followed"
+        else:
+            found.left_out[entry.name] = "the link leads to nothing" if entry.is_symlink() else "it is no plain file"
     return found
+
+
+def _is_utf8(name: str) -> bool:
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def list_names(uri: str) -> list[str]:
