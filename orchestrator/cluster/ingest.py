@@ -26,7 +26,7 @@ from orchestrator.data.text_columns import read_tasks
 from orchestrator.errors import BadFractionError, DataError, ResourceError
 from orchestrator.records import Catalogue
 
-CATALOGUE_VERSION = 3
+CATALOGUE_VERSION = 4
 
 _TABLE = "catalogue.parquet"
 _QUARANTINE = "quarantine.parquet"

@@ -49,9 +49,10 @@ CATALOGUE_SCHEMA = pa.schema(
 )
 """A row for each sample. Texts are empty, never null, where there is nothing to say; `split_given` tells that the data
 names the split; `copy_of` is the id of the first sample that shows the same picture; `content` is the digest of the
-image's bytes, `pixels` that of the decoded ones, `perceptual` the hash of their looks where near copies are looked for;
-`together` what a sample must stay on one side of every split with; `pixel_row` is the row in the fragment's file of
-cached pixels, -1 when they are not cached; `tasks` has the label of every further task, null where there is none."""
+image's bytes, `pixels` that of the decoded ones, `perceptual` the hash of their looks where near copies are looked for
+and the picture is not plain; `together` what a sample must stay on one side of every split with; `pixel_row` is the row
+in the fragment's file of cached pixels, -1 when they are not cached; `tasks` has the label of every further task, null
+where there is none."""
 
 # All that a sample is comes before where it lies: the first of several copies is the same in other files.
 _CANONICAL_ORDER = ("id", "subset", "label", "content", "together", "split", "file", "row")

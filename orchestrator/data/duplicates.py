@@ -54,7 +54,7 @@ def deduplicate(table: pa.Table, config: DataConfig, seed: int) -> tuple[pa.Tabl
     samples = samples.take(pa.array(usable))
     exact = near = _firsts(_codes(samples.column("pixels")))
     if config.deduplicate == "near":
-        near = _near_firsts(samples.column("perceptual"))
+        near = _near_firsts(samples)
     counts = CopyCounts(
         exact_copies=_count(samples, exact),
         near_copies=_count(samples, near) if config.deduplicate == "near" else None,
@@ -104,10 +104,15 @@ def _firsts(pictures: NDArray[np.int64]) -> NDArray[np.int64]:
     return places
 
 
-def _near_firsts(column: pa.ChunkedArray) -> NDArray[np.int64]:
-    different = pc.unique(column).to_pylist()
-    pictures = connect(len(different), near_pairs(parse_hashes(different)))
-    return _firsts(pictures[_codes(column)])
+def _near_firsts(samples: pa.Table) -> NDArray[np.int64]:
+    """Tell pictures by their looks; those that are too plain to have any by their pixels."""
+    is_plain = pc.equal(samples.column("perceptual"), "")
+    looks = pc.if_else(is_plain, samples.column("pixels"), samples.column("perceptual"))
+    different = pc.unique(looks)
+    hashed = np.flatnonzero(np.asarray(pc.is_in(different, value_set=pc.unique(samples.column("perceptual")))))
+    hashes = parse_hashes(different.take(pa.array(hashed)).to_pylist())
+    pairs = ((hashed[left], hashed[right]) for left, right in near_pairs(hashes))
+    return _firsts(connect(len(different), pairs)[_codes(looks)])
 
 
 def _codes(column: pa.ChunkedArray) -> NDArray[np.int64]:

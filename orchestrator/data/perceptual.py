@@ -8,6 +8,7 @@ import imagehash
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.fft import dctn
 
 # Measured on the 9,991 images of PACS, whose four domains differ as much as pictures do. With 256 bits the 11 pairs
 # within 16 are one picture each (re-encoded, with a watermark, or a drawing in another colour), and two different
@@ -15,19 +16,33 @@ from PIL import Image
 # sketches of one class, and 38 even of different classes. JPEG at quality 30, WebP at 50, half and double size
 # change at most 14 of the 256.
 _HASH_SIZE = 16
+_SIDE = 4 * _HASH_SIZE  # of the picture that is hashed, as `imagehash.phash` has it
 _NUM_WORDS = _HASH_SIZE * _HASH_SIZE // 64
 NEAR_DISTANCE = 16
 """The most bits of 256 in which the hashes of near copies differ."""
 
 
+# Rounding to whole numbers adds to every pixel a variance of 1/12, of which each axis of `dctn` makes 2 N times as much.
+# Measured: of 200 pictures of one colour each any two had one hash, all are below; of PACS the lowest median is 638, 17
+# times the bound. Where 300 photos of PACS are faded to 1/100 of their contrast, the nearest two that are above it
+# differ in 68 bits.
+_ROUNDING = 2 * _SIDE / 12**0.5
+
+
 def perceptual_hash(rgb: NDArray[np.uint8]) -> str:
-    """Hash the looks of RGB pixels [height, width, 3] to 256 bits: 64 hexadecimal characters.
+    """Hash the looks of RGB pixels [height, width, 3] to 256 bits: 64 hexadecimal characters; "" for a plain picture.
 
     The hash is pHash (Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010): which of
-    the 16 x 16 lowest frequencies of the luminance, at 64 x 64 pixels, are above their median. Colours do not count;
-    what has no structure, a plain sky, is hashed by its noise.
+    the 16 x 16 lowest frequencies of the luminance, at 64 x 64 pixels, are above their median. Colours do not count.
+    A picture is plain where the median of their magnitudes, but for the mean brightness, is below what rounding
+    pixels to whole numbers adds to each: then half of the bits say nothing, and pictures of one colour, of any one,
+    would have the same hash.
     """
-    return str(imagehash.phash(Image.fromarray(rgb), hash_size=_HASH_SIZE))
+    small = Image.fromarray(rgb).convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+    frequencies = dctn(np.asarray(small, dtype=np.float64))[:_HASH_SIZE, :_HASH_SIZE]
+    if np.median(np.abs(frequencies.ravel()[1:])) < _ROUNDING:
+        return ""
+    return str(imagehash.phash(small, hash_size=_HASH_SIZE))
 
 
 def parse_hashes(hashes: Sequence[str]) -> NDArray[np.uint64]:

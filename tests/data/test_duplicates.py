@@ -143,6 +143,16 @@ def test_near_looks_of_several_labels_stay_once_for_each_label_on_one_side() -> 
     assert counts["near_copies"] is not None and counts["near_copies"].copies == 2
 
 
+def test_plain_pictures_are_told_by_their_pixels_alone() -> None:
+    rows = [a_sample("a", "white"), a_sample("b", "black"), a_sample("c", "white"), a_sample("d", "p", perceptual=looks())]
+    found, counts = deduplicated([*rows, a_sample("e", "q", perceptual=looks(3))], "near")
+    assert staying(found) == ["a", "b", "d"]
+    assert {row["id"]: row["copy_of"] for row in found} == {"a": "", "b": "", "c": "a", "d": "", "e": "d"}
+    assert counts["near_copies"] is not None and counts["near_copies"].copies == 2
+    alone, _ = deduplicated(rows[:3], "near")
+    assert staying(alone) == ["a", "b"]
+
+
 def test_chains_of_near_looks_are_one_picture_and_farther_ones_are_not() -> None:
     chain = [a_sample(name, name, perceptual=looks(*range(12 * place))) for place, name in enumerate("abc")]
     found, _ = deduplicated([*chain, a_sample("d", "d", perceptual=looks(*range(100)))], "near")
