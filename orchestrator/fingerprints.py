@@ -21,13 +21,20 @@ _SUPERVISED = {"classes", "epochs", "learning_rate", "batch_size", "optimizer", 
 
 
 def of_catalogue(
-    config: ExperimentConfig, data: DataConfig, *, listing: str, version: int, labels: LabelNeed = "every"
+    config: ExperimentConfig,
+    data: DataConfig,
+    *,
+    listing: str,
+    version: int,
+    labels: LabelNeed = "every",
+    with_looks: bool = False,
 ) -> str:
     """Fingerprint a catalogue: its data section, the files behind it, the size of the pixels, the seed.
 
-    And, where not every sample must have a label, which must.
+    And, where not every sample must have a label, which must; and whether looks are hashed for others' sake.
     """
     needs = [] if labels == "every" else [labels]
+    needs += ["looks"] if with_looks and data.deduplicate != "near" else []
     return digest(
         "catalogue",
         version,

@@ -40,7 +40,8 @@ class IngestPlan:
 
     `folder` is below the run directory; in it every catalogue has a folder named by its fingerprint, so that a pass
     that is cut short leaves an older catalogue as it was. `labels` says whether every sample must have one, or some may
-    have none, or the data need not name them at all.
+    have none, or the data need not name them at all. `with_looks` hashes the looks of images whose own near copies are
+    not looked for: others may be copies of them.
     """
 
     data: DataConfig
@@ -52,6 +53,7 @@ class IngestPlan:
     stall_timeout_s: float
     needs_subset: bool = True
     labels: LabelNeed = "every"
+    with_looks: bool = False
 
     @property
     def required(self) -> tuple[Field, ...]:
@@ -134,6 +136,7 @@ class _Examine:
             self.cache_fraction,
             read_tasks(fragment, plan.data),
             needs_label=plan.labels == "every",
+            with_looks=plan.with_looks,
         )
         if len(pixels):
             write_pixels(storage.join(self.folder_uri, _PIXELS), fragment.key, pixels)

@@ -69,6 +69,7 @@ def examine(
     tasks: Sequence[Sequence[str | None]] = (),
     *,
     needs_label: bool = True,
+    with_looks: bool = False,
 ) -> tuple[pa.Table, NDArray[np.uint8]]:
     """Examine the rows of one fragment: their catalogue, and the pixels to cache, uint8 [n, size, size, 3].
 
@@ -76,6 +77,7 @@ def examine(
     in a few words. With `verify: none` no image is looked at and no pixels are cached. Of the usable samples, a
     share of `cache_fraction` is cached, chosen by the hash of the identity. `tasks` has the labels of each further task
     by row, as `read_tasks` gives them. Where a sample needs no label, an empty one says that it has none.
+    Looks are hashed where `deduplicate` is near, and `with_looks` in any case.
     """
     pixels = np.empty((table.num_rows, image_size, image_size, 3), dtype=np.uint8)
     found: list[dict[str, object]] = []
@@ -88,7 +90,7 @@ def examine(
             _require_fields(sample, row, needs_label=needs_label)
             rgb = _decode(row["image"]) if config.verify == "decode" else None
             if rgb is not None:
-                sample.update(_hashes(rgb, config))
+                sample.update(_hashes(rgb, with_looks=with_looks or config.deduplicate == "near"))
             identity = _require_identity(sample)
             sample["split"] = _split(identity, row, config, seed)
         except DataError as error:
@@ -152,10 +154,9 @@ def _decode(image: bytes | None) -> NDArray[np.uint8]:
     return decode_image(image)
 
 
-def _hashes(rgb: NDArray[np.uint8], config: DataConfig) -> dict[str, str]:
+def _hashes(rgb: NDArray[np.uint8], *, with_looks: bool) -> dict[str, str]:
     # The looks take as long as the decoding: only those who ask for them pay.
-    looks = perceptual_hash(rgb) if config.deduplicate == "near" else ""
-    return {"pixels": pixel_digest(rgb), "perceptual": looks}
+    return {"pixels": pixel_digest(rgb), "perceptual": perceptual_hash(rgb) if with_looks else ""}
 
 
 def _split(identity: str, row: dict[str, Any], config: DataConfig, seed: int) -> SplitName:

@@ -70,6 +70,27 @@ def deduplicate(table: pa.Table, config: DataConfig, seed: int) -> tuple[pa.Tabl
     return _linked(table, places[fate.stays], fate.leaders[fate.stays], config, seed), counts
 
 
+def copies_among(table: pa.Table, others: pa.Table) -> NDArray[np.bool_]:
+    """Tell for each row of a table whether one of `others` shows the same picture: [n], never where no image was opened.
+
+    Both have the columns pixels and perceptual. Near looks count where both have hashes of them; chains of near copies
+    are one picture, over both tables.
+    """
+    shown, known = ((rows.column("pixels"), rows.column("perceptual")) for rows in (table, others))
+    copied = np.asarray(pc.is_in(shown[0], value_set=pc.unique(known[0])))
+    if all(pc.any(pc.not_equal(looks, "")).as_py() for _, looks in (shown, known)):
+        copied = copied | _near_copies(table, others)
+    found: NDArray[np.bool_] = copied & np.asarray(pc.not_equal(shown[0], ""))
+    return found
+
+
+def _near_copies(table: pa.Table, others: pa.Table) -> NDArray[np.bool_]:
+    opened = others.filter(pc.not_equal(others.column("pixels"), ""))
+    pictures = _near_firsts(pa.concat_tables([rows.select(["pixels", "perceptual"]) for rows in (table, opened)]))
+    found: NDArray[np.bool_] = np.isin(pictures[: table.num_rows], pictures[table.num_rows :])
+    return found
+
+
 def connect(size: int, pairs: Iterable[Pairs]) -> NDArray[np.int64]:
     """Number the connected components of the nodes 0 to `size` - 1: int64 [size].
 

@@ -239,7 +239,7 @@ class GroupContext:
         cached = (np.asarray(self.source.samples.table.column("pixel_row")) >= 0).tobytes()
         # What is a copy of the run's own images is left out, whichever group has them.
         own = self.source.catalogue.data_fingerprint, storage.digest_bytes([cached]), data_fingerprint(self.table.table)
-        return storage.digest(*own)
+        return storage.digest(*own, *(["near"] if self.config.data.deduplicate == "near" else []))
 
     def search_fingerprint(self, group: Group) -> str:
         """Fingerprint a group's finished search."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 from orchestrator import fingerprints, storage
@@ -66,7 +67,11 @@ class RunInputs:
     def companion(self) -> IngestPlan | None:
         """Give the plan of the catalogue of what groups are trained together with; None where there is nothing."""
         data = self.config.source_data
-        return None if data is None else self.ingest_plan(data, "source/catalogue", needs_subset=False)
+        if data is None:
+            return None
+        plan = self.ingest_plan(data, "source/catalogue", needs_subset=False)
+        # What looks like one of the run's images is no source for them.
+        return replace(plan, with_looks=self.config.data.deduplicate == "near")
 
     @cached_property
     def companion_catalogue(self) -> Catalogue | None:
@@ -116,6 +121,7 @@ class RunInputs:
             listing=self._listings[plan.folder],
             version=CATALOGUE_VERSION,
             labels=plan.labels,
+            with_looks=plan.with_looks,
         )
 
     def find_catalogue(self, plan: IngestPlan) -> Catalogue | None:

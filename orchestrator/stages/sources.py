@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,7 @@ from pyarrow import compute as pc
 
 from orchestrator.config import SourceConfig
 from orchestrator.data.catalogue import SampleTable
+from orchestrator.data.duplicates import copies_among
 from orchestrator.data.identity import stable_fraction
 from orchestrator.data.samples import CachedSamples
 from orchestrator.errors import DataError
@@ -28,7 +30,8 @@ def companion_of(
 ) -> Companion:
     """Give the cached training images of the source, labelled by the outputs of a head for a group's classes.
 
-    Images with the same pixels as one of the run's own are left out: what tests a model must not train it.
+    Copies of the run's own images are left out, near ones where the run looks for them: what tests a model must not
+    train it.
     Raises DataError when none is left.
     """
     table = source.samples
@@ -98,13 +101,17 @@ def _positions(
     table: SampleTable, splits: Sequence[str], classes: Sequence[str], target: SampleTable
 ) -> NDArray[np.int64]:
     positions = np.sort(np.concatenate([table.where(split=split) for split in splits]))
-    rows = table.table.select(["label", "pixels"]).take(pa.array(positions))
-    wanted = np.asarray(pc.is_in(rows.column("label"), value_set=pa.array(classes, pa.string())))
-    # Also what was left out of the target as a copy shows a picture that may be tested.
-    copied = np.asarray(pc.is_in(rows.column("pixels"), value_set=pc.unique(target.table.column("pixels"))))
-    has_digest = np.asarray(pc.not_equal(rows.column("pixels"), ""))
-    chosen: NDArray[np.int64] = positions[wanted & ~(copied & has_digest)]
+    labels = table.table.column("label").take(pa.array(positions))
+    wanted = np.asarray(pc.is_in(labels, value_set=pa.array(classes, pa.string())))
+    chosen: NDArray[np.int64] = positions[wanted & ~_copied(table, target)[positions]]
     return chosen
+
+
+@lru_cache(maxsize=1)
+def _copied(source: SampleTable, target: SampleTable) -> NDArray[np.bool_]:
+    """Tell which rows of the source show a picture of the run's; near copies take long to find, and every group asks."""
+    # Also what was left out of the target as a copy shows a picture that may be tested.
+    return copies_among(source.table, target.table)
 
 
 def _own_classes(table: SampleTable, positions: NDArray[np.int64], classes: Sequence[str]) -> list[str]:

@@ -17,7 +17,7 @@ from pyarrow import parquet as pq
 from orchestrator.config import DataConfig
 from orchestrator.data import duplicates
 from orchestrator.data.catalogue import CATALOGUE_SCHEMA, assemble, bad_rows, data_fingerprint, summarise
-from orchestrator.data.duplicates import connect, deduplicate
+from orchestrator.data.duplicates import connect, copies_among, deduplicate
 from orchestrator.data.identity import assign_split, split_key
 
 Row = dict[str, Any]
@@ -345,3 +345,31 @@ def test_looks_are_hashed_only_where_near_copies_are_looked_for(
     for mode, length in (("none", 0), ("exact", 0), ("near", 64)):
         hashes = make_catalogue(parquet_config(tmp_path, deduplicate=mode)).column("perceptual").to_pylist()
         assert {len(text) for text in hashes} == {length}
+
+
+# Copies in other data.
+
+
+def rows_of(*samples: Row) -> pa.Table:
+    return assemble([pa.Table.from_pylist(list(samples), schema=CATALOGUE_SCHEMA)])
+
+
+def test_what_looks_like_an_image_of_other_data_is_a_copy_of_it() -> None:
+    others = rows_of(a_sample("a", "p", perceptual=looks()), a_sample("b", "white"), a_sample("bad", ""))
+    table = rows_of(
+        a_sample("1", "p", perceptual=looks()),
+        a_sample("2", "q", perceptual=looks(*range(10))),
+        a_sample("3 of a chain", "r", perceptual=looks(*range(20))),
+        a_sample("4", "s", perceptual=looks(*range(100))),
+        a_sample("5", "white"),
+        a_sample("6", "black"),
+        a_sample("7 never opened", ""),
+    )
+    assert copies_among(table, others).tolist() == [True, True, True, False, True, False, False]
+
+
+def test_without_looks_on_one_side_copies_have_the_same_pixels() -> None:
+    hashed = rows_of(a_sample("a", "p", perceptual=looks()), a_sample("b", "q", perceptual=looks(200)))
+    plain = rows_of(a_sample("1", "p"), a_sample("2", "r"), a_sample("3", ""))
+    assert copies_among(plain, hashed).tolist() == [True, False, False]
+    assert copies_among(hashed, plain).tolist() == [True, False]

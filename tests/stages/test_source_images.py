@@ -19,7 +19,9 @@ from orchestrator.stages.sources import companion_of, known_classes, source_use,
 GROUP = ("cat", "dog")
 
 
-def a_table(labels: list[str], *, pixels: str = "source", splits: tuple[str, ...] = ("train",)) -> SampleTable:
+def a_table(
+    labels: list[str], *, pixels: str = "source", splits: tuple[str, ...] = ("train",), looks: tuple[int, ...] = ()
+) -> SampleTable:
     plain = {"subset": "all", "file": "a", "reason": "", "copy_of": "", "content": "", "perceptual": "", "together": ""}
     rows = [
         {
@@ -31,6 +33,7 @@ def a_table(labels: list[str], *, pixels: str = "source", splits: tuple[str, ...
             "row": number,
             "ok": True,
             "pixels": f"{pixels}/{number}",
+            "perceptual": f"{looks[number]:064x}" if looks else "",
             "fragment": 0,
             "pixel_row": number,
         }
@@ -107,6 +110,14 @@ def test_what_the_run_has_left_out_as_a_copy_is_left_out_too() -> None:
     left_out = TARGET.table.set_column(TARGET.table.schema.get_field_index("ok"), "ok", pa.array([True, False]))
     source = images(a_table(["dog", "cat", "dog"], pixels="target"))
     assert len(companion_of(source, config(), GROUP, SampleTable(left_out)).samples) == 1
+
+
+def test_what_looks_like_an_image_of_the_run_is_left_out_where_the_run_looks_for_near_copies() -> None:
+    # Of 256 bits 8 differ, then 64.
+    source = images(a_table(["dog", "cat"], looks=(2**8 - 1, 2**64 - 1)))
+    target = a_table(["cat"], pixels="target", looks=(0,))
+    assert companion_of(source, config(), GROUP, target).samples.labels.tolist() == [0]
+    assert len(companion_of(source, config(), GROUP, TARGET).samples) == 2
 
 
 def test_scores_are_tested_on_what_was_not_trained_on() -> None:
