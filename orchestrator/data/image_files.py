@@ -20,6 +20,9 @@ from orchestrator.store_failures import patiently
 # Reading small files waits for the disk or the store, not for the processor.
 _READ_THREADS = 8
 
+# pyarrow's names for the file systems of schemes.
+_TYPE_NAMES = {"file": "local", "gs": "gcs"}
+
 FilePlace = tuple[fs.FileSystem, str]
 """A file system and a path in it."""
 
@@ -60,6 +63,17 @@ class ImageRoot:
         contents, failures = read_places(places)
         return contents, [error or failure for error, failure in zip(errors, failures, strict=True)]
 
+    def identity(self, path: str) -> str:
+        """Give a path relative to the root where it is below it, else as it is: what is moved as a whole stays itself."""
+        scheme, is_uri, rest = path.partition("://")
+        whole = f"{self.path.rstrip('/')}/"
+        if _is_absolute(path):
+            is_here = self.file_system.type_name == _TYPE_NAMES.get(scheme if is_uri else "file", scheme)
+            place = posixpath.normpath(rest if is_uri else path)
+            return place.removeprefix(whole) if is_here and place.startswith(whole) else path
+        below = posixpath.normpath(path)
+        return path if below == ".." or below.startswith("../") else below
+
     def _locate(self, path: str, buckets: dict[str, FilePlace]) -> FilePlace:
         scheme, is_uri, rest = path.partition("://")
         if path.startswith("/") or scheme == "file":
@@ -76,6 +90,20 @@ class ImageRoot:
         if below == ".." or below.startswith("../"):
             raise DataError(f"the path {path[:200]} leaves data.image_root")
         return self.file_system, f"{self.path.rstrip('/')}/{below}"
+
+
+def path_identities(paths: Sequence[str | None], config: DataConfig) -> list[str | None]:
+    """Give the identities of images that are told by their paths; None where there is no path. See `identity`."""
+    if not any(path and _is_absolute(path) for path in paths):
+        # The place of the root does not matter, and need not be looked for.
+        root = ImageRoot(fs.LocalFileSystem(), "")
+    else:
+        root = ImageRoot.of(config)
+    return [root.identity(path) if path else path for path in paths]
+
+
+def _is_absolute(path: str) -> bool:
+    return path.startswith("/") or "://" in path
 
 
 def read_places(places: Sequence[FilePlace | None]) -> tuple[pa.Array, list[str | None]]:

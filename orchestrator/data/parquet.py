@@ -23,7 +23,7 @@ from orchestrator.data.fragments import (
     make_rows,
     number_fragments,
 )
-from orchestrator.data.image_files import ImageRoot
+from orchestrator.data.image_files import ImageRoot, path_identities
 from orchestrator.data.listing import Listing, for_each_file
 from orchestrator.errors import ConfigError, DataError
 from orchestrator.store_failures import patiently
@@ -256,7 +256,7 @@ def _to_rows(
     if image_column in table.column_names:
         contents, paths = _images(table.column(image_column))
     if config.id is None and paths is not None:
-        texts["id"] = paths
+        texts["id"] = pa.array(path_identities(paths.to_pylist(), config), pa.string())
     image, errors = None, None
     if with_image:
         image = pa.nulls(count, pa.large_binary()) if contents is None else contents

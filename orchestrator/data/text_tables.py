@@ -24,7 +24,7 @@ from orchestrator.data.fragments import (
     make_rows,
     number_fragments,
 )
-from orchestrator.data.image_files import ImageRoot
+from orchestrator.data.image_files import ImageRoot, path_identities
 from orchestrator.data.listing import InputFile, Listing, for_each_file
 from orchestrator.errors import DataError
 from orchestrator.store_failures import patiently
@@ -92,6 +92,9 @@ def read_lines(
     except _READ_FAILURES as error:
         return make_broken_rows(fragment, describe_failure(error), with_image=with_image, rows=rows)
     errors = [error for _, error in described]
+    if config.id is None:
+        identities = path_identities([texts.get("image") for texts, _ in described], config)
+        described = [({**texts, "id": found}, error) for (texts, error), found in zip(described, identities, strict=True)]
     image = None
     if with_image:
         image, failures = ImageRoot.of(config).read([texts.get("image") for texts, _ in described])
@@ -203,8 +206,6 @@ def _describe(
         texts = {field: as_text(row.get(column), column) for field, column in columns.items()}
     except DataError as error:
         return {}, str(error)
-    if config.id is None:
-        texts["id"] = texts.get("image")
     if config.subset is None:
         texts["subset"] = WHOLE_SUBSET
     return texts, None
