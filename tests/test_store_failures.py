@@ -11,7 +11,9 @@ from orchestrator import store_failures
 from orchestrator.errors import UnavailableError
 from orchestrator.store_failures import PAUSES_S, is_passing, patiently
 
-OF_S3 = "When reading information for key 'a' in bucket 'b': AWS Error {} during HeadObject operation: No response body."
+OF_S3 = (
+    "When reading information for key 'a' in bucket 'b': AWS Error {} during HeadObject operation: No response body."
+)
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +78,9 @@ def test_what_lasts_is_an_error_that_names_the_place_and_the_last_failure() -> N
         calls.append(None)
         raise OSError(OF_S3.format("SLOW_DOWN"))
 
-    with pytest.raises(UnavailableError, match=r"a store must answer, got 6 failures in a row at s3://b/a\. .*SLOW_DOWN"):
+    with pytest.raises(
+        UnavailableError, match=r"a store must answer, got 6 failures in a row at s3://b/a\. .*SLOW_DOWN"
+    ):
         patiently(work, what="s3://b/a")
     assert len(calls) == 6
 

@@ -18,7 +18,11 @@ T = TypeVar("T")
 
 # Listing waits for the store, not for the processor.
 _LISTING_THREADS = 16
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm"})
+# Also what Pillow reads with a plugin alone: a bad row says more than a file that is passed over.
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".pgm", ".ppm"}
+    | {".avif", ".heic", ".heif"}
+)
 
 _SUFFIXES: Mapping[DataFormat, frozenset[str]] = {
     "parquet": frozenset({".parquet"}),

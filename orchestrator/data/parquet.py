@@ -288,9 +288,34 @@ def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_floating(column.type):
         # Whole numbers beside missing ones often come as floats, the missing ones as not-a-number.
         column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
-    return column.cast(pa.string())
+    try:
+        texts = column.cast(pa.string())
+        texts.validate(full=True)
+        return texts
+    except pa.ArrowInvalid:
+        return _valid_texts(column)
+
+
+def _valid_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Read texts one by one, null where one is no UTF-8: it costs its row, not the row group."""
+    texts: list[str | None] = []
+    for content in column.cast(pa.large_binary()).to_pylist():
+        try:
+            texts.append(None if content is None else content.decode())
+        except UnicodeDecodeError:
+            texts.append(None)
+    return pa.chunked_array([texts], pa.string())
 
 
 def _as_text_or_dictionary(column: pa.ChunkedArray) -> pa.ChunkedArray:
     is_encoded = pa.types.is_dictionary(column.type) and pa.types.is_string(column.type.value_type)
-    return column if is_encoded else _as_text(column)
+    return column if is_encoded and _holds_unicode(column) else _as_text(column)
+
+
+def _holds_unicode(column: pa.ChunkedArray) -> bool:
+    try:
+        for chunk in column.chunks:
+            chunk.dictionary.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True

@@ -94,7 +94,9 @@ def read_lines(
     errors = [error for _, error in described]
     if config.id is None:
         identities = path_identities([texts.get("image") for texts, _ in described], config)
-        described = [({**texts, "id": found}, error) for (texts, error), found in zip(described, identities, strict=True)]
+        described = [
+            ({**texts, "id": found}, error) for (texts, error), found in zip(described, identities, strict=True)
+        ]
     image = None
     if with_image:
         image, failures = ImageRoot.of(config).read([texts.get("image") for texts, _ in described])
@@ -141,13 +143,20 @@ def _fault(names: Sequence[str], columns: Collection[str]) -> str | None:
 def _read_header(lines: io.BufferedReader, path: str, format: DataFormat) -> _Header:
     if format == "jsonl":
         return _Header(None, "", 0)
-    delimiter = "\t" if path.lower().endswith(".tsv") else ","
     end = 0
     for line in lines:
         end += len(line)
         if line.strip():
+            delimiter = _delimiter(line, path)
             return _Header(tuple(_split(line, delimiter)), delimiter, end)
-    return _Header((), delimiter, end)
+    return _Header((), ",", end)
+
+
+def _delimiter(header: bytes, path: str) -> str:
+    """Tell what parts the fields: a tab in .tsv; in .csv a comma, or what spreadsheets write where commas mark decimals."""
+    if path.lower().endswith(".tsv"):
+        return "\t"
+    return next((mark for mark in (",", ";", "\t") if mark.encode() in header), ",")
 
 
 def _cut(lines: Iterable[bytes], start: int, path: str, format: DataFormat) -> Iterator[Fragment]:

@@ -144,7 +144,12 @@ def test_near_looks_of_several_labels_stay_once_for_each_label_on_one_side() -> 
 
 
 def test_plain_pictures_are_told_by_their_pixels_alone() -> None:
-    rows = [a_sample("a", "white"), a_sample("b", "black"), a_sample("c", "white"), a_sample("d", "p", perceptual=looks())]
+    rows = [
+        a_sample("a", "white"),
+        a_sample("b", "black"),
+        a_sample("c", "white"),
+        a_sample("d", "p", perceptual=looks()),
+    ]
     found, counts = deduplicated([*rows, a_sample("e", "q", perceptual=looks(3))], "near")
     assert staying(found) == ["a", "b", "d"]
     assert {row["id"]: row["copy_of"] for row in found} == {"a": "", "b": "", "c": "a", "d": "", "e": "d"}

@@ -79,9 +79,7 @@ def test_a_folder_of_nothing_but_links_says_so(photos: Path, tmp_path: Path) -> 
 
 
 def test_an_index_names_the_links_that_it_leaves_out(photos: Path) -> None:
-    part = index_folders(
-        str(photos), [""], PathTemplate("{subset}/{label}/{name}"), most_files=1000, most_folders=1000
-    )
+    part = index_folders(str(photos), [""], PathTemplate("{subset}/{label}/{name}"), most_files=1000, most_folders=1000)
     assert part.unopened == ()
     assert part.images.column("path").to_pylist() == ["north/cat/0.png", "north/cat/1.png", "north/cat/linked.png"]
     reasons = {row["path"]: row["reason"] for row in part.left_out.to_pylist()}

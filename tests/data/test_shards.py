@@ -81,9 +81,7 @@ def test_short_fragments_make_a_task_of_every_shard_and_a_long_one_is_cut_up_by_
     assert [len(task) for task in plan_tasks(long, [1000, 100])] == [10, 1]
 
 
-def write_all(
-    config: DataConfig, folder: Path, rows_per_shard: int, columns: Sequence[str] = ()
-) -> list[ShardFile]:
+def write_all(config: DataConfig, folder: Path, rows_per_shard: int, columns: Sequence[str] = ()) -> list[ShardFile]:
     fragments = list_fragments(config)
     counts = [fragment.num_rows for fragment in fragments]
     written = []
