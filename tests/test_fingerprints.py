@@ -239,3 +239,18 @@ def test_a_catalogue_whose_samples_need_no_label_is_another() -> None:
     ]
     assert len(set(found)) == 3
     assert found[0] == fingerprints.of_catalogue(config, config.data, listing="files", version=1)
+
+
+def test_a_source_whose_looks_are_hashed_for_the_runs_sake_is_another_catalogue() -> None:
+    config = validate_experiment(experiment_dict("/data", "/runs"))
+    near = config.data.model_copy(update={"deduplicate": "near"})
+    plain, looks = (
+        fingerprints.of_catalogue(config, config.data, listing="files", version=1, with_looks=with_looks)
+        for with_looks in (False, True)
+    )
+    assert plain != looks
+    own = [
+        fingerprints.of_catalogue(config, near, listing="files", version=1, with_looks=with_looks)
+        for with_looks in (False, True)
+    ]
+    assert own[0] == own[1]

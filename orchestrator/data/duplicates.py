@@ -71,7 +71,7 @@ def deduplicate(table: pa.Table, config: DataConfig, seed: int) -> tuple[pa.Tabl
 
 
 def copies_among(table: pa.Table, others: pa.Table) -> NDArray[np.bool_]:
-    """Tell for each row of a table whether one of `others` shows the same picture: [n], never where no image was opened.
+    """Tell for each row of a table whether one of `others` shows the same picture: [n], False where none was opened.
 
     Both have the columns pixels and perceptual. Near looks count where both have hashes of them; chains of near copies
     are one picture, over both tables.

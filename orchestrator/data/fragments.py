@@ -104,7 +104,7 @@ def positions_in(fragment: Fragment, rows: pa.Table) -> list[int]:
 
 
 def describe_failure(error: Exception) -> str:
-    """Say in one line why a file cannot be read, in the same words for every file: rows are counted by their reasons."""
+    """Say in one line why a file cannot be read, in the same words for every file: reasons are counted."""
     if isinstance(error, OSError) and error.errno is not None:
         return f"the file cannot be read: {os.strerror(error.errno)}"
     lines = str(error).strip().splitlines() or [type(error).__name__]

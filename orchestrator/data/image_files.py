@@ -64,7 +64,7 @@ class ImageRoot:
         return contents, [error or failure for error, failure in zip(errors, failures, strict=True)]
 
     def identity(self, path: str) -> str:
-        """Give a path relative to the root where it is below it, else as it is: what is moved as a whole stays itself."""
+        """Give a path relative to the root where it is below it, else as it is: moved with the root it stays."""
         scheme, is_uri, rest = path.partition("://")
         whole = f"{self.path.rstrip('/')}/"
         if _is_absolute(path):

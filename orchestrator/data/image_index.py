@@ -59,8 +59,8 @@ def index_folders(
     """Index the files of folders below `uri` and of those below them, breadth first.
 
     Opens at most `most_folders`, and none once it has seen `most_files` files, and gives back those that are left;
-    folders are relative to `uri`, "" is itself. A folder below that cannot be listed is left out with its reason, and so
-    is a link to one; hidden files and folders are passed over, as in every listing. Raises StorageError when `uri`
+    folders are relative to `uri`, "" is itself. A folder below that cannot be listed is left out with its reason, and
+    so is a link to one; hidden files and folders are passed over, as in every listing. Raises StorageError when `uri`
     itself cannot be listed, UnavailableError when the store does not answer.
     """
     waiting = deque(folders)

@@ -22,7 +22,7 @@ NEAR_DISTANCE = 16
 """The most bits of 256 in which the hashes of near copies differ."""
 
 
-# Rounding to whole numbers adds to every pixel a variance of 1/12, of which each axis of `dctn` makes 2 N times as much.
+# Rounding to whole numbers adds a variance of 1/12 to every pixel; each axis of `dctn` makes 2 N times as much of it.
 # Measured: of 200 pictures of one colour each any two had one hash, all are below; of PACS the lowest median is 638, 17
 # times the bound. Where 300 photos of PACS are faded to 1/100 of their contrast, the nearest two that are above it
 # differ in 68 bits.

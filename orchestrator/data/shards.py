@@ -155,7 +155,7 @@ def further_columns(config: DataConfig, columns: Iterable[str], format: DataForm
     taken = sorted(set(wanted) & set(SHARD_SCHEMA.names))
     if taken:
         raise ConfigError(
-            f"a further column must not be named like one that shards have for their own: {', '.join(SHARD_SCHEMA.names)}",
+            f"a further column must not be named like one of every shard's: {', '.join(SHARD_SCHEMA.names)}",
             value=taken[0],
             remedy="Rename it in the input, or name it in the section data for what it is.",
         )

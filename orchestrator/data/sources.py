@@ -59,8 +59,8 @@ def list_fragments(config: DataConfig, *, required: Collection[Field] = _IMAGE_A
     """List the input in fragments: rows of tables, samples of tars, or chunks of image files, ordered by path.
 
     `required` are the fields that must be given: image alone for prediction, image and label for a source task,
-    image, label and subset for a catalogue. A link to a folder is not followed, and is a bad row. Raises ConfigError naming the field and the columns that there are,
-    StorageError or DataError when there is nothing to read.
+    image, label and subset for a catalogue. A link to a folder is not followed: it is a bad row. Raises ConfigError
+    naming the field and the columns that there are, StorageError or DataError when there is nothing to read.
     """
     listing = list_input(config)
     file_system, root = find_root(config.uri)

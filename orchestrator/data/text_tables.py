@@ -153,7 +153,7 @@ def _read_header(lines: io.BufferedReader, path: str, format: DataFormat) -> _He
 
 
 def _delimiter(header: bytes, path: str) -> str:
-    """Tell what parts the fields: a tab in .tsv; in .csv a comma, or what spreadsheets write where commas mark decimals."""
+    """Tell what parts fields: a tab in .tsv; in .csv a comma, or what spreadsheets write where it marks decimals."""
     if path.lower().endswith(".tsv"):
         return "\t"
     return next((mark for mark in (",", ";", "\t") if mark.encode() in header), ",")

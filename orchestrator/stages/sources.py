@@ -109,7 +109,7 @@ def _positions(
 
 @lru_cache(maxsize=1)
 def _copied(source: SampleTable, target: SampleTable) -> NDArray[np.bool_]:
-    """Tell which rows of the source show a picture of the run's; near copies take long to find, and every group asks."""
+    """Tell which rows of the source show a picture of the run's; near copies take long, and every group asks."""
     # Also what was left out of the target as a copy shows a picture that may be tested.
     return copies_among(source.table, target.table)
 

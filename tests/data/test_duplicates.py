@@ -16,9 +16,10 @@ from pyarrow import parquet as pq
 
 from orchestrator.config import DataConfig
 from orchestrator.data import duplicates
-from orchestrator.data.catalogue import CATALOGUE_SCHEMA, assemble, bad_rows, data_fingerprint, summarise
+from orchestrator.data.catalogue import CATALOGUE_SCHEMA, assemble, bad_rows, data_fingerprint, examine, summarise
 from orchestrator.data.duplicates import connect, copies_among, deduplicate
 from orchestrator.data.identity import assign_split, split_key
+from orchestrator.data.sources import list_fragments, read_fragment
 
 Row = dict[str, Any]
 Mode = Literal["none", "exact", "near"]
@@ -350,6 +351,16 @@ def test_looks_are_hashed_only_where_near_copies_are_looked_for(
     for mode, length in (("none", 0), ("exact", 0), ("near", 64)):
         hashes = make_catalogue(parquet_config(tmp_path, deduplicate=mode)).column("perceptual").to_pylist()
         assert {len(text) for text in hashes} == {length}
+
+
+def test_looks_are_hashed_for_others_too(tmp_path: Path, parquet_config: Callable[..., DataConfig]) -> None:
+    rows = build_rows(subsets={"north": {"cat": 3}}, image_px=8)
+    pq.write_table(pa.Table.from_pylist(rows, schema=ROW_SCHEMA), tmp_path / "a.parquet")
+    config = parquet_config(tmp_path)
+    [fragment] = list_fragments(config)
+    table = read_fragment(fragment, config, with_image=True)
+    found, _ = examine(table, config, 0, 8, "crop", 0, 0.0, with_looks=True)
+    assert {len(text) for text in found.column("perceptual").to_pylist()} == {64}
 
 
 # Copies in other data.

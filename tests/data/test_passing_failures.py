@@ -1,4 +1,4 @@
-"""What a store fails to give for a while is read again; what it goes on failing to give ends the work: no row is bad."""
+"""What a store fails to give is read again, and ends the work where it goes on failing: no row is bad for it."""
 
 from __future__ import annotations
 

@@ -272,6 +272,6 @@ def test_bad_rows_have_no_further_columns(tmp_path: Path) -> None:
 
 def test_a_further_column_must_not_take_the_name_of_another() -> None:
     config = DataConfig(uri="/in", image="image", label="species", tasks=["label"])
-    with pytest.raises(ConfigError, match=r"must not be named like one that shards have .*, got label"):
+    with pytest.raises(ConfigError, match=r"must not be named like one of every shard.*, got label"):
         further_columns(config, [], "parquet")
     assert further_columns(DataConfig(uri="/in", subset="subset"), ["subset", "a", "a"], "csv") == ("a",)
