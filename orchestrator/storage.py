@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -17,7 +17,7 @@ import pyarrow as pa
 from pyarrow import fs, parquet
 
 from orchestrator.errors import StorageError
-from orchestrator.store_failures import patiently
+from orchestrator.store_failures import is_passing, patiently
 
 T = TypeVar("T")
 
@@ -230,18 +230,30 @@ def _open_local(path: str) -> Entries:
         if not _is_utf8(entry.name):
             # Neither Arrow's texts nor JSON hold such a name.
             found.left_out[os.fsencode(entry.name).decode(errors="backslashreplace")] = "its name is not UTF-8"
-        elif entry.is_file():
-            with suppress(FileNotFoundError):  # what is gone meanwhile
-                status = entry.stat()
-                place, time_ns = f"{path}/{entry.name}", status.st_mtime_ns
-                found.files.append(fs.FileInfo(place, fs.FileType.File, mtime_ns=time_ns, size=status.st_size))
-        elif not entry.is_symlink() and entry.is_dir():
-            found.folders.append(entry.name)
-        elif entry.is_dir():
-            found.left_out[entry.name] = "links to folders are not followed"
         else:
-            found.left_out[entry.name] = "the link leads to nothing" if entry.is_symlink() else "it is no plain file"
+            _sort_in(found, entry, f"{path}/{entry.name}")
     return found
+
+
+def _sort_in(found: Entries, entry: os.DirEntry[str], place: str) -> None:
+    try:
+        status = entry.stat()
+    except OSError as error:
+        if is_passing(error) or not (entry.is_symlink() or isinstance(error, FileNotFoundError)):
+            raise
+        if entry.is_symlink():
+            found.left_out[entry.name] = "the link leads to nothing"
+        # Else it is gone meanwhile.
+        return
+    if stat.S_ISREG(status.st_mode):
+        info = fs.FileInfo(place, fs.FileType.File, mtime_ns=status.st_mtime_ns, size=status.st_size)
+        found.files.append(info)
+    elif not stat.S_ISDIR(status.st_mode):
+        found.left_out[entry.name] = "it is no plain file"
+    elif entry.is_symlink():
+        found.left_out[entry.name] = "links to folders are not followed"
+    else:
+        found.folders.append(entry.name)
 
 
 def _is_utf8(name: str) -> bool:

@@ -61,7 +61,7 @@ class DataConfig(Section):
     samples. An image column holds bytes, structs of bytes and path, or paths: relative ones are below `image_root`,
     a path or URI, by default the directory of `uri`. `path` is the template of an image folder, by default
     `{subset}/{label}/{name}`, or of the tar shards, and may name subset, label, split and name. Without `id`, the
-    path identifies an image file, the digest of the bytes any other image.
+    path identifies an image file, relative to `image_root` where it lies below it, the digest of the bytes any other.
     `tasks` names further columns of labels, each a task of its own beside `label`, for `train.scope: multitask`; a
     sample may have none for them.
     `verify: none` opens no image in the catalogue pass and makes no pixel cache. `deduplicate` leaves one of the

@@ -1,4 +1,4 @@
-"""Links to files are read, links to folders are not followed: they are bad rows, or left out of an index by name."""
+"""Links to files are read, links to folders are not; what is left out is a bad row, or stands beside an index."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NOT_FOLLOWED = "links to folders are not followed"
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Three images, one of them a link to a file elsewhere; a loop, a second way to a folder, a link to nothing."""
+    """Three images, one a link to a file elsewhere; links to folders, in a circle too, and to nothing; a pipe."""
     folder = write_image_folder(tmp_path / "photos", subsets={"north": {"cat": 2}})
     elsewhere = write_image_folder(tmp_path / "elsewhere", subsets={"south": {"cat": 1}})
     (folder / "north" / "cat" / "linked.png").symlink_to(elsewhere / "south" / "cat" / "0.png")
@@ -32,6 +32,8 @@ def photos(tmp_path: Path) -> Path:
     (folder / "north" / "up").symlink_to(folder)
     (folder / "south").symlink_to(elsewhere / "south")
     (folder / "north" / "cat" / "gone.png").symlink_to(tmp_path / "nothing.png")
+    (folder / "north" / "cat" / "itself.png").symlink_to("itself.png")
+    os.mkfifo(folder / "north" / "cat" / "pipe.png")
     return folder
 
 
@@ -40,6 +42,8 @@ def test_a_listing_ends_and_has_every_file_once(photos: Path) -> None:
     assert [Path(file.path).name for file in tree.files] == ["0.png", "1.png", "linked.png"]
     assert tree.left_out == {
         "north/cat/gone.png": "the link leads to nothing",
+        "north/cat/itself.png": "the link leads to nothing",
+        "north/cat/pipe.png": "it is no plain file",
         "north/dog": NOT_FOLLOWED,
         "north/up": NOT_FOLLOWED,
         "south": NOT_FOLLOWED,
@@ -49,10 +53,14 @@ def test_a_listing_ends_and_has_every_file_once(photos: Path) -> None:
 def test_what_is_not_followed_is_a_bad_row_that_is_named(photos: Path, make_catalogue: MakeCatalogue) -> None:
     table = make_catalogue(DataConfig(uri=str(photos)))
     summary = summarise(table)
-    assert (summary["num_images"], summary["num_quarantined"]) == (3, 4)
-    assert summary["quarantine_reasons"] == {NOT_FOLLOWED: 3, "the link leads to nothing": 1}
+    assert (summary["num_images"], summary["num_quarantined"]) == (3, 6)
+    assert summary["quarantine_reasons"] == {
+        "it is no plain file": 1,
+        NOT_FOLLOWED: 3,
+        "the link leads to nothing": 2,
+    }
     bad = table.filter(pa.compute.invert(table.column("ok")))
-    assert set(bad.column("file").to_pylist()) == {"north/cat/gone.png", "north/dog", "north/up", "south"}
+    assert set(bad.column("file").to_pylist()) == set(storage.list_tree(str(photos)).left_out)
 
 
 def test_tables_beside_a_link_are_read_once(tmp_path: Path, make_catalogue: MakeCatalogue) -> None:
