@@ -33,7 +33,7 @@ def of_catalogue(
 
     And, where not every sample must have a label, which must; and whether looks are hashed for others' sake.
     """
-    needs = [] if labels == "every" else [labels]
+    needs: list[str] = [] if labels == "every" else [labels]
     needs += ["looks"] if with_looks and data.deduplicate != "near" else []
     return digest(
         "catalogue",

@@ -150,8 +150,9 @@ def further_columns(config: DataConfig, columns: Iterable[str], format: DataForm
     would stand under the name of another of a shard's.
     """
     in_path = format == "images" or config.path is not None
-    known: dict[str, str] = {**(placeholders(config) if in_path else {}), **named_columns(config)}
-    wanted = [column for column in dict.fromkeys((*config.tasks, *columns)) if known.get(column) != column]
+    named = {**(placeholders(config) if in_path else {}), **named_columns(config)}
+    there = {column for field, column in named.items() if column == field}
+    wanted = [column for column in dict.fromkeys((*config.tasks, *columns)) if column not in there]
     taken = sorted(set(wanted) & set(SHARD_SCHEMA.names))
     if taken:
         raise ConfigError(
