@@ -90,6 +90,7 @@ def test_a_store_that_goes_on_failing_is_an_error_of_its_own(
         listing_digest(config)
 
 
+@pytest.mark.slow
 def test_an_overloaded_store_and_a_cut_connection_are_waited_for(
     tmp_path: Path, store: FlakyStore, upload: Upload
 ) -> None:
