@@ -39,7 +39,7 @@ class StorageError(OrchestratorError):
 
 
 class UnavailableError(StorageError):
-    """Report a store that goes on failing: what it was asked for may well be there."""
+    """Report a store or machine that goes on failing: what was asked for may well be there."""
 
 
 class DataError(OrchestratorError):

@@ -61,7 +61,7 @@ def is_passing(error: BaseException) -> bool:
     A file that is not there, may not be read, or does not hold what it should fails for itself. An answer of a store
     that is not known for one of these is the store's: an expired key, too, refuses every file.
     """
-    if isinstance(error, _PASSING_KINDS):
+    if isinstance(error, (*_PASSING_KINDS, MemoryError)):
         return True
     if not isinstance(error, OSError | pa.ArrowException) or isinstance(error, pa.ArrowInvalid):
         return False
@@ -93,9 +93,9 @@ def patiently(work: Callable[[], T], *, what: str) -> T:
         if not is_passing(error):
             raise
         raise UnavailableError(
-            "a store must answer",
+            "reads and writes must get through",
             value=f"{len(PAUSES_S) + 1} failures in a row at {what}",
-            remedy=f"Run the same command again once it does. The last: {_first_line(error)}",
+            remedy=f"Run the same command again when the store and this machine are well. The last: {_first_line(error)}",
         ) from error
 
 

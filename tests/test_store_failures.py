@@ -45,6 +45,7 @@ def test_failures_of_the_machine_pass_and_those_of_a_file_do_not(tmp_path: Path)
     for number in (errno.EMFILE, errno.ESTALE, errno.EIO, errno.ETIMEDOUT):
         assert is_passing(OSError(number, "as the system says it"))
     assert is_passing(ConnectionResetError()) and is_passing(TimeoutError())
+    assert is_passing(pa.ArrowMemoryError("malloc of size 1 failed"))
     for missing in (tmp_path / "gone", tmp_path, tmp_path / ("x" * 300)):
         with pytest.raises(OSError) as raised:
             fs.LocalFileSystem().open_input_file(str(missing))
@@ -79,7 +80,7 @@ def test_what_lasts_is_an_error_that_names_the_place_and_the_last_failure() -> N
         raise OSError(OF_S3.format("SLOW_DOWN"))
 
     with pytest.raises(
-        UnavailableError, match=r"a store must answer, got 6 failures in a row at s3://b/a\. .*SLOW_DOWN"
+        UnavailableError, match=r"reads and writes must get through, got 6 failures in a row at s3://b/a\. .*SLOW_DOWN"
     ):
         patiently(work, what="s3://b/a")
     assert len(calls) == 6
