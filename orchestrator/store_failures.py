@@ -95,7 +95,7 @@ def patiently(work: Callable[[], T], *, what: str) -> T:
         raise UnavailableError(
             "reads and writes must get through",
             value=f"{len(PAUSES_S) + 1} failures in a row at {what}",
-            remedy=f"Run the same command again when the store and this machine are well. The last: {_first_line(error)}",
+            remedy=f"Run the same command again when the store is well. The last: {_first_line(error)}",
         ) from error
 
 
