@@ -200,7 +200,13 @@ def _walk(directory: str) -> Entries:
     found = Entries([], [], {})
     waiting = [""]
     for folder in waiting:
-        entries = _open_local(join(directory, folder) if folder else directory)
+        try:
+            entries = _open_local(join(directory, folder) if folder else directory)
+        except FileNotFoundError:
+            if not folder:
+                raise
+            # Gone meanwhile.
+            continue
         found.files.extend(entries.files)
         waiting.extend(join(folder, name) if folder else name for name in entries.folders)
         found.left_out.update({join(folder, name) if folder else name: why for name, why in entries.left_out.items()})
