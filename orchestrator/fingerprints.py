@@ -57,9 +57,15 @@ def of_phase(
     config: ExperimentConfig, pretrain: PretrainConfig, objective: Objective, *, start: str, data: str, version: int
 ) -> str:
     """Fingerprint one of several objectives of a pretraining: its keys, the weights that it starts with, the images."""
-    is_supervised = objective == "supervised"
-    keys = pretrain.model_dump(mode="json", include=_SUPERVISED) if is_supervised else _plain(pretrain.simsiam)
-    augment = _plain(config.augment) if is_supervised else None
+    keys: object
+    match objective:
+        case "supervised":
+            keys = pretrain.model_dump(mode="json", include=_SUPERVISED)
+        case "simsiam":
+            keys = _plain(pretrain.simsiam)
+        case "reptile":
+            keys = [_plain(pretrain.reptile), pretrain.classes]
+    augment = _plain(config.augment) if objective == "supervised" else None
     seeds = [config.seed_of("trial"), config.seed_of("loader")]
     return digest("phase", version, objective, keys, augment, start, data, config.train.precision, seeds)
 
@@ -68,11 +74,13 @@ def _of_objectives(pretrain: PretrainConfig | None) -> object:
     """Give what counts of the section: what no objective reads does not, nor that there is but the plain one."""
     if pretrain is None:
         return None
+    # The content of the weights that it begins with is among the backbone's inputs.
+    unread = {"weights", *({"simsiam", "reptile"} - set(pretrain.objective))}
     if pretrain.objective == ["supervised"]:
-        return _plain(pretrain, without={"objective", "simsiam"})
+        unread.add("objective")
     if not pretrain.is_supervised:
-        return _plain(pretrain, without=_SUPERVISED)
-    return _plain(pretrain)
+        unread |= _SUPERVISED - {"classes"} if pretrain.needs_labels else _SUPERVISED
+    return _plain(pretrain, without=unread)
 
 
 def of_candidate_measures(config: ExperimentConfig, *, data: str, backbone: PretrainedBackbone, version: int) -> str:

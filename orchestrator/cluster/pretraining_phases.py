@@ -14,6 +14,7 @@ from pyarrow import compute as pc
 from orchestrator import fingerprints, storage
 from orchestrator.cluster.group_samples import GroupSamples
 from orchestrator.cluster.ingest import read_samples
+from orchestrator.cluster.meta_learning import ReptileJob, inner_hyperparameters, run_reptile
 from orchestrator.cluster.resources import ClusterShape, observe_cluster
 from orchestrator.cluster.self_supervision import SimSiamJob, run_simsiam
 from orchestrator.cluster.training import TrainingJob, TrainingPlan, train_groups
@@ -32,6 +33,7 @@ from orchestrator.records import (
     Hyperparameters,
     PretrainedBackbone,
     PretrainingPhase,
+    ReptilePhase,
     SimSiamPhase,
     SupervisedPhase,
     TrainedPhase,
@@ -92,8 +94,34 @@ class SourceData:
             validation=self._cached(none),
         )
 
+    def tasks(self) -> tuple[GroupSamples, NDArray[np.int64], NDArray[np.int64]]:
+        """Give the cached samples of the classes that are learnt, and the numbers of their subsets.
+
+        They are of training samples [n_train] and of validation samples [n_validation].
+        """
+        samples, names = self.labelled(), pc.unique(self.table.table.column("subset"))
+        train, validation = (
+            np.asarray(pc.index_in(self._cached_column("subset", split), value_set=names), dtype=np.int64)
+            for split in ("train", "val")
+        )
+        return samples, train, validation
+
+    def _cached_column(self, name: str, split: str) -> pa.ChunkedArray:
+        """Give a column of the table for the samples that `labelled` gives of a split, in their order."""
+        positions = pa.array(_of_classes(self.table, split, self.classes))
+        rows = self.table.table.select([name, "pixel_row"]).take(positions)
+        return rows.filter(pc.greater_equal(rows.column("pixel_row"), 0)).column(name)
+
     def _cached(self, positions: NDArray[np.int64], classes: Sequence[str] | None = None) -> CachedSamples:
         return CachedSamples.of(self.table, positions, self.pixels_uri, self.classes if classes is None else classes)
+
+
+@dataclass(frozen=True)
+class _Start:
+    """Name the weights that an objective begins with: their path below the run directory, and their digest."""
+
+    weights: str
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -111,9 +139,10 @@ class PhaseTrainer:
         Raises what training raises, and DataError for classes that the source does not have.
         """
         shape = observe_cluster(elastic=self.config.cluster.autoscaling)
+        given = self._given()
         trained: list[TrainedPhase] = []
         for objective in self.source.pretrain.objective:
-            start = trained[-1] if trained else None
+            start = _Start(trained[-1].weights, trained[-1].digest) if trained else given
             fingerprint = fingerprints.of_phase(
                 self.config,
                 self.source.pretrain,
@@ -127,12 +156,25 @@ class PhaseTrainer:
         self._forget_others(keep=[found.fingerprint for found in trained])
         return [found.phase for found in trained], self._backbone(trained[-1])
 
+    def _given(self) -> _Start | None:
+        """Put the weights that the first objective begins with where workers find them; None for random ones.
+
+        Raises WeightsError when they are missing or do not fit.
+        """
+        named = self.source.pretrain.weights
+        if named == "none":
+            return None
+        backbone, digest = load_pretrained(named, self.spec, seed=0)
+        weights = f"{_FOLDER}/{digest}.safetensors"
+        save_backbone(storage.join(self.run_uri, weights), backbone)
+        return _Start(weights, digest)
+
     def _trained(
-        self, objective: Objective, start: TrainedPhase | None, fingerprint: str, shape: ClusterShape
+        self, objective: Objective, start: _Start | None, fingerprint: str, shape: ClusterShape
     ) -> TrainedPhase:
         workbench = self._workbench(start)
         weights = f"{_FOLDER}/{fingerprint}.safetensors"
-        train = self._simsiam if objective == "simsiam" else self._supervised
+        train = {"supervised": self._supervised, "simsiam": self._simsiam, "reptile": self._reptile}[objective]
         phase = train(workbench, fingerprint, storage.join(self.run_uri, weights), shape, from_scratch=start is None)
         _, digest = load_pretrained(storage.join(self.run_uri, weights), self.spec, seed=0)
         found = TrainedPhase(fingerprint=fingerprint, phase=phase, weights=weights, digest=digest)
@@ -150,7 +192,7 @@ class PhaseTrainer:
     def _record_of(self, fingerprint: str) -> str:
         return storage.join(self.run_uri, _FOLDER, f"{fingerprint}.json")
 
-    def _backbone(self, trained: TrainedPhase) -> Backbone:
+    def _backbone(self, trained: TrainedPhase | _Start) -> Backbone:
         return load_pretrained(storage.join(self.run_uri, trained.weights), self.spec, seed=0)[0]
 
     def _forget_others(self, keep: Sequence[str]) -> None:
@@ -160,7 +202,7 @@ class PhaseTrainer:
             if name.partition(".")[0] not in keep:
                 storage.delete(storage.join(folder, name))
 
-    def _workbench(self, start: TrainedPhase | None) -> Workbench:
+    def _workbench(self, start: _Start | None) -> Workbench:
         if start is None:
             untrained = create_backbone(self.spec.name, self.spec.kwargs, self.spec.image_size)
             backbone = describe(untrained, self.spec, "none", "")
@@ -214,6 +256,21 @@ class PhaseTrainer:
         )
         return run_simsiam(job, self.source.images(), workbench, TrainingPlan.of(self.config, [job], shape), shape)
 
+    def _reptile(
+        self, workbench: Workbench, fingerprint: str, weights_uri: str, shape: ClusterShape, *, from_scratch: bool
+    ) -> ReptilePhase:
+        reptile = self.source.pretrain.reptile
+        samples, train_subsets, validation_subsets = self.source.tasks()
+        job = ReptileJob(
+            hyperparameters=inner_hyperparameters(reptile),
+            model_uri=weights_uri,
+            reptile=reptile,
+            train_subsets=train_subsets,
+            validation_subsets=validation_subsets,
+            **self._common(fingerprint, from_scratch=from_scratch),
+        )
+        return run_reptile(job, samples, workbench, TrainingPlan.of(self.config, [job], shape), shape)
+
     def _common(self, fingerprint: str, *, from_scratch: bool) -> dict[str, Any]:
         """Give what the jobs of all objectives have in common; a run's name tells it from every other."""
         return {
@@ -228,7 +285,7 @@ class PhaseTrainer:
 
 
 def _classes(pretrain: PretrainConfig, source: Catalogue) -> tuple[str, ...]:
-    if not pretrain.is_supervised:
+    if not pretrain.needs_labels:
         return ()
     classes = pretrain.classes or source.labels
     unknown = sorted(set(classes) - set(source.labels))

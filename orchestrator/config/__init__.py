@@ -53,6 +53,7 @@ from orchestrator.config.finetune import (
     SmoothingTarget,
     StrategyName,
 )
+from orchestrator.config.reptile import ReptileConfig
 from orchestrator.config.search import AugmentConfig, BudgetConfig, CacheConfig, SearchConfig
 from orchestrator.config.source import DomainPenalty, Negatives, SourceConfig
 from orchestrator.config.space import CHOICES_TAG, RANGE_TAG, Range, SpaceConfig
@@ -96,6 +97,7 @@ __all__ = [
     "PretrainedNetwork",
     "Range",
     "RegularizerName",
+    "ReptileConfig",
     "ResourceCosts",
     "SamplerName",
     "SearchConfig",

@@ -13,6 +13,7 @@ from pydantic import (
 
 from orchestrator.config.base import Fraction, OptimizerName, PositiveFloat, PositiveInt
 from orchestrator.config.data import DataConfig, Section
+from orchestrator.config.reptile import ReptileConfig
 
 
 def _require_plain(value: object) -> object:
@@ -116,7 +117,7 @@ def _title(network: PretrainedNetwork) -> str:
     return " ".join([network.name, *(f"{key}={value}" for key, value in network.kwargs.items())])
 
 
-Objective = Literal["supervised", "simsiam"]
+Objective = Literal["supervised", "simsiam", "reptile"]
 LabelNeed = Literal["every", "some", "none"]
 
 
@@ -156,15 +157,20 @@ class PretrainConfig(Section):
     """Describe the source task that is trained from scratch when `backbone.weights` is `pretrain`.
 
     `objective` says what is learnt from it: `supervised` its labels, as `epochs` and the keys after it say; `simsiam`
-    its images alone, as the section `simsiam` says, and `data` needs no label; or several in turn, as a list or as
-    `simsiam_then_supervised`, each beginning with the weights of the one before; SimSiam then sees the images without
-    a label too.
-    `classes` restricts the supervised task to these labels; default: all that occur.
+    its images alone, as the section `simsiam` says, and `data` needs no label; `reptile` a start for each of its
+    subsets, as the section `reptile` says; or several in turn, as a list or as `simsiam_then_supervised`, each
+    beginning with the weights of the one before; SimSiam then sees the images without a label too.
+    Without `data` the run's own subsets are learnt from, their training split alone; `supervised` needs data of its
+    own, because it chooses its epoch by validation images.
+    `weights` is what the first objective begins with: a path or URI of a state dict, a torchvision weights name, or
+    `none` for nothing. `classes` restricts what is learnt by label to these; default: all that occur.
     """
 
-    data: DataConfig
+    data: DataConfig | None = None
+    weights: str = "none"
     objective: Annotated[list[Objective], BeforeValidator(_in_order), Field(min_length=1)] = ["supervised"]
     simsiam: SimSiamConfig = SimSiamConfig()
+    reptile: ReptileConfig = ReptileConfig()
     classes: list[str] | None = None
     epochs: PositiveInt = 10
     learning_rate: PositiveFloat = 1e-3
@@ -172,15 +178,25 @@ class PretrainConfig(Section):
     optimizer: OptimizerName = "adam"
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
 
+    @field_validator("weights", mode="before")
+    @classmethod
+    def _yaml_null_means_none(cls, value: object) -> object:
+        return "none" if value is None else value
+
     @property
     def is_supervised(self) -> bool:
-        """Tell whether labels are learnt, at any time."""
+        """Tell whether labels are learnt for their own sake, at any time."""
         return "supervised" in self.objective
+
+    @property
+    def needs_labels(self) -> bool:
+        """Tell whether anything is learnt by label, at any time."""
+        return self.is_supervised or "reptile" in self.objective
 
     @property
     def labels(self) -> LabelNeed:
         """Tell whether every image must have a label to be of use, or some may have none, or none needs one."""
-        if not self.is_supervised:
+        if not self.needs_labels:
             return "none"
         return "some" if "simsiam" in self.objective else "every"
 
@@ -190,6 +206,14 @@ class PretrainConfig(Section):
             raise ValueError(
                 f"objective must name each objective once, got {', '.join(self.objective)}: add to its epochs instead"
             )
-        if self.classes is not None and not self.is_supervised:
+        if self.classes is not None and not self.needs_labels:
             raise ValueError(f"classes must be left out where nothing is supervised, got {self.classes}: remove them")
+        return self
+
+    @model_validator(mode="after")
+    def _data_and_start_are_named(self) -> Self:
+        if self.data is None and self.is_supervised:
+            raise ValueError("data must be given where the objective is supervised, got nothing: add its uri")
+        if self.weights == "pretrain":
+            raise ValueError("weights must be there before the source task, got pretrain: name a file, or none")
         return self

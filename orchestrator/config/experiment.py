@@ -154,6 +154,8 @@ class ExperimentConfig(Section):
                 f"grouping.measures must be profiled, got {', '.join(sorted(unprofiled))}: add it to diversity.measures"
             )
         self._require_tasks()
+        if self.learns_own_subsets and self.data.verify == "none":
+            raise ValueError("data.verify must be decode where pretrain has no data, got none: its images are trained on")
         if self.data.verify == "none" and self.backbone.candidates:
             raise ValueError("backbone.candidates must open images, got data.verify none: set it to decode")
         if self.data.verify == "none" and self.diversity.measures != ["label_entropy"]:
@@ -193,6 +195,11 @@ class ExperimentConfig(Section):
             )
 
     @property
+    def learns_own_subsets(self) -> bool:
+        """Tell whether the source task learns from the run's own subsets."""
+        return self.backbone.weights == "pretrain" and self.pretrain is not None and self.pretrain.data is None
+
+    @property
     def takes_few_shot_defaults(self) -> bool:
         """Tell whether a group with few images a class may be searched with other defaults.
 
@@ -214,7 +221,7 @@ class ExperimentConfig(Section):
             raise ValueError("train.scope multitask must have data.tasks, got none: name further columns of labels")
         if tasks and scope != "multitask":
             raise ValueError(f"data.tasks must have train.scope multitask, got {scope}: set it, or leave the tasks out")
-        if self.pretrain is not None and self.pretrain.data.tasks:
+        if self.pretrain is not None and self.pretrain.data is not None and self.pretrain.data.tasks:
             raise ValueError("pretrain.data.tasks must be empty, got some: a source task is one task")
         if self.source is not None and self.source.data is not None and self.source.data.tasks:
             raise ValueError("source.data.tasks must be empty, got some: a source is learnt by its label alone")

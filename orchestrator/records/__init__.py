@@ -61,6 +61,7 @@ from orchestrator.records.pretraining import (
 from orchestrator.records.profile import ClassPair, Distances, Profile, Relation, SourceDistance, SubsetProfile
 from orchestrator.records.recipes import PLAIN_CHOICES, Hyperparameters, Recipe
 from orchestrator.records.report import Costs, Report, StageCost
+from orchestrator.records.reptile import ReptilePhase, ReptilePoint
 from orchestrator.records.search import EpochMetrics, FewShot, RaceRun, SearchResult, Trial, TrialOrigin
 from orchestrator.records.sources import OutlierScores, SourceUse
 from orchestrator.records.subset_models import SubsetEvaluation, SubsetModel, SubsetModels, SubsetResult
@@ -147,6 +148,8 @@ __all__ = [
     "Regrouping",
     "Relation",
     "Report",
+    "ReptilePhase",
+    "ReptilePoint",
     "Scores",
     "SearchCosts",
     "SearchResult",

@@ -9,6 +9,7 @@ from pydantic import Field
 from orchestrator.config import SimSiamConfig
 from orchestrator.records.base import Record, Value
 from orchestrator.records.recipes import Hyperparameters
+from orchestrator.records.reptile import ReptilePhase
 from orchestrator.records.search import EpochMetrics
 
 
@@ -49,12 +50,13 @@ class SimSiamPhase(Value):
     num_workers: int
 
 
-PretrainingPhase = Annotated[SupervisedPhase | SimSiamPhase, Field(discriminator="objective")]
+PretrainingPhase = Annotated[SupervisedPhase | SimSiamPhase | ReptilePhase, Field(discriminator="objective")]
 
 
 class Pretraining(Value):
     """Say what weights were pretrained on and how, in the order of its phases.
 
+    `start` names the weights that the first phase began with, `none` random ones.
     `classes` are those that were learnt, none by SimSiam. `num_images` counts the usable images of the source in all
     splits. `features` is the path, below the run directory, of the features of at most 1,024 of its training images
     (`diversity.source_features`), from which later runs measure how far theirs lie without the source; None where they
@@ -68,6 +70,7 @@ class Pretraining(Value):
     num_images: int
     classes: list[str]
     phases: list[PretrainingPhase]
+    start: str = "none"
     features: str | None
     neighbour_accuracy: float | None = None
     trained_in: str

@@ -60,6 +60,8 @@ class RunInputs:
         if self.config.backbone.weights != "pretrain" or self.config.pretrain is None:
             return None
         pretrain = self.config.pretrain
+        if pretrain.data is None:
+            return self.ingest
         return self.ingest_plan(pretrain.data, "pretrain/catalogue", needs_subset=False, labels=pretrain.labels)
 
     @cached_property

@@ -1,0 +1,60 @@
+"""Reptile's outer step: weights go toward where the trainings of tasks lead from them.
+
+Nichol, Achiam and Schulman, "On First-Order Meta-Learning Algorithms", 2018. Of gradients of several steps in a row only
+the sum is used, none is differentiated. With one inner step the mean step is that of training on all tasks together; with
+more it also makes the gradients of different batches of one task agree (section 5.1), so that fewer steps do more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+from orchestrator.finetune.distributed import sum_over_ranks
+
+
+class Weights:
+    """Read and write what Reptile moves in a module as one vector: parameters, and running statistics of BatchNorm.
+
+    Whole numbers, such as how many batches BatchNorm has seen, are not in it: writing sets them back to what they were.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        tensors = list(module.state_dict().values())
+        self._moved = [tensor for tensor in tensors if tensor.is_floating_point()]
+        self._fixed = [(tensor, tensor.clone()) for tensor in tensors if not tensor.is_floating_point()]
+
+    def read(self) -> Tensor:
+        """Copy the weights to a vector [d]."""
+        return torch.cat([tensor.reshape(-1) for tensor in self._moved])
+
+    def write(self, vector: Tensor) -> None:
+        """Copy a vector [d] to the weights."""
+        parts = torch.split(vector, [tensor.numel() for tensor in self._moved])
+        for tensor, part in zip(self._moved, parts, strict=True):
+            tensor.copy_(part.view(tensor.shape))
+        for tensor, value in self._fixed:
+            tensor.copy_(value)
+
+
+def take_outer_step(weights: Weights, adaptations: Iterable[Callable[[], None]], *, rate: float, num_tasks: int) -> None:
+    """Move weights by `rate` times the mean over tasks of their way to the weights that the task's training ends with.
+
+    Algorithm 2 of the paper. An adaptation trains the module on one task, beginning with the same weights as all others.
+    Under torch.distributed `adaptations` are those of this rank, `num_tasks` counts those of all, and all ranks come to
+    the same weights; a rank may have none.
+    """
+    start = weights.read()
+    way = torch.zeros_like(start)
+    for adapt in adaptations:
+        adapt()
+        way += weights.read() - start
+        weights.write(start)
+    weights.write(start + rate / num_tasks * sum_over_ranks(way))
+
+
+def outer_rate(first: float, step: int, num_steps: int) -> float:
+    """Give the rate of an outer step, the first being 1: it falls linearly from `first` to 0 after the last."""
+    return first * (1 - (step - 1) / num_steps)
