@@ -47,7 +47,9 @@ def take_outer_step(weights: Weights, adaptations: Iterable[Callable[[], None]],
     the same weights; a rank may have none.
     """
     start = weights.read()
-    way = torch.zeros_like(start)
+    # With twice the digits the sum is the same in whatever order ranks add it up: small differences would grow, because
+    # an inner step of Adam is as long for a gradient that is all rounding as for any other.
+    way = torch.zeros_like(start, dtype=torch.float64)
     for adapt in adaptations:
         adapt()
         way += weights.read() - start

@@ -305,8 +305,8 @@ def _require_tasks(pool: TaskPool, config: ReptileConfig) -> None:
     if len(pool) == 1 and (config.ways is None or config.ways >= len(pool.subsets[0])):
         raise TrainingError(
             "pretrain.reptile.ways must be less than the classes of the only subset, which else is the only task",
-            value=config.ways,
-            remedy=f"It has {len(pool.subsets[0])} classes: lower ways, or name a column with pretrain.data.subset.",
+            value="no ways" if config.ways is None else config.ways,
+            remedy=f"It has {len(pool.subsets[0])} classes: set ways below that, or name a column with pretrain.data.subset.",
         )
 
 
