@@ -128,9 +128,16 @@ class Pipeline:
         }
         with self.run_directory.owned():
             storage.write_bytes(self.run_directory.path("config.yaml"), dump_experiment(self.config).encode())
-            for stage in STAGES:
+            for stage in self._order:
                 if stage in stages:
                     self._timed(stage, steps[stage])
+
+    @property
+    def _order(self) -> tuple[str, ...]:
+        """Give the stages in their order: weights that are learnt from the run's own subsets come after the catalogue."""
+        if not self.config.learns_own_subsets:
+            return STAGES
+        return ("catalogue", *(stage for stage in STAGES if stage != "catalogue"))
 
     def rank(self, names: Sequence[str]) -> BackboneRanking:
         """Rank backbones: candidates of the experiment by their titles, or torchvision's by name, default weights.
@@ -211,7 +218,9 @@ class Pipeline:
             return None
         self._say(f"pretrain: {self.config.backbone.name} with weights {self.config.backbone.weights}")
         source = None
-        if self._inputs.source is not None:
+        if self.config.learns_own_subsets:
+            source = self._inputs.catalogue
+        elif self._inputs.source is not None:
             source = self._inputs.find_catalogue(self._inputs.source) or self._make_catalogue(self._inputs.source)
         record = prepare_backbone(
             self.config, self.run_directory.uri, source, fingerprint=fingerprint, plan=self._inputs.source

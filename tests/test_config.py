@@ -172,7 +172,7 @@ MISTAKES = {
     ),
     "pretrain, unknown objective": (
         experiment(pretrain={"data": {"uri": "/x"}, "objective": "simsiam_then_supervized"}),
-        "pretrain.objective must be 'supervised' or 'simsiam'",
+        "pretrain.objective must be 'supervised', 'simsiam' or 'reptile'",
         "'supervized'",
         "Did you mean supervised?",
     ),
@@ -195,6 +195,33 @@ MISTAKES = {
         "--set pretrain.simsiam.smallest_crop=",
     ),
     "pretrain, missing": (experiment(pretrain={"epochs": 1}), "pretrain.data must be given", "nothing", "Add it"),
+    "pretrain, labels of the run's own subsets": (
+        experiment(pretrain={"objective": ["reptile", "supervised"]}),
+        "pretrain.data must be given where the objective is supervised",
+        "nothing",
+        "Add its uri",
+    ),
+    "pretrain, own subsets that are not opened": (
+        {
+            **experiment(backbone={"weights": "pretrain"}, pretrain={"objective": "reptile"}),
+            "data": {"uri": "/data", "verify": "none"},
+        },
+        "data.verify must be decode where pretrain has no data",
+        "none",
+        "trained on",
+    ),
+    "pretrain, one way": (
+        experiment(pretrain={"objective": "reptile", "reptile": {"ways": 1}}),
+        "pretrain.reptile.ways must be at least 2",
+        "1",
+        "--set pretrain.reptile.ways=",
+    ),
+    "pretrain, weights that it makes itself": (
+        experiment(pretrain={"data": {"uri": "/x"}, "weights": "pretrain"}),
+        "pretrain.weights must be there before the source task",
+        "pretrain",
+        "Name a file",
+    ),
     "pretrain, misspelt": (
         experiment(pretrain={"data": {"uri": "/x"}, "lerning_rate": 1}),
         "pretrain.lerning_rate is not a key",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from orchestrator import fingerprints
 from orchestrator.config import ExperimentConfig
 from orchestrator.experiment_file import validate_experiment
 from orchestrator.records import BackboneSpec, Hyperparameters, PretrainedBackbone
+from orchestrator.stages.ranking import backbone_fingerprint
 
 BACKBONE = PretrainedBackbone(
     spec=BackboneSpec(name="x", image_size=32, resize="crop", mean=(0, 0, 0), std=(1, 1, 1)),
@@ -201,6 +203,14 @@ PRETRAIN = {"data": {"uri": "/source"}}
         ("simsiam_then_supervised", {"simsiam": {"epochs": 3}}, True),
         ("supervised", {"objective": "simsiam"}, True),
         ("simsiam_then_supervised", {"objective": ["simsiam", "supervised"]}, False),
+        ("supervised", {"reptile": {"steps": 3}}, False),
+        ("simsiam_then_supervised", {"reptile": {"steps": 3}}, False),
+        ("reptile", {"reptile": {"steps": 3}}, True),
+        ("reptile", {"classes": ["a"]}, True),
+        ("reptile", {"epochs": 3}, False),
+        ("reptile", {"simsiam": {"epochs": 3}}, False),
+        ("reptile", {"data": None}, True),
+        ("simsiam_then_reptile", {"simsiam": {"epochs": 3}}, True),
     ],
 )
 def test_a_pretraining_depends_on_what_its_objectives_read(
@@ -229,6 +239,22 @@ def test_a_phase_depends_on_its_own_keys_and_on_what_it_starts_with() -> None:
     assert of("simsiam") == of("simsiam", epochs=3) != of("simsiam", simsiam={"epochs": 3})
     assert of("supervised") == of("supervised", simsiam={"epochs": 3}) != of("supervised", epochs=3)
     assert of("supervised") != of("supervised", start="b")
+    assert of("reptile") == of("reptile", epochs=3, simsiam={"epochs": 3}) != of("reptile", reptile={"steps": 3})
+    assert of("reptile") != of("reptile", classes=["a"])
+
+
+def test_a_source_task_depends_on_the_content_of_the_weights_that_it_begins_with(tmp_path: Path) -> None:
+    def of(name: str, content: bytes) -> str:
+        (tmp_path / name).write_bytes(content)
+        pretrain = {**PRETRAIN, "weights": str(tmp_path / name)}
+        sections: dict[str, Any] = {"backbone": {"weights": "pretrain"}, "pretrain": pretrain}
+        return backbone_fingerprint(validate_experiment(experiment_dict("/data", "/runs", **sections)), "files")
+
+    assert of("a.pt", b"1") == of("b.pt", b"1") != of("a.pt", b"2")
+    none: dict[str, Any] = {"backbone": {"weights": "pretrain"}, "pretrain": PRETRAIN}
+    assert backbone_fingerprint(validate_experiment(experiment_dict("/data", "/runs", **none)), "files") != of(
+        "a.pt", b"1"
+    )
 
 
 def test_a_catalogue_whose_samples_need_no_label_is_another() -> None:

@@ -19,9 +19,9 @@ from orchestrator.finetune.models import save_backbone
 from orchestrator.finetune.weights import load_pretrained
 from orchestrator.records import Catalogue, PretrainedBackbone, Pretraining, PretrainingPhase, SupervisedPhase
 
-BACKBONE_VERSION = 2
+BACKBONE_VERSION = 3
 
-# The source has no subsets: it must give several samples of as many images as a subset has.
+# Of all subsets of the source: it must give several samples of as many images as a subset of the run has.
 _MOST_FEATURES = 1024
 
 
@@ -94,7 +94,7 @@ def _pretraining(
         pixel_reader(plan, source),
         workbench,
         classes=data.classes,
-        most_per_subset=_MOST_FEATURES,
+        most_per_subset=max(1, _MOST_FEATURES // len(source.subsets)),
         stall_timeout_s=config.cluster.stall_timeout_s,
     )
     kept = SourceFeatures(features=features.astype(np.float32), labels=rows.column("label").to_pylist())
@@ -106,6 +106,7 @@ def _pretraining(
         num_images=source.num_images,
         classes=list(data.classes),
         phases=phases,
+        start=data.pretrain.weights,
         features=path,
         neighbour_accuracy=kept.neighbour_accuracy(),
         trained_in=run_uri,

@@ -39,7 +39,9 @@ class Weights:
             tensor.copy_(value)
 
 
-def take_outer_step(weights: Weights, adaptations: Iterable[Callable[[], None]], *, rate: float, num_tasks: int) -> None:
+def take_outer_step(
+    weights: Weights, adaptations: Iterable[Callable[[], None]], *, rate: float, num_tasks: int
+) -> None:
     """Move weights by `rate` times the mean over tasks of their way to the weights that the task's training ends with.
 
     Algorithm 2 of the paper. An adaptation trains the module on one task, beginning with the same weights as all others.

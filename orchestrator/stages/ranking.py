@@ -84,9 +84,7 @@ def backbone_fingerprint(config: ExperimentConfig, source_listing: str = "") -> 
     weights = _content_of(config.backbone.weights)
     if config.pretrain is not None and weights == "pretrain" and config.pretrain.weights != "none":
         weights = f"pretrain from {_content_of(config.pretrain.weights)}"
-    return fingerprints.of_backbone(
-        config, weights=weights, source_listing=source_listing, version=BACKBONE_VERSION
-    )
+    return fingerprints.of_backbone(config, weights=weights, source_listing=source_listing, version=BACKBONE_VERSION)
 
 
 def _content_of(weights: str) -> str:

@@ -60,6 +60,6 @@ def test_two_ranks_are_one_process_also_when_they_go_on(tmp_path: Path) -> None:
         assert one[key]["history"] == other[key]["history"]
         for mine, theirs, single in zip(one[key]["tensors"], other[key]["tensors"], alone["tensors"], strict=True):
             assert torch.equal(mine, theirs)
-            torch.testing.assert_close(mine, single, atol=1e-4, rtol=1e-3)
+            torch.testing.assert_close(mine, single, atol=1e-6, rtol=1e-5)
         for mine, single in zip(one[key]["history"], alone["history"], strict=True):
-            assert mine == pytest.approx(single, abs=1e-3)
+            assert mine == pytest.approx(single, abs=1e-6)

@@ -48,9 +48,7 @@ TASKS, INNER_STEPS, BATCH = 3, 8, 10
 def subset_samples(domains: list[Domain], split: str) -> SubsetSamples:
     """Put a split of domains together, each a subset."""
     parts = [getattr(domain, split) for domain in domains]
-    return SubsetSamples(
-        samples=joined(parts), subsets=np.repeat(np.arange(len(parts)), [len(part) for part in parts])
-    )
+    return SubsetSamples(samples=joined(parts), subsets=np.repeat(np.arange(len(parts)), [len(part) for part in parts]))
 
 
 def begin(start: str, sources: list[Domain], options: argparse.Namespace, seed: int) -> tuple[Backbone, dict[str, Any]]:
