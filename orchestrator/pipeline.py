@@ -134,7 +134,7 @@ class Pipeline:
 
     @property
     def _order(self) -> tuple[str, ...]:
-        """Give the stages in their order: weights that are learnt from the run's own subsets come after the catalogue."""
+        """Give the stages in their order: weights are learnt from the run's own subsets after the catalogue."""
         if not self.config.learns_own_subsets:
             return STAGES
         return ("catalogue", *(stage for stage in STAGES if stage != "catalogue"))

@@ -208,7 +208,7 @@ MISTAKES = {
         },
         "data.verify must be decode where pretrain has no data",
         "none",
-        "trained on",
+        "Set it to decode",
     ),
     "pretrain, one way": (
         experiment(pretrain={"objective": "reptile", "reptile": {"ways": 1}}),

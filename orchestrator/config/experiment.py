@@ -155,9 +155,7 @@ class ExperimentConfig(Section):
             )
         self._require_tasks()
         if self.learns_own_subsets and self.data.verify == "none":
-            raise ValueError(
-                "data.verify must be decode where pretrain has no data, got none: its images are trained on"
-            )
+            raise ValueError("data.verify must be decode where pretrain has no data, got none: set it to decode")
         if self.data.verify == "none" and self.backbone.candidates:
             raise ValueError("backbone.candidates must open images, got data.verify none: set it to decode")
         if self.data.verify == "none" and self.diversity.measures != ["label_entropy"]:

@@ -1,8 +1,8 @@
 """Reptile's outer step: weights go toward where the trainings of tasks lead from them.
 
-Nichol, Achiam and Schulman, "On First-Order Meta-Learning Algorithms", 2018. Of gradients of several steps in a row only
-the sum is used, none is differentiated. With one inner step the mean step is that of training on all tasks together; with
-more it also makes the gradients of different batches of one task agree (section 5.1), so that fewer steps do more.
+Nichol, Achiam and Schulman, "On First-Order Meta-Learning Algorithms", 2018. No gradient is differentiated. With one
+inner step the mean outer step is that of training on all tasks together; with more it also makes the gradients of
+different batches of one task agree (section 5), so that a step on one batch helps another.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ class Weights:
 def take_outer_step(
     weights: Weights, adaptations: Iterable[Callable[[], None]], *, rate: float, num_tasks: int
 ) -> None:
-    """Move weights by `rate` times the mean over tasks of their way to the weights that the task's training ends with.
+    """Move weights by `rate` times the mean over tasks of the way to the weights that a task's training ends with.
 
-    Algorithm 2 of the paper. An adaptation trains the module on one task, beginning with the same weights as all others.
-    Under torch.distributed `adaptations` are those of this rank, `num_tasks` counts those of all, and all ranks come to
-    the same weights; a rank may have none.
+    Algorithm 2 of the paper. An adaptation trains the module on one task; all begin with the same weights. Under
+    torch.distributed `adaptations` are those of this rank, of which there may be none, `num_tasks` counts those of all
+    ranks, and all come to the same weights.
     """
     start = weights.read()
     # With twice the digits the sum is the same in whatever order ranks add it up: small differences would grow, because

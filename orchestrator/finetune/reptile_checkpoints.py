@@ -19,8 +19,8 @@ _FILE = "reptile.pt"
 class ReptileState:
     """Hold a training after `step` outer steps: the backbone.
 
-    `seconds` is the time spent so far. Every task has a new head and a new optimizer, and is drawn from the seed and the
-    step: there is nothing else to keep.
+    `seconds` is the time spent so far. There is nothing else to keep: every task has a new head and a new optimizer,
+    and is drawn from the seed and the step.
     """
 
     step: int

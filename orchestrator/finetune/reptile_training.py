@@ -1,4 +1,4 @@
-"""Learns an initialisation over many subsets by Reptile: what a rank of a pretraining and a debugger session both call."""
+"""Learns an initialisation over subsets by Reptile: what a rank of a pretraining and a debugger session both call."""
 
 from __future__ import annotations
 
@@ -76,18 +76,18 @@ def train_reptile(
 ) -> ReptileResult:
     """Move a backbone to weights from which the inner steps go far on every subset.
 
-    A task is trained on with a new linear head, drawn from the seed, the step and its number: the head is a part of the
-    task, as it is for whom the backbone is kept for. BatchNorm normalises by the batches of the task, and its running
-    statistics move as weights do. Held-out tasks are tested one image at a time, by running statistics: not
-    transductively, in the paper's word. They choose nothing.
+    A task is trained on with a new linear head, drawn from the seed, the step and its number. It is a part of the task:
+    whoever fine-tunes the backbone begins with a new one too, and the start is learnt for what that does to it.
+    BatchNorm normalises by the batches of the task, and its running statistics move as weights do. Held-out tasks are
+    tested by these statistics, each image by itself: not transductively, in the paper's word. They choose nothing.
 
     On return the backbone holds the weights of the last step, in eval mode and on the settings' device. Under
-    torch.distributed every rank calls this with the same arguments: the tasks of a step are dealt over the ranks, and two
-    ranks make what one process makes, but for the rounding of sums. `on_point` is called on every rank. A resumed
-    training gives what an uninterrupted one gives.
+    torch.distributed every rank calls this with the same arguments: the tasks of a step are dealt over the ranks, and
+    two ranks make what one process makes, but for the rounding of sums. `on_point` is called on every rank, before the
+    first step and after every `checkpoint_every` of them. A resumed training gives what an uninterrupted one gives.
 
-    Raises DivergedError for a loss that is not finite, TrainingError for samples that no tasks can be drawn from and for
-    the checkpoint of another training.
+    Raises DivergedError for a loss that is not finite, TrainingError for samples that no tasks can be drawn from and
+    for the checkpoint of another training.
     """
     training = ReptileTraining(backbone, spec, train, held_out, config, settings)
     if resume is None:
@@ -306,7 +306,7 @@ def _require_tasks(pool: TaskPool, config: ReptileConfig) -> None:
         raise TrainingError(
             "pretrain.reptile.ways must be less than the classes of the only subset, which else is the only task",
             value="no ways" if config.ways is None else config.ways,
-            remedy=f"It has {len(pool.subsets[0])} classes: set ways below that, or name a column with pretrain.data.subset.",
+            remedy=f"It has {len(pool.subsets[0])} classes: set ways below that, or name a column of subsets.",
         )
 
 

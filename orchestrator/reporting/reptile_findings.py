@@ -16,7 +16,7 @@ def reptile_length(phase: ReptilePhase) -> str:
 
 
 def reptile_end(phase: ReptilePhase) -> str:
-    """Say how far the inner steps go on held-out tasks, before and after, or on the last tasks where none is held out."""
+    """Say how far the inner steps go: on held-out tasks, where there are any, and on the last that were learnt."""
     first, last = phase.history[0], phase.history[-1]
     inner = counted(phase.settings.inner_steps, "inner step")
     said = f"losses of the last tasks from {number(last.first_loss)} to {number(last.last_loss)} in {inner}"

@@ -121,7 +121,7 @@ def test_without_validation_images_nothing_is_tested() -> None:
 
 def test_the_checkpoint_of_another_training_is_refused() -> None:
     _, _, states = train()
-    with pytest.raises(TrainingError, match="the same pretrain.reptile"):
+    with pytest.raises(TrainingError, match=r"the same pretrain\.reptile"):
         train(config=QUICK.model_copy(update={"steps": 6}), resume=states[1])
 
 

@@ -3,18 +3,18 @@
     python tests/benchmarks/training/reptile.py DATA WEIGHTS RESULTS [--targets NAME ...] [--seeds N] [--steps N]
         [--rate R] [--outer-rate R] [--minutes M]
 
-DATA holds the shards `<domain>-*.parquet` of PACS, WEIGHTS is the trunk of MobileNetV2 0.35 that everything begins with,
-at 64 px in one process. Each target in turn is left out, and the other three domains are the source:
+DATA holds the shards `<domain>-*.parquet` of PACS, WEIGHTS is the trunk of MobileNetV2 0.35 that everything begins
+with, at 64 px in one process. Each target in turn is left out, and the other three domains are the source:
 
 - *ImageNet*: the weights as they are;
 - *Reptile*: STEPS outer steps of three tasks, each ten images of every class of one source domain, eight inner steps of
   batches of ten by Adam at rate R;
 - *joint*: supervised on the three domains together, by Adam at rate R, as many images in batches of ten.
 
-Then 1, 5 and 10 images a class of the target are learnt by one recipe each for stages from 3 on and for the head alone. The
-best epoch on 150 images is kept and tested on 580, the same ones for every training. A seed says which images are drawn,
-how networks start and how samples are ordered. Appends a JSON object for each start to RESULTS, where those that are
-there already are not run again; none begins after M minutes. At the end, a table.
+Then 1, 5 and 10 images a class of the target are learnt by two recipes, the stages from 3 on and the head alone. The
+best epoch on 150 images is kept and tested on 580, the same ones for every training. A seed says which images are
+drawn, how networks start and how samples are ordered. Appends a JSON object for each start to RESULTS, where those that
+are there already are not run again; none begins after M minutes. At the end, a table.
 """
 
 from __future__ import annotations
