@@ -251,10 +251,9 @@ def test_a_source_task_depends_on_the_content_of_the_weights_that_it_begins_with
         return backbone_fingerprint(validate_experiment(experiment_dict("/data", "/runs", **sections)), "files")
 
     assert of("a.pt", b"1") == of("b.pt", b"1") != of("a.pt", b"2")
-    none: dict[str, Any] = {"backbone": {"weights": "pretrain"}, "pretrain": PRETRAIN}
-    assert backbone_fingerprint(validate_experiment(experiment_dict("/data", "/runs", **none)), "files") != of(
-        "a.pt", b"1"
-    )
+    sections: dict[str, Any] = {"backbone": {"weights": "pretrain"}, "pretrain": PRETRAIN}
+    from_nothing = validate_experiment(experiment_dict("/data", "/runs", **sections))
+    assert backbone_fingerprint(from_nothing, "files") != of("a.pt", b"1")
 
 
 def test_a_catalogue_whose_samples_need_no_label_is_another() -> None:

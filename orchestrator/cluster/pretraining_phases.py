@@ -94,7 +94,7 @@ class SourceData:
             validation=self._cached(none),
         )
 
-    def tasks(self) -> tuple[GroupSamples, NDArray[np.int64], NDArray[np.int64]]:
+    def labelled_by_subset(self) -> tuple[GroupSamples, NDArray[np.int64], NDArray[np.int64]]:
         """Give the cached samples of the classes that are learnt, and the numbers of their subsets.
 
         They are of training samples [n_train] and of validation samples [n_validation].
@@ -260,7 +260,7 @@ class PhaseTrainer:
         self, workbench: Workbench, fingerprint: str, weights_uri: str, shape: ClusterShape, *, from_scratch: bool
     ) -> ReptilePhase:
         reptile = self.source.pretrain.reptile
-        samples, train_subsets, validation_subsets = self.source.tasks()
+        samples, train_subsets, validation_subsets = self.source.labelled_by_subset()
         job = ReptileJob(
             hyperparameters=inner_hyperparameters(reptile),
             model_uri=weights_uri,

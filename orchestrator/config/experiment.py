@@ -99,7 +99,8 @@ class ClusterConfig(Section):
     """Bound the waits on Ray, and say what its resources cost.
 
     A stage in which nothing ends for `stall_timeout_s` is ended with an error. What counts is a block of samples, an
-    epoch (of all folds) or a trial: the limit must be longer than the longest epoch.
+    epoch (of all folds), `pretrain.reptile.checkpoint_every` steps or a trial: the limit must be longer than the
+    longest epoch.
     `autoscaling` says that nodes may join when work waits: then a plan that does not fit yet is no error.
     Without `cost_per_hour` money is left out of the report.
     """

@@ -20,7 +20,8 @@ class ReptileConfig(Section):
     A task is a subset, drawn uniformly, with at most `ways` of its classes and at most `shots` images of each; without
     them it has all. It is trained on in batches of at least `batch_size` different images where it has as many, by
     `adam` without momentum (beta1 = 0, as in the paper) or plain `sgd`, at `inner_learning_rate`. Its head is a new
-    one, drawn as fine-tuning draws it: what is kept is the backbone, and classes of subsets may differ.
+    one, drawn as fine-tuning draws it: what is kept is the backbone, and classes of subsets may differ. Images are not
+    varied.
 
     Before the first and after the last step `episodes` tasks of validation images, at most half of a class's, are
     trained on alike, and what they give on other validation images is kept in the history. After every

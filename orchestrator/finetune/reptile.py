@@ -1,7 +1,7 @@
 """Reptile's outer step: weights go toward where the trainings of tasks lead from them.
 
 Nichol, Achiam and Schulman, "On First-Order Meta-Learning Algorithms", 2018. No gradient is differentiated. With one
-inner step the mean outer step is that of training on all tasks together; with more it also makes the gradients of
+inner step of SGD the outer step is one of training on all tasks together; more of them also make the gradients of
 different batches of one task agree (section 5), so that a step on one batch helps another.
 """
 

@@ -127,7 +127,7 @@ class ReptileTraining:
 
     def begin(self) -> ReptilePoint:
         """Test the weights that the training starts with."""
-        return self._keep(ReptilePoint(step=0, **self._episodes.test(self._learner)))
+        return self._keep(self._tested(ReptilePoint(step=0)))
 
     def run_steps(self) -> ReptilePoint:
         """Take outer steps up to the next point, and measure them."""
@@ -141,8 +141,8 @@ class ReptileTraining:
             losses += self._take_step(self.step)
         first, last = (sum_over_ranks(losses) / num_tasks).tolist()
         _require_finite(last, self.step)
-        tested = self._episodes.test(self._learner) if self.step == config.steps else {}
-        return self._keep(ReptilePoint(step=self.step, first_loss=first, last_loss=last, **tested))
+        point = ReptilePoint(step=self.step, first_loss=first, last_loss=last)
+        return self._keep(self._tested(point) if self.step == config.steps else point)
 
     def state(self) -> ReptileState:
         """Copy the training."""
@@ -174,6 +174,13 @@ class ReptileTraining:
         return ReptileResult(
             history=self._history, num_subsets=len(self._pool), seconds=time.perf_counter() - self._started
         )
+
+    def _tested(self, point: ReptilePoint) -> ReptilePoint:
+        accuracies = self._episodes.accuracies(self._learner)
+        if len(accuracies) == 0:
+            return point
+        error = float(accuracies.std(ddof=1) / math.sqrt(len(accuracies))) if len(accuracies) > 1 else None
+        return point.model_copy(update={"accuracy": float(accuracies.mean()), "standard_error": error})
 
     def _keep(self, point: ReptilePoint) -> ReptilePoint:
         self._history.append(point)
@@ -212,10 +219,8 @@ class _Learner:
         self._settings = settings
 
     def new_head(self, num_classes: int) -> nn.Linear:
-        """Draw a head from torch's generator, on the CPU: it is the same on every device."""
-        with torch.device("cpu"):
-            head = nn.Linear(self._backbone.feature_dim, num_classes)
-        return head.to(self._settings.device)
+        """Draw a head from torch's generator of the CPU: it is the same on every device."""
+        return nn.Linear(self._backbone.feature_dim, num_classes).to(self._settings.device)
 
     def learn(self, samples: Samples, task: Task, head: nn.Linear, rng: np.random.Generator) -> Tensor:
         """Take the inner steps; give the losses [2] of the first batch and of the last one, each before its step."""
@@ -260,19 +265,16 @@ class _Episodes:
         self._config = config
         self._settings = settings
 
-    def test(self, learner: _Learner) -> dict[str, float]:
-        """Give the fields of a point; none where there are no tasks."""
+    def accuracies(self, learner: _Learner) -> NDArray[np.float64]:
+        """Give the accuracy on each task after the inner steps; none where no tasks can be drawn."""
         count = self._config.episodes if len(self._pool) else 0
-        if count == 0:
-            return {}
         start = learner.weights.read()
         accuracies = torch.zeros(count, dtype=torch.float64)
         for number in _of_rank(count):
             accuracies[number] = self._test_one(learner, number)
             learner.weights.write(start)
-        found = sum_over_ranks(accuracies.to(self._settings.device)).cpu().numpy()
-        error = float(found.std(ddof=1) / math.sqrt(count)) if count > 1 else 0.0
-        return {"accuracy": float(found.mean()), "standard_error": error}
+        found: NDArray[np.float64] = sum_over_ranks(accuracies.to(self._settings.device)).cpu().numpy()
+        return found
 
     def _test_one(self, learner: _Learner, number: int) -> float:
         rng = np.random.default_rng([self._settings.order_seed, _EPISODES, number])

@@ -13,7 +13,8 @@ class ReptilePoint(Value):
 
     `first_loss` and `last_loss` are the mean cross-entropies (nats) of the first and of the last batch of a task, over
     the tasks since the point before; None at step 0. `accuracy` is the mean over tasks of validation images after the
-    inner steps, `standard_error` that of the mean over tasks; both are None where no tasks were tested.
+    inner steps, `standard_error` that of the mean over tasks, None for a single one; both are None where none was
+    tested.
     """
 
     step: int

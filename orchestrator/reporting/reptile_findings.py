@@ -22,7 +22,8 @@ def reptile_end(phase: ReptilePhase) -> str:
     said = f"losses of the last tasks from {number(last.first_loss)} to {number(last.last_loss)} in {inner}"
     if first.accuracy is None or last.accuracy is None:
         return said
+    error = "" if last.standard_error is None else f" (standard error {percent(last.standard_error)})"
     return (
-        f"{percent(first.accuracy)} before and {percent(last.accuracy)} after (standard error "
-        f"{percent(last.standard_error)}) of validation images right after {inner} on others of their classes; {said}"
+        f"{percent(first.accuracy)} before and {percent(last.accuracy)} after{error} of validation images right after "
+        f"{inner} on others of their classes; {said}"
     )

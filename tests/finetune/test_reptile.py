@@ -108,9 +108,7 @@ def test_one_inner_step_is_joint_training() -> None:
     network.zero_grad()
     joint = torch.stack([nn.functional.mse_loss(network(wave.seen), wave.at(wave.seen)) for wave in waves]).mean()
     joint.backward()
-    gradient = torch.cat(
-        [parameter.grad.reshape(-1) for parameter in network.parameters() if parameter.grad is not None]
-    )
+    gradient = torch.cat([found.grad.reshape(-1) for found in network.parameters() if found.grad is not None])
     adaptations = [lambda wave=wave: wave.learn(network, 1) for wave in waves]
     take_outer_step(weights, adaptations, rate=0.3, num_tasks=5)
     torch.testing.assert_close(weights.read() - before, -0.3 * RATE * gradient, atol=1e-6, rtol=1e-4)
