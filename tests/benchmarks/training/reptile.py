@@ -9,7 +9,7 @@ with, at 64 px in one process. Each target in turn is left out, and the other th
 - *ImageNet*: the weights as they are;
 - *Reptile*: STEPS outer steps of three tasks, each ten images of every class of one source domain, eight inner steps of
   batches of ten by Adam at rate R;
-- *joint*: supervised on the three domains together, by Adam at rate R, as many images in batches of ten.
+- *joint*: supervised on the three domains together, by Adam at rate R, as many images, in batches of 32.
 
 Then 1, 5 and 10 images a class of the target are learnt by two recipes, the stages from 3 on and the head alone. The
 best epoch on 150 images is kept and tested on 580, the same ones for every training. A seed says which images are
@@ -75,7 +75,7 @@ def begin(start: str, sources: list[Domain], options: argparse.Namespace, seed: 
         epochs = max(1, round(images / len(samples)))
         classifier = new_classifier(backbone, len(sources[0].classes), seed=seed)
         judges = joined([domain.validation.drawn(50, 0) for domain in sources])
-        recipe = adam(epochs, BATCH, rate=options.rate)
+        recipe = adam(epochs, 32, rate=options.rate)
         found = fine_tune(classifier, SPEC, samples, judges, recipe, settings(seed))
         return classifier.backbone, {"after": found.history[-1].val_accuracy, "loss": found.history[-1].train_loss}
     return backbone, {}
@@ -130,7 +130,7 @@ def main() -> None:
     parser.add_argument("results", type=Path)
     parser.add_argument("--targets", nargs="+", choices=DOMAINS, default=["photo", "sketch"])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--outer-rate", type=float, default=1.0)
     parser.add_argument("--minutes", type=float, default=60)
