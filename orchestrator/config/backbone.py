@@ -154,7 +154,7 @@ class SimSiamConfig(Section):
 
 
 class PretrainConfig(Section):
-    """Describe the source task that is trained from scratch when `backbone.weights` is `pretrain`.
+    """Describe the source task that is trained when `backbone.weights` is `pretrain`.
 
     `objective` says what is learnt from it: `supervised` its labels, as `epochs` and the keys after it say; `simsiam`
     its images alone, as the section `simsiam` says, and `data` needs no label; `reptile` a start for each of its

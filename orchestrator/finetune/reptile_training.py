@@ -18,7 +18,7 @@ from torch.optim import SGD, Adam, Optimizer
 from orchestrator.config import ReptileConfig
 from orchestrator.errors import DivergedError, TrainingError
 from orchestrator.finetune.backbones import Backbone
-from orchestrator.finetune.classifier import preprocess
+from orchestrator.finetune.classifier import EVALUATION_BATCH, preprocess
 from orchestrator.finetune.contracts import Samples, TrainingSettings
 from orchestrator.finetune.distributed import rank, sum_over_ranks, world_size
 from orchestrator.finetune.prefix import autocast
@@ -246,8 +246,9 @@ class _Learner:
     def accuracy(self, samples: Samples, task: Task, head: nn.Linear) -> float:
         """Give the share of a task's samples that are told rightly."""
         self._backbone.eval()
-        found = self._logits(samples, task.positions, head).argmax(dim=1).cpu().numpy()
-        return float((found == task.targets).mean())
+        parts = np.array_split(task.positions, -(-len(task.positions) // EVALUATION_BATCH))
+        found = torch.cat([self._logits(samples, part, head).argmax(dim=1) for part in parts])
+        return float((found.cpu().numpy() == task.targets).mean())
 
     def _logits(self, samples: Samples, positions: NDArray[np.int64], head: nn.Linear) -> Tensor:
         images = preprocess(samples.take(positions), self._spec, self._settings.device)
