@@ -23,7 +23,7 @@ from orchestrator.config import ReptileConfig
 from orchestrator.errors import OrchestratorError
 from orchestrator.finetune.models import save_backbone
 from orchestrator.finetune.reptile_checkpoints import ReptileState, load_reptile, save_reptile
-from orchestrator.finetune.reptile_training import ReptileEnd, SubsetSamples, train_reptile
+from orchestrator.finetune.reptile_training import ReptileEnd, SubsetSamples, require_tasks, train_reptile
 from orchestrator.records import Hyperparameters, ReptilePhase
 
 
@@ -60,6 +60,8 @@ def run_reptile(
     job: ReptileJob, samples: GroupSamples, workbench: Workbench, plan: TrainingPlan, shape: ClusterShape
 ) -> ReptilePhase:
     """Pretrain a backbone, and give what happened. Raises what training raises, and what `run_jobs` does."""
+    # Workers would say so too, but only after they were started again and again.
+    require_tasks(SubsetSamples(samples=samples.train, subsets=job.train_subsets), job.reptile)
     ((_, outcome),) = run_jobs([job], {job.run_name: samples}, workbench, plan, shape)
     if isinstance(outcome, OrchestratorError):
         raise outcome

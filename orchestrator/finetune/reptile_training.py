@@ -100,6 +100,24 @@ def train_reptile(
     return training.finish()
 
 
+def require_tasks(train: SubsetSamples, config: ReptileConfig) -> TaskPool:
+    """Give what tasks are drawn from. Raises TrainingError where there are no tasks, or always the same one."""
+    pool = TaskPool.of(train.subsets, train.samples.labels, least=1)
+    if len(pool) == 0:
+        raise TrainingError(
+            "pretrain.reptile must have a subset with training images of two classes",
+            value="none",
+            remedy="Check pretrain.data and its subset column, and pretrain.classes.",
+        )
+    if len(pool) == 1 and (config.ways is None or config.ways >= len(pool.subsets[0])):
+        raise TrainingError(
+            "pretrain.reptile.ways must be less than the classes of the only subset, which else is the only task",
+            value="no ways" if config.ways is None else config.ways,
+            remedy=f"It has {len(pool.subsets[0])} classes: set ways below that, or name a column of subsets.",
+        )
+    return pool
+
+
 class ReptileTraining:
     """Hold what changes while an initialisation is learnt; `train_reptile` says what its arguments are."""
 
@@ -113,8 +131,7 @@ class ReptileTraining:
         settings: TrainingSettings,
     ) -> None:
         self._started = time.perf_counter()
-        self._pool = TaskPool.of(train.subsets, train.samples.labels, least=1)
-        _require_tasks(self._pool, config)
+        self._pool = require_tasks(train, config)
         self._samples = train.samples
         self._config = config
         self._settings = settings
@@ -296,21 +313,6 @@ def _new_optimizer(parameters: Sequence[Parameter], config: ReptileConfig) -> Op
         return SGD(parameters, lr=config.inner_learning_rate)
     # Momentum within a task serves the start badly (the paper's section 6 sets beta1 to 0).
     return Adam(parameters, lr=config.inner_learning_rate, betas=(0.0, 0.999), fused=True)
-
-
-def _require_tasks(pool: TaskPool, config: ReptileConfig) -> None:
-    if len(pool) == 0:
-        raise TrainingError(
-            "pretrain.reptile must have a subset with training images of two classes",
-            value="none",
-            remedy="Check pretrain.data and its subset column, and pretrain.classes.",
-        )
-    if len(pool) == 1 and (config.ways is None or config.ways >= len(pool.subsets[0])):
-        raise TrainingError(
-            "pretrain.reptile.ways must be less than the classes of the only subset, which else is the only task",
-            value="no ways" if config.ways is None else config.ways,
-            remedy=f"It has {len(pool.subsets[0])} classes: set ways below that, or name a column of subsets.",
-        )
 
 
 def _require_finite(loss: float, step: int) -> None:
