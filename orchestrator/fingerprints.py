@@ -49,6 +49,8 @@ def of_backbone(config: ExperimentConfig, *, weights: str, source_listing: str, 
         is_supervised = config.pretrain is None or config.pretrain.is_supervised
         augment = _plain(config.augment) if is_supervised else None
         source = [_of_objectives(config.pretrain), source_listing, config.train.precision, augment, seeds]
+        if config.pretrain is not None and "reptile" in config.pretrain.objective:
+            source.append(config.train.batch_norm)
     network = _plain(config.backbone, without={"candidates"})
     return digest("backbone", version, network, weights, source, config.seed_of("trial"))
 
@@ -64,7 +66,7 @@ def of_phase(
         case "simsiam":
             keys = _plain(pretrain.simsiam)
         case "reptile":
-            keys = [_plain(pretrain.reptile), pretrain.classes]
+            keys = [_plain(pretrain.reptile), pretrain.classes, config.train.batch_norm]
     augment = _plain(config.augment) if objective == "supervised" else None
     seeds = [config.seed_of("trial"), config.seed_of("loader")]
     return digest("phase", version, objective, keys, augment, start, data, config.train.precision, seeds)

@@ -241,6 +241,15 @@ def test_a_phase_depends_on_its_own_keys_and_on_what_it_starts_with() -> None:
     assert of("supervised") != of("supervised", start="b")
     assert of("reptile") == of("reptile", epochs=3, simsiam={"epochs": 3}) != of("reptile", reptile={"steps": 3})
     assert of("reptile") != of("reptile", classes=["a"])
+    config = validate_experiment(experiment_dict("/data", "/runs", pretrain=PRETRAIN))
+    frozen = config.model_copy(update={"train": config.train.model_copy(update={"batch_norm": "frozen"})})
+    assert config.pretrain is not None
+    for objective, is_other in (("reptile", True), ("simsiam", False)):
+        one, other = (
+            fingerprints.of_phase(which, config.pretrain, objective, start="a", data="d", version=1)
+            for which in (config, frozen)
+        )
+        assert (one != other) is is_other
 
 
 def test_a_source_task_depends_on_the_content_of_the_weights_that_it_begins_with(tmp_path: Path) -> None:

@@ -269,6 +269,8 @@ class PhaseTrainer:
             validation_subsets=validation_subsets,
             **self._common(fingerprint, from_scratch=from_scratch),
         )
+        # On weights that are there other statistics cost more than a few steps of learning give.
+        workbench = replace(workbench, batch_norm=self.config.train.batch_norm)
         return run_reptile(job, samples, workbench, TrainingPlan.of(self.config, [job], shape), shape)
 
     def _common(self, fingerprint: str, *, from_scratch: bool) -> dict[str, Any]:

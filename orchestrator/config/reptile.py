@@ -19,7 +19,9 @@ class ReptileConfig(Section):
 
     A task is a subset, drawn uniformly, with at most `ways` of its classes and at most `shots` images of each; without
     them it has all. It is trained on in batches of at least `batch_size` different images where it has as many, by
-    `adam` without momentum (beta1 = 0, as in the paper) or plain `sgd`, at `inner_learning_rate`. Its head is a new
+    `adam` without momentum (beta1 = 0, as in the paper) or plain `sgd`, at `inner_learning_rate`. The rates suit
+    weights that are there: the paper, which begins with nothing, has 1e-3 and 1 for the inner and the outer one.
+    Statistics of BatchNorm are kept or learnt as `train.batch_norm` says, and learnt from nothing. Its head is a new
     one, drawn as fine-tuning draws it: what is kept is the backbone, and classes of subsets may differ. Images are not
     varied.
 
@@ -29,12 +31,12 @@ class ReptileConfig(Section):
     """
 
     steps: PositiveInt = 1000
-    outer_learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    outer_learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 0.3
     tasks_per_step: PositiveInt = 5
     ways: Annotated[int, Field(ge=2)] | None = None
     shots: PositiveInt | None = None
     inner_steps: PositiveInt = 8
-    inner_learning_rate: PositiveFloat = 1e-3
+    inner_learning_rate: PositiveFloat = 3e-4
     inner_optimizer: Literal["adam", "sgd"] = "adam"
     batch_size: Annotated[int, Field(ge=2)] = 10
     episodes: Annotated[int, Field(ge=0)] = 50

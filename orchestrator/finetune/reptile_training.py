@@ -21,6 +21,7 @@ from orchestrator.finetune.backbones import Backbone
 from orchestrator.finetune.classifier import EVALUATION_BATCH, preprocess
 from orchestrator.finetune.contracts import Samples, TrainingSettings
 from orchestrator.finetune.distributed import rank, sum_over_ranks, world_size
+from orchestrator.finetune.freezing import batch_norm_layers
 from orchestrator.finetune.prefix import autocast
 from orchestrator.finetune.randomness import seeded
 from orchestrator.finetune.reptile import Weights, outer_rate, take_outer_step
@@ -78,8 +79,9 @@ def train_reptile(
 
     A task is trained on with a new linear head, drawn from the seed, the step and its number. It is a part of the task:
     whoever fine-tunes the backbone begins with a new one too, and the start is learnt for what that does to it.
-    BatchNorm normalises by the batches of the task, and its running statistics move as weights do. Held-out tasks are
-    tested by these statistics, each image by itself: not transductively, in the paper's word. They choose nothing.
+    With `batch_norm: frozen` the running statistics of BatchNorm stay as they are, and normalise; else the batches of
+    the task do, and the statistics move as weights do. Held-out tasks are tested by the statistics, each image by
+    itself: not transductively, in the paper's word. They choose nothing.
 
     On return the backbone holds the weights of the last step, in eval mode and on the settings' device. Under
     torch.distributed every rank calls this with the same arguments: the tasks of a step are dealt over the ranks, and
@@ -243,6 +245,9 @@ class _Learner:
         """Take the inner steps; give the losses [2] of the first batch and of the last one, each before its step."""
         config, device = self._config, self._settings.device
         self._backbone.train()
+        if self._settings.batch_norm == "frozen":
+            for layer in batch_norm_layers(self._backbone):
+                layer.eval()
         parameters = [*self._backbone.parameters(), *head.parameters()]
         optimizer = _new_optimizer(parameters, config)
         is_scaled = self._settings.precision == "fp16"

@@ -12,7 +12,16 @@ from orchestrator.finetune.reptile_training import ReptileResult, SubsetSamples,
 from orchestrator.finetune.weights import load_pretrained
 
 NUM_SUBSETS = 6
-QUICK = ReptileConfig(steps=5, tasks_per_step=2, inner_steps=3, batch_size=6, episodes=4, checkpoint_every=2)
+QUICK = ReptileConfig(
+    steps=5,
+    outer_learning_rate=1.0,
+    tasks_per_step=2,
+    inner_steps=3,
+    inner_learning_rate=1e-3,
+    batch_size=6,
+    episodes=4,
+    checkpoint_every=2,
+)
 
 
 def striped(label: int, contrast: float, rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -57,7 +66,7 @@ def train(
         subset_samples(12, seed=1),
         subset_samples(6, seed=2),
         config,
-        some_settings(**changes),
+        some_settings(**{"batch_norm": "train", **changes}),
         on_point=lambda end: states.append(end.take_state()),
         resume=resume,
     )

@@ -85,6 +85,16 @@ def test_a_killed_training_goes_on_to_the_bit(tmp_path: Path) -> None:
     assert resumed.seconds > 0
 
 
+@pytest.mark.parametrize("batch_norm", ["frozen", "train"])
+def test_statistics_of_batch_norm_are_kept_or_learnt(batch_norm: str) -> None:
+    _, found, _ = train(batch_norm=batch_norm)
+    before, after = a_backbone().state_dict(), found.state_dict()
+    statistics = [name for name in before if "running" in name]
+    weights = [name for name in before if name.endswith("weight")]
+    assert all(torch.equal(before[name], after[name]) for name in statistics) is (batch_norm == "frozen")
+    assert statistics and not any(torch.equal(before[name], after[name]) for name in weights)
+
+
 def test_how_often_a_checkpoint_is_kept_changes_no_weight() -> None:
     _, one, _ = train()
     _, other, _ = train(config=QUICK.model_copy(update={"checkpoint_every": 100, "episodes": 0}))

@@ -4,11 +4,12 @@
         [--rate R] [--outer-rate R] [--minutes M]
 
 DATA holds the shards `<domain>-*.parquet` of PACS, WEIGHTS is the trunk of MobileNetV2 0.35 that everything begins
-with, at 64 px in one process. Each target in turn is left out, and the other three domains are the source:
+with, at 64 px in one process; statistics of BatchNorm stay as they are. Each target in turn is left out, and the other
+three domains are the source:
 
 - *ImageNet*: the weights as they are;
 - *Reptile*: STEPS outer steps of three tasks, each ten images of every class of one source domain, eight inner steps of
-  batches of ten by Adam at rate R;
+  batches of ten by Adam at rate R, the outer rate falling from its own;
 - *joint*: supervised on the three domains together, by Adam at rate R, as many images, in batches of 32.
 
 Then 1, 5 and 10 images a class of the target are learnt by two recipes, the stages from 3 on and the head alone. The
@@ -30,11 +31,12 @@ from typing import Any
 import numpy as np
 import torch
 from pacs_images import Domain, read_domain
-from pretraining import DOMAINS, NUM_STAGES, SPEC, adam, joined, settings
+from pretraining import DOMAINS, NUM_STAGES, SPEC, adam, joined
 
 from orchestrator.config import ReptileConfig
 from orchestrator.finetune.backbones import Backbone
 from orchestrator.finetune.classifier import new_classifier, predict_probabilities
+from orchestrator.finetune.contracts import TrainingSettings
 from orchestrator.finetune.loop import fine_tune
 from orchestrator.finetune.reptile_training import SubsetSamples, train_reptile
 from orchestrator.finetune.weights import load_pretrained
@@ -43,6 +45,11 @@ STARTS = ("ImageNet", "joint", "Reptile")
 SHOTS = (1, 5, 10)
 RECIPES = {"from stage 3": adam(20, 16, depth=3), "head alone": adam(60, 16, depth=NUM_STAGES, rate=1e-2)}
 TASKS, INNER_STEPS, BATCH = 3, 8, 10
+
+
+def settings(seed: int) -> TrainingSettings:
+    """Give the settings of all trainings: the weights' statistics of BatchNorm stay."""
+    return TrainingSettings(seed=seed, batch_norm="frozen", precision="fp32", device="cpu", metric="val_accuracy")
 
 
 def subset_samples(domains: list[Domain], split: str) -> SubsetSamples:
@@ -128,11 +135,11 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("weights", type=Path)
     parser.add_argument("results", type=Path)
-    parser.add_argument("--targets", nargs="+", choices=DOMAINS, default=["photo", "sketch"])
+    parser.add_argument("--targets", nargs="+", choices=DOMAINS, default=["photo"])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--rate", type=float, default=1e-3)
-    parser.add_argument("--outer-rate", type=float, default=1.0)
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--rate", type=float, default=3e-4)
+    parser.add_argument("--outer-rate", type=float, default=0.3)
     parser.add_argument("--minutes", type=float, default=60)
     options = parser.parse_args()
     torch.set_num_threads(1)
