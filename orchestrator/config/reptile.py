@@ -19,9 +19,8 @@ class ReptileConfig(Section):
 
     A task is a subset, drawn uniformly, with at most `ways` of its classes and at most `shots` images of each; without
     them it has all. It is trained on in batches of at least `batch_size` different images where it has as many, by
-    `adam` without momentum (beta1 = 0, as in the paper) or plain `sgd`, at `inner_learning_rate`. The rates are
-    below the paper's, 1e-3 and 1 for the inner and the outer one, which begin with nothing and spoil weights that are
-    there.
+    `adam` without momentum (beta1 = 0, as in the paper) or plain `sgd`, at `inner_learning_rate`. The rates are below
+    the paper's, 1e-3 and 1 for the inner and the outer one, which begin with nothing and spoil weights that are there.
     Statistics of BatchNorm are kept or learnt as `train.batch_norm` says, and learnt from nothing. Its head is a new
     one, drawn as fine-tuning draws it: what is kept is the backbone, and classes of subsets may differ. Images are not
     varied.
