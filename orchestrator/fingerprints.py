@@ -15,8 +15,8 @@ _SEARCH_OPERATION = {"max_concurrent_trials", "resources_per_trial", "storage", 
 # What it decides for a group is in the sections that are given here for that group.
 _SEARCH_DECISIONS = {"few_shot_threshold"}
 _SEARCH_LENGTH = {"num_samples", "budget", "target"}
-# Which models there are besides changes none of them.
-_TRAIN_OPERATION = {"scope", "use_gpu", "resources_per_worker", "max_failures", "num_to_keep"}
+# Which models there are besides changes none of them; what heads learn is in the digest of a group's samples.
+_TRAIN_OPERATION = {"scope", "heads", "use_gpu", "resources_per_worker", "max_failures", "num_to_keep"}
 _SUPERVISED = {"classes", "epochs", "learning_rate", "batch_size", "optimizer", "weight_decay"}
 
 

@@ -17,7 +17,7 @@ from orchestrator.cluster.inference import inference_plan, predict_with_model, r
 from orchestrator.cluster.passes import PassPlan, run_pass
 from orchestrator.config import InputFormat
 from orchestrator.data.identity import sample_keys
-from orchestrator.errors import DataError
+from orchestrator.errors import ConfigError, DataError
 from orchestrator.evaluation.class_calibration import ClassCalibration
 from orchestrator.evaluation.label_shift import Source, estimate_shift
 from orchestrator.evaluation.metrics import Measures, predict_classes
@@ -61,6 +61,12 @@ def predict_and_correct(
     images, and DataError when none of these are of the subset, or no image could be predicted.
     """
     card, plan = load_card(model_uri), inference_plan(model_uri, use_gpu)
+    if card.heads == "subset":
+        raise ConfigError(
+            "--label-shift must be none where subsets have heads of their own",
+            value=method,
+            remedy="Their classes differ: predict without it.",
+        )
     source = Source.of(load_validation(model_uri, card, subset))
     output = storage.absolute(output_uri).rstrip("/")
     raw = storage.join(output, _RAW)

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.config import HeadsBy
 from orchestrator.data.activations import StoredActivations
+from orchestrator.data.head_labels import labels_of_one_head
 from orchestrator.data.samples import CachedSamples
 from orchestrator.finetune.classifier import Classifier
 from orchestrator.finetune.companions import Companion
@@ -16,7 +18,7 @@ from orchestrator.finetune.contracts import Activations, Inputs, Layout, StoredT
 from orchestrator.finetune.freezing import freeze
 from orchestrator.finetune.heads import Features, FeatureSplit
 from orchestrator.finetune.prefix import Prefix, open_sources
-from orchestrator.finetune.tasks import first_task
+from orchestrator.finetune.tasks import strata
 from orchestrator.records import BackboneSpec, TaskClasses
 from orchestrator.search.folds import deal_folds
 from orchestrator.search.resplits import resplit
@@ -44,7 +46,8 @@ class GroupSamples:
     `units` [n_train + n_validation] are hashes of what must stay on one side of a split. `folds`, of the same length,
     are the folds that trials are cross-validated on; it is empty where they are judged on the split as it is.
     `tasks` lists all tasks where there are several; `classes` are those of the first. `companion` holds the source that
-    models are trained together with, if there is one. Small and picklable: files are opened where they are read.
+    models are trained together with, if there is one. Where `heads` is subset, `tasks` are the heads of subsets, and
+    `classes` those of the group. Small and picklable: files are opened where they are read.
     """
 
     group: str
@@ -56,6 +59,7 @@ class GroupSamples:
     kept: Mapping[int, KeptDepth] = field(default_factory=dict)
     tasks: tuple[TaskClasses, ...] = ()
     companion: Companion | None = None
+    heads: HeadsBy = "column"
 
     @property
     def class_counts(self) -> tuple[int, ...]:
@@ -68,6 +72,30 @@ class GroupSamples:
         if self.companion is None:
             return self.class_counts
         return (len(self.classes) + self.companion.num_extra,)
+
+    def with_one_head(self) -> GroupSamples:
+        """Give the same samples for one head over the group's classes, instead of one for each subset.
+
+        Those that no subset's head judges are left out of validation; kept activations are of no more use.
+        """
+        if self.heads == "column":
+            return self
+        train, validation = (
+            replace(found, labels=labels_of_one_head(found.labels, self.tasks, self.classes))
+            for found in (self.train, self.validation)
+        )
+        is_judged = validation.labels >= 0
+        kept_units = np.concatenate([np.ones(len(train), dtype=bool), is_judged])
+        return replace(
+            self,
+            train=train,
+            validation=validation.select(np.flatnonzero(is_judged)),
+            units=self.units[kept_units],
+            folds=self.folds[:0],
+            kept={},
+            tasks=(),
+            heads="column",
+        )
 
     def activations(self, depth: int) -> Activations | None:
         """Give what is kept at a freeze depth."""
@@ -118,8 +146,8 @@ class GroupSamples:
 
     @property
     def _labels(self) -> NDArray[np.int64]:
-        """Give what splits and folds hold alike shares of: the labels of the first task."""
-        return np.concatenate([first_task(self.train.labels), first_task(self.validation.labels)])
+        """Give what splits and folds hold alike shares of: labels of the first task, or of each subset's head."""
+        return strata(np.concatenate([self.train.labels, self.validation.labels]))
 
     def _divided(self, train: NDArray[np.int64], validation: NDArray[np.int64]) -> GroupSamples:
         """Take other positions of the training and validation samples together for the one and the other."""

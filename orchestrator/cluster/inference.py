@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from orchestrator import storage
 from orchestrator.cluster.failures import translated
+from orchestrator.cluster.head_choice import ANY_HEAD, HeadChoice, require_head
 from orchestrator.cluster.passes import PassPlan, run_pass
 from orchestrator.cluster.resources import observe_cluster
 from orchestrator.cluster.watchdog import Watchdog, watched
@@ -25,6 +26,7 @@ from orchestrator.data.sources import Fragment, list_fragments, read_fragment
 from orchestrator.diversity.feature_sums import DirectionSums
 from orchestrator.diversity.vendi import unit_directions
 from orchestrator.errors import DataError, StorageError
+from orchestrator.evaluation.heads import by_own_heads
 from orchestrator.evaluation.outliers import tell_outliers
 from orchestrator.evaluation.predictions import OUTLIER_COLUMN, Predictions, predictions_of_tasks
 from orchestrator.finetune.classifier import Classifier, predict_probabilities, predict_with_features
@@ -69,7 +71,8 @@ def predict_tasks(
 ) -> tuple[list[Predictions], DirectionSums]:
     """Predict as `predict_samples` does for each task, by the `classes` of each; the features are by the first's.
 
-    Of a further task there are predictions for the rows alone that it labels.
+    Of a further task there are predictions for the rows alone that it labels. Heads of subsets are one task: each row is
+    predicted by its subset's, over the group's classes.
     """
     directions = DirectionSums(counts={}, sums={})
     probabilities = np.zeros((sum(block.num_rows for block in blocks), sum(map(len, classes))), dtype=np.float32)
@@ -125,6 +128,8 @@ class _Predict:
         )
         directions = DirectionSums.of(unit_directions(features), block.column("label").to_pylist())
         probabilities, scores = tell_outliers(probabilities, card.negatives)
+        if card.heads == "subset":
+            probabilities = by_own_heads(probabilities, block.column("subset").to_pylist(), card.tasks, card.classes)
         return _PredictedBlock(probabilities, directions, scores)
 
 
@@ -159,28 +164,43 @@ def require_empty(output_uri: str) -> None:
 
 
 def predict_with_model(
-    model_uri: str, input_uri: str, output_uri: str, *, image_column: str, format: InputFormat, use_gpu: bool | None
+    model_uri: str,
+    input_uri: str,
+    output_uri: str,
+    *,
+    image_column: str,
+    format: InputFormat,
+    use_gpu: bool | None,
+    head: HeadChoice = ANY_HEAD,
 ) -> tuple[int, int]:
-    """Predict with a saved model on the connected cluster; see `inference_plan` and `predict_images`."""
+    """Predict with a saved model on the connected cluster; see `inference_plan` and `predict_images`.
+
+    Raises ConfigError where `head` does not tell the head of an image.
+    """
+    head.require_fit(load_card(model_uri))
     plan = inference_plan(model_uri, use_gpu)
-    data = DataConfig(uri=storage.absolute(input_uri), format=format, image=image_column, path="{name}")
-    return predict_images(data, storage.absolute(output_uri), plan)
+    data = head.data(storage.absolute(input_uri), format, image_column)
+    return predict_images(data, storage.absolute(output_uri), plan, head)
 
 
-def predict_images(data: DataConfig, output_uri: str, plan: InferencePlan) -> tuple[int, int]:
+def predict_images(
+    data: DataConfig, output_uri: str, plan: InferencePlan, head: HeadChoice = ANY_HEAD
+) -> tuple[int, int]:
     """Predict any images to Parquet and give the counts of predicted and of bad images.
 
     One output file for each fragment of the input, written where it is predicted. Columns: file, row, label, a
     column `probability_<class>` for each class, `out_of_distribution` where the model tells what is none of its classes
     (see `evaluation.outliers`), and error, which says why an image has no prediction. Raises StorageError when the
-    output is not empty. A further task has the columns `label[<task>]` and `probability[<task>]_<class>`.
+    output is not empty. A further task has the columns `label[<task>]` and `probability[<task>]_<class>`. Heads of
+    subsets write the columns of the group's classes, 0 for those that an image's head does not know; an image of a
+    subset without a head has an error.
     """
     require_empty(output_uri)
     fragments = list_fragments(data)
     listing = ray.put(fragments)
     keys = [{"fragment": fragment.key} for fragment in fragments]
     written = ray.data.from_items(keys, override_num_blocks=len(keys)).map_batches(
-        _PredictFragment(data, listing, output_uri, plan), batch_size=1, num_cpus=1, num_gpus=plan.num_gpus
+        _PredictFragment(data, listing, output_uri, plan, head), batch_size=1, num_cpus=1, num_gpus=plan.num_gpus
     )
     with (
         translated("prediction"),
@@ -198,6 +218,7 @@ class _PredictFragment:
     listing: Any
     output_uri: str
     plan: InferencePlan
+    head: HeadChoice
 
     def __call__(self, batch: Any) -> dict[str, Any]:
         use_threads(1)
@@ -208,20 +229,28 @@ class _PredictFragment:
     def _predict(self, fragment: Fragment) -> tuple[int, int]:
         classifier, card = loaded_model(self.plan.model_uri, self.plan.weights_digest)
         rows = read_fragment(fragment, self.data, with_image=True)
-        pixels, errors = _decode_all(rows, card)
+        subsets = self.head.subsets(rows)
+        pixels, errors = _decode_all(rows, card, subsets)
         probabilities = predict_probabilities(classifier, card.backbone, pixels, device=self.plan.device)
+        if card.heads == "subset":
+            own = [name or "" for name, error in zip(subsets, errors, strict=True) if error is None]
+            probabilities = by_own_heads(probabilities, own, card.tasks, card.classes)
         table = _prediction_table(rows, probabilities, errors, card)
         storage.write_table(storage.join(self.output_uri, f"part-{fragment.key:05d}.parquet"), table)
         return len(pixels), rows.num_rows - len(pixels)
 
 
-def _decode_all(rows: pa.Table, card: ModelCard) -> tuple[NDArray[np.uint8], list[str | None]]:
-    """Decode what can be decoded: the pixels of the good rows, and each row's error or None."""
+def _decode_all(
+    rows: pa.Table, card: ModelCard, subsets: Sequence[str | None]
+) -> tuple[NDArray[np.uint8], list[str | None]]:
+    """Decode what can be decoded and has a head: the pixels of the good rows, and each row's error or None."""
     spec = card.backbone
     pixels: list[NDArray[np.uint8]] = []
     errors: list[str | None] = []
-    for content in rows.column("image").to_pylist():
+    for content, subset in zip(rows.column("image").to_pylist(), subsets, strict=True):
         try:
+            if card.heads == "subset":
+                require_head(subset, card)
             if content is None:
                 raise DataError("the image is missing")
             pixels.append(resize_image(decode_image(content), spec.image_size, spec.resize))
@@ -238,9 +267,10 @@ def _prediction_table(
     probabilities, scores = tell_outliers(probabilities, card.negatives)
     good = np.array([error is None for error in errors], dtype=bool)
     columns = {"file": rows.column("file"), "row": rows.column("row")}
-    parts = np.split(probabilities, np.cumsum(card.class_counts)[:-1], axis=1)
+    parts = np.split(probabilities, np.cumsum([len(names) for names in card.predicted_classes])[:-1], axis=1)
     columns |= _columns_of_task("", card.classes, parts[0], good)
-    for task, part in zip(card.tasks[1:], parts[1:], strict=True):
+    further = card.tasks[1:] if card.heads == "column" else []
+    for task, part in zip(further, parts[1:], strict=True):
         columns |= _columns_of_task(f"[{task.task}]", task.classes, part, good)
     if scores is not None:
         outlying = np.full(len(errors), np.nan)

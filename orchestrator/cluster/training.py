@@ -294,6 +294,7 @@ def describe_model(
         sparsity=result.sparsity,
         source=job.source,
         tasks=list(samples.tasks),
+        heads=samples.heads,
         worker_resources=resources,
     )
 

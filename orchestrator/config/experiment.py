@@ -23,6 +23,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 SeedName = Literal["split", "sampler", "trial", "loader"]
 OnNegativeTransfer = Literal["report", "fallback", "regroup"]
 TrainScope = Literal["group", "subset", "multitask"]
+HeadsBy = Literal["column", "subset"]
 
 
 class TrainConfig(Section):
@@ -36,10 +37,12 @@ class TrainConfig(Section):
     subsets: as Ray tasks, as many at a time as the cluster holds, where `num_workers` is 1. A subset with fewer than
     `grouping.min_images` images to train on keeps the group's model. `multitask` trains a model for each group with a
     head for `data.label` and for each of `data.tasks`, in the search and the baselines too; its validation accuracy and
-    loss are the means over tasks.
+    loss are the means over tasks. With `heads: subset` it has a head for each of the group's subsets instead, over the
+    subset's own classes; an image is learnt and judged by the head of its subset alone.
     """
 
     scope: TrainScope = "group"
+    heads: HeadsBy = "column"
     num_workers: PositiveInt = 1
     use_gpu: Literal[True, False, "auto"] = "auto"
     resources_per_worker: dict[str, PositiveFloat] | None = None
@@ -162,9 +165,8 @@ class ExperimentConfig(Section):
             )
         if self.source is not None and self.source.uri is not None:
             self._require_like_data(self.source.uri)
-        for section, is_there in (("source", self.source is not None), ("data.tasks", bool(self.data.tasks))):
-            if is_there:
-                self._require_linear_heads(section)
+        for section in filter(None, ("source" if self.source is not None else None, self.heads_key)):
+            self._require_linear_heads(section)
         return self
 
     def _require_plain_transfer(self) -> None:
@@ -172,12 +174,11 @@ class ExperimentConfig(Section):
         mode = self.evaluate.on_negative_transfer
         if mode is None:
             return
-        for section, is_there in (("data.tasks", bool(self.data.tasks)), ("source", self.source is not None)):
-            if is_there:
-                raise ValueError(
-                    f"evaluate.on_negative_transfer must be left out with {section}, got {mode}: "
-                    "judge transfer in a run without"
-                )
+        for section in filter(None, (self.heads_key, "source" if self.source is not None else None)):
+            raise ValueError(
+                f"evaluate.on_negative_transfer must be left out with {section}, got {mode}: "
+                "judge transfer in a run without"
+            )
         if mode != "report" and self.train.scope == "subset":
             raise ValueError(
                 f"evaluate.on_negative_transfer must be report with train.scope subset, got {mode}: "
@@ -193,12 +194,19 @@ class ExperimentConfig(Section):
             )
 
     @property
+    def heads_key(self) -> str | None:
+        """Name the key that gives a network several heads; None where it has one."""
+        if self.data.tasks:
+            return "data.tasks"
+        return "train.heads subset" if self.train.heads == "subset" else None
+
+    @property
     def takes_few_shot_defaults(self) -> bool:
         """Tell whether a group with few images a class may be searched with other defaults.
 
         Their heads know the classes of one target alone.
         """
-        return self.source is None and not self.data.tasks
+        return self.source is None and self.heads_key is None
 
     def _require_like_data(self, uri: str) -> None:
         if self.data.image_root is not None:
@@ -209,9 +217,12 @@ class ExperimentConfig(Section):
             raise ValueError("data.verify must be decode with a source that is read alike, got none: set it to decode")
 
     def _require_tasks(self) -> None:
-        scope, tasks = self.train.scope, self.data.tasks
-        if scope == "multitask" and not tasks:
-            raise ValueError("train.scope multitask must have data.tasks, got none: name further columns of labels")
+        scope, tasks, heads = self.train.scope, self.data.tasks, self.heads_key
+        if scope == "multitask" and heads is None:
+            raise ValueError(
+                "train.scope multitask must have data.tasks, got none: name further columns of labels, or set "
+                "train.heads to subset"
+            )
         if tasks and scope != "multitask":
             raise ValueError(f"data.tasks must have train.scope multitask, got {scope}: set it, or leave the tasks out")
         if self.pretrain is not None and self.pretrain.data.tasks:
@@ -219,22 +230,22 @@ class ExperimentConfig(Section):
         if self.source is not None and self.source.data is not None and self.source.data.tasks:
             raise ValueError("source.data.tasks must be empty, got some: a source is learnt by its label alone")
         weighings = {str(self.finetune.task_weighting), *(self.search.space.task_weighting or [])} - {"equal"}
-        if not tasks and weighings:
+        if heads is None and weighings:
             raise ValueError(
-                f"finetune.task_weighting must be equal without data.tasks, got {', '.join(sorted(weighings))}: "
+                f"finetune.task_weighting must be equal without data.tasks or train.heads subset, got {', '.join(sorted(weighings))}: "
                 "leave it out, and do not search it"
             )
         if self.source is not None and scope == "subset":
             raise ValueError(
                 "train.scope must be group with a source, got subset: models of subsets are trained on theirs alone"
             )
-        if tasks and self.source is not None:
-            raise ValueError("source must be left out where there are data.tasks, got one: train its task by itself")
+        if heads is not None and self.source is not None:
+            raise ValueError(f"source must be left out where there are {heads}, got one: train its task by itself")
         self._require_plain_transfer()
         mixings = {self.finetune.mixing, *(self.search.space.mixing or [])} - {"none"}
-        if tasks and mixings:
+        if heads is not None and mixings:
             raise ValueError(
-                f"finetune.mixing must be none where there are data.tasks, got {', '.join(sorted(mixings))}: "
+                f"finetune.mixing must be none where there are {heads}, got {', '.join(sorted(mixings))}: "
                 "search or set it to none"
             )
         weights = self.finetune.task_weighting
@@ -243,6 +254,34 @@ class ExperimentConfig(Section):
                 f"finetune.task_weighting must have a number for each of the {len(self.data.task_names)} tasks, "
                 f"got {len(weights)}: correct it"
             )
+        self._require_plain_heads()
+
+    def _require_plain_heads(self) -> None:
+        """Refuse what does not go with a head for each subset."""
+        if self.train.heads == "column":
+            return
+        if self.train.scope != "multitask":
+            raise ValueError(
+                f"train.heads subset must have train.scope multitask, got {self.train.scope}: set it, or leave heads out"
+            )
+        weighting = self.finetune.task_weighting
+        is_balanced = self.finetune.balanced or True in (self.search.space.balanced or [])
+        for rule, got, remedy in (
+            ("data.tasks must be empty", ", ".join(self.data.tasks), "leave the tasks out"),
+            (
+                "finetune.task_weighting must be a name",
+                "" if isinstance(weighting, str) else f"{len(weighting)} numbers",
+                "groups have different numbers of subsets",
+            ),
+            ("finetune.balanced must be false", "true" if is_balanced else "", "leave it out, or weigh classes"),
+            (
+                "evaluate.label_shift must be none",
+                "" if self.evaluate.label_shift == "none" else self.evaluate.label_shift,
+                "subsets have classes of their own",
+            ),
+        ):
+            if got:
+                raise ValueError(f"{rule} with train.heads subset, got {got}: {remedy}")
 
     def seed_of(self, purpose: SeedName) -> int:
         """Give the seed of one of the things that are random."""

@@ -19,7 +19,7 @@ from orchestrator.finetune.contracts import Samples, StoredType, TrainingSetting
 from orchestrator.finetune.freezing import freeze
 from orchestrator.finetune.optimizers import create_optimizer
 from orchestrator.finetune.prefix import TORCH_TYPES, autocast
-from orchestrator.finetune.tasks import first_task
+from orchestrator.finetune.tasks import strata
 from orchestrator.records import BackboneSpec, CostFigures, Hyperparameters
 
 _FILE_BYTES = 32 * 2**20
@@ -73,7 +73,7 @@ def example_batch(
 ) -> tuple[NDArray[np.int64], NDArray[np.uint8], Tensor]:
     """Give positions [n] of samples, repeated where there are too few, their pixels [n, S, S, 3] and labels [n]."""
     positions = np.arange(batch_size, dtype=np.int64) % len(samples)
-    return positions, samples.take(positions), torch.from_numpy(first_task(samples.labels)[positions]).to(device)
+    return positions, samples.take(positions), torch.from_numpy(strata(samples.labels)[positions]).to(device)
 
 
 def _stage_outputs(

@@ -82,22 +82,40 @@ def task_weights(hyperparameters: Hyperparameters, num_labelled: Sequence[int], 
 
     The mean loss over a task's labelled samples weighs 1 for `equal`, the given number where weights are fixed, and T
     times the task's share of all labels for `size`: there every label weighs the same. `uncertainty` starts as `equal`.
+    Where no sample has several labels, as with heads of subsets, these are divided by their sum: the loss of a batch is
+    then as large as that of one task, however many there are.
     """
     counts = torch.tensor(num_labelled, dtype=torch.float64)
     weighting = hyperparameters.task_weighting
+    labelled = counts > 0
     if weighting == "size":
         of_means = len(counts) * counts / counts.sum()
     elif isinstance(weighting, tuple):
         of_means = torch.tensor(weighting, dtype=torch.float64)
     else:
         of_means = torch.ones_like(counts)
+    if counts.sum() <= num_samples and labelled.sum() > 1:
+        of_means = of_means / of_means[labelled].sum()
     # Losses are summed over labelled samples and divided by the number of all in the batch.
-    return torch.where(counts > 0, of_means * num_samples / counts.clamp_min(1), 0.0).float()
+    return torch.where(labelled, of_means * num_samples / counts.clamp_min(1), 0.0).float()
 
 
 def first_task(labels: NDArray[np.int64]) -> NDArray[np.int64]:
     """Give the labels [n] of the first task, which every sample has, of labels [n] or [n, T]."""
     return labels if labels.ndim == 1 else labels[:, 0]
+
+
+def strata(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Give numbers [n] of what splits and folds hold alike shares of, from labels [n] or [n, T] of a whole group.
+
+    It is the label of the first task where every sample has one. Else each has a label for one of T heads: it is the
+    place of that label among those that occur, head by head. Samples without any share the number after the last.
+    """
+    if labels.ndim == 1 or (labels[:, 0] != NO_LABEL).all():
+        return first_task(labels)
+    ends = np.cumsum(labels.max(axis=0) + 1)
+    places = np.where(labels != NO_LABEL, labels + np.concatenate([[0], ends[:-1]]), -1).max(axis=1)
+    return np.where(places < 0, ends[-1], places)
 
 
 def judge_tasks(logits: Tensor, labels: Tensor, class_counts: Sequence[int]) -> Tensor:
@@ -149,6 +167,12 @@ def require_tasks_fit(
             "mixing must be none where several tasks are trained",
             value=hyperparameters.mixing,
             remedy="Set finetune.mixing to none.",
+        )
+    if hyperparameters.balanced and (train.labels[:, 0] == NO_LABEL).any():
+        raise TrainingError(
+            "balanced must be false where each sample has a label for one of several heads",
+            value=True,
+            remedy="Set finetune.balanced to false.",
         )
     weighting = hyperparameters.task_weighting
     if isinstance(weighting, tuple) and len(weighting) != len(class_counts):

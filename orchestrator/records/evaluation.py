@@ -9,7 +9,7 @@ from orchestrator.records.label_shift import LabelShift
 from orchestrator.records.recipes import Hyperparameters
 from orchestrator.records.sources import OutlierScores
 
-BaselineName = Literal["fixed_rule", "head_only", "from_scratch", "target_only"]
+BaselineName = Literal["fixed_rule", "head_only", "from_scratch", "target_only", "one_head"]
 
 
 class ClassScores(Value):
@@ -130,6 +130,20 @@ class TaskScores(Scores):
     predictions: str
 
 
+class HeadScores(Value):
+    """Compare a subset's own head with one head for all subsets on the subset's test images.
+
+    `classes` are those of the head; None where the subset has none, having no training images, and all heads judge its
+    images together. The gain is None where there is no such model to compare with.
+    """
+
+    subset: str
+    classes: list[str] | None
+    num_images: int
+    accuracy_gain: float | None
+    accuracy_gain_interval: tuple[float, float] | None
+
+
 class Baseline(Value):
     """Score a control arm trained on the same data and tested on the same images.
 
@@ -167,7 +181,8 @@ class Evaluation(Record, Scores):
     `calibration` is None where no temperature could be fitted, `separation` without test images, `outliers` where the
     model has no score of what is none of its classes, or nothing to test it on, `episodes` and `label_shift` unless the
     experiment asks for them and there are test images. Where there are several tasks, all this is of the first, and
-    `tasks` has the others.
+    `tasks` has the others. Where subsets have heads of their own, each image is judged by its subset's, and `heads`
+    compares these with one head for all.
     """
 
     group: str
@@ -183,6 +198,7 @@ class Evaluation(Record, Scores):
     predictions: str
     seconds: float
     tasks: list[TaskScores] = []
+    heads: list[HeadScores] = []
 
 
 class PooledComparison(Value):

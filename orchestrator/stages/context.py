@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
@@ -17,6 +17,7 @@ from orchestrator.cluster.tuning import SEARCH_VERSION
 from orchestrator.cluster.workers import Workbench
 from orchestrator.config import ExperimentConfig
 from orchestrator.data.catalogue import SampleTable, data_fingerprint
+from orchestrator.data.head_labels import head_labels, heads_of_subsets
 from orchestrator.data.identity import sample_keys, split_key
 from orchestrator.data.reader import PixelReader
 from orchestrator.data.samples import CachedSamples
@@ -110,7 +111,7 @@ class GroupContext:
     def samples(self, group: Group) -> GroupSamples:
         """Give a group's cached training and validation samples. Raises DataError when one of them is empty."""
         classes, tasks = self.classes(group), self.tasks(group)
-        train, validation = (self._cached(group, split, classes, tasks[1:]) for split in ("train", "val"))
+        train, validation = (self._cached(group, split, classes, tasks) for split in ("train", "val"))
         for split, samples in (("train", train), ("val", validation)):
             if len(samples) == 0:
                 raise DataError(
@@ -126,6 +127,7 @@ class GroupContext:
             units=np.concatenate([self._units(group, split) for split in ("train", "val")]),
             companion=self._companion(classes),
             tasks=tasks,
+            heads=self.config.train.heads,
         )
 
     def _companion(self, classes: tuple[str, ...]) -> Companion | None:
@@ -147,7 +149,9 @@ class GroupContext:
         return tuple(sorted(set(rows.column("label").to_pylist())))
 
     def tasks(self, group: Group) -> tuple[TaskClasses, ...]:
-        """Give all tasks with the classes that occur in a group, where there are several."""
+        """Give all tasks with the classes that occur in a group, or the heads of its subsets; nothing for one head."""
+        if self.config.train.heads == "subset":
+            return heads_of_subsets(self.table, group.subsets)
         first, *further = self.config.data.task_names
         if not further:
             return ()
@@ -197,15 +201,19 @@ class GroupContext:
         return self.table.where(subsets=group.subsets, split=split)
 
     def _cached(
-        self, group: Group, split: str, classes: tuple[str, ...], further: Sequence[TaskClasses]
+        self, group: Group, split: str, classes: tuple[str, ...], tasks: Sequence[TaskClasses]
     ) -> CachedSamples:
-        return CachedSamples.of(
+        by_subset = self.config.train.heads == "subset"
+        found = CachedSamples.of(
             self.table,
             self._positions(group, split),
             self.reader.pixels_uri,
             classes,
-            [found.classes for found in further],
+            [] if by_subset else [task.classes for task in tasks[1:]],
         )
+        if not by_subset:
+            return found
+        return replace(found, labels=head_labels(self.table, self.cached_positions(group, split), tasks))
 
     # Fingerprints.
 
@@ -216,7 +224,8 @@ class GroupContext:
             # Trials learn from the cached samples: another choice of them makes other trials.
             cached = storage.digest_bytes([(np.asarray(rows.column("pixel_row")) >= 0).tobytes()])
             known = [sorted(group.subsets), data_fingerprint(rows), cached]
-            self._digests[group.name] = storage.digest(*known, *self.config.data.tasks)
+            heads = [["heads", self.config.train.heads]] if self.config.train.heads != "column" else []
+            self._digests[group.name] = storage.digest(*known, *self.config.data.tasks, *heads)
         return self._digests[group.name]
 
     def study_fingerprint(self, group: Group) -> str:

@@ -17,11 +17,20 @@ from orchestrator.config import SplitName
 from orchestrator.data.reader import BLOCK_ROWS, blocks_of, number_rows
 from orchestrator.diversity.transferability import separation
 from orchestrator.evaluation.episodes import draw_episodes, score_episodes
+from orchestrator.evaluation.heads import judge_heads
 from orchestrator.evaluation.judging import EVALUATION_VERSION, judge, judge_task
 from orchestrator.evaluation.outliers import judge_outliers
 from orchestrator.evaluation.predictions import Predictions, number_units
 from orchestrator.finetune.validation import save_validation
-from orchestrator.records import BaselineResult, EpisodeScores, Evaluation, ModelCard, OutlierScores, TaskScores
+from orchestrator.records import (
+    BaselineResult,
+    EpisodeScores,
+    Evaluation,
+    HeadScores,
+    ModelCard,
+    OutlierScores,
+    TaskScores,
+)
 from orchestrator.stages.context import GroupContext
 from orchestrator.stages.sources import unseen_images
 from orchestrator.stages.train import read_models
@@ -85,7 +94,13 @@ def _tests(context: GroupContext) -> list[_Test]:
 
 def _baseline_jobs(context: GroupContext, card: ModelCard) -> list[BaselineJob]:
     fixed = context.fixed_rule(context.group(card.group))
-    arms = control_arms(card.hyperparameters, fixed, context.backbone.num_stages, has_source=card.source is not None)
+    arms = control_arms(
+        card.hyperparameters,
+        fixed,
+        context.backbone.num_stages,
+        has_source=card.source is not None,
+        has_heads=card.heads == "subset" and len(card.tasks) > 1,
+    )
     return [
         BaselineJob(
             group=card.group,
@@ -166,7 +181,7 @@ def _evaluate_model(context: GroupContext, test: _Test, blocks: list[pa.Table]) 
         stall_timeout_s=context.config.cluster.stall_timeout_s,
     )
     results = [result for job in test.baselines if (result := _find_baseline(context, job))]
-    classes = [found.classes for found in card.tasks] or [card.classes]
+    classes = card.predicted_classes
     (predictions, *further), directions = predict_tasks(blocks, context.reader, plan, classes)
     predictions = predictions.with_baselines(
         {result.name: result.correct for result in results if result.correct is not None}
@@ -194,7 +209,9 @@ def _evaluate_model(context: GroupContext, test: _Test, blocks: list[pa.Table]) 
         fingerprint=test.fingerprint,
         outliers=_outliers(context, card, predictions, plan),
     )
-    return evaluation.model_copy(update={"tasks": _judge_tasks(context, test, further)})
+    return evaluation.model_copy(
+        update={"tasks": _judge_tasks(context, test, further), "heads": _judge_heads(context, card, predictions)}
+    )
 
 
 def _outliers(
@@ -218,10 +235,18 @@ def _outliers(
     )
 
 
+def _judge_heads(context: GroupContext, card: ModelCard, predictions: Predictions) -> list[HeadScores]:
+    if card.heads == "column":
+        return []
+    samples = context.config.evaluate.bootstrap_samples
+    return judge_heads(predictions, card.tasks, bootstrap_samples=samples, seed=context.config.seed)
+
+
 def _judge_tasks(context: GroupContext, test: _Test, predictions: Sequence[Predictions]) -> list[TaskScores]:
     """Keep the predictions of further tasks, and score them; a group may have no label at all for one."""
     scores = []
-    for number, (task, found) in enumerate(zip(test.card.tasks[1:], predictions, strict=True), start=1):
+    further = test.card.tasks[1:] if test.card.heads == "column" else []
+    for number, (task, found) in enumerate(zip(further, predictions, strict=True), start=1):
         if not task.classes:
             continue
         name = f"groups/{test.card.group}/predictions/{test.fingerprint}.task-{number}.parquet"
