@@ -45,6 +45,7 @@ _OPPONENTS = {
     "head_only": "training the head alone",
     "from_scratch": "training from scratch",
     "target_only": "training on the target alone",
+    "one_head": "one head for all subsets",
 }
 
 

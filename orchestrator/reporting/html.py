@@ -50,6 +50,7 @@ from orchestrator.reporting.group_plots import (
     learning_curve,
     reliability_plot,
 )
+from orchestrator.reporting.head_findings import heads_finding
 from orchestrator.reporting.investment_findings import investment_finding, money, part_lines, price
 from orchestrator.reporting.overlays import ShownExample, show_examples
 from orchestrator.reporting.plots import diversity_plot, gains_plot
@@ -72,6 +73,7 @@ VERDICT_TITLES = {
     "unclear": "no clear difference",
     "unknown": "not compared",
 }
+_UNUSUAL_BASELINES = {"target_only", "one_head"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +115,7 @@ class GroupSection:
     explanations: Explanations | None
     subset_models: SubsetEvaluation | None
     subset_finding: str
+    heads_finding: str
     examples: dict[str, list[ShownExample]]
     source: list[str]
     investment: GroupInvestment | None
@@ -165,7 +168,7 @@ def render_html(report: Report, pictures: Mapping[str, bytes] | None = None) -> 
 def _compared(sections: Sequence[GroupSection]) -> list[str]:
     """Name the baselines that a table has columns for: the usual ones, and what any group has besides."""
     found = {name for section in sections for name in section.baselines}
-    return [name for name in wording.BASELINE_TITLES if name != "target_only" or name in found]
+    return [name for name in wording.BASELINE_TITLES if name not in _UNUSUAL_BASELINES or name in found]
 
 
 def _section(report: Report, position: int, group: Group, pictures: Mapping[str, bytes]) -> GroupSection:
@@ -205,6 +208,7 @@ def _section(report: Report, position: int, group: Group, pictures: Mapping[str,
         explanations=explanations,
         subset_models=subset_models,
         subset_finding=subset_models_finding(subset_models) if subset_models else "",
+        heads_finding=heads_finding(evaluation) if evaluation else "",
         examples=show_examples(explanations, pictures) if explanations else {},
         source=joint_findings(model, evaluation) if model else [],
         investment=of_group(group.name, invested),

@@ -81,6 +81,16 @@ def two_tasks(count: int, *, seed: int = 0, missing: int = 0) -> ArraySamples:
     return ArraySamples(samples.pixels, np.stack([samples.labels, second], axis=1))
 
 
+def subsets_of_a_group(count: int, *, seed: int = 0) -> ArraySamples:
+    """Samples of two subsets by turns of three: one knows three classes, the other two, which it numbers otherwise."""
+    samples = some_samples(count, seed=seed)
+    labels = np.full((count, 2), NO_LABEL)
+    is_first = np.arange(count) // 3 % 2 == 0
+    labels[is_first, 0] = samples.labels[is_first]
+    labels[~is_first, 1] = np.where(samples.labels[~is_first] == 0, 1, 0)
+    return ArraySamples(samples.pixels, labels)
+
+
 @dataclass
 class ListStream:
     """One rank's batches, cut from samples at given sizes; the same ones every epoch."""

@@ -21,6 +21,7 @@ from finetune_examples import (
     some_hyperparameters,
     some_samples,
     some_settings,
+    subsets_of_a_group,
     two_tasks,
 )
 from numpy.typing import NDArray
@@ -64,6 +65,8 @@ def train(
     tasks = samples.labels.ndim == 2 if isinstance(samples, ArraySamples) else False
     classifier = new_classifier(backbone, (len(LABELS), 2) if tasks else len(LABELS), seed=0)
     validation = two_tasks(11, seed=1, missing=4) if tasks else some_samples(11, seed=1)
+    if isinstance(samples, ArraySamples) and tasks and (samples.labels[:, 0] < 0).any():
+        validation = subsets_of_a_group(11, seed=1)
     settings = {key: changes.pop(key) for key in list(changes) if key in some_settings().__dict__}
     ends: list[EpochEnd] = []
 
@@ -224,6 +227,10 @@ def two_tasks_weighed_by_uncertainty(rank: int) -> Outcome:
     return train(two_tasks(31, missing=9), epochs=3, task_weighting="uncertainty", accumulate=2)
 
 
+def heads_of_two_subsets(rank: int) -> Outcome:
+    return train(subsets_of_a_group(31), epochs=3, task_weighting="uncertainty", accumulate=2)
+
+
 def two_tasks_of_a_rank_without_samples(rank: int) -> Outcome:
     return train(two_tasks(1, missing=1), task_weighting="uncertainty")
 
@@ -264,6 +271,7 @@ EQUAL_TO_ONE_PROCESS = [
     recomputed,
     a_rank_without_samples,
     two_tasks_weighed_by_uncertainty,
+    heads_of_two_subsets,
     two_tasks_of_a_rank_without_samples,
     unequal_streams,
     an_empty_stream,
