@@ -18,6 +18,10 @@ def space(**keys: object) -> dict[str, object]:
     return experiment(search={"space": keys})
 
 
+def heads_of_subsets(**sections: object) -> dict[str, object]:
+    return experiment(train={"scope": "multitask", "heads": "subset"}, **sections)
+
+
 def candidates(*entries: dict[str, object]) -> dict[str, object]:
     return experiment(backbone={"candidates": list(entries)})
 
@@ -413,6 +417,60 @@ MISTAKES = {
         "evaluate.on_negative_transfer must be left out with data.tasks",
         "report",
         "in a run without",
+    ),
+    "heads, no scope": (
+        experiment(train={"heads": "subset"}),
+        "train.heads subset must have train.scope multitask",
+        "group",
+        "leave heads out",
+    ),
+    "heads, tasks": (
+        heads_of_subsets(data={"uri": "/d", "tasks": ["weather"]}),
+        "data.tasks must be empty with train.heads subset",
+        "weather",
+        "Leave the tasks out",
+    ),
+    "heads, source": (
+        heads_of_subsets(source={"uri": "/s"}),
+        "source must be left out where there are heads of subsets (train.heads)",
+        "one",
+        "by itself",
+    ),
+    "heads, transfer": (
+        heads_of_subsets(evaluate={"on_negative_transfer": "report"}),
+        "evaluate.on_negative_transfer must be left out with heads of subsets (train.heads)",
+        "report",
+        "in a run without",
+    ),
+    "heads, label shift": (
+        heads_of_subsets(evaluate={"label_shift": "em"}),
+        "evaluate.label_shift must be none with train.heads subset",
+        "em",
+        "classes of their own",
+    ),
+    "heads, balanced": (
+        heads_of_subsets(search={"space": {"balanced": [True, False]}}),
+        "finetune.balanced must be false with train.heads subset",
+        "true",
+        "weigh classes",
+    ),
+    "heads, mixing": (
+        heads_of_subsets(finetune={"mixing": "cutmix"}),
+        "finetune.mixing must be none where there are heads of subsets",
+        "cutmix",
+        "set it to none",
+    ),
+    "heads, prototypes": (
+        heads_of_subsets(finetune={"head": "prototype"}),
+        "finetune.head must be linear with heads of subsets",
+        "prototype",
+        "search no other",
+    ),
+    "heads, fixed weights": (
+        heads_of_subsets(finetune={"task_weighting": [1, 2]}),
+        "finetune.task_weighting must be a name with train.heads subset",
+        "2 numbers",
+        "different numbers of subsets",
     ),
     "source, transfer": (
         experiment(source={"uri": "/s"}, evaluate={"on_negative_transfer": "report"}),

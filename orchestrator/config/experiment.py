@@ -165,7 +165,7 @@ class ExperimentConfig(Section):
             )
         if self.source is not None and self.source.uri is not None:
             self._require_like_data(self.source.uri)
-        for section in filter(None, ("source" if self.source is not None else None, self.heads_key)):
+        for section in filter(None, ("source" if self.source is not None else None, self.several_heads)):
             self._require_linear_heads(section)
         return self
 
@@ -174,7 +174,7 @@ class ExperimentConfig(Section):
         mode = self.evaluate.on_negative_transfer
         if mode is None:
             return
-        for section in filter(None, (self.heads_key, "source" if self.source is not None else None)):
+        for section in filter(None, (self.several_heads, "source" if self.source is not None else None)):
             raise ValueError(
                 f"evaluate.on_negative_transfer must be left out with {section}, got {mode}: "
                 "judge transfer in a run without"
@@ -194,11 +194,11 @@ class ExperimentConfig(Section):
             )
 
     @property
-    def heads_key(self) -> str | None:
-        """Name the key that gives a network several heads; None where it has one."""
+    def several_heads(self) -> str | None:
+        """Name what gives a network several heads; None where it has one."""
         if self.data.tasks:
             return "data.tasks"
-        return "train.heads subset" if self.train.heads == "subset" else None
+        return "heads of subsets (train.heads)" if self.train.heads == "subset" else None
 
     @property
     def takes_few_shot_defaults(self) -> bool:
@@ -206,7 +206,7 @@ class ExperimentConfig(Section):
 
         Their heads know the classes of one target alone.
         """
-        return self.source is None and self.heads_key is None
+        return self.source is None and self.several_heads is None
 
     def _require_like_data(self, uri: str) -> None:
         if self.data.image_root is not None:
@@ -217,7 +217,7 @@ class ExperimentConfig(Section):
             raise ValueError("data.verify must be decode with a source that is read alike, got none: set it to decode")
 
     def _require_tasks(self) -> None:
-        scope, tasks, heads = self.train.scope, self.data.tasks, self.heads_key
+        scope, tasks, heads = self.train.scope, self.data.tasks, self.several_heads
         if scope == "multitask" and heads is None:
             raise ValueError(
                 "train.scope multitask must have data.tasks, got none: name further columns of labels, or set "

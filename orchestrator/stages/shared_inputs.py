@@ -179,7 +179,7 @@ def _are_plain(context: GroupContext) -> bool:
     """Tell whether heads can train together: on one task, without a source, on features that do not change."""
     config = context.config
     drawn_afresh = config.augment.views == 0 and config.augment.varies
-    return config.source is None and config.heads_key is None and not drawn_afresh
+    return config.source is None and config.several_heads is None and not drawn_afresh
 
 
 def _compile(
