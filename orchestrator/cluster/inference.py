@@ -71,8 +71,8 @@ def predict_tasks(
 ) -> tuple[list[Predictions], DirectionSums]:
     """Predict as `predict_samples` does for each task, by the `classes` of each; the features are by the first's.
 
-    Of a further task there are predictions for the rows alone that it labels. Heads of subsets are one task: each row is
-    predicted by its subset's, over the group's classes.
+    Of a further task there are predictions for the rows alone that it labels. Heads of subsets are one task: a row has
+    the answer of its subset's, over the group's classes.
     """
     directions = DirectionSums(counts={}, sums={})
     probabilities = np.zeros((sum(block.num_rows for block in blocks), sum(map(len, classes))), dtype=np.float32)

@@ -232,8 +232,8 @@ class ExperimentConfig(Section):
         weighings = {str(self.finetune.task_weighting), *(self.search.space.task_weighting or [])} - {"equal"}
         if heads is None and weighings:
             raise ValueError(
-                f"finetune.task_weighting must be equal without data.tasks or train.heads subset, got {', '.join(sorted(weighings))}: "
-                "leave it out, and do not search it"
+                "finetune.task_weighting must be equal without data.tasks or train.heads subset, "
+                f"got {', '.join(sorted(weighings))}: leave it out, and do not search it"
             )
         if self.source is not None and scope == "subset":
             raise ValueError(
@@ -262,7 +262,8 @@ class ExperimentConfig(Section):
             return
         if self.train.scope != "multitask":
             raise ValueError(
-                f"train.heads subset must have train.scope multitask, got {self.train.scope}: set it, or leave heads out"
+                f"train.heads subset must have train.scope multitask, got {self.train.scope}: set it, "
+                "or leave heads out"
             )
         weighting = self.finetune.task_weighting
         is_balanced = self.finetune.balanced or True in (self.search.space.balanced or [])

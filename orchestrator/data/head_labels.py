@@ -30,9 +30,7 @@ def _classes(table: SampleTable, subsets: Sequence[str]) -> list[str]:
     return sorted(set(labels.to_pylist()))
 
 
-def head_labels(
-    table: SampleTable, positions: NDArray[np.int64], heads: Sequence[TaskClasses]
-) -> NDArray[np.int64]:
+def head_labels(table: SampleTable, positions: NDArray[np.int64], heads: Sequence[TaskClasses]) -> NDArray[np.int64]:
     """Give the class indices int64 [n, T] of samples for T heads, -1 for all but that of a sample's subset.
 
     Where there is one head, every sample is its own: [n].

@@ -62,5 +62,5 @@ def test_subsets_are_those_of_the_command_or_of_the_data() -> None:
 
 def test_an_image_of_no_known_subset_has_no_head() -> None:
     require_head("south", CARD)
-    with pytest.raises(DataError, match="got none. There are heads for north, south"):
+    with pytest.raises(DataError, match=r"got none\. There are heads for north, south"):
         require_head(None, CARD)

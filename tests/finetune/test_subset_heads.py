@@ -1,4 +1,4 @@
-"""Heads of subsets on one suffix: a sample teaches its subset's head alone, and all teach the stages that they share."""
+"""Heads of subsets on one suffix: a sample teaches its subset's head alone, and all teach the stages they share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A head for each subset through the pipeline: searched, trained, resumed, tested by subset, explained and predicting."""
+"""A head for each subset through the pipeline: searched, trained, tested, explained and predicting."""
 
 from __future__ import annotations
 
