@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from orchestrator.evaluation.intervals import paired_gain
 from orchestrator.evaluation.predictions import Predictions
-from orchestrator.records import HeadScores, TaskClasses
+from orchestrator.records import BaselineName, HeadScores, TaskClasses
 
-ONE_HEAD = "one_head"
+ONE_HEAD: BaselineName = "one_head"
 
 
 def by_own_heads(
@@ -58,18 +58,10 @@ def judge_heads(
     scores = []
     for name in sorted(set(predictions.subsets)):
         found = predictions.for_subset(name)
-        gain, interval = (
-            paired_gain(found.correct, found.baselines[ONE_HEAD], bootstrap_samples, seed, found.units)
-            if ONE_HEAD in found.baselines
-            else (None, None)
-        )
-        scores.append(
-            HeadScores(
-                subset=name,
-                classes=known.get(name),
-                num_images=len(found),
-                accuracy_gain=gain,
-                accuracy_gain_interval=interval,
-            )
-        )
+        score = HeadScores(subset=name, classes=known.get(name), num_images=len(found))
+        if ONE_HEAD in found.baselines:
+            rival = found.baselines[ONE_HEAD]
+            gain, interval = paired_gain(found.correct, rival, bootstrap_samples, seed, found.units)
+            score = score.model_copy(update={"accuracy_gain": gain, "accuracy_gain_interval": interval})
+        scores.append(score)
     return scores

@@ -140,8 +140,8 @@ class HeadScores(Value):
     subset: str
     classes: list[str] | None
     num_images: int
-    accuracy_gain: float | None
-    accuracy_gain_interval: tuple[float, float] | None
+    accuracy_gain: float | None = None
+    accuracy_gain_interval: tuple[float, float] | None = None
 
 
 class Baseline(Value):

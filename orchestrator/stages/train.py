@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 
@@ -14,6 +16,7 @@ from orchestrator.errors import OrchestratorError
 from orchestrator.finetune.batches import count_draws, plan_balanced_batches
 from orchestrator.finetune.tasks import first_task
 from orchestrator.records import ModelCard, Recipe, SourceUse
+from orchestrator.reporting.wording import shortened
 from orchestrator.stages.context import GroupContext
 from orchestrator.stages.sources import source_use
 
@@ -36,6 +39,9 @@ def train(context: GroupContext) -> int:
     jobs = [training_job(context, recipe, of_groups[recipe.group]) for recipe in pending]
     samples = {job.run_name: of_groups[job.group] for job in jobs}
     for job in jobs:
+        without = headless(job.subsets, samples[job.run_name])
+        if without:
+            context.say(f"train {job.group}: no training images, and so no head, for {shortened(without, most=10)}")
         if job.hyperparameters.balanced:
             context.say(_say_repeats(job, samples[job.run_name], seed=context.config.seed_of("loader")))
     errors: list[OrchestratorError] = []
@@ -101,6 +107,12 @@ def _source(config: ExperimentConfig, samples: GroupSamples) -> SourceUse | None
     if config.source is None or config.source_data is None or samples.companion is None:
         return None
     return source_use(config.source_data.uri, config.source, samples.companion, samples.classes)
+
+
+def headless(subsets: Sequence[str], samples: GroupSamples) -> list[str]:
+    """Name the subsets that have no head where each has one of its own: those without training images."""
+    known = {head.task for head in samples.tasks}
+    return [name for name in subsets if name not in known] if samples.heads == "subset" else []
 
 
 def _say_repeats(job: TrainingJob, samples: GroupSamples, *, seed: int) -> str:

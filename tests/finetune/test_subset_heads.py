@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from finetune_examples import a_spec, some_hyperparameters, some_settings, subsets_of_a_group
+from numpy.typing import NDArray
 from torch import Tensor
 
 from orchestrator.errors import TrainingError
@@ -41,9 +42,9 @@ def run(
     return result, states
 
 
-def objective(labels: np.ndarray[tuple[int, int], np.dtype[np.int64]], **changes: object) -> TaskObjective:
+def objective(labels: NDArray[np.int64]) -> TaskObjective:
     _, suffix = freeze(a_classifier(), 1)
-    found = objective_of(suffix, some_hyperparameters(**changes), labels, "cpu")
+    found = objective_of(suffix, some_hyperparameters(), labels, "cpu")
     assert isinstance(found, TaskObjective)
     return found
 

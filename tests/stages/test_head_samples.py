@@ -27,6 +27,7 @@ from orchestrator.records import Group, GroupingRule, Groups, ModelCard, Profile
 from orchestrator.runs import RunDirectory
 from orchestrator.search.assignments import Assignment, Member
 from orchestrator.stages.context import GroupContext
+from orchestrator.stages.train import headless
 
 SUBSETS = {"a": {"circle": 24, "stripe": 24}, "b": {"circle": 12, "noise": 20}, "late": {"noise": 3, "cross": 2}}
 GROUP = Group(name="low", subsets=["late", "b", "a"], num_images=85, score_range=(0.0, 1.0))
@@ -75,6 +76,7 @@ def test_a_group_has_a_head_for_each_subset_that_can_teach_one_over_its_own_clas
     for split, found in (("train", samples.train), ("val", samples.validation)):
         assert found.labels.tolist() == expected_labels(context.rows(GROUP, split).to_pylist())
     assert (samples.validation.labels == -1).all(axis=1).any()
+    assert headless(GROUP.subsets, samples) == ["late"]
 
 
 def test_a_group_of_one_subset_has_one_head_and_labels_for_it(context: GroupContext) -> None:
