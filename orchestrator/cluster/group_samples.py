@@ -74,12 +74,10 @@ class GroupSamples:
         return (len(self.classes) + self.companion.num_extra,)
 
     def with_one_head(self) -> GroupSamples:
-        """Give the same samples for one head over the group's classes, instead of one for each subset.
+        """Give samples of several subsets' heads for one head over the group's classes.
 
         Those that no subset's head judges are left out of validation; kept activations are of no more use.
         """
-        if self.heads == "column":
-            return self
         train, validation = (
             replace(found, labels=labels_of_one_head(found.labels, self.tasks, self.classes))
             for found in (self.train, self.validation)

@@ -10,6 +10,8 @@ from orchestrator.config import DataConfig, InputFormat
 from orchestrator.errors import ConfigError, DataError
 from orchestrator.records import ModelCard
 
+_MOST_NAMED = 20
+
 
 @dataclass(frozen=True, kw_only=True)
 class HeadChoice:
@@ -20,7 +22,10 @@ class HeadChoice:
     path: str | None = None
 
     def require_fit(self, card: ModelCard) -> None:
-        """Check that this tells the head of every image, where there are several. Raises ConfigError naming them."""
+        """Check that this tells the head of every image where subsets have heads of their own, and nothing elsewhere.
+
+        Raises ConfigError, and DataError for a subset without a head, naming those that have one.
+        """
         chosen = [key for key, value in vars(self).items() if value is not None]
         if card.heads == "column":
             if chosen:
@@ -47,7 +52,7 @@ class HeadChoice:
 
     def subsets(self, rows: pa.Table) -> list[str | None]:
         """Give the subset of each row [n]; None where nothing says it."""
-        if self.subset is not None:
+        if self.column is None and self.path is None:
             return [self.subset] * rows.num_rows
         return [None if name is None else name.strip() for name in rows.column("subset").to_pylist()]
 
@@ -65,4 +70,6 @@ def require_head(subset: str | None, card: ModelCard) -> None:
 
 
 def _named(card: ModelCard) -> str:
-    return ", ".join(head.task for head in card.tasks)
+    names = [head.task for head in card.tasks]
+    more = len(names) - _MOST_NAMED
+    return ", ".join(names) if more <= 0 else f"{', '.join(names[:_MOST_NAMED])} and {more} more"

@@ -175,7 +175,7 @@ def predict_with_model(
 ) -> tuple[int, int]:
     """Predict with a saved model on the connected cluster; see `inference_plan` and `predict_images`.
 
-    Raises ConfigError where `head` does not tell the head of an image.
+    Raises what `HeadChoice.require_fit` raises where `head` does not tell the head of an image.
     """
     head.require_fit(load_card(model_uri))
     plan = inference_plan(model_uri, use_gpu)

@@ -211,7 +211,8 @@ class GroupContext:
             classes,
             [] if by_subset else [task.classes for task in tasks[1:]],
         )
-        if not by_subset:
+        # A group without training images has no heads, and is refused.
+        if not by_subset or not tasks:
             return found
         return replace(found, labels=head_labels(self.table, self.cached_positions(group, split), tasks))
 
