@@ -9,7 +9,8 @@ how samples are ordered; the test images are the same for all. Set-ups:
 
 - `few`: 10 images of every class and domain, 12 epochs.
 - `all`: every image that is not held out, 3 epochs.
-- `apart`: as `few`, but every domain has four of the seven classes, two of which the next domain has too. Here `one head, masked` is asked for the most probable of the subset's classes.
+- `apart`: as `few`, but every domain has four of the seven classes, two of which the next domain has too.
+  Here `one head, masked` is asked for the most probable of the subset's classes.
 
 Prints a JSON object for each training, and a table in Markdown: accuracies by seed and the gain over one head, paired
 by image, means over seeds, with 95% bootstrap intervals over images. Trainings are kept in `--keep`, so that seeds may
