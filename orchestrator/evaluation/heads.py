@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +42,7 @@ def output_of(subset: str, label: str, heads: Sequence[TaskClasses]) -> int:
 
     Where the subset has no head, it is that of the first head that knows the class.
     """
-    starts = np.cumsum([0, *(len(head.classes) for head in heads)]).tolist()
+    starts = [0, *accumulate(len(head.classes) for head in heads)]
     own = [(start, head) for start, head in zip(starts, heads, strict=False) if head.task == subset]
     others = zip(starts, heads, strict=False)
     return next(start + head.classes.index(label) for start, head in [*own, *others] if label in head.classes)

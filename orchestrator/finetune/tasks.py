@@ -115,7 +115,8 @@ def strata(labels: NDArray[np.int64]) -> NDArray[np.int64]:
         return first_task(labels)
     ends = np.cumsum(labels.max(axis=0) + 1)
     places = np.where(labels != NO_LABEL, labels + np.concatenate([[0], ends[:-1]]), -1).max(axis=1)
-    return np.where(places < 0, ends[-1], places)
+    found: NDArray[np.int64] = np.where(places < 0, ends[-1], places)
+    return found
 
 
 def judge_tasks(logits: Tensor, labels: Tensor, class_counts: Sequence[int]) -> Tensor:
