@@ -124,7 +124,8 @@ def shard(
             say(f"shard: {_show_reasons(reasons)}; see {storage.join(output_uri, QUARANTINE)}")
         if made.num_images == 0:
             raise DataError("the input must hold a row that can be read", value=f"none in {config.uri}")
-        _show_section(console, describe_shards(output_uri, made.fields))
+        parted = {"label_separator": config.label_separator} if config.is_multi_label else {}
+        _show_section(console, describe_shards(output_uri, made.fields) | parted)
 
     guarded(work)
 

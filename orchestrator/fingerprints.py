@@ -31,7 +31,7 @@ def of_catalogue(
     return digest(
         "catalogue",
         version,
-        _plain(data),
+        _plain(data, without=None if data.is_multi_label else {"label_separator"}),
         listing,
         config.backbone.image_size,
         config.backbone.resize,

@@ -16,6 +16,7 @@ from orchestrator.cluster.profiling import make_label_profile, make_profile
 from orchestrator.cluster.resources import observe_cluster, peak_memory
 from orchestrator.cluster.workers import Workbench
 from orchestrator.config import ExperimentConfig
+from orchestrator.data.multi_label import require_one_label
 from orchestrator.data.text_columns import require_attributes
 from orchestrator.diversity.grouping import group_subsets
 from orchestrator.errors import ConfigError, StorageError
@@ -137,6 +138,7 @@ class Pipeline:
 
         Raises ConfigError without a name, RecordError when the catalogue has to be made first.
         """
+        require_one_label(self.config.data, "a ranking of backbones")
         if not names:
             raise ConfigError("a ranking must name a backbone", remedy="Write --backbones resnet18,mobilenet_v2.")
         candidates = self._inputs.candidates_named(names)
@@ -150,6 +152,7 @@ class Pipeline:
 
     def profile_labels(self) -> Profile:
         """Measure labels and columns straight from the files: no image is opened, nothing is written."""
+        require_one_label(self.config.data, "counting labels straight from the files")
         require_attributes(self._inputs.ingest.data, self.config.diversity.columns)
         profile, bad_rows = make_label_profile(self._inputs.ingest.data, self._inputs.profile_plan(num_labels=0))
         num_rows = sum(subset.num_images for subset in profile.subsets)
@@ -295,7 +298,8 @@ class Pipeline:
         if inputs.measures_features:
             workbench = Workbench.of(self.config, inputs.backbone, self.run_directory.uri)
         fingerprint, means = inputs.profile_fingerprint, None
-        if inputs.measures_features:
+        # An image of any number of labels is of no class whose mean it could be part of.
+        if inputs.measures_features and not inputs.samples.multi_label:
             means = f"profile/class_means/{fingerprint}.parquet"
             plan = replace(plan, class_means_uri=self.run_directory.path(means))
         record = make_profile(inputs.samples, inputs.reader, workbench, plan, fingerprint=fingerprint, say=self._say)

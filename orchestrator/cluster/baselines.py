@@ -19,7 +19,9 @@ from orchestrator.cluster.resources import ClusterShape, require_fit
 from orchestrator.cluster.tasks import as_task
 from orchestrator.cluster.watchdog import Watchdog, gather, start_progress
 from orchestrator.cluster.workers import Workbench, use_threads, worker_device
+from orchestrator.data.multi_label import label_indicators
 from orchestrator.data.reader import PixelReader
+from orchestrator.evaluation.multi_label import predict_labels
 from orchestrator.finetune.classifier import Classifier, predict_probabilities
 from orchestrator.finetune.loop import EpochEnd, fine_tune
 from orchestrator.records import BaselineName, BaselineResult, Hyperparameters
@@ -174,12 +176,19 @@ def right_answers(
     classifier: Classifier,
     device: str,
 ) -> NDArray[np.bool_]:
-    """Tell for every numbered row [n], in the catalogue's order, whether its class is found; unknown ones never are."""
+    """Tell for every numbered row [n], in the catalogue's order, whether its class is found; unknown ones never are.
+
+    Where images have any number of labels, whether all of them are right.
+    """
     names = np.asarray(classes)
     correct = np.zeros(sum(block.num_rows for block in blocks), dtype=np.bool_)
     for block in blocks:
         probabilities = predict_probabilities(classifier, workbench.backbone.spec, reader.read(block), device=device)
-        # Of several tasks the first is compared.
-        found = names[probabilities[:, : len(names)].argmax(axis=1)] == np.asarray(block.column("label").to_pylist())
+        labels = block.column("label").to_pylist()
+        if classifier.multi_label:
+            found = (predict_labels(probabilities) == (label_indicators(labels, classes) > 0)).all(axis=1)
+        else:
+            # Of several tasks the first is compared.
+            found = names[probabilities[:, : len(names)].argmax(axis=1)] == np.asarray(labels)
         correct[np.asarray(block.column("position"))] = found
     return correct

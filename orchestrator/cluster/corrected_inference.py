@@ -61,6 +61,12 @@ def predict_and_correct(
     images, and DataError when none of these are of the subset, or no image could be predicted.
     """
     card, plan = load_card(model_uri), inference_plan(model_uri, use_gpu)
+    if card.is_multi_label:
+        raise DataError(
+            "a correction for class frequencies needs a model of one class an image",
+            value=f"{model_uri}, of any number of labels",
+            remedy="Predict without --label-shift.",
+        )
     source = Source.of(load_validation(model_uri, card, subset))
     output = storage.absolute(output_uri).rstrip("/")
     raw = storage.join(output, _RAW)

@@ -12,9 +12,10 @@ from orchestrator.data.activations import StoredActivations
 from orchestrator.data.samples import CachedSamples
 from orchestrator.finetune.classifier import Classifier
 from orchestrator.finetune.companions import Companion
-from orchestrator.finetune.contracts import Activations, Inputs, Layout, StoredType, TrainingSettings
+from orchestrator.finetune.contracts import Activations, Inputs, Labels, Layout, StoredType, TrainingSettings
 from orchestrator.finetune.freezing import freeze
 from orchestrator.finetune.heads import Features, FeatureSplit
+from orchestrator.finetune.multi_label import is_multi_label, rarest_labels
 from orchestrator.finetune.prefix import Prefix, open_sources
 from orchestrator.finetune.tasks import first_task
 from orchestrator.records import BackboneSpec, TaskClasses
@@ -118,8 +119,9 @@ class GroupSamples:
 
     @property
     def _labels(self) -> NDArray[np.int64]:
-        """Give what splits and folds hold alike shares of: the labels of the first task."""
-        return np.concatenate([first_task(self.train.labels), first_task(self.validation.labels)])
+        """Give what splits and folds hold alike shares of: the first task's labels, or each sample's rarest one."""
+        labels: Labels = np.concatenate([self.train.labels, self.validation.labels])
+        return rarest_labels(labels) if is_multi_label(labels) else first_task(labels)
 
     def _divided(self, train: NDArray[np.int64], validation: NDArray[np.int64]) -> GroupSamples:
         """Take other positions of the training and validation samples together for the one and the other."""

@@ -20,13 +20,20 @@ from orchestrator.cluster.watchdog import Watchdog, watched
 from orchestrator.cluster.workers import use_threads, worker_device
 from orchestrator.config import ClusterConfig, DataConfig, InputFormat
 from orchestrator.data.decoding import decode_image, resize_image
+from orchestrator.data.multi_label import label_indicators
 from orchestrator.data.reader import PixelReader
 from orchestrator.data.sources import Fragment, list_fragments, read_fragment
 from orchestrator.diversity.feature_sums import DirectionSums
 from orchestrator.diversity.vendi import unit_directions
 from orchestrator.errors import DataError, StorageError
+from orchestrator.evaluation.multi_label import predict_labels
 from orchestrator.evaluation.outliers import tell_outliers
-from orchestrator.evaluation.predictions import OUTLIER_COLUMN, Predictions, predictions_of_tasks
+from orchestrator.evaluation.predictions import (
+    OUTLIER_COLUMN,
+    Predictions,
+    predictions_of_label_sets,
+    predictions_of_tasks,
+)
 from orchestrator.finetune.classifier import Classifier, predict_probabilities, predict_with_features
 from orchestrator.finetune.models import load_card, load_model
 from orchestrator.records import ModelCard
@@ -34,12 +41,13 @@ from orchestrator.records import ModelCard
 
 @dataclass(frozen=True, kw_only=True)
 class InferencePlan:
-    """Say which model predicts, and with what."""
+    """Say which model predicts, and with what; `multi_label` says that images have any number of its classes."""
 
     model_uri: str
     weights_digest: str
     use_gpu: bool
     stall_timeout_s: float
+    multi_label: bool = False
 
     @property
     def device(self) -> str:
@@ -69,7 +77,8 @@ def predict_tasks(
 ) -> tuple[list[Predictions], DirectionSums]:
     """Predict as `predict_samples` does for each task, by the `classes` of each; the features are by the first's.
 
-    Of a further task there are predictions for the rows alone that it labels.
+    Of a further task there are predictions for the rows alone that it labels. Where images have any number of labels
+    there is one task, and no features of classes.
     """
     directions = DirectionSums(counts={}, sums={})
     probabilities = np.zeros((sum(block.num_rows for block in blocks), sum(map(len, classes))), dtype=np.float32)
@@ -82,6 +91,9 @@ def predict_tasks(
         if found.outlier_scores is not None:
             scores[places], tells = found.outlier_scores, True
     rows = pa.concat_tables(blocks).sort_by("position").to_pylist() if blocks else []
+    if plan.multi_label:
+        truth = label_indicators([row["label"] for row in rows], classes[0]) > 0
+        return [predictions_of_label_sets(rows, truth, probabilities)], directions
     first, *further = predictions_of_tasks(rows, probabilities, classes)
     return [replace(first, outlier_scores=scores if tells else None), *further], directions
 
@@ -123,7 +135,9 @@ class _Predict:
         probabilities, features = predict_with_features(
             classifier, card.backbone, self.reader.read(block), device=self.plan.device
         )
-        directions = DirectionSums.of(unit_directions(features), block.column("label").to_pylist())
+        directions = DirectionSums(counts={}, sums={})
+        if not card.is_multi_label:
+            directions = DirectionSums.of(unit_directions(features), block.column("label").to_pylist())
         probabilities, scores = tell_outliers(probabilities, card.negatives)
         return _PredictedBlock(probabilities, directions, scores)
 
@@ -173,7 +187,9 @@ def predict_images(data: DataConfig, output_uri: str, plan: InferencePlan) -> tu
     One output file for each fragment of the input, written where it is predicted. Columns: file, row, label, a
     column `probability_<class>` for each class, `out_of_distribution` where the model tells what is none of its classes
     (see `evaluation.outliers`), and error, which says why an image has no prediction. Raises StorageError when the
-    output is not empty. A further task has the columns `label[<task>]` and `probability[<task>]_<class>`.
+    output is not empty. A further task has the columns `label[<task>]` and `probability[<task>]_<class>`. Where images
+    may have any number of labels, the column `labels` has the list of those with a probability of 0.5 or more, in
+    place of label.
     """
     require_empty(output_uri)
     fragments = list_fragments(data)
@@ -239,7 +255,10 @@ def _prediction_table(
     good = np.array([error is None for error in errors], dtype=bool)
     columns = {"file": rows.column("file"), "row": rows.column("row")}
     parts = np.split(probabilities, np.cumsum(card.class_counts)[:-1], axis=1)
-    columns |= _columns_of_task("", card.classes, parts[0], good)
+    if card.is_multi_label:
+        columns |= _columns_of_labels(card.classes, parts[0], good)
+    else:
+        columns |= _columns_of_task("", card.classes, parts[0], good)
     for task, part in zip(card.tasks[1:], parts[1:], strict=True):
         columns |= _columns_of_task(f"[{task.task}]", task.classes, part, good)
     if scores is not None:
@@ -255,11 +274,25 @@ def _columns_of_task(
     """Give the columns of one task, null where a row is bad; none for a task without classes."""
     if not classes:
         return {}
+    labels = np.full(len(good), None, dtype=object)
+    labels[good] = np.asarray(classes, dtype=object)[probabilities.argmax(axis=1)]
+    columns = {f"label{suffix}": pa.array(labels, type=pa.string())}
+    return columns | _columns_of_probabilities(suffix, classes, probabilities, good)
+
+
+def _columns_of_labels(
+    classes: Sequence[str], probabilities: NDArray[np.float32], good: NDArray[np.bool_]
+) -> dict[str, pa.Array]:
+    """Give the list of labels of every image and the probability of each, null where a row is bad."""
+    said = iter(predict_labels(probabilities))
+    labels = [np.asarray(classes, dtype=object)[next(said)].tolist() if is_good else None for is_good in good]
+    columns = {"labels": pa.array(labels, type=pa.list_(pa.string()))}
+    return columns | _columns_of_probabilities("", classes, probabilities, good)
+
+
+def _columns_of_probabilities(
+    suffix: str, classes: Sequence[str], probabilities: NDArray[np.float32], good: NDArray[np.bool_]
+) -> dict[str, pa.Array]:
     spread = np.full((len(good), len(classes)), np.nan, dtype=np.float32)
     spread[good] = probabilities
-    labels = np.full(len(good), None, dtype=object)
-    labels[good] = np.asarray(classes, dtype=object)[spread[good].argmax(axis=1)]
-    columns = {f"label{suffix}": pa.array(labels, type=pa.string())}
-    for index, name in enumerate(classes):
-        columns[f"probability{suffix}_{name}"] = pa.array(spread[:, index], mask=~good)
-    return columns
+    return {f"probability{suffix}_{name}": pa.array(spread[:, index], mask=~good) for index, name in enumerate(classes)}

@@ -85,17 +85,25 @@ def make_catalogue(plan: IngestPlan, *, fingerprint: str, say: Callable[[str], N
         quarantine=f"{folder}/{_QUARANTINE}",
         pixels=f"{folder}/{_PIXELS}" if plan.data.verify == "decode" else None,
         image_size=plan.image_size,
-        data_fingerprint=data_fingerprint(table),
+        data_fingerprint=_data_fingerprint(table, plan),
+        multi_label=plan.data.is_multi_label,
         seconds=time.perf_counter() - started,
         deduplicate=plan.data.deduplicate,
         **copies,
-        **summarise(table),
+        **summarise(table, multi_label=plan.data.is_multi_label),
     )
 
 
 def read_samples(run_uri: str, catalogue: Catalogue) -> SampleTable:
     """Read the table of samples that a catalogue describes."""
-    return SampleTable(storage.read_table(storage.join(run_uri, catalogue.table)))
+    table = storage.read_table(storage.join(run_uri, catalogue.table))
+    return SampleTable(table, multi_label=catalogue.multi_label)
+
+
+def _data_fingerprint(table: pa.Table, plan: IngestPlan) -> str:
+    found = data_fingerprint(table)
+    # One label each may be a class or a set of one: what is measured of the samples differs.
+    return storage.digest("label sets", found) if plan.data.is_multi_label else found
 
 
 def pixel_reader(plan: IngestPlan, catalogue: Catalogue) -> PixelReader:
@@ -133,7 +141,7 @@ class _Examine:
             plan.seed,
             self.cache_fraction,
             read_tasks(fragment, plan.data),
-            needs_label=plan.labels == "every",
+            needs_label=plan.labels == "every" and not plan.data.is_multi_label,
         )
         if len(pixels):
             write_pixels(storage.join(self.folder_uri, _PIXELS), fragment.key, pixels)

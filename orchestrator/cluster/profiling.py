@@ -25,6 +25,7 @@ from orchestrator.config import DataConfig
 from orchestrator.data.catalogue import SampleTable
 from orchestrator.data.decoding import luminance_histogram
 from orchestrator.data.manifests import Manifest
+from orchestrator.data.multi_label import NO_LABEL
 from orchestrator.data.reader import PixelReader, blocks_of, read_fragments
 from orchestrator.data.sampling import lowest_hashes
 from orchestrator.data.text_columns import LABEL, SUBSET
@@ -79,7 +80,8 @@ def make_profile(
     started = time.perf_counter()
     positions = samples.where(split=None if plan.settings.split == "all" else plan.settings.split)
     chosen = pa.array(sampled(samples.table, positions, plan))
-    labels = count_rows(samples.table.select([SUBSET, LABEL]).take(chosen))
+    labels = count_rows(samples.occurrences(np.asarray(chosen)))
+    plan = _for_labels(plan, samples, labels)
     if workbench is not None and "feature_diversity" in plan.settings.measures:
         require_room(SubsetCounts.of(labels, [LABEL]), workbench.backbone.feature_dim, driver_memory())
     merged = merge_partials(_partials(samples.table, chosen, reader, workbench, plan, say))
@@ -90,8 +92,25 @@ def make_profile(
         merged,
         plan.settings,
         attributes=_attributes(samples.table, chosen, reader, plan) if plan.settings.attributes else None,
+        num_images=_sizes(samples.table, chosen) if samples.multi_label else None,
     )
     return profile.model_copy(update={"fingerprint": fingerprint, "seconds": time.perf_counter() - started})
+
+
+def _for_labels(plan: ProfilePlan, samples: SampleTable, labels: pa.Table) -> ProfilePlan:
+    """Give the plan for what labels there are: images without any make one more where they have any number."""
+    if not samples.multi_label:
+        return plan
+    has_unlabelled = pc.any(pc.equal(labels.column(LABEL).cast(pa.string()), NO_LABEL)).as_py()
+    num_labels = plan.settings.num_labels + int(bool(has_unlabelled))
+    settings = replace(plan.settings, num_labels=num_labels, multi_label=True)
+    return replace(plan, settings=settings, class_means_uri=None)
+
+
+def _sizes(table: pa.Table, chosen: pa.Array) -> dict[str, int]:
+    """Count the images of every subset."""
+    counted = table.column(SUBSET).take(chosen).value_counts()
+    return dict(zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True))
 
 
 def make_label_profile(data: DataConfig, plan: ProfilePlan) -> tuple[Profile, Counter[str]]:
@@ -148,7 +167,7 @@ def _partials(
         block.append_column("key", pa.array([key] * block.num_rows))
         for key, block in enumerate(blocks_of(table.take(chosen), _MAX_ROWS))
     ]
-    measure = _Measure(tuple(plan.settings.measures), reader, workbench, plan.partials_uri)
+    measure = _Measure(tuple(plan.settings.measures), reader, workbench, plan.partials_uri, plan.settings.multi_label)
     run = PassPlan(
         what="the diversity pass",
         stall_timeout_s=plan.stall_timeout_s,
@@ -176,9 +195,13 @@ class _Measure:
     reader: PixelReader
     workbench: Workbench | None
     partials_uri: str | None
+    multi_label: bool
 
     def __call__(self, block: pa.Table) -> PartialProfile:
         subsets, labels, ids = (block.column(name).to_pylist() for name in (SUBSET, LABEL, "id"))
+        if self.multi_label:
+            # Features are summed up by class, and an image has none: all are of one.
+            labels = [""] * len(labels)
         key = block.column("key")[0].as_py()
         images = self._find_or_measure(block)
         return PartialProfile.of_block(key=key, subsets=subsets, labels=labels, ids=ids, images=images)

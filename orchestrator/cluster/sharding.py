@@ -47,7 +47,8 @@ def shard_input(config: DataConfig, output_uri: str, rows_per_shard: int, *, say
     A run that was cut short goes on after the shards that it has written; a finished one has nothing to do. Raises
     StorageError when the output holds anything else.
     """
-    reading = config.model_dump(mode="json", exclude=_BESIDE_READING)
+    beside = _BESIDE_READING if config.is_multi_label else {*_BESIDE_READING, "label_separator"}
+    reading = config.model_dump(mode="json", exclude=beside)
     fingerprint = storage.digest("shards", SHARDS_VERSION, reading, listing_digest(config), rows_per_shard)
     finished = _find_finished(output_uri, fingerprint)
     if finished is not None:

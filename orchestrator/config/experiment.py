@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     Field,
@@ -15,6 +15,7 @@ from orchestrator.config.base import DiversityMeasure, PositiveFloat, PositiveIn
 from orchestrator.config.data import DataConfig, Section
 from orchestrator.config.diversity import DiversityConfig, GroupingConfig
 from orchestrator.config.finetune import FineTuneConfig, NonNegativeFloat
+from orchestrator.config.multi_label import require_labels_fit, with_implied
 from orchestrator.config.search import AugmentConfig, CacheConfig, SearchConfig
 from orchestrator.config.source import SourceConfig
 from orchestrator.config.space import Range
@@ -144,6 +145,11 @@ class ExperimentConfig(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     cluster: ClusterConfig = ClusterConfig()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _imply(cls, sections: Any) -> Any:
+        return with_implied(sections)
+
     @model_validator(mode="after")
     def _sections_fit_each_other(self) -> Self:
         if self.backbone.weights == "pretrain" and self.pretrain is None:
@@ -153,6 +159,7 @@ class ExperimentConfig(Section):
             raise ValueError(
                 f"grouping.measures must be profiled, got {', '.join(sorted(unprofiled))}: add it to diversity.measures"
             )
+        require_labels_fit(self)
         self._require_tasks()
         if self.data.verify == "none" and self.backbone.candidates:
             raise ValueError("backbone.candidates must open images, got data.verify none: set it to decode")
@@ -162,7 +169,11 @@ class ExperimentConfig(Section):
             )
         if self.source is not None and self.source.uri is not None:
             self._require_like_data(self.source.uri)
-        for section, is_there in (("source", self.source is not None), ("data.tasks", bool(self.data.tasks))):
+        for section, is_there in (
+            ("source", self.source is not None),
+            ("data.tasks", bool(self.data.tasks)),
+            ("data.label_separator", self.data.is_multi_label),
+        ):
             if is_there:
                 self._require_linear_heads(section)
         return self
@@ -198,7 +209,7 @@ class ExperimentConfig(Section):
 
         Their heads know the classes of one target alone.
         """
-        return self.source is None and not self.data.tasks
+        return self.source is None and not self.data.tasks and not self.data.is_multi_label
 
     def _require_like_data(self, uri: str) -> None:
         if self.data.image_root is not None:

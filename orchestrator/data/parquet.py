@@ -25,6 +25,7 @@ from orchestrator.data.fragments import (
 )
 from orchestrator.data.image_files import ImageRoot
 from orchestrator.data.listing import Listing, for_each_file
+from orchestrator.data.multi_label import field_text
 from orchestrator.errors import ConfigError, DataError
 
 PATHS_PER_FRAGMENT = 1024
@@ -65,7 +66,7 @@ def list_row_groups(
     if readable:
         types = {entry.name: entry.type for schema in readable for entry in schema}
         require_columns(columns, required, types, what="a column of the Parquet files")
-        _require_types(columns, types)
+        _require_types(columns, types, lists_labels=config.is_multi_label)
         if not (config.image is not None and _is_text(types[config.image])):
             require_identity(config, remedy="Name a column of unique values in data.id")
     return number_fragments(
@@ -171,7 +172,7 @@ def _cut(path: str, footer: _Footer, columns: Collection[str]) -> Iterator[Fragm
             first = end
 
 
-def _require_types(columns: Mapping[Field, str], types: Mapping[str, pa.DataType]) -> None:
+def _require_types(columns: Mapping[Field, str], types: Mapping[str, pa.DataType], *, lists_labels: bool) -> None:
     for field, column in columns.items():
         kind = types[column]
         if field == "image" and not (_is_binary(kind) or _is_text(kind) or _is_image_struct(kind)):
@@ -180,12 +181,19 @@ def _require_types(columns: Mapping[Field, str], types: Mapping[str, pa.DataType
                 value=f"{column} of type {kind}",
                 remedy="Name another column.",
             )
+        if field == "label" and lists_labels and _is_list(kind):
+            continue
         if field != "image" and pa.types.is_nested(kind):
             raise ConfigError(
                 f"{CONFIG_KEYS[field]} must name a column of texts, numbers or booleans",
                 value=f"{column} of type {kind}",
                 remedy="Name another column.",
             )
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return bool(is_list) and not pa.types.is_nested(kind.value_type)
 
 
 def _is_image_struct(kind: pa.DataType) -> bool:
@@ -239,7 +247,11 @@ def _to_rows(
     columns = named_columns(config)
     image_column = columns.pop("image", None)
     count = len(positions)
+    label = columns.pop("label", None)
     texts = {field: _as_text(table.column(column)) for field, column in columns.items()}
+    errors: list[str | None] | None = None
+    if label is not None:
+        texts["label"], errors = _labels(table.column(label), label, config)
     if config.subset is None:
         texts["subset"] = pa.array([WHOLE_SUBSET] * count, pa.string())
     contents = paths = None
@@ -247,14 +259,33 @@ def _to_rows(
         contents, paths = _images(table.column(image_column))
     if config.id is None and paths is not None:
         texts["id"] = paths
-    image, errors = None, None
+    image = None
     if with_image:
         image = pa.nulls(count, pa.large_binary()) if contents is None else contents
         if paths is not None and paths.null_count < count:
-            named, errors = ImageRoot.of(config).read(paths.to_pylist())
+            named, failures = ImageRoot.of(config).read(paths.to_pylist())
             image = pc.coalesce(image, named)
+            errors = failures if errors is None else [one or other for one, other in zip(errors, failures, strict=True)]
     rows = [fragment.first_row + position for position in positions]
     return make_rows([fragment.files[0]] * count, rows, texts, errors=errors, image=image)
+
+
+def _labels(
+    column: pa.ChunkedArray, name: str, config: DataConfig
+) -> tuple[pa.ChunkedArray | pa.Array, list[str | None] | None]:
+    """Give the labels of rows as texts, and why a list of them is bad or None; there are lists in some data alone."""
+    if not _is_list(column.type):
+        return _as_text(column), None
+    texts: list[str | None] = []
+    errors: list[str | None] = []
+    for labels in column.to_pylist():
+        try:
+            texts.append(field_text("label", labels, name, config))
+            errors.append(None)
+        except DataError as error:
+            texts.append(None)
+            errors.append(str(error))
+    return pa.array(texts, pa.string()), errors
 
 
 def _images(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray | None, pa.ChunkedArray | None]:

@@ -36,6 +36,9 @@ def read_columns(fragment: Fragment, config: DataConfig, columns: Sequence[str])
     if fragment.format not in ("parquet", "images"):
         return _from_rows(fragment, config, columns)
     fields = {SUBSET: config.subset, LABEL: config.label} if fragment.format == "parquet" else _named_in_path(config)
+    if config.is_multi_label:
+        # Lists are no texts, and several labels none to count here.
+        fields[LABEL] = None
     attributes = {attribute_name(index): column for index, column in enumerate(columns)}
     sources: dict[str, str | None] = {**fields, **attributes}
     wanted = sorted({source for source in sources.values() if source is not None})

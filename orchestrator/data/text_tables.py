@@ -13,7 +13,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from orchestrator.config import DataConfig, DataFormat
-from orchestrator.data.columns import as_text, named_columns, require_columns, require_identity
+from orchestrator.data.columns import named_columns, require_columns, require_identity
 from orchestrator.data.fragments import (
     TEXT_FIELDS,
     WHOLE_SUBSET,
@@ -26,6 +26,7 @@ from orchestrator.data.fragments import (
 )
 from orchestrator.data.image_files import ImageRoot
 from orchestrator.data.listing import InputFile, Listing, for_each_file
+from orchestrator.data.multi_label import field_text
 from orchestrator.errors import DataError
 
 ROWS_PER_FRAGMENT = 1024
@@ -193,7 +194,7 @@ def _describe(
 ) -> tuple[dict[Field, str | None], str | None]:
     try:
         row = _parse(line, header)
-        texts = {field: as_text(row.get(column), column) for field, column in columns.items()}
+        texts = {field: field_text(field, row.get(column), column, config) for field, column in columns.items()}
     except DataError as error:
         return {}, str(error)
     if config.id is None:

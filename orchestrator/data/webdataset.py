@@ -13,7 +13,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from orchestrator.config import DataConfig
-from orchestrator.data.columns import as_text, named_columns, require_columns, require_identity
+from orchestrator.data.columns import named_columns, require_columns, require_identity
 from orchestrator.data.fragments import (
     TEXT_FIELDS,
     WHOLE_SUBSET,
@@ -25,6 +25,7 @@ from orchestrator.data.fragments import (
     number_fragments,
 )
 from orchestrator.data.listing import IMAGE_SUFFIXES, InputFile, Listing, for_each_file
+from orchestrator.data.multi_label import field_text
 from orchestrator.data.tar_index import TarEntry, TarSample, scan_samples
 from orchestrator.data.templates import PathTemplate, placeholders, read_path
 from orchestrator.errors import DataError
@@ -178,7 +179,7 @@ def _read_texts(stream: Any, sample: TarSample, config: DataConfig) -> dict[Fiel
             fields[name] = _read_text(stream, sample.entries[name], name).strip()
     if any(name not in fields for name in columns.values()):
         fields = {**_read_json(stream, sample), **fields}
-    return {field: as_text(fields.get(name), name) for field, name in columns.items()}
+    return {field: field_text(field, fields.get(name), name, config) for field, name in columns.items()}
 
 
 def _image_entry(sample: TarSample, config: DataConfig) -> TarEntry | None:

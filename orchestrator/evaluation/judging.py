@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,15 @@ import numpy as np
 from orchestrator.errors import DataError
 from orchestrator.evaluation.calibration import calibrate
 from orchestrator.evaluation.intervals import Units, bootstrap_interval, paired_gain
+from orchestrator.evaluation.metrics import Measures
+from orchestrator.evaluation.multi_label import fit_thresholds, score_label_sets
 from orchestrator.evaluation.predictions import Predictions
 from orchestrator.evaluation.scoring import score
 from orchestrator.evaluation.shift_judging import judge_shift
 from orchestrator.records import (
     Baseline,
     BaselineResult,
+    Calibration,
     EpisodeScores,
     Evaluation,
     FeatureSeparation,
@@ -49,7 +53,8 @@ def judge(
 ) -> Evaluation:
     """Score a group's model on all its test images and on each subset's, over the group's classes.
 
-    The temperature of its calibration is fitted on `validation` alone. So is what a correction for other class
+    The temperature of its calibration is fitted on `validation` alone; where images have any number of labels there is
+    none, but a threshold for each label is. So is what a correction for other class
     frequencies stands on, where `shift_method` asks for one. A baseline is scored on the same images and
     compared with the model image by image; one that failed, and every one where there are no test images, has None for
     its numbers. Bootstraps draw kin together. Raises DataError when the probabilities are not over `classes`, or a
@@ -61,19 +66,16 @@ def judge(
             value=predictions.probabilities.shape[1],
         )
     units = predictions.units
+    thresholds = _thresholds(predictions, classes, validation)
     return Evaluation(
         fingerprint=fingerprint,
         group=group,
         classes=classes,
-        **_score(predictions, bootstrap_samples, seed),
-        subsets=_score_subsets(predictions, bootstrap_samples, seed),
+        **_score(predictions, bootstrap_samples, seed, thresholds),
+        subsets=_score_subsets(predictions, bootstrap_samples, seed, thresholds),
         baselines=[_compare(predictions, units, run, bootstrap_samples, seed) for run in baselines],
         num_units=len(predictions) if units is None else int(units.max()) + 1,
-        calibration=calibrate(
-            predictions.probabilities,
-            predictions.truth,
-            validation=(validation.probabilities, validation.truth),
-        ),
+        calibration=_calibrate(predictions, validation),
         separation=separation,
         outliers=outliers,
         episodes=episodes,
@@ -108,18 +110,54 @@ def _judge_shift(
     return judge_shift(predictions, classes, validation, method, bootstrap_samples=bootstrap_samples, seed=seed)
 
 
-def _score_subsets(predictions: Predictions, bootstrap_samples: int, seed: int) -> list[SubsetScores]:
+@dataclass(frozen=True, kw_only=True)
+class _Thresholds:
+    """Hold the labels of images that may have any number of them, and the threshold of each [K]."""
+
+    labels: list[str]
+    values: Measures
+
+
+def _thresholds(predictions: Predictions, classes: list[str], validation: Predictions) -> _Thresholds | None:
+    if not predictions.is_multi_label:
+        return None
+    return _Thresholds(labels=classes, values=fit_thresholds(validation.probabilities, validation.label_sets))
+
+
+def _calibrate(predictions: Predictions, validation: Predictions) -> Calibration | None:
+    if predictions.is_multi_label:
+        return None
+    return calibrate(
+        predictions.probabilities, predictions.indices, validation=(validation.probabilities, validation.indices)
+    )
+
+
+def _score_subsets(
+    predictions: Predictions, bootstrap_samples: int, seed: int, thresholds: _Thresholds | None
+) -> list[SubsetScores]:
     return [
-        SubsetScores(subset=name, **_score(predictions.for_subset(name), bootstrap_samples, seed))
+        SubsetScores(subset=name, **_score(predictions.for_subset(name), bootstrap_samples, seed, thresholds))
         for name in sorted(set(predictions.subsets))
     ]
 
 
-def _score(predictions: Predictions, bootstrap_samples: int, seed: int) -> dict[str, Any]:
-    """Give the fields of `Scores`."""
+def _score(
+    predictions: Predictions, bootstrap_samples: int, seed: int, thresholds: _Thresholds | None = None
+) -> dict[str, Any]:
+    """Give the fields of `Scores`; with thresholds, of images that may have any number of labels."""
+    if thresholds is not None:
+        return score_label_sets(
+            predictions.probabilities,
+            predictions.label_sets,
+            thresholds.labels,
+            thresholds.values,
+            bootstrap_samples=bootstrap_samples,
+            seed=seed,
+            units=predictions.units,
+        ).model_dump()
     scores = score(
         predictions.probabilities,
-        predictions.truth,
+        predictions.indices,
         bootstrap_samples=bootstrap_samples,
         seed=seed,
         units=predictions.units,

@@ -19,14 +19,16 @@ Precision = Literal["fp32", "bf16", "fp16"]
 StoredType = Literal["fp32", "bf16", "fp16"]
 NO_AUGMENTATION = AugmentConfig()
 Inputs = Literal["activations", "memory", "pixels"]
+Labels = NDArray[np.int64] | NDArray[np.float32]
+"""Class indices [n], or [n, T] of several tasks; or float32 [n, K], 1 for each of any number of labels, else 0."""
 
 
 class Samples(Protocol):
     """Give decoded samples by position, as often and in any order as wanted."""
 
     @property
-    def labels(self) -> NDArray[np.int64]:
-        """Give the class index of every sample."""
+    def labels(self) -> Labels:
+        """Give the class index of every sample, or its labels where it may have any number."""
         ...
 
     @property

@@ -28,6 +28,7 @@ from orchestrator.finetune.freezing import freeze
 from orchestrator.finetune.image_changes import ImageChanges
 from orchestrator.finetune.joint import JointLoss
 from orchestrator.finetune.losses import Objective, create_objective
+from orchestrator.finetune.multi_label import is_multi_label, judge_label_sets
 from orchestrator.finetune.phases import phase_of, plan_phases
 from orchestrator.finetune.prefix import (
     Computed,
@@ -111,6 +112,9 @@ def fine_tune(
     classifier starts with; it is not changed. With a `companion` the classifier has its extra outputs behind those of
     the target's classes, and is trained on both; losses and accuracies are the target's, over its classes.
 
+    Where samples have any number of labels (`loss: binary_cross_entropy`), the accuracy of an epoch is the mean average
+    precision, see `finetune.multi_label`.
+
     Raises BackboneError for a freeze depth beyond the backbone, DivergedError for a loss that is not finite,
     TrainingError for samples, batches or a checkpoint that cannot be trained with.
     """
@@ -145,6 +149,7 @@ class Training:
         if hyperparameters.stochastic_depth is not None:
             set_stochastic_depth(classifier.backbone, hyperparameters.stochastic_depth)
         give_head(classifier, hyperparameters.head, seed=settings.seed)
+        classifier.multi_label = hyperparameters.is_multi_label
         depth = hyperparameters.freeze_depth
         weighs_tasks = len(classifier.class_counts) > 1 and hyperparameters.task_weighting == "uncertainty"
         stages, self._suffix = freeze(classifier, depth, dropout=hyperparameters.dropout, weighs_tasks=weighs_tasks)
@@ -350,8 +355,10 @@ class Training:
     def _validate(self) -> tuple[float, float]:
         """Give the mean loss and the accuracy, of several tasks their means; ranks share the samples."""
         mine = share(np.arange(len(self._validation), dtype=np.int64), rank(), world_size())
-        totals = torch.zeros(len(self._class_counts), 2, dtype=torch.float64, device=self._settings.device)
         self._stepper.trained.eval()
+        if is_multi_label(self._validation.labels):
+            return judge_label_sets(self._logits, mine, self._validation.labels, self._settings.device)
+        totals = torch.zeros(len(self._class_counts), 2, dtype=torch.float64, device=self._settings.device)
         for start in range(0, len(mine), EVALUATION_BATCH):
             totals += self._judge(mine[start : start + EVALUATION_BATCH])
         return mean_over_tasks(sum_over_ranks(totals), self._validation.labels)
@@ -359,9 +366,13 @@ class Training:
     def _judge(self, positions: NDArray[np.int64]) -> Tensor:
         """Give for each task [T, 2] the sum of the losses and the number of right answers."""
         labels = torch.from_numpy(self._validation.labels[positions]).to(self._settings.device)
+        return judge_tasks(self._logits(positions)[:, : sum(self._class_counts)], labels, self._class_counts)
+
+    def _logits(self, positions: NDArray[np.int64]) -> Tensor:
+        """Give the logits float32 of validation samples; the network is in eval mode."""
         with torch.no_grad(), autocast(self._settings):
-            logits = self._stepper.trained(self._sources.validation.take(positions, 0)).float()
-        return judge_tasks(logits[:, : sum(self._class_counts)], labels, self._class_counts)
+            logits: Tensor = self._stepper.trained(self._sources.validation.take(positions, 0))
+        return logits.float()
 
 
 def _copy(value: Any, device: str) -> Any:

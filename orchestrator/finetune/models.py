@@ -75,4 +75,4 @@ def _untrained(card: ModelCard) -> Classifier:
     with seeded(0):
         backbone = create_backbone(spec.name, spec.kwargs, spec.image_size)
         head = new_head(card.hyperparameters.head, backbone.feature_dim, sum(card.output_counts))
-        return Classifier(backbone, head, card.output_counts)
+        return Classifier(backbone, head, card.output_counts, multi_label=card.is_multi_label)

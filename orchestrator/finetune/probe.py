@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy
 from orchestrator.finetune.classifier import EVALUATION_BATCH, Classifier, preprocess
 from orchestrator.finetune.contracts import Samples, StoredType, TrainingSettings
 from orchestrator.finetune.freezing import freeze
+from orchestrator.finetune.multi_label import is_multi_label
 from orchestrator.finetune.optimizers import create_optimizer
 from orchestrator.finetune.prefix import TORCH_TYPES, autocast
 from orchestrator.finetune.tasks import first_task
@@ -71,9 +72,11 @@ def measure(
 def example_batch(
     samples: Samples, batch_size: int, device: str
 ) -> tuple[NDArray[np.int64], NDArray[np.uint8], Tensor]:
-    """Give positions [n] of samples, repeated where there are too few, their pixels [n, S, S, 3] and labels [n]."""
+    """Give positions [n] of samples, repeated where there are too few, their pixels [n, S, S, 3] and labels."""
     positions = np.arange(batch_size, dtype=np.int64) % len(samples)
-    return positions, samples.take(positions), torch.from_numpy(first_task(samples.labels)[positions]).to(device)
+    # Indicators of labels do as probabilities: what a step takes does not depend on its targets.
+    labels = samples.labels if is_multi_label(samples.labels) else first_task(samples.labels)
+    return positions, samples.take(positions), torch.from_numpy(labels[positions]).to(device)
 
 
 def _stage_outputs(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from orchestrator.errors import TrainingError
 from orchestrator.finetune.batches import plan_balanced_batches, plan_batches, share
-from orchestrator.finetune.contracts import BatchStream, TrainingSettings
+from orchestrator.finetune.contracts import BatchStream, Labels, TrainingSettings
 from orchestrator.finetune.distributed import rank, sum_over_ranks, world_size
 from orchestrator.finetune.prefix import Prefix, SuffixInputs
 from orchestrator.finetune.tasks import first_task
@@ -35,11 +35,11 @@ class SourcePart:
 class Step:
     """Hold this rank's part of one global batch.
 
-    `targets` are class indices [n], probabilities [n, K], or class indices [n, T] of several tasks. `count` is the
-    number of its samples that count; a rank without samples takes part with a blank image, so that gradients can be
-    averaged. `scale` turns the sum of its losses into what, averaged over the ranks, is the mean loss of the global
-    batch, of `total` samples. `done` is the share of the epoch that is behind the middle of the batch. `source` is what
-    is trained on beside it, if anything.
+    `targets` are class indices [n], probabilities or indicators of labels float32 [n, K], or class indices [n, T] of
+    several tasks. `count` is the number of its samples that count; a rank without samples takes part with a blank
+    image, so that gradients can be averaged. `scale` turns the sum of its losses into what, averaged over the ranks, is
+    the mean loss of the global batch, of `total` samples. `done` is the share of the epoch that is behind the middle of
+    the batch. `source` is what is trained on beside it, if anything.
     """
 
     inputs: Tensor
@@ -53,7 +53,7 @@ class Step:
 
 def steps_of_samples(
     inputs: SuffixInputs,
-    labels: NDArray[np.int64],
+    labels: Labels,
     prefix: Prefix,
     *,
     batch_size: int,
@@ -62,8 +62,8 @@ def steps_of_samples(
 ) -> Iterator[Step]:
     """Give the steps of an epoch over samples, in the order of (seed, epoch) and varied as the epoch's draw says.
 
-    `labels` are [n], or [n, T] of several tasks. A `balanced` epoch has as many samples, of every class of the first
-    task equally many: see `plan_balanced_batches`.
+    `labels` are [n], [n, T] of several tasks, or float32 [n, K] where a sample has any number of them. A `balanced`
+    epoch has as many samples, of every class of the first task equally many: see `plan_balanced_batches`.
     """
     draw = draw_of(epoch, prefix.settings.augment)
     size = world_size()
@@ -78,7 +78,7 @@ def steps_of_samples(
         if len(mine):
             yield _step(inputs.take(mine, draw), labels[mine], len(batch), prefix.settings, done=done)
         else:
-            yield _blank_step(prefix, len(batch), labels.shape[1:], done=done)
+            yield _blank_step(prefix, len(batch), labels, done=done)
 
 
 def steps_of_stream(stream: BatchStream, prefix: Prefix, *, epoch: int) -> Iterator[Step]:
@@ -97,7 +97,7 @@ def steps_of_stream(stream: BatchStream, prefix: Prefix, *, epoch: int) -> Itera
         done = (seen + total / 2) / max(1, stream.num_samples)
         seen += total
         if batch is None:
-            yield _blank_step(prefix, total, (), done=done)
+            yield _blank_step(prefix, total, np.zeros(0, dtype=np.int64), done=done)
         else:
             inputs = prefix(_varied(batch[0], taken, epoch, prefix.settings))
             yield _step(inputs, batch[1], total, prefix.settings, done=done)
@@ -118,9 +118,7 @@ def _varied(pixels: NDArray[np.uint8], taken: int, epoch: int, settings: Trainin
     return vary(pixels, numbers, epoch, afresh, settings.order_seed)
 
 
-def _step(
-    inputs: Tensor, labels: NDArray[np.int64], global_count: int, settings: TrainingSettings, *, done: float
-) -> Step:
+def _step(inputs: Tensor, labels: Labels, global_count: int, settings: TrainingSettings, *, done: float) -> Step:
     return Step(
         inputs=inputs,
         targets=torch.tensor(labels, device=settings.device),
@@ -131,10 +129,11 @@ def _step(
     )
 
 
-def _blank_step(prefix: Prefix, global_count: int, tasks: tuple[int, ...], *, done: float) -> Step:
+def _blank_step(prefix: Prefix, global_count: int, labels: Labels, *, done: float) -> Step:
+    """Give the step of a rank without samples, with targets of the kind that `labels` are."""
     return Step(
         inputs=prefix.blank(),
-        targets=torch.zeros(1, *tasks, dtype=torch.int64, device=prefix.settings.device),
+        targets=torch.tensor(np.zeros((1, *labels.shape[1:]), dtype=labels.dtype), device=prefix.settings.device),
         count=0,
         scale=0.0,
         done=done,

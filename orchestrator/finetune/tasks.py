@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from orchestrator.errors import TrainingError
-from orchestrator.finetune.contracts import BatchStream, Samples
+from orchestrator.finetune.contracts import BatchStream, Labels, Samples
 from orchestrator.finetune.freezing import Suffix
 from orchestrator.finetune.losses import Objective, create_objective
 from orchestrator.records import Hyperparameters
@@ -56,7 +56,7 @@ class TaskObjective:
 
 
 def objective_of(
-    suffix: Suffix, hyperparameters: Hyperparameters, labels: NDArray[np.int64] | None, device: str
+    suffix: Suffix, hyperparameters: Hyperparameters, labels: Labels | None, device: str
 ) -> Objective | TaskObjective:
     """Create the loss of a suffix: that of its one task, or of several on training labels [n, T].
 
@@ -95,9 +95,10 @@ def task_weights(hyperparameters: Hyperparameters, num_labelled: Sequence[int], 
     return torch.where(counts > 0, of_means * num_samples / counts.clamp_min(1), 0.0).float()
 
 
-def first_task(labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Give the labels [n] of the first task, which every sample has, of labels [n] or [n, T]."""
-    return labels if labels.ndim == 1 else labels[:, 0]
+def first_task(labels: Labels) -> NDArray[np.int64]:
+    """Give the class indices [n] of the first task, which every sample has, of labels [n] or [n, T]."""
+    found: NDArray[np.int64] = (labels if labels.ndim == 1 else labels[:, 0]).astype(np.int64, copy=False)
+    return found
 
 
 def judge_tasks(logits: Tensor, labels: Tensor, class_counts: Sequence[int]) -> Tensor:
@@ -120,7 +121,7 @@ def _judge(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.stack([loss.double(), (logits.argmax(dim=1) == labels).sum().double()])
 
 
-def mean_over_tasks(totals: Tensor, labels: NDArray[np.int64]) -> tuple[float, float]:
+def mean_over_tasks(totals: Tensor, labels: Labels) -> tuple[float, float]:
     """Give the mean loss and the mean accuracy of the tasks from totals [T, 2] over all validation labels [n(, T)].
 
     Each task weighs the same, whatever it has of labels; one without any has no say.

@@ -7,6 +7,7 @@ from orchestrator.finetune.checkpoints import TrainingState
 from orchestrator.finetune.contracts import BatchStream, Samples, TrainingSettings
 from orchestrator.finetune.distributed import world_size
 from orchestrator.finetune.freezing import Suffix, batch_norm_layers
+from orchestrator.finetune.multi_label import require_label_sets
 from orchestrator.finetune.phases import depends_on_length
 from orchestrator.finetune.schedules import is_constant
 from orchestrator.finetune.tasks import require_tasks_fit
@@ -22,6 +23,7 @@ def require_trainable(
 ) -> None:
     """Refuse samples and hyperparameters that do not go together. Raises TrainingError."""
     require_tasks_fit(suffix.class_counts, train, hyperparameters)
+    require_label_sets(train, validation, hyperparameters, num_labels=suffix.num_classes)
     if hyperparameters.balanced and isinstance(train, BatchStream):
         raise TrainingError(
             "balanced must be false where training data is streamed",

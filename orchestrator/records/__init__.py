@@ -50,6 +50,7 @@ from orchestrator.records.label_shift import (
     ShiftScores,
     SubsetShift,
 )
+from orchestrator.records.multi_label import LabelScores, LabelSetScores, MultiLabelScores
 from orchestrator.records.pretraining import (
     Pretraining,
     PretrainingPhase,
@@ -127,10 +128,13 @@ __all__ = [
     "Groups",
     "Hyperparameters",
     "Investment",
+    "LabelScores",
+    "LabelSetScores",
     "LabelShift",
     "ModelCard",
     "ModelValidation",
     "Move",
+    "MultiLabelScores",
     "OutlierScores",
     "PooledComparison",
     "PredictedFrequencies",

@@ -147,6 +147,11 @@ class ModelCard(Record):
         return "none" if self.source is None else self.source.as_negatives
 
     @property
+    def is_multi_label(self) -> bool:
+        """Tell whether an image may have any number of the classes."""
+        return self.hyperparameters.is_multi_label
+
+    @property
     def class_counts(self) -> list[int]:
         """Count the classes of every task."""
         return [len(found.classes) for found in self.tasks] or [len(self.classes)]

@@ -6,6 +6,7 @@ from typing import Literal
 
 from orchestrator.records.base import Record, Value
 from orchestrator.records.label_shift import LabelShift
+from orchestrator.records.multi_label import MultiLabelScores
 from orchestrator.records.recipes import Hyperparameters
 from orchestrator.records.sources import OutlierScores
 
@@ -37,7 +38,9 @@ class Scores(Value):
     """Score predictions over `num_images` test images; measures that are undefined there are None.
 
     Macro measures are means over classes; `balanced_accuracy` is the macro recall. `macro_auc_error` bounds how far
-    `macro_auc` can be off, 0 where it is from ranks. `by_class` is in the order of the classes.
+    `macro_auc` can be off, 0 where it is from ranks. `by_class` is in the order of the classes. Where images have any
+    number of labels, the accuracy is the share of images all of whose labels are right at the threshold 0.5, the
+    cross-entropy the mean binary one; there is no confusion matrix, and `multi_label` has what else there is.
     """
 
     num_images: int
@@ -56,6 +59,7 @@ class Scores(Value):
     confusion_matrix: list[list[int]]
     by_class: list[ClassScores] = []
     reliability: list[ConfidenceBin] = []
+    multi_label: MultiLabelScores | None = None
 
 
 class Calibration(Value):

@@ -110,6 +110,12 @@ class GroupContext:
     def samples(self, group: Group) -> GroupSamples:
         """Give a group's cached training and validation samples. Raises DataError when one of them is empty."""
         classes, tasks = self.classes(group), self.tasks(group)
+        if not classes:
+            raise DataError(
+                "every group must have an image with a label",
+                value=f"none in group {group.name}",
+                remedy="Check data.label, or use fewer groups.",
+            )
         train, validation = (self._cached(group, split, classes, tasks[1:]) for split in ("train", "val"))
         for split, samples in (("train", train), ("val", validation)):
             if len(samples) == 0:
@@ -143,8 +149,7 @@ class GroupContext:
 
     def classes(self, group: Group) -> tuple[str, ...]:
         """Give the union of the classes of a group's subsets, sorted."""
-        rows = self.table.table.take(pa.array(self._positions(group, None)))
-        return tuple(sorted(set(rows.column("label").to_pylist())))
+        return self.table.classes(self._positions(group, None))
 
     def tasks(self, group: Group) -> tuple[TaskClasses, ...]:
         """Give all tasks with the classes that occur in a group, where there are several."""
@@ -177,12 +182,13 @@ class GroupContext:
     def fixed_rule(self, group: Group) -> Hyperparameters:
         """Give the fixed rule's recipe for a group, as it stands."""
         entropy = self.training_entropy(group)
-        return fixed_rule(entropy, num_stages=self.backbone.num_stages, batch_size=self.config.finetune.batch_size)
+        rule = fixed_rule(entropy, num_stages=self.backbone.num_stages, batch_size=self.config.finetune.batch_size)
+        # It says nothing of the loss, and labels by any number have but one.
+        return rule.model_copy(update={"loss": self.config.finetune.loss}) if self.config.data.is_multi_label else rule
 
     def _class_counts(self, group: Group) -> NDArray[np.int64]:
         """Count the training images of each class that has some."""
-        labels = self.rows(group, "train").column("label").combine_chunks()
-        return np.asarray(labels.value_counts().field("counts"), dtype=np.int64)
+        return self.table.label_counts(self._positions(group, "train"))
 
     def _num_units(self, group: Group) -> int:
         units = np.concatenate([self._units(group, split) for split in ("train", "val")])

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from orchestrator.cluster.ranking import shuffled_features
 from orchestrator.cluster.workers import Workbench
 from orchestrator.data.catalogue import SampleTable
+from orchestrator.data.multi_label import NO_LABEL
 from orchestrator.data.reader import PixelReader
 from orchestrator.diversity.distances import measure_distances
 from orchestrator.diversity.vendi import unit_directions
@@ -64,8 +64,10 @@ def distances_of(
 
 def _classes_of(samples: SampleTable) -> dict[str, list[str]]:
     """Give the classes that occur in the training images of every subset."""
-    rows = samples.table.take(pa.array(samples.where(split="train")))
+    rows = samples.occurrences(samples.where(split="train"))
     classes: dict[str, list[str]] = defaultdict(list)
     for pair in rows.group_by(["subset", "label"]).aggregate([]).to_pylist():
+        if samples.multi_label and pair["label"] == NO_LABEL:
+            continue
         classes[pair["subset"]].append(pair["label"])
     return {name: sorted(found) for name, found in classes.items()}

@@ -164,6 +164,7 @@ def _evaluate_model(context: GroupContext, test: _Test, blocks: list[pa.Table]) 
         weights_digest=card.weights_digest,
         use_gpu=context.use_gpu,
         stall_timeout_s=context.config.cluster.stall_timeout_s,
+        multi_label=card.is_multi_label,
     )
     results = [result for job in test.baselines if (result := _find_baseline(context, job))]
     classes = [found.classes for found in card.tasks] or [card.classes]
