@@ -51,6 +51,7 @@ from orchestrator.reporting.group_plots import (
     reliability_plot,
 )
 from orchestrator.reporting.investment_findings import investment_finding, money, part_lines, price
+from orchestrator.reporting.multi_label_findings import multi_label_finding
 from orchestrator.reporting.overlays import ShownExample, show_examples
 from orchestrator.reporting.plots import diversity_plot, gains_plot
 from orchestrator.reporting.pretraining import phase_rows, pretraining_finding
@@ -108,6 +109,7 @@ class GroupSection:
     separation: str
     label_shift: str
     episodes: str
+    multi_label: str
     class_rows: list[ClassRow]
     mistakes: list[str]
     explanations: Explanations | None
@@ -199,6 +201,7 @@ def _section(report: Report, position: int, group: Group, pictures: Mapping[str,
         calibration=calibration_finding(evaluation) if evaluation else "",
         separation=separation_finding(evaluation) if evaluation else "",
         label_shift=shift_finding(evaluation.label_shift) if evaluation and evaluation.label_shift else "",
+        multi_label=multi_label_finding(evaluation) if evaluation else "",
         episodes=episodes_finding(evaluation.episodes) if evaluation and evaluation.episodes else "",
         class_rows=_class_rows(evaluation) if evaluation else [],
         mistakes=frequent_mistakes(evaluation) if evaluation else [],
