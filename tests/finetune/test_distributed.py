@@ -18,6 +18,7 @@ from finetune_examples import (
     ArraySamples,
     ListStream,
     a_spec,
+    label_sets,
     some_hyperparameters,
     some_samples,
     some_settings,
@@ -61,9 +62,12 @@ def train(
     **changes: object,
 ) -> Outcome:
     backbone, _ = load_pretrained("none", a_spec(), seed=0)
-    tasks = samples.labels.ndim == 2 if isinstance(samples, ArraySamples) else False
+    is_multi_label = changes.get("loss") == "binary_cross_entropy"
+    tasks = samples.labels.ndim == 2 and not is_multi_label if isinstance(samples, ArraySamples) else False
     classifier = new_classifier(backbone, (len(LABELS), 2) if tasks else len(LABELS), seed=0)
     validation = two_tasks(11, seed=1, missing=4) if tasks else some_samples(11, seed=1)
+    if is_multi_label:
+        validation = label_sets(11, seed=1)
     settings = {key: changes.pop(key) for key in list(changes) if key in some_settings().__dict__}
     ends: list[EpochEnd] = []
 
@@ -228,6 +232,14 @@ def two_tasks_of_a_rank_without_samples(rank: int) -> Outcome:
     return train(two_tasks(1, missing=1), task_weighting="uncertainty")
 
 
+def any_number_of_labels(rank: int) -> Outcome:
+    return train(label_sets(31), loss="binary_cross_entropy", freeze_depth=0, epochs=3)
+
+
+def any_number_of_labels_of_a_rank_without_samples(rank: int) -> Outcome:
+    return train(label_sets(1), loss="binary_cross_entropy", mixing="mixup", freeze_depth=1)
+
+
 PHASED = {"freeze_depth": 1, "epochs": 6, "strategy": "feature_then_network", "ema_decay": 0.5, "schedule": "cosine"}
 
 
@@ -265,6 +277,8 @@ EQUAL_TO_ONE_PROCESS = [
     a_rank_without_samples,
     two_tasks_weighed_by_uncertainty,
     two_tasks_of_a_rank_without_samples,
+    any_number_of_labels,
+    any_number_of_labels_of_a_rank_without_samples,
     unequal_streams,
     an_empty_stream,
     a_source_beside,
@@ -342,6 +356,13 @@ def test_two_ranks_are_one_process_with_the_same_global_batches(
             assert one.val_loss == pytest.approx(other.val_loss, abs=tolerance)
         for name, tensor in outcome.tensors.items():
             torch.testing.assert_close(tensor, alone.tensors[name], atol=tolerance, rtol=1e-3)
+
+
+def test_two_ranks_rank_all_validation_images_for_the_average_precision(on_two_ranks: OnTwoRanks) -> None:
+    alone = any_number_of_labels(-1)
+    for outcome in on_two_ranks(any_number_of_labels):
+        found = [metrics.val_accuracy for metrics in outcome.history]
+        assert found == pytest.approx([metrics.val_accuracy for metrics in alone.history], abs=1e-9)
 
 
 @pytest.mark.parametrize("scenario", RESUMED)
