@@ -226,7 +226,7 @@ class _PredictFragment:
         rows = read_fragment(fragment, self.data, with_image=True)
         pixels, errors = _decode_all(rows, card)
         probabilities = predict_probabilities(classifier, card.backbone, pixels, device=self.plan.device)
-        table = _prediction_table(rows, probabilities, errors, card)
+        table = prediction_table(rows, probabilities, errors, card)
         storage.write_table(storage.join(self.output_uri, f"part-{fragment.key:05d}.parquet"), table)
         return len(pixels), rows.num_rows - len(pixels)
 
@@ -248,9 +248,13 @@ def _decode_all(rows: pa.Table, card: ModelCard) -> tuple[NDArray[np.uint8], lis
     return np.stack(pixels) if pixels else np.zeros((0, size, size, 3), dtype=np.uint8), errors
 
 
-def _prediction_table(
+def prediction_table(
     rows: pa.Table, probabilities: NDArray[np.float32], errors: list[str | None], card: ModelCard
 ) -> pa.Table:
+    """Make the output table of rows: `predict_images` says its columns.
+
+    `probabilities` [m, K] are those of the rows without an error, `errors` [n] say of each why it has no prediction.
+    """
     probabilities, scores = tell_outliers(probabilities, card.negatives)
     good = np.array([error is None for error in errors], dtype=bool)
     columns = {"file": rows.column("file"), "row": rows.column("row")}

@@ -16,8 +16,11 @@ from orchestrator.evaluation.metrics import SMALLEST_PROBABILITY, ClassCounts, M
 from orchestrator.records import ClassScores, LabelScores, LabelSetScores, MultiLabelScores, Scores
 
 HALF = 0.5
-MOST_RESAMPLED_ANSWERS = 2**20
+MOST_RESAMPLED_ANSWERS = 2**19
 """The most answers, images times labels, of which the mean average precision is given an interval."""
+
+# Ranking answers again is dear: of many there are fewer resamples, 256 at the least, for some ten seconds of work.
+_MOST_WEIGHED_ANSWERS = 2**27
 
 
 def predict_labels(probabilities: Probabilities, thresholds: Measures | float = HALF) -> Truth:
@@ -196,7 +199,8 @@ def _precision_interval(
         return np.divide(total, occurs.sum(axis=1), out=np.full(len(found), np.nan), where=occurs.any(axis=1))
 
     once = np.ones(num_units, dtype=np.int64)
-    return _interval(resample(eye_array(num_units, format="csr"), once, samples, seed, measure))
+    fewer = min(samples, _MOST_WEIGHED_ANSWERS // truth.size)
+    return _interval(resample(eye_array(num_units, format="csr"), once, fewer, seed, measure))
 
 
 def _interval(estimates: Estimates) -> tuple[float, float] | None:

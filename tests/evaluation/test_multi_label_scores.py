@@ -20,6 +20,7 @@ from sklearn.metrics import (
 )
 
 from orchestrator.errors import DataError
+from orchestrator.evaluation import multi_label
 from orchestrator.evaluation.average_precision import Ranking, average_precisions
 from orchestrator.evaluation.judging import judge
 from orchestrator.evaluation.multi_label import fit_thresholds, predict_labels, score_label_sets
@@ -153,6 +154,13 @@ def test_without_images_or_labels_what_is_undefined_is_none() -> None:
     assert found.multi_label.mean_average_precision is None and found.multi_label.at_half.micro_f1 is None
     assert found.macro_f1 is None and found.macro_auc is None and found.cross_entropy == pytest.approx(-np.log(0.9))
     assert Scores.model_validate_json(found.model_dump_json()) == found
+
+
+def test_too_many_answers_have_no_interval_of_their_mean_average_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(multi_label, "MOST_RESAMPLED_ANSWERS", 4 * 50)
+    for count, is_bounded in ((50, True), (51, False)):
+        found = scored(count).multi_label
+        assert found is not None and (found.mean_average_precision_interval is not None) is is_bounded
 
 
 @pytest.mark.parametrize("fault", ["labels", "shape", "nan"])

@@ -16,7 +16,7 @@ from workbenches import random_workbench
 
 from orchestrator.cluster.baselines import right_answers
 from orchestrator.cluster.corrected_inference import predict_and_correct
-from orchestrator.cluster.inference import _prediction_table
+from orchestrator.cluster.inference import prediction_table
 from orchestrator.cluster.profiling import ProfilePlan, make_profile
 from orchestrator.cluster.resources import ClusterShape
 from orchestrator.cluster.trials import run_trial
@@ -157,7 +157,7 @@ def test_a_saved_model_gives_a_probability_for_each_label_and_lists_those_of_one
     np.testing.assert_array_equal(probabilities, predict_probabilities(classifier, SPEC, pixels, device="cpu"))
     errors = [None, "the image is missing", None, None, None, None]
     files = pa.table({"file": ["x"] * 6, "row": list(range(6))})
-    rows = _prediction_table(files, probabilities, errors, found).to_pylist()
+    rows = prediction_table(files, probabilities, errors, found).to_pylist()
     assert rows[1]["labels"] is None and rows[1]["probability_bar"] is None and rows[1]["error"] == errors[1]
     for row, expected in zip([rows[0], *rows[2:]], probabilities, strict=True):
         values = [row[f"probability_{name}"] for name in SHAPES]
