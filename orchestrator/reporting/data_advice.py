@@ -44,7 +44,7 @@ def missing_classes(report: Report) -> list[Advice]:
     advice: list[Advice] = []
     for group in report.groups.groups:
         records = GroupRecords.of(report, group)
-        lacking = _lacking(records.label_counts, everyone)
+        lacking = _lacking_classes(records.label_counts, everyone, report)
         unknown = [name for name in lacking if records.label_counts.get(name, 0) == 0]
         if unknown:
             named = shortened([f"{name} ({percent(lacking[name])})" for name in unknown], most=MOST_NAMED)
@@ -53,7 +53,9 @@ def missing_classes(report: Report) -> list[Advice]:
                 "what it has not seen."
             )
             advice.append(Advice(kind="missing_classes", group=group.name, sentence=sentence))
-        found = {profile.subset: _lacking(profile.label_counts, everyone) for profile in records.profiles}
+        found = {
+            profile.subset: _lacking_classes(profile.label_counts, everyone, report) for profile in records.profiles
+        }
         known = {name: {k: v for k, v in shares.items() if k not in unknown} for name, shares in found.items()}
         counts = {profile.subset: profile.label_counts for profile in records.profiles}
         advice += _by_subset("missing_classes", group.name, known, counts, "images of ")
@@ -173,6 +175,12 @@ def _lacking(counts: Mapping[str, int], everyone: Mapping[str, int]) -> dict[str
             found[name] = share
     # What is farthest from its share comes first.
     return dict(sorted(found.items(), key=lambda entry: counts.get(entry[0], 0) / own - entry[1]))
+
+
+def _lacking_classes(counts: Mapping[str, int], everyone: Mapping[str, int], report: Report) -> dict[str, float]:
+    """Give what `_lacking` gives of classes; that images have no label at all is none to ask for."""
+    labels = set(report.catalogue.labels)
+    return {name: share for name, share in _lacking(counts, everyone).items() if name in labels}
 
 
 def _by_subset(

@@ -117,6 +117,12 @@ class GroupContext:
                 remedy="Check data.label, or use fewer groups.",
             )
         train, validation = (self._cached(group, split, classes, tasks[1:]) for split in ("train", "val"))
+        if self.table.multi_label and len(train) < len(self._positions(group, "train")):
+            raise DataError(
+                "images with any number of labels must all be in the pixel cache",
+                value=f"{len(train):,} of {len(self._positions(group, 'train')):,} training images of {group.name}",
+                remedy="Raise data.max_cache_bytes, and set data.verify to decode.",
+            )
         for split, samples in (("train", train), ("val", validation)):
             if len(samples) == 0:
                 raise DataError(

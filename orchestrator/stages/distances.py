@@ -48,8 +48,10 @@ def distances_of(
     stall_timeout_s: float,
 ) -> Distances:
     """Measure the distances of subsets on a bounded sample of their training images."""
+    # Of any number of labels an image has none that could leave it out.
+    classes = [] if images.samples.multi_label else images.classes
     rows, features = shuffled_features(
-        images.samples, images.reader, workbench, classes=images.classes, stall_timeout_s=stall_timeout_s
+        images.samples, images.reader, workbench, classes=classes, stall_timeout_s=stall_timeout_s
     )
     subsets, directions = np.asarray(rows.column("subset").to_pylist(), dtype=str), unit_directions(features)
     return measure_distances(

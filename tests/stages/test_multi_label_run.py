@@ -33,6 +33,7 @@ def test_images_of_any_number_of_labels_go_the_whole_way(tiny_experiment: MakeEx
     data = write(tmp_path / "data")
     config = tiny_experiment(
         data={"uri": str(data), "label": "labels", "label_separator": "|"},
+        diversity={"measures": ["label_entropy", "feature_diversity"]},
         grouping={"num_groups": 1},
         search={
             "num_samples": 2,
@@ -50,6 +51,8 @@ def test_images_of_any_number_of_labels_go_the_whole_way(tiny_experiment: MakeEx
     assert sum(profile.num_images for profile in report.profile.subsets) == sum(
         subset.train for subset in report.catalogue.subsets
     )
+    assert all(found.feature_diversity and found.h_score is None for found in report.profile.subsets)
+    assert report.profile.class_means is None and (run / "distances.json").exists()
     _check_evaluation(run, evaluation)
     assert "Any number of labels" in (run / "report.html").read_text()
     _check_resume(config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,16 @@ def test_a_group_whose_images_have_no_label_is_refused(context: GroupContext) ->
     bare = Group(name="bare", subsets=["bare"], num_images=8, score_range=(0.0, 1.0))
     with pytest.raises(DataError, match="every group must have an image with a label"):
         context.samples(bare)
+
+
+def test_a_cache_that_does_not_hold_all_training_images_is_refused(context: GroupContext) -> None:
+    table = context.table.table
+    rows = np.asarray(table.column("pixel_row")).copy()
+    rows[context.table.where(["a"], "train")[0]] = -1
+    place = table.column_names.index("pixel_row")
+    partly = SampleTable(table.set_column(place, "pixel_row", pa.array(rows)), multi_label=True)
+    with pytest.raises(DataError, match="must all be in the pixel cache, got"):
+        replace(context, table=partly).samples(GROUP)
 
 
 @pytest.mark.parametrize("folds", [1, 2])
