@@ -111,10 +111,11 @@ class GroupSamples:
         sources, _ = open_sources(prefix, self.train, self.validation, self.activations(depth))
         assert sources.train is not None
         train = [
-            Features(rows=sources.train.take(_all(self.train), view), labels=self.train.labels)
+            Features(rows=sources.train.take(_all(self.train), view), labels=first_task(self.train.labels))
             for view in range(max(1, settings.augment.views))
         ]
-        validation = Features(rows=sources.validation.take(_all(self.validation), 0), labels=self.validation.labels)
+        judged = sources.validation.take(_all(self.validation), 0)
+        validation = Features(rows=judged, labels=first_task(self.validation.labels))
         return FeatureSplit(train=train, validation=validation), sources.name
 
     @property

@@ -46,7 +46,9 @@ class Ranking:
         # Without images there is no threshold, and no total.
         total = found[..., -1] if len(self.ends) else np.zeros(found.shape[:-1])
         summed = (precision * added).sum(axis=-1)
-        return np.divide(summed, total, out=np.full(np.shape(total), np.nan), where=np.asarray(total) > 0)
+        shares: Measures = np.full(np.shape(total), np.nan)
+        np.divide(summed, total, out=shares, where=np.asarray(total) > 0)
+        return shares
 
 
 def average_precisions(scores: NDArray[np.floating], truth: Truth) -> Measures:

@@ -196,7 +196,9 @@ def _precision_interval(
         occurs = np.isfinite(found)
         # A resample in which a label does not occur is over the others.
         total = np.where(occurs, found, 0.0).sum(axis=1)
-        return np.divide(total, occurs.sum(axis=1), out=np.full(len(found), np.nan), where=occurs.any(axis=1))
+        means: Estimates = np.full(len(found), np.nan)
+        np.divide(total, occurs.sum(axis=1), out=means, where=occurs.any(axis=1))
+        return means
 
     once = np.ones(num_units, dtype=np.int64)
     fewer = min(samples, _MOST_WEIGHED_ANSWERS // truth.size)

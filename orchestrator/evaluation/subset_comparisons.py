@@ -65,7 +65,7 @@ def judge_subsets(
 
 def _compared(mine: Predictions, alone: Predictions, bootstrap_samples: int, seed: int) -> dict[str, object]:
     scores: Scores = score(
-        mine.probabilities, mine.truth, bootstrap_samples=bootstrap_samples, seed=seed, units=mine.units
+        mine.probabilities, mine.indices, bootstrap_samples=bootstrap_samples, seed=seed, units=mine.units
     )
     if not len(mine):
         return {"scores": scores}

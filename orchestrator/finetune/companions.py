@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from orchestrator.config import DomainPenalty
 from orchestrator.errors import TrainingError
 from orchestrator.finetune.batches import share
-from orchestrator.finetune.contracts import Samples
+from orchestrator.finetune.contracts import Labels, Samples
 from orchestrator.finetune.distributed import rank, world_size
 from orchestrator.finetune.prefix import Prefix, kept_inputs
 from orchestrator.finetune.steps import SourcePart, Step
@@ -112,7 +112,7 @@ class _Chosen:
     positions: NDArray[np.int64]
 
     @property
-    def labels(self) -> NDArray[np.int64]:
+    def labels(self) -> Labels:
         return self.samples.labels[self.positions]
 
     @property

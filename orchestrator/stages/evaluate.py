@@ -146,7 +146,7 @@ def _episodes(
     episodes = context.config.evaluate.episodes
     if episodes is None:
         return None
-    drawn = draw_episodes(predictions.truth, episodes, seed=context.config.seed)
+    drawn = draw_episodes(predictions.indices, episodes, seed=context.config.seed)
     if not len(drawn.classes):
         return score_episodes(drawn, episodes)
     chosen = np.unique(np.concatenate([drawn.support.ravel(), drawn.queries.ravel()]))
