@@ -35,6 +35,7 @@ def test_images_of_any_number_of_labels_go_the_whole_way(tiny_experiment: MakeEx
         data={"uri": str(data), "label": "labels", "label_separator": "|"},
         diversity={"measures": ["label_entropy", "feature_diversity"]},
         grouping={"num_groups": 1},
+        cache={"activations": "always"},
         search={
             "num_samples": 2,
             "folds": 2,
