@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -45,7 +47,7 @@ def config_of(directory: Path, **changes: object) -> DataConfig:
     return DataConfig.model_validate({"uri": str(directory), **COLUMNS, "label_separator": "|", **changes})
 
 
-def samples() -> list[dict[str, object]]:
+def samples() -> list[dict[str, Any]]:
     return [
         {"image": PNG, "labels": labels, "subset": "north" if number < 3 else "south", "id": str(number)}
         for number, labels in enumerate(LABELS)
@@ -58,7 +60,7 @@ def parquet_lists(directory: Path) -> DataConfig:
 
 
 def parquet_texts(directory: Path) -> DataConfig:
-    rows = [{**row, "labels": None if row["labels"] is None else " | ".join(row["labels"])} for row in samples()]  # type: ignore[arg-type]
+    rows = [{**row, "labels": None if row["labels"] is None else " | ".join(row["labels"])} for row in samples()]
     pq.write_table(pa.Table.from_pylist(rows), directory / "x.parquet")
     return config_of(directory)
 
@@ -72,7 +74,7 @@ def json_lines(directory: Path) -> DataConfig:
 
 def csv(directory: Path) -> DataConfig:
     (directory / "x.png").write_bytes(PNG)
-    rows = [f"x.png,{'+'.join(row['labels'] or [])},{row['subset']},{row['id']}" for row in samples()]  # type: ignore[arg-type]
+    rows = [f"x.png,{'+'.join(row['labels'] or [])},{row['subset']},{row['id']}" for row in samples()]
     (directory / "x.csv").write_text("\n".join(["image,labels,subset,id", *rows]))
     return config_of(directory, format="csv", label_separator="+")
 
@@ -87,8 +89,8 @@ def tars(directory: Path) -> DataConfig:
 
 
 @pytest.mark.parametrize("write", [parquet_lists, parquet_texts, json_lines, csv, tars])
-def test_labels_are_read_from_lists_and_parted_texts(write: object, tmp_path: Path) -> None:
-    table = catalogue(write(tmp_path))  # type: ignore[operator]
+def test_labels_are_read_from_lists_and_parted_texts(write: Callable[[Path], DataConfig], tmp_path: Path) -> None:
+    table = catalogue(write(tmp_path))
     assert table.column("ok").to_pylist() == [True] * 5, table.column("reason").to_pylist()
     assert table.column("label").to_pylist() == KEPT
     assert summarise(table, multi_label=True)["labels"] == ["sea", "sun"]

@@ -41,11 +41,10 @@ def drawn(count: int, *, seed: int = 0, digits: int | None = None) -> tuple[NDAr
     return (probabilities if digits is None else probabilities.round(digits)).astype(np.float32), truth
 
 
-def scored(count: int, *, seed: int = 0, units: NDArray[np.int64] | None = None, **changes: object) -> Scores:
+def scored(count: int, *, seed: int = 0, units: NDArray[np.int64] | None = None) -> Scores:
     probabilities, truth = drawn(count, seed=seed)
-    settings = {"bootstrap_samples": 200, "seed": 0, **changes}
     thresholds = np.full(len(LABELS), 0.4)
-    return score_label_sets(probabilities, truth, LABELS, thresholds, units=units, **settings)  # type: ignore[arg-type]
+    return score_label_sets(probabilities, truth, LABELS, thresholds, bootstrap_samples=200, seed=0, units=units)
 
 
 @pytest.mark.parametrize("digits", [None, 1])
