@@ -92,5 +92,6 @@ def _check_prediction(run: Path, data: Path, output: Path) -> None:
     assert len(found) == 120 and "label" not in found[0]
     for row in found:
         assert row["labels"] == [name for name in SHAPES if row[f"probability_{name}"] >= 0.5]
-    assert {len(row["labels"]) for row in found} - {1}, "a softmax would give each image one label"
+    # Those of a softmax would sum to one.
+    assert any(abs(sum(row[f"probability_{name}"] for name in SHAPES) - 1) > 0.05 for row in found)
     assert main(["predict", str(folder), str(data), "--output", f"{output}-2", "--label-shift", "em"]) == 1
