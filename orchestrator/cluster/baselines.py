@@ -112,7 +112,12 @@ def _read_outcome(job: BaselineJob, outcome: str | Exception) -> BaselineResult:
 
 
 def _result(
-    job: BaselineJob, *, seconds: float, correct: NDArray[np.bool_] | None, error: str | None
+    job: BaselineJob,
+    *,
+    seconds: float,
+    correct: NDArray[np.bool_] | None,
+    error: str | None,
+    probabilities: NDArray[np.float32] | None = None,
 ) -> BaselineResult:
     return BaselineResult(
         fingerprint=job.fingerprint,
@@ -122,6 +127,7 @@ def _result(
         seconds=seconds,
         correct=None if correct is None else correct.tolist(),
         error=error,
+        probabilities=None if probabilities is None else probabilities.tolist(),
     )
 
 
@@ -138,15 +144,20 @@ def _run(
     device = worker_device(resources.get("GPU", 0.0) > 0)
     started = time.perf_counter()
     correct: NDArray[np.bool_] | None = None
+    probabilities: NDArray[np.float32] | None = None
     error: str | None = None
     try:
         classifier = _train(job, samples, workbench, device, progress)
         seconds = time.perf_counter() - started
-        correct = right_answers(test, samples.classes, workbench, reader, classifier, device)
+        if classifier.multi_label:
+            probabilities, truth = label_answers(test, samples.classes, workbench, reader, classifier, device)
+            correct = (predict_labels(probabilities) == truth).all(axis=1)
+        else:
+            correct = right_answers(test, samples.classes, workbench, reader, classifier, device)
     except Exception as failure:  # whatever ends a control arm is its result
         seconds = time.perf_counter() - started
         error = f"{type(failure).__name__}: {failure}"
-    return _result(job, seconds=seconds, correct=correct, error=error).to_json()
+    return _result(job, seconds=seconds, correct=correct, error=error, probabilities=probabilities).to_json()
 
 
 def _train(job: BaselineJob, samples: GroupSamples, workbench: Workbench, device: str, progress: Any) -> Classifier:
@@ -176,19 +187,30 @@ def right_answers(
     classifier: Classifier,
     device: str,
 ) -> NDArray[np.bool_]:
-    """Tell for every numbered row [n], in the catalogue's order, whether its class is found; unknown ones never are.
-
-    Where images have any number of labels, whether all of them are right.
-    """
+    """Tell for every numbered row [n], in the catalogue's order, whether its class is found; unknown ones never are."""
     names = np.asarray(classes)
     correct = np.zeros(sum(block.num_rows for block in blocks), dtype=np.bool_)
     for block in blocks:
         probabilities = predict_probabilities(classifier, workbench.backbone.spec, reader.read(block), device=device)
-        labels = block.column("label").to_pylist()
-        if classifier.multi_label:
-            found = (predict_labels(probabilities) == (label_indicators(labels, classes) > 0)).all(axis=1)
-        else:
-            # Of several tasks the first is compared.
-            found = names[probabilities[:, : len(names)].argmax(axis=1)] == np.asarray(labels)
+        # Of several tasks the first is compared.
+        found = names[probabilities[:, : len(names)].argmax(axis=1)] == np.asarray(block.column("label").to_pylist())
         correct[np.asarray(block.column("position"))] = found
     return correct
+
+
+def label_answers(
+    blocks: Sequence[pa.Table],
+    classes: Sequence[str],
+    workbench: Workbench,
+    reader: PixelReader,
+    classifier: Classifier,
+    device: str,
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Give each label's probability and whether it is there [n, K] for every numbered row, in the catalogue's order."""
+    shape = (sum(block.num_rows for block in blocks), len(classes))
+    probabilities, truth = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.bool_)
+    for block in blocks:
+        places, spec = np.asarray(block.column("position")), workbench.backbone.spec
+        probabilities[places] = predict_probabilities(classifier, spec, reader.read(block), device=device)
+        truth[places] = label_indicators(block.column("label").to_pylist(), classes) > 0
+    return probabilities, truth

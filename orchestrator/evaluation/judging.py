@@ -12,7 +12,7 @@ from orchestrator.errors import DataError
 from orchestrator.evaluation.calibration import calibrate
 from orchestrator.evaluation.intervals import Units, bootstrap_interval, paired_gain
 from orchestrator.evaluation.metrics import Measures
-from orchestrator.evaluation.multi_label import fit_thresholds, score_label_sets
+from orchestrator.evaluation.multi_label import fit_thresholds, precision_gain, score_label_sets
 from orchestrator.evaluation.predictions import Predictions
 from orchestrator.evaluation.scoring import score
 from orchestrator.evaluation.shift_judging import judge_shift
@@ -190,4 +190,23 @@ def _compare(
         accuracy_gain_interval=gain_interval,
         error=result.error,
         resources=result.resources,
+        **_compare_precisions(predictions, units, result, bootstrap_samples, seed),
     )
+
+
+def _compare_precisions(
+    predictions: Predictions, units: Units | None, result: BaselineResult, bootstrap_samples: int, seed: int
+) -> dict[str, Any]:
+    """Compare mean average precisions where images have any number of labels."""
+    if not predictions.is_multi_label or result.probabilities is None:
+        return {}
+    found = precision_gain(
+        predictions.probabilities,
+        np.array(result.probabilities, dtype=np.float32).reshape(predictions.probabilities.shape),
+        predictions.label_sets,
+        bootstrap_samples=bootstrap_samples,
+        seed=seed,
+        units=units,
+    )
+    names = ("mean_average_precision", "mean_average_precision_gain", "mean_average_precision_gain_interval")
+    return {} if found is None else dict(zip(names, found, strict=True))

@@ -82,6 +82,7 @@ def score_label_sets(
         for cut in (HALF, thresholds)
     ]
     precisions = average_precisions(probabilities, truth)
+    again = _resampled_precisions([probabilities], truth, bootstrap_samples, seed, units)
     fitted = _count(predict_labels(probabilities, thresholds), truth).f1()
     return Scores(
         num_images=len(truth),
@@ -97,7 +98,7 @@ def score_label_sets(
         by_class=by_class,
         multi_label=MultiLabelScores(
             mean_average_precision=_mean(precisions[np.isfinite(precisions)]),
-            mean_average_precision_interval=_precision_interval(probabilities, truth, bootstrap_samples, seed, units),
+            mean_average_precision_interval=None if again is None else _interval(again[:, 0]),
             at_half=of_sets[0],
             at_fitted=of_sets[1],
             by_label=[
@@ -180,29 +181,59 @@ def _set_measures(sums: Sums, num_labels: int) -> Estimates:
     return np.stack([right / images, wrong / (images * num_labels), micro, macro], axis=1)
 
 
-def _precision_interval(
-    probabilities: Probabilities, truth: Truth, samples: int, seed: int, units: Units | None
-) -> tuple[float, float] | None:
-    """Bound the mean average precision over the labels that occur; None where there are too many answers, or none."""
+def precision_gain(
+    mine: Probabilities,
+    others: Probabilities,
+    truth: Truth,
+    *,
+    bootstrap_samples: int,
+    seed: int,
+    units: Units | None = None,
+) -> tuple[float, float, tuple[float, float] | None] | None:
+    """Give the mean average precision of others' probabilities [n, K], by how much mine is higher, and an interval.
+
+    That is of a paired bootstrap of images, None where there are too many answers. None where no image has a label.
+    """
+    found = [average_precisions(probabilities, truth) for probabilities in (mine, others)]
+    means = [_mean(precisions[np.isfinite(precisions)]) for precisions in found]
+    if means[0] is None or means[1] is None:
+        return None
+    again = _resampled_precisions([mine, others], truth, bootstrap_samples, seed, units)
+    interval = None if again is None else _interval(again[:, 0] - again[:, 1])
+    return means[1], means[0] - means[1], interval
+
+
+def _resampled_precisions(
+    models: Sequence[Probabilities], truth: Truth, samples: int, seed: int, units: Units | None
+) -> Estimates | None:
+    """Give each model's mean average precision [samples, M] on the same resamples, over the labels that occur in them.
+
+    None where there are too many answers, or no label occurs.
+    """
     if truth.size > MOST_RESAMPLED_ANSWERS or not truth.any():
         return None
-    rankings = [Ranking.of(probabilities[:, k], truth[:, k]) for k in np.flatnonzero(truth.any(axis=0)).tolist()]
+    occurring = np.flatnonzero(truth.any(axis=0)).tolist()
+    rankings = [[Ranking.of(found[:, k], truth[:, k]) for k in occurring] for found in models]
     unit_of: NDArray[np.integer] = np.arange(len(truth)) if units is None else units
     num_units = int(unit_of.max()) + 1
 
     def measure(drawn: Sums) -> Estimates:
         weights = np.asarray(drawn)[:, unit_of]
-        found = np.stack([ranking.average_precision(weights) for ranking in rankings], axis=1)
-        occurs = np.isfinite(found)
-        # A resample in which a label does not occur is over the others.
-        total = np.where(occurs, found, 0.0).sum(axis=1)
-        means: Estimates = np.full(len(found), np.nan)
-        np.divide(total, occurs.sum(axis=1), out=means, where=occurs.any(axis=1))
-        return means
+        return np.stack([_mean_precision(labels, weights) for labels in rankings], axis=1)
 
     once = np.ones(num_units, dtype=np.int64)
     fewer = min(samples, _MOST_WEIGHED_ANSWERS // truth.size)
-    return _interval(resample(eye_array(num_units, format="csr"), once, fewer, seed, measure))
+    return resample(eye_array(num_units, format="csr"), once, fewer, seed, measure)
+
+
+def _mean_precision(rankings: Sequence[Ranking], weights: NDArray[np.float64]) -> Estimates:
+    """Average the precisions [b] of labels over those that occur among images of weights [b, n]."""
+    found = np.stack([ranking.average_precision(weights) for ranking in rankings], axis=1)
+    occurs = np.isfinite(found)
+    total = np.where(occurs, found, 0.0).sum(axis=1)
+    means: Estimates = np.full(len(found), np.nan)
+    np.divide(total, occurs.sum(axis=1), out=means, where=occurs.any(axis=1))
+    return means
 
 
 def _interval(estimates: Estimates) -> tuple[float, float] | None:

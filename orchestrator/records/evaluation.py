@@ -138,7 +138,7 @@ class Baseline(Value):
     """Score a control arm trained on the same data and tested on the same images.
 
     `accuracy_gain` is the recipe's accuracy minus the baseline's, with a paired bootstrap interval. `resources` is what
-    its training held.
+    its training held. Where images have any number of labels, mean average precisions are compared too.
     """
 
     name: BaselineName
@@ -150,10 +150,16 @@ class Baseline(Value):
     accuracy_gain_interval: tuple[float, float] | None
     error: str | None = None
     resources: dict[str, float] = {}
+    mean_average_precision: float | None = None
+    mean_average_precision_gain: float | None = None
+    mean_average_precision_gain_interval: tuple[float, float] | None = None
 
 
 class BaselineResult(Record):
-    """Hold the outcome of one trained control arm: which test images it got right, in the test table's order."""
+    """Hold the outcome of one trained control arm: which test images it got right, in the test table's order.
+
+    Where images have any number of labels, `probabilities` [n, K] has that of each label, else it is None.
+    """
 
     group: str
     name: BaselineName
@@ -162,6 +168,7 @@ class BaselineResult(Record):
     correct: list[bool] | None
     error: str | None = None
     resources: dict[str, float] = {}
+    probabilities: list[list[float]] | None = None
 
 
 class Evaluation(Record, Scores):

@@ -23,7 +23,7 @@ from orchestrator.errors import DataError
 from orchestrator.evaluation import multi_label
 from orchestrator.evaluation.average_precision import Ranking, average_precisions
 from orchestrator.evaluation.judging import judge
-from orchestrator.evaluation.multi_label import fit_thresholds, predict_labels, score_label_sets
+from orchestrator.evaluation.multi_label import fit_thresholds, precision_gain, predict_labels, score_label_sets
 from orchestrator.evaluation.predictions import Predictions, predictions_of_label_sets
 from orchestrator.records import BaselineResult, Evaluation, Hyperparameters, Scores
 
@@ -155,6 +155,19 @@ def test_without_images_or_labels_what_is_undefined_is_none() -> None:
     assert Scores.model_validate_json(found.model_dump_json()) == found
 
 
+def test_a_gain_in_precision_is_paired_by_image() -> None:
+    probabilities, truth = drawn(200)
+    worse = (0.5 * probabilities + 0.5 * drawn(200, seed=7)[0]).astype(np.float32)
+    found = precision_gain(probabilities, worse, truth, bootstrap_samples=500, seed=0)
+    assert found is not None and found[2] is not None
+    values = [average_precision_score(truth, each, average="macro") for each in (probabilities, worse)]
+    assert found[:2] == pytest.approx((values[1], values[0] - values[1]), abs=EXACT)
+    assert 0 < found[2][0] < found[1] < found[2][1]
+    same = precision_gain(probabilities, probabilities, truth, bootstrap_samples=100, seed=0)
+    assert same is not None and same[1:] == (0.0, (0.0, 0.0))
+    assert precision_gain(probabilities, worse, np.zeros_like(truth), bootstrap_samples=100, seed=0) is None
+
+
 def test_too_many_answers_have_no_interval_of_their_mean_average_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(multi_label, "MOST_RESAMPLED_ANSWERS", 4 * 50)
     for count, is_bounded in ((50, True), (51, False)):
@@ -197,6 +210,7 @@ def judged(test: Predictions, validation: Predictions) -> Evaluation:
         hyperparameters=Hyperparameters(freeze_depth=1, learning_rate=1e-3, epochs=1),
         seconds=1.0,
         correct=[True] * len(test),
+        probabilities=test.label_sets.astype(float).tolist(),
     )
     return judge(
         "g",
@@ -223,6 +237,11 @@ def test_a_group_is_judged_at_the_thresholds_of_its_validation_images_alone() ->
     assert all(scores.multi_label is not None for scores in found.subsets)
     gain = found.baselines[0].accuracy_gain
     assert gain == pytest.approx(test.correct.mean() - 1.0)
+    baseline, precision = found.baselines[0], found.multi_label.mean_average_precision
+    assert baseline.mean_average_precision == 1.0 and precision is not None
+    assert baseline.mean_average_precision_gain == pytest.approx(precision - 1.0)
+    low, high = baseline.mean_average_precision_gain_interval or (0.0, 0.0)
+    assert low <= precision - 1.0 <= high < 0
     assert Evaluation.from_json(found.to_json(), source="x") == found
 
 

@@ -29,9 +29,12 @@ FOUND = MultiLabelScores(
 def multi_label(evaluation: Evaluation, found: MultiLabelScores | None = FOUND) -> Evaluation:
     blank = {"balanced_accuracy": None, "calibration": None, "separation": None, "reliability": []}
     scores = evaluation.subsets[0].model_copy(update={"confusion_matrix": [], "multi_label": found})
+    compared = {"mean_average_precision": 0.877, "mean_average_precision_gain": 0.037}
+    baselines = [baseline.model_copy(update=compared) for baseline in evaluation.baselines]
     return evaluation.model_copy(
         update={
             **blank,
+            "baselines": baselines,
             "confusion_matrix": [],
             "expected_calibration_error": None,
             "multi_label": found,
@@ -62,5 +65,6 @@ def test_the_report_has_the_scores_of_label_sets_and_no_confusion() -> None:
     changed = report.model_copy(update={"evaluations": evaluations})
     html = render_html(changed)
     assert "Any number of labels" in html and "0.071" in html and "0.065" in html and "0.312" in html
+    assert "0.877" in html and "0.037" in html
     assert "&lt;sun&gt;" in html and "Confusion matrix" not in html and "taken for" not in html
     assert evaluation_table(evaluations).row_count > 0
