@@ -27,6 +27,7 @@ def write(directory: Path) -> Path:
     return directory
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("ray_cluster")
 def test_images_of_any_number_of_labels_go_the_whole_way(tiny_experiment: MakeExperiment, tmp_path: Path) -> None:
