@@ -68,11 +68,13 @@ def _of_objectives(pretrain: PretrainConfig | None) -> object:
     """Give what counts of the section: what no objective reads does not, nor that there is but the plain one."""
     if pretrain is None:
         return None
+    idle = set[str]()
     if pretrain.objective == ["supervised"]:
-        return _plain(pretrain, without={"objective", "simsiam"})
-    if not pretrain.is_supervised:
-        return _plain(pretrain, without=_SUPERVISED)
-    return _plain(pretrain)
+        idle = {"objective", "simsiam"}
+    elif not pretrain.is_supervised:
+        idle = _SUPERVISED
+    # Images of a source task have one label each: what would part several says nothing.
+    return pretrain.model_dump(mode="json", exclude={**dict.fromkeys(idle, True), "data": {"label_separator"}})
 
 
 def of_candidate_measures(config: ExperimentConfig, *, data: str, backbone: PretrainedBackbone, version: int) -> str:
