@@ -13,6 +13,7 @@ from rich.console import RenderableType
 from orchestrator import storage
 from orchestrator.cli_data import index, shard
 from orchestrator.cluster.corrected_inference import predict_and_correct
+from orchestrator.cluster.head_choice import HeadChoice
 from orchestrator.cluster.inference import predict_with_model
 from orchestrator.cluster.session import session
 from orchestrator.config import InputFormat
@@ -157,7 +158,15 @@ def predict(
         typer.Option(help="Estimate how frequent classes are among all the images, and correct for that."),
     ] = "none",
     subset: Annotated[
-        str | None, typer.Option(help="With --label-shift: the model's subset that the images are of.")
+        str | None,
+        typer.Option(help="The model's subset that the images are of: with --label-shift, or to choose its head."),
+    ] = None,
+    subset_column: Annotated[
+        str | None, typer.Option(help="The column of a table, or the field of a tar, that names each image's head.")
+    ] = None,
+    path: Annotated[
+        str | None,
+        typer.Option(metavar="TEMPLATE", help="Where paths name each image's head: {subset}/{name}."),
     ] = None,
 ) -> None:
     """Predict the class of every image below a path or URI.
@@ -167,13 +176,15 @@ def predict(
       orchestrator predict ~/ray_results/demo/groups/low/model photos/ --output predictions
       orchestrator predict RUN/groups/high/model s3://bucket/new --output s3://bucket/predictions --image picture
       orchestrator predict RUN/groups/high/model new/ --output predictions --label-shift em
+      orchestrator predict RUN/groups/high/model new.parquet --output predictions --subset-column camera
 
     The output has a row an image: file, row, label, a probability for each class, and error where there is none.
     With --label-shift also corrected_label and corrected probabilities; the frequencies are in _label_shift.json,
     which is written last.
     """
-    if subset is not None and label_shift == "none":
-        raise typer.BadParameter("--subset says what --label-shift stands on: name both or none")
+    if label_shift != "none" and (subset_column is not None or path is not None):
+        raise typer.BadParameter("--subset-column and --path choose heads, which --label-shift cannot: leave them out")
+    head = HeadChoice(subset=subset, column=subset_column, path=path)
     console = open_console()
 
     def work() -> None:
@@ -182,7 +193,7 @@ def predict(
             frequencies = None
             if label_shift == "none":
                 predicted, bad = predict_with_model(
-                    model, input_uri, output, image_column=image, format=format, use_gpu=use_gpu
+                    model, input_uri, output, image_column=image, format=format, use_gpu=use_gpu, head=head
                 )
             else:
                 predicted, bad, frequencies = predict_and_correct(

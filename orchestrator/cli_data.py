@@ -80,6 +80,10 @@ def shard(
     keep_together: Annotated[
         str | None, typer.Option(help="The column of what must stay on one side of every split.")
     ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(help="A further column to keep, as labels of another task; several times for several."),
+    ] = None,
     path: Annotated[str | None, typer.Option(metavar="TEMPLATE", help="How paths say what an image is.")] = None,
     format: Annotated[str | None, typer.Option(help="The format of the input; by default told by its files.")] = None,
 ) -> None:
@@ -91,8 +95,9 @@ def shard(
       orchestrator shard s3://bucket/raw s3://bucket/shards --image jpg --label species --rows-per-shard 5000
       orchestrator shard experiment.yaml shards/
 
-    A shard has the columns image (the bytes as they are), label, subset, id, split and together. Rows that cannot be
-    read are in OUT/_quarantine.parquet with the reason. The same command goes on where it was stopped; the same input
+    A shard has the columns image (the bytes as they are), label, subset, id, split and together; then, under their own
+    names, those of data.tasks and diversity.columns of an experiment, and those of --column. Rows that cannot be read
+    are in OUT/_quarantine.parquet with the reason. The same command goes on where it was stopped; the same input
     gives the same bytes.
     """
     console = open_console()
@@ -110,11 +115,12 @@ def shard(
 
     def work() -> None:
         say = timed_lines(console)
-        config = _data_config(source, columns, splits)
+        config, attributes = _input(source, columns, splits)
         output_uri = storage.absolute(output).rstrip("/")
         with session() as place:
             say(f"shard: {config.uri} on {place}")
-            made = shard_input(config, output_uri, rows_per_shard, say=say)
+            further = [*attributes, *(column or [])]
+            made = shard_input(config, output_uri, rows_per_shard, columns=further, say=say)
         say(
             f"shard: {made.num_images:,} images in {len(made.shards):,} shards in {output_uri}, "
             f"{made.num_quarantined:,} rows could not be read"
@@ -124,20 +130,27 @@ def shard(
             say(f"shard: {_show_reasons(reasons)}; see {storage.join(output_uri, QUARANTINE)}")
         if made.num_images == 0:
             raise DataError("the input must hold a row that can be read", value=f"none in {config.uri}")
-        _show_section(console, describe_shards(output_uri, made.fields))
+        parted = {"label_separator": config.label_separator} if config.is_multi_label else {}
+        _show_section(console, describe_shards(output_uri, made.fields, config) | parted)
 
     guarded(work)
 
 
-def _data_config(source: str, columns: Mapping[str, str | None], splits: Mapping[str, str | None]) -> DataConfig:
-    """Read how the input is to be read: from an experiment file, or from the options alone. Raises ConfigError."""
+def _input(
+    source: str, columns: Mapping[str, str | None], splits: Mapping[str, str | None]
+) -> tuple[DataConfig, list[str]]:
+    """Read how the input is to be read, from an experiment file or from the options alone; and its attributes' columns.
+
+    Raises ConfigError.
+    """
     given = {key: value for key, value in columns.items() if value is not None}
     given_splits = {key: value for key, value in splits.items() if value is not None}
     if source.endswith((".yaml", ".yml")):
         keys = given | {f"split.{key}": value for key, value in given_splits.items()}
-        return load_experiment(source, [f"data.{key}={json.dumps(value)}" for key, value in keys.items()]).data
+        experiment = load_experiment(source, [f"data.{key}={json.dumps(value)}" for key, value in keys.items()])
+        return experiment.data, experiment.diversity.columns
     section: dict[str, Any] = {"uri": storage.absolute(source).rstrip("/"), **given, "split": given_splits}
-    return validate_experiment({"name": "shard", "data": section}).data
+    return validate_experiment({"name": "shard", "data": section}).data, []
 
 
 def _show_reasons(reasons: Mapping[str, int]) -> str:

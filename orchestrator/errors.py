@@ -38,6 +38,10 @@ class StorageError(OrchestratorError):
     """Report a path that cannot be read, written or understood."""
 
 
+class UnavailableError(StorageError):
+    """Report a store or machine that goes on failing: what was asked for may well be there."""
+
+
 class DataError(OrchestratorError):
     """Report input data that cannot be used."""
 

@@ -24,6 +24,7 @@ _PATHS = (
     ("data", "image_root"),
     ("pretrain", "data", "uri"),
     ("pretrain", "data", "image_root"),
+    ("pretrain", "weights"),
     ("source", "uri"),
     ("source", "data", "uri"),
     ("source", "data", "image_root"),

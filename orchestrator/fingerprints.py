@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel
 
-from orchestrator.config import DataConfig, ExperimentConfig, LabelNeed, Objective, PretrainConfig
+from orchestrator.config import BatchNormMode, DataConfig, ExperimentConfig, LabelNeed, Objective, PretrainConfig
 from orchestrator.records import Hyperparameters, PretrainedBackbone
 from orchestrator.storage import digest
 
@@ -15,23 +15,32 @@ _SEARCH_OPERATION = {"max_concurrent_trials", "resources_per_trial", "storage", 
 # What it decides for a group is in the sections that are given here for that group.
 _SEARCH_DECISIONS = {"few_shot_threshold"}
 _SEARCH_LENGTH = {"num_samples", "budget", "target"}
-# Which models there are besides changes none of them.
-_TRAIN_OPERATION = {"scope", "use_gpu", "resources_per_worker", "max_failures", "num_to_keep"}
-_SUPERVISED = {"classes", "epochs", "learning_rate", "batch_size", "optimizer", "weight_decay"}
+# Which models there are besides changes none of them; what heads learn is in the digest of a group's samples.
+_TRAIN_OPERATION = {"scope", "heads", "use_gpu", "resources_per_worker", "max_failures", "num_to_keep"}
+_REGULARIZER = {"regularizer", "regularizer_weight", "regularizer_scope"}
+_SUPERVISED_RECIPE = {"epochs", "learning_rate", "batch_size", "optimizer", "weight_decay"}
+_SUPERVISED = {"classes", "with_target", *_SUPERVISED_RECIPE, *_REGULARIZER}
 
 
 def of_catalogue(
-    config: ExperimentConfig, data: DataConfig, *, listing: str, version: int, labels: LabelNeed = "every"
+    config: ExperimentConfig,
+    data: DataConfig,
+    *,
+    listing: str,
+    version: int,
+    labels: LabelNeed = "every",
+    with_looks: bool = False,
 ) -> str:
     """Fingerprint a catalogue: its data section, the files behind it, the size of the pixels, the seed.
 
-    And, where not every sample must have a label, which must.
+    And, where not every sample must have a label, which must; and whether looks are hashed for others' sake.
     """
-    needs = [] if labels == "every" else [labels]
+    needs: list[str] = [] if labels == "every" else [labels]
+    needs += ["looks"] if with_looks and data.deduplicate != "near" else []
     return digest(
         "catalogue",
         version,
-        _plain(data),
+        _plain(data, without=None if data.is_multi_label else {"label_separator"}),
         listing,
         config.backbone.image_size,
         config.backbone.resize,
@@ -49,6 +58,8 @@ def of_backbone(config: ExperimentConfig, *, weights: str, source_listing: str, 
         is_supervised = config.pretrain is None or config.pretrain.is_supervised
         augment = _plain(config.augment) if is_supervised else None
         source = [_of_objectives(config.pretrain), source_listing, config.train.precision, augment, seeds]
+        if config.pretrain is not None and "reptile" in config.pretrain.objective:
+            source.append(config.train.batch_norm)
     network = _plain(config.backbone, without={"candidates"})
     return digest("backbone", version, network, weights, source, config.seed_of("trial"))
 
@@ -57,22 +68,45 @@ def of_phase(
     config: ExperimentConfig, pretrain: PretrainConfig, objective: Objective, *, start: str, data: str, version: int
 ) -> str:
     """Fingerprint one of several objectives of a pretraining: its keys, the weights that it starts with, the images."""
-    is_supervised = objective == "supervised"
-    keys = pretrain.model_dump(mode="json", include=_SUPERVISED) if is_supervised else _plain(pretrain.simsiam)
-    augment = _plain(config.augment) if is_supervised else None
+    keys: object
+    match objective:
+        case "supervised":
+            keys = pretrain.model_dump(mode="json", include=_SUPERVISED - _idle(pretrain))
+        case "simsiam":
+            keys = _plain(pretrain.simsiam)
+        case "reptile":
+            # Copies of a target's images are left out of its tasks too.
+            target = {"with_target"} - _idle(pretrain)
+            keys = [
+                _plain(pretrain.reptile),
+                pretrain.model_dump(mode="json", include={"classes", *target}),
+                config.train.batch_norm,
+            ]
+    augment = _plain(config.augment) if objective == "supervised" else None
     seeds = [config.seed_of("trial"), config.seed_of("loader")]
     return digest("phase", version, objective, keys, augment, start, data, config.train.precision, seeds)
 
 
 def _of_objectives(pretrain: PretrainConfig | None) -> object:
-    """Give what counts of the section: what no objective reads does not, nor that there is but the plain one."""
+    """Give what counts of the section: what no objective reads does not, nor that there is but the plain one.
+
+    The weights that it begins with count by their content.
+    """
     if pretrain is None:
         return None
+    unread = {"weights", *({"simsiam", "reptile"} - set(pretrain.objective)), *_idle(pretrain)}
     if pretrain.objective == ["supervised"]:
-        return _plain(pretrain, without={"objective", "simsiam"})
+        unread.add("objective")
     if not pretrain.is_supervised:
-        return _plain(pretrain, without=_SUPERVISED)
-    return _plain(pretrain)
+        unread |= _SUPERVISED - {"classes"} if pretrain.needs_labels else _SUPERVISED
+    # Images of a source task have one label each: what would part several says nothing.
+    return pretrain.model_dump(mode="json", exclude={**dict.fromkeys(unread, True), "data": {"label_separator"}})
+
+
+def _idle(pretrain: PretrainConfig) -> set[str]:
+    """Name the keys that change nothing: those of a regulariser or of a target that is not there."""
+    regularizer = _REGULARIZER if pretrain.regularizer == "none" else set()
+    return {*regularizer, *({"with_target"} if pretrain.with_target is None else ())}
 
 
 def of_candidate_measures(config: ExperimentConfig, *, data: str, backbone: PretrainedBackbone, version: int) -> str:
@@ -92,15 +126,28 @@ def of_profile(
 
     `files` stands for the input's files, which count where columns that are no part of the samples are read from them.
     """
-    features = None if backbone is None else [backbone.digest, _plain(backbone.spec)]
+    features = None
+    if backbone is not None:
+        is_sketched = backbone.feature_dim > config.diversity.sketch_above
+        features = [backbone.digest, _plain(backbone.spec), is_sketched]
     min_images = config.grouping.min_images
     columns = files if config.diversity.columns else None
-    return digest("profile", version, data, columns, _plain(config.diversity), min_images, features, config.seed)
+    diversity = _plain(config.diversity, without={"sketch_above"})
+    return digest("profile", version, data, columns, diversity, min_images, features, config.seed)
 
 
-def of_distances(config: ExperimentConfig, *, profile: str, source: str, version: int) -> str:
-    """Fingerprint the distances of subsets: the profile, and the images of the source task."""
-    return digest("distances", version, profile, source, config.seed)
+def of_distances(config: ExperimentConfig, *, profile: str, source: str, companion: str, version: int) -> str:
+    """Fingerprint the distances of subsets: the profile, and the images of the sources.
+
+    `source` stands for those of the pretraining, `companion` for those that groups are trained together with.
+    """
+    joint = [companion] if config.source is None else [companion, config.source.classes, config.source.has_task]
+    return digest("distances", version, profile, source, joint, config.seed_of("trial"))
+
+
+def of_group_distances(*, distances: str, groups: str, version: int) -> str:
+    """Fingerprint the distances of groups: those of subsets, and the groups."""
+    return digest("group distances", version, distances, groups)
 
 
 def of_groups(config: ExperimentConfig, *, profile: str, version: int) -> str:
@@ -126,7 +173,7 @@ def of_study(
     search = _plain(config.search, without=_SEARCH_OPERATION | _SEARCH_DECISIONS | _SEARCH_LENGTH)
     # Folds, and the re-splits of races, are drawn anew also where the data says which split a sample is in.
     drawn = [_plain(config.finetune), config.seed_of("sampler"), config.seed_of("split")]
-    inputs = _training_inputs(config, data, backbone)
+    inputs = _training_inputs(config, data, backbone, num_workers=config.search.num_workers_per_trial)
     return digest("study", version, group, search, drawn, inputs, *_source_inputs(config, source))
 
 
@@ -146,9 +193,10 @@ def of_model(
     source: str = "",
 ) -> str:
     """Fingerprint a trained model: its recipe, its samples and the source's, its backbone and the section `train`."""
-    train = _plain(config.train, without=_TRAIN_OPERATION)
-    metric = config.search.metric
-    inputs = [_plain(hyperparameters), train, metric, _training_inputs(config, data, backbone)]
+    num_workers, metric = config.train.num_workers, config.search.metric
+    train = config.train.model_copy(update={"batch_norm": _batch_norm(config, num_workers)})
+    trained = _training_inputs(config, data, backbone, num_workers=num_workers)
+    inputs = [_plain(hyperparameters), _plain(train, without=_TRAIN_OPERATION), metric, trained]
     return digest("model", version, *inputs, *_source_inputs(config, source))
 
 
@@ -178,9 +226,15 @@ def of_subset_models(*, decisions: Mapping[str, str], version: int) -> str:
     return digest("subset models", version, sorted(decisions.items()))
 
 
-def of_subset_evaluation(*, evaluation: str, models: str, weights: Mapping[str, str], version: int) -> str:
-    """Fingerprint the test of a group's models by subset: the group's own test, the models and their weights."""
-    return digest("subset evaluation", version, evaluation, models, sorted(weights.items()))
+def of_subset_evaluation(
+    config: ExperimentConfig, *, model: str, models: str, weights: Mapping[str, str], version: int
+) -> str:
+    """Fingerprint the test of a group's models by subset: the group's own model, the others and their weights.
+
+    What else the group's model is judged by changes nothing here.
+    """
+    settings = [config.evaluate.bootstrap_samples, config.seed]
+    return digest("subset evaluation", version, model, models, sorted(weights.items()), settings)
 
 
 def of_explanations(config: ExperimentConfig, *, evaluation: str, version: int) -> str:
@@ -198,11 +252,16 @@ def of_arm(
     data: str,
     backbone: PretrainedBackbone,
     version: int,
+    source: str = "",
 ) -> str:
-    """Fingerprint an arm: its recipe, the one it shall cost as much as, its classes and its samples."""
+    """Fingerprint an arm: its recipe, the one it shall cost as much as, its classes and its samples.
+
+    The source's count where the cost is that of a training together with it.
+    """
     recipes = [_plain(hyperparameters), _plain(rival)]
     inputs = _training_inputs(config, data, backbone)
-    return digest("arm", version, name, recipes, list(classes), config.search.metric, inputs)
+    beside = [] if rival is None else _source_inputs(config, source)
+    return digest("arm", version, name, recipes, list(classes), config.search.metric, inputs, *beside)
 
 
 def of_transfer(config: ExperimentConfig, *, models: Sequence[str], arms: Sequence[str], version: int) -> str:
@@ -214,16 +273,24 @@ def of_transfer(config: ExperimentConfig, *, models: Sequence[str], arms: Sequen
     return digest("transfer", version, list(models), list(arms), settings)
 
 
-def _training_inputs(config: ExperimentConfig, data: str, backbone: PretrainedBackbone) -> list[object]:
+def _training_inputs(
+    config: ExperimentConfig, data: str, backbone: PretrainedBackbone, *, num_workers: int = 1
+) -> list[object]:
     return [
         data,
         backbone.digest,
         _plain(backbone.spec),
-        config.train.batch_norm,
+        _batch_norm(config, num_workers),
         _plain(config.augment),
         config.train.precision,
         [config.seed_of("trial"), config.seed_of("loader")],
     ]
+
+
+def _batch_norm(config: ExperimentConfig, num_workers: int) -> BatchNormMode:
+    """Give how workers train BatchNorm: one alone has nobody to share statistics with."""
+    batch_norm = config.train.batch_norm
+    return "train" if batch_norm == "sync" and num_workers == 1 else batch_norm
 
 
 def _source_inputs(config: ExperimentConfig, source: str) -> list[object]:

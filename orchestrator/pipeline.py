@@ -7,49 +7,42 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from orchestrator import storage
-from orchestrator.cluster.ingest import (
-    IngestPlan,
-    make_catalogue,
-)
+from orchestrator.cluster.ingest import IngestPlan, make_catalogue
 from orchestrator.cluster.pretraining import prepare_backbone
 from orchestrator.cluster.profiling import make_label_profile, make_profile
 from orchestrator.cluster.resources import observe_cluster, peak_memory
 from orchestrator.cluster.workers import Workbench
 from orchestrator.config import ExperimentConfig
+from orchestrator.data.multi_label import require_one_label
 from orchestrator.data.text_columns import require_attributes
 from orchestrator.diversity.grouping import group_subsets
-from orchestrator.errors import ConfigError, StorageError
-from orchestrator.evaluation.comparisons import pool
+from orchestrator.errors import ConfigError
 from orchestrator.experiment_file import dump_experiment, load_resolved
 from orchestrator.records import (
     Assignments,
     BackboneRanking,
     Catalogue,
     Costs,
-    Distances,
     Groups,
     PretrainedBackbone,
     Profile,
     Report,
     StageCost,
 )
-from orchestrator.reporting.advice import advise
 from orchestrator.reporting.findings import copies_finding, grouping_finding
-from orchestrator.reporting.html import render_html
 from orchestrator.reporting.pretraining import pretraining_finding
 from orchestrator.runs import RunDirectory
 from orchestrator.stages.assign import assign
-from orchestrator.stages.distances import LabelledImages, distances_of
-from orchestrator.stages.evaluate import evaluate, read_evaluations, read_predictions
-from orchestrator.stages.explain import explain, read_explanations, read_pictures
+from orchestrator.stages.evaluate import evaluate
+from orchestrator.stages.explain import explain
 from orchestrator.stages.inputs import RunInputs
-from orchestrator.stages.investment import account
 from orchestrator.stages.ranking import Candidates, rank_backbones
-from orchestrator.stages.search import read_searches, search
-from orchestrator.stages.shared_inputs import read_costs
-from orchestrator.stages.subset_models import evaluate_subsets, read_subset_evaluations, train_subsets
-from orchestrator.stages.train import read_models, train
-from orchestrator.stages.transfer import judge_subsets, read_transfer
+from orchestrator.stages.relations import relate_groups, relate_subsets
+from orchestrator.stages.report import report
+from orchestrator.stages.search import search
+from orchestrator.stages.subset_models import evaluate_subsets, train_subsets
+from orchestrator.stages.train import train
+from orchestrator.stages.transfer import judge_subsets
 
 STAGES = ("pretrain", "catalogue", "profile", "group", "search", "train", "evaluate", "report")
 
@@ -128,15 +121,23 @@ class Pipeline:
         }
         with self.run_directory.owned():
             storage.write_bytes(self.run_directory.path("config.yaml"), dump_experiment(self.config).encode())
-            for stage in STAGES:
+            for stage in self._order:
                 if stage in stages:
                     self._timed(stage, steps[stage])
+
+    @property
+    def _order(self) -> tuple[str, ...]:
+        """Give the stages in their order: weights are learnt from the run's own subsets after the catalogue."""
+        if not self.config.learns_own_subsets:
+            return STAGES
+        return ("catalogue", *(stage for stage in STAGES if stage != "catalogue"))
 
     def rank(self, names: Sequence[str]) -> BackboneRanking:
         """Rank backbones: candidates of the experiment by their titles, or torchvision's by name, default weights.
 
         Raises ConfigError without a name, RecordError when the catalogue has to be made first.
         """
+        require_one_label(self.config.data, "a ranking of backbones")
         if not names:
             raise ConfigError("a ranking must name a backbone", remedy="Write --backbones resnet18,mobilenet_v2.")
         candidates = self._inputs.candidates_named(names)
@@ -150,6 +151,7 @@ class Pipeline:
 
     def profile_labels(self) -> Profile:
         """Measure labels and columns straight from the files: no image is opened, nothing is written."""
+        require_one_label(self.config.data, "counting labels straight from the files")
         require_attributes(self._inputs.ingest.data, self.config.diversity.columns)
         profile, bad_rows = make_label_profile(self._inputs.ingest.data, self._inputs.profile_plan(num_labels=0))
         num_rows = sum(subset.num_images for subset in profile.subsets)
@@ -210,11 +212,21 @@ class Pipeline:
         if self.run_directory.find("backbone.json", PretrainedBackbone, fingerprint):
             return None
         self._say(f"pretrain: {self.config.backbone.name} with weights {self.config.backbone.weights}")
-        source = None
-        if self._inputs.source is not None:
+        source = target = None
+        if self.config.learns_own_subsets:
+            source = self._inputs.catalogue
+        elif self._inputs.source is not None:
             source = self._inputs.find_catalogue(self._inputs.source) or self._make_catalogue(self._inputs.source)
+        if self.config.pretrains_on_target:
+            self._catalogue_own()
+            target = self._inputs.catalogue
         record = prepare_backbone(
-            self.config, self.run_directory.uri, source, fingerprint=fingerprint, plan=self._inputs.source
+            self.config,
+            self.run_directory.uri,
+            source,
+            fingerprint=fingerprint,
+            plan=self._inputs.source,
+            target=target,
         )
         self.run_directory.write("backbone.json", record)
         self.run_directory.prune("backbone", keep=fingerprint)
@@ -225,9 +237,16 @@ class Pipeline:
         return _Work()
 
     def _catalogue(self) -> _Work | None:
-        source = self._catalogue_source()
-        if self._inputs.find_catalogue(self._inputs.ingest):
+        source, record = self._catalogue_source(), self._catalogue_own()
+        if record is None:
             return source
+        images = record.num_images + record.num_quarantined + record.num_copies_left_out
+        return _Work(images=images + (0 if source is None else source.images))
+
+    def _catalogue_own(self) -> Catalogue | None:
+        """Catalogue the run's own data; None where it is up to date."""
+        if self._inputs.find_catalogue(self._inputs.ingest):
+            return None
         require_attributes(self._inputs.ingest.data, self.config.data.tasks, key="data.tasks")
         # The profile would say so too, but only after every image was opened.
         require_attributes(self._inputs.ingest.data, self.config.diversity.columns)
@@ -239,8 +258,7 @@ class Pipeline:
         )
         if finding := copies_finding(record):
             self._say(f"catalogue: {finding}")
-        images = record.num_images + record.num_quarantined + record.num_copies_left_out
-        return _Work(images=images + (0 if source is None else source.images))
+        return record
 
     def _catalogue_source(self) -> _Work | None:
         """Catalogue what groups are trained together with, where there is something that is not up to date."""
@@ -280,7 +298,7 @@ class Pipeline:
     def _profile(self) -> _Work | None:
         is_chosen = bool(self.config.backbone.candidates) and self._choose_backbone()
         profile = self._measure_diversity()
-        is_compared = self._inputs.measures_features and self._measure_distances()
+        is_compared = self._inputs.measures_features and relate_subsets(self._inputs)
         if profile is not None:
             return _Work(images=sum(found.num_images for found in profile.subsets))
         return _Work() if is_chosen or is_compared else None
@@ -295,7 +313,8 @@ class Pipeline:
         if inputs.measures_features:
             workbench = Workbench.of(self.config, inputs.backbone, self.run_directory.uri)
         fingerprint, means = inputs.profile_fingerprint, None
-        if inputs.measures_features:
+        # An image of any number of labels is of no class whose mean it could be part of.
+        if inputs.measures_features and not inputs.samples.multi_label:
             means = f"profile/class_means/{fingerprint}.parquet"
             plan = replace(plan, class_means_uri=self.run_directory.path(means))
         record = make_profile(inputs.samples, inputs.reader, workbench, plan, fingerprint=fingerprint, say=self._say)
@@ -304,26 +323,14 @@ class Pipeline:
         self._say(f"profile: {', '.join(plan.settings.measures)} of {len(record.subsets)} subsets over {record.split}")
         return record
 
-    def _measure_distances(self) -> bool:
-        fingerprint, catalogue = self._inputs.distances_fingerprint, self._inputs.catalogue
-        if self.run_directory.find("distances.json", Distances, fingerprint):
-            return False
-        images = LabelledImages(
-            catalogue=catalogue, samples=self._inputs.samples, reader=self._inputs.reader, classes=catalogue.labels
-        )
-        found = distances_of(
-            images,
-            self._inputs.known_source,
-            Workbench.of(self.config, self._inputs.backbone, self.run_directory.uri),
-            min_images=self.config.grouping.min_images,
-            stall_timeout_s=self.config.cluster.stall_timeout_s,
-        )
-        self.run_directory.write("distances.json", found.model_copy(update={"fingerprint": fingerprint}))
-        return True
-
     def _group(self) -> _Work | None:
+        is_grouped = self._group_subsets()
+        is_compared = self._inputs.measures_features and relate_groups(self._inputs)
+        return _Work() if is_grouped or is_compared else None
+
+    def _group_subsets(self) -> bool:
         if self.run_directory.find("groups.json", Groups, self._inputs.groups_fingerprint):
-            return None
+            return False
         groups = group_subsets(self._inputs.profile, self.config.grouping, self.config.grouping_measures)
         record = groups.model_copy(update={"fingerprint": self._inputs.groups_fingerprint})
         self.run_directory.write("groups.json", record)
@@ -335,7 +342,7 @@ class Pipeline:
             )
         if finding := grouping_finding(record):
             self._say(f"group: {finding}")
-        return _Work()
+        return True
 
     def _search(self) -> _Work | None:
         num_trials = search(self._inputs.context)
@@ -351,58 +358,5 @@ class Pipeline:
         return _Work() if any(done) else None
 
     def _report(self) -> _Work | None:
-        context = self._inputs.context
-        evaluations = read_evaluations(context)
-        explanations = read_explanations(context)
-        predictions = {found.group: read_predictions(context, found) for found in evaluations}
-        report = Report(
-            fingerprint=storage.digest("report", [record.fingerprint for record in evaluations]),
-            name=self.config.name,
-            catalogue=self._inputs.catalogue,
-            profile=self._inputs.profile,
-            groups=self._inputs.groups,
-            searches=read_searches(context),
-            recipes=context.recipes(),
-            models=read_models(context),
-            evaluations=evaluations,
-            comparisons=pool(
-                list(predictions.values()),
-                bootstrap_samples=self.config.evaluate.bootstrap_samples,
-                seed=self.config.seed,
-            ),
-            costs=self._costs().stages,
-            search_costs=read_costs(context),
-            rankings=self._rankings(),
-            distances=self._distances(),
-            explanations=explanations,
-            transfer=read_transfer(context),
-            subset_evaluations=read_subset_evaluations(context),
-            backbone=self._inputs.backbone,
-        )
-        investment = account(report, predictions, self.config)
-        self.run_directory.write("investment.json", investment)
-        report = report.model_copy(update={"investment": investment})
-        report = report.model_copy(update={"advice": advise(report)})
-        page = render_html(report, read_pictures(context, explanations))
-        storage.write_bytes(self.run_directory.path("report.html"), page.encode())
-        self.run_directory.write("report.json", report)
+        report(self._inputs, costs=self._costs().stages, chosen=self.ranked())
         return _Work()
-
-    def _rankings(self) -> list[BackboneRanking]:
-        """Give the ranking that chose the backbone, and the last one that was asked for, of the data as it is."""
-        asked = self.run_directory.find_any("rankings/asked.json", BackboneRanking)
-        return [found for found in (self.ranked(), asked) if found is not None and self._is_current(found)]
-
-    def _is_current(self, ranking: BackboneRanking) -> bool:
-        """Tell whether a ranking is of the data, pixels and weights as they are."""
-        candidates = self._inputs.candidates_named([candidate.title for candidate in ranking.candidates])
-        try:
-            return ranking.fingerprint == candidates.ranking_fingerprint(self._inputs.catalogue.data_fingerprint)
-        except StorageError:
-            # The weights of a candidate that was only asked about may be gone.
-            return False
-
-    def _distances(self) -> Distances | None:
-        if not self._inputs.measures_features:
-            return None
-        return self.run_directory.find("distances.json", Distances, self._inputs.distances_fingerprint)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import json
 import os
+import re
 import socket
 import threading
 import time
@@ -26,6 +27,8 @@ RecordType = TypeVar("RecordType", bound=Record)
 HEARTBEAT_S = 15.0
 LEASE_S = 90.0
 SETTLE_S = 1.0
+
+_MOST_LETTERS = 80
 
 
 class RunDirectory:
@@ -97,6 +100,15 @@ class RunDirectory:
             yield
         finally:
             lease.release()
+
+
+def folder_name(name: str) -> str:
+    """Name a folder after something: by its own name where any file system and URI takes that, else by one like it.
+
+    A dot is not taken: a folder is never mistaken for a record, nor for where it is.
+    """
+    plain = re.sub(r"[^A-Za-z0-9_-]", "_", name)[:_MOST_LETTERS]
+    return name if name and plain == name else f"{plain}-{storage.digest(name)[:8]}"
 
 
 def _owner() -> dict[str, object]:

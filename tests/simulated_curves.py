@@ -37,7 +37,7 @@ class Search:
 def random_search(rng: np.random.Generator, num_trials: int) -> Search:
     """Draw configurations at random from a smooth surface of two or three dimensions."""
     accuracy, dimensions = _surface(rng)
-    return _searched(rng, [accuracy(rng.uniform(size=dimensions)) for _ in range(2 * num_trials)])
+    return observe_all(rng, [accuracy(rng.uniform(size=dimensions)) for _ in range(2 * num_trials)])
 
 
 def learning_search(rng: np.random.Generator, num_trials: int, *, listed: int = 5) -> Search:
@@ -62,7 +62,7 @@ def saturated_search(rng: np.random.Generator, num_trials: int) -> Search:
     """Find the top with seven trials of ten: whatever comes is noise."""
     top = rng.uniform(0.7, 0.97)
     is_bad = rng.random(2 * num_trials) < 0.3
-    return _searched(rng, top - np.where(is_bad, rng.uniform(0, 0.5, 2 * num_trials), 0.0))
+    return observe_all(rng, top - np.where(is_bad, rng.uniform(0, 0.5, 2 * num_trials), 0.0))
 
 
 SEARCHES = {
@@ -81,32 +81,35 @@ def _surface(rng: np.random.Generator) -> tuple[Accuracy, int]:
 
 
 def _guided(rng: np.random.Generator, accuracy: Accuracy, tried: list[NDArray[np.float64]], num_trials: int) -> Search:
-    num_validation = _num_validation(rng)
-    values = [_observed(rng, accuracy(point), num_validation) for point in tried]
+    num_validation = draw_num_validation(rng)
+    values = [observe(rng, accuracy(point), num_validation) for point in tried]
     while len(values) < num_trials:
         best = np.argsort(values)[-max(1, len(values) // 5) :]
         near = np.clip(tried[int(rng.choice(best))] + rng.normal(0, 0.15, len(tried[0])), 0, 1)
         point = rng.uniform(size=len(tried[0])) if rng.random() < 0.25 else near
         tried.append(point)
-        values.append(_observed(rng, accuracy(point), num_validation))
-    return _halves(values[:num_trials], num_validation)
+        values.append(observe(rng, accuracy(point), num_validation))
+    return halves(values[:num_trials], num_validation)
 
 
-def _searched(rng: np.random.Generator, accuracies: list[float] | Curve) -> Search:
-    num_validation = _num_validation(rng)
-    return _halves([_observed(rng, float(value), num_validation) for value in accuracies], num_validation)
+def observe_all(rng: np.random.Generator, accuracies: list[float] | Curve) -> Search:
+    """Observe true accuracies as a search's trials, half of them as those that came first."""
+    num_validation = draw_num_validation(rng)
+    return halves([observe(rng, float(value), num_validation) for value in accuracies], num_validation)
 
 
-def _halves(values: list[float], num_validation: int) -> Search:
+def halves(values: list[float], num_validation: int) -> Search:
+    """Make of observed accuracies a search, half of them as the trials that came first."""
     half = len(values) // 2
     return Search(first=np.array(values[:half]), again=np.array(values[half:]), num_validation=num_validation)
 
 
-def _num_validation(rng: np.random.Generator) -> int:
+def draw_num_validation(rng: np.random.Generator) -> int:
+    """Draw how many validation images a search has."""
     return int(rng.choice([100, 200, 400]))
 
 
-def _observed(rng: np.random.Generator, accuracy: float, num_validation: int) -> float:
+def observe(rng: np.random.Generator, accuracy: float, num_validation: int) -> float:
     """Draw a validation accuracy: with the noise that trials do not share, a whole number of images."""
     noise = sqrt(noise_variance(accuracy, num_validation, "val_accuracy"))
     hits = round((min(max(accuracy, 0.0), 1.0) + rng.normal(0, noise)) * num_validation)

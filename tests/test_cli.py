@@ -60,5 +60,6 @@ def test_labels_alone_are_profiled_without_any_stage_before(
 
 def test_a_misused_command_exits_with_the_usage_code() -> None:
     assert main(["run"]) == 2
-    assert main(["predict", "model", "images", "--output", "out", "--subset", "north"]) == 2
+    shifted = ["predict", "model", "images", "--output", "out", "--label-shift", "em"]
+    assert main([*shifted, "--subset-column", "site"]) == 2
     assert main(["nonsense"]) == 2

@@ -8,11 +8,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from builders import write_image_folder, write_parquet_shards
+from builders import build_rows, write_image_folder, write_parquet_shards
 
 from orchestrator.cli import main
 from orchestrator.config import DataConfig
 from orchestrator.data.sources import list_fragments, read_fragment
+from orchestrator.data.text_columns import read_columns, read_tasks, require_attributes
+from orchestrator.experiment_file import validate_experiment
 
 SUBSETS = {"north": {"cat": 6, "dog": 4}}
 
@@ -68,6 +70,35 @@ def test_shard_reads_what_an_experiment_says_and_what_options_change(
     assert main(["shard", str(experiment), str(tmp_path / "out"), "--path", "{site}/{label}/{name}"]) == 0
     [shard] = (tmp_path / "out").glob("shard-*")
     assert set(pq.read_table(shard).column("subset").to_pylist()) == {"all"}
+
+
+def test_shards_run_with_the_experiment_that_they_were_made_from(
+    ray_cluster: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        {**row, "foot": "soft", "weather": "wet", "scene": str(row["id"])[:9]} for row in build_rows(subsets=SUBSETS)
+    ]
+    (tmp_path / "data").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "data" / "a.parquet")
+    data = {"uri": str(tmp_path / "data"), "image": "image", "label": "label", "tasks": ["foot"], "id": "id"}
+    split = {"fractions": {"val": 0.25, "test": 0.25}, "keep_together": "scene"}
+    experiment = {
+        "name": "x",
+        "data": {**data, "subset": "subset", "split": split},
+        "diversity": {"columns": ["weather"]},
+    }
+    (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(experiment))
+    assert main(["shard", str(tmp_path / "experiment.yaml"), str(tmp_path / "out"), "--column", "scene"]) == 0
+    again = validate_experiment({**experiment, "data": printed_section(capsys.readouterr().out)})
+    assert (again.data.tasks, again.data.split.fractions.val) == (["foot"], 0.25)
+    [shard] = (tmp_path / "out").glob("shard-*")
+    assert pq.read_schema(shard).names[6:] == ["foot", "weather", "scene"]
+    require_attributes(again.data, [*again.data.tasks, *again.diversity.columns])
+    [fragment] = list_fragments(again.data)
+    found = [read_fragment(fragment, again.data, with_image=False), read_columns(fragment, again.data, ["weather"])]
+    assert found[0].column("together").to_pylist() == [row["scene"] for row in rows]
+    assert found[1].column("attribute 0").to_pylist() == ["wet"] * 10
+    assert read_tasks(fragment, again.data) == [["soft"] * 10]
 
 
 def test_mistakes_are_one_error_and_a_code(

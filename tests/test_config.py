@@ -18,6 +18,10 @@ def space(**keys: object) -> dict[str, object]:
     return experiment(search={"space": keys})
 
 
+def heads_of_subsets(**sections: object) -> dict[str, object]:
+    return experiment(train={"scope": "multitask", "heads": "subset"}, **sections)
+
+
 def candidates(*entries: dict[str, object]) -> dict[str, object]:
     return experiment(backbone={"candidates": list(entries)})
 
@@ -172,7 +176,7 @@ MISTAKES = {
     ),
     "pretrain, unknown objective": (
         experiment(pretrain={"data": {"uri": "/x"}, "objective": "simsiam_then_supervized"}),
-        "pretrain.objective must be 'supervised' or 'simsiam'",
+        "pretrain.objective must be 'supervised', 'simsiam' or 'reptile'",
         "'supervized'",
         "Did you mean supervised?",
     ),
@@ -194,7 +198,83 @@ MISTAKES = {
         "0",
         "--set pretrain.simsiam.smallest_crop=",
     ),
+    "pretrain, weights of nowhere": (
+        experiment(pretrain={"data": {"uri": "/x"}, "weights": "pretrain"}),
+        "pretrain.weights must be a file, a name or none",
+        "pretrain",
+        "by path",
+    ),
+    "pretrain, a regulariser without a start": (
+        experiment(pretrain={"data": {"uri": "/x"}, "regularizer": "l2_sp"}),
+        "pretrain.regularizer must have weights to pull to",
+        "l2_sp with weights none",
+        "Name weights",
+    ),
+    "pretrain, a regulariser that nothing reads": (
+        experiment(pretrain={"data": {"uri": "/x"}, "objective": "simsiam", "regularizer": "l2"}),
+        "pretrain.regularizer must be none where nothing is supervised",
+        "l2",
+        "Leave it out",
+    ),
+    "pretrain, a target without labels to learn": (
+        experiment(pretrain={"data": {"uri": "/x"}, "objective": "simsiam", "with_target": {}}),
+        "pretrain.with_target must be left out where nothing is supervised",
+        "one",
+        "Remove it",
+    ),
+    "pretrain, a target that counts for nothing": (
+        experiment(pretrain={"data": {"uri": "/x"}, "with_target": {"weight": 0}}),
+        "pretrain.with_target.weight must be greater than 0",
+        "0",
+        "--set pretrain.with_target.weight=",
+    ),
+    "pretrain, a target whose images are not opened": (
+        {
+            **experiment(backbone={"weights": "pretrain"}, pretrain={"data": {"uri": "/x"}, "with_target": {}}),
+            "data": {"uri": "/data", "verify": "none"},
+        },
+        "data.verify must be decode with pretrain.with_target",
+        "none",
+        "trained on",
+    ),
+    "pretrain, a target that folds would judge": (
+        experiment(
+            backbone={"weights": "pretrain"},
+            pretrain={"data": {"uri": "/x"}, "with_target": {}},
+            search={"folds": 3},
+        ),
+        "search.folds must be 1 with pretrain.with_target",
+        "3",
+        "learnt",
+    ),
     "pretrain, missing": (experiment(pretrain={"epochs": 1}), "pretrain.data must be given", "nothing", "Add it"),
+    "pretrain, labels of the run's own subsets": (
+        experiment(pretrain={"objective": ["reptile", "supervised"]}),
+        "pretrain.data must be given where the objective is supervised",
+        "nothing",
+        "Add its uri",
+    ),
+    "pretrain, own subsets that are not opened": (
+        {
+            **experiment(backbone={"weights": "pretrain"}, pretrain={"objective": "reptile"}),
+            "data": {"uri": "/data", "verify": "none"},
+        },
+        "data.verify must be decode where pretrain has no data",
+        "none",
+        "trained on",
+    ),
+    "pretrain, one way": (
+        experiment(pretrain={"objective": "reptile", "reptile": {"ways": 1}}),
+        "pretrain.reptile.ways must be at least 2",
+        "1",
+        "--set pretrain.reptile.ways=",
+    ),
+    "pretrain, own subsets that folds would judge": (
+        experiment(backbone={"weights": "pretrain"}, pretrain={"objective": "reptile"}, search={"folds": 3}),
+        "search.folds must be 1 where pretrain has no data",
+        "3",
+        "learnt",
+    ),
     "pretrain, misspelt": (
         experiment(pretrain={"data": {"uri": "/x"}, "lerning_rate": 1}),
         "pretrain.lerning_rate is not a key",
@@ -212,6 +292,12 @@ MISTAKES = {
         "diversity.measures must hold at least 1",
         "[]",
         "--set diversity.",
+    ),
+    "diversity, a sketch of all": (
+        experiment(diversity={"sketch_above": 511}),
+        "diversity.sketch_above must be at least 512",
+        "511",
+        "--set diversity.sketch_above=",
     ),
     "diversity without images": (
         {**data(verify="none"), "diversity": {"measures": ["pixel_entropy"]}},
@@ -381,9 +467,9 @@ MISTAKES = {
         "Write one",
     ),
     "source, heads": (
-        experiment(source={"uri": "/s"}, finetune={"head": "cosine"}),
-        "finetune.head must be linear with source",
-        "cosine",
+        experiment(source={"uri": "/s"}, finetune={"head": "prototype"}),
+        "finetune.head must be linear or cosine with source",
+        "prototype",
         "search no other",
     ),
     "source, scope": (
@@ -412,19 +498,73 @@ MISTAKES = {
         ),
         "evaluate.on_negative_transfer must be left out with data.tasks",
         "report",
-        "in a run without",
+        "in a run without the others",
     ),
-    "source, transfer": (
-        experiment(source={"uri": "/s"}, evaluate={"on_negative_transfer": "report"}),
-        "evaluate.on_negative_transfer must be left out with source",
+    "heads, no scope": (
+        experiment(train={"heads": "subset"}),
+        "train.heads subset must have train.scope multitask",
+        "group",
+        "leave heads out",
+    ),
+    "heads, tasks": (
+        heads_of_subsets(data={"uri": "/d", "tasks": ["weather"]}),
+        "data.tasks must be empty with train.heads subset",
+        "weather",
+        "Leave the tasks out",
+    ),
+    "heads, source": (
+        heads_of_subsets(source={"uri": "/s"}),
+        "source must be left out where there are heads of subsets (train.heads)",
+        "one",
+        "by itself",
+    ),
+    "heads, transfer": (
+        heads_of_subsets(evaluate={"on_negative_transfer": "report"}),
+        "evaluate.on_negative_transfer must be left out with heads of subsets (train.heads)",
         "report",
         "in a run without",
+    ),
+    "heads, label shift": (
+        heads_of_subsets(evaluate={"label_shift": "em"}),
+        "evaluate.label_shift must be none with train.heads subset",
+        "em",
+        "classes of their own",
+    ),
+    "heads, balanced": (
+        heads_of_subsets(search={"space": {"balanced": [True, False]}}),
+        "finetune.balanced must be false with train.heads subset",
+        "true",
+        "weigh classes",
+    ),
+    "heads, mixing": (
+        heads_of_subsets(finetune={"mixing": "cutmix"}),
+        "finetune.mixing must be none where there are heads of subsets",
+        "cutmix",
+        "set it to none",
+    ),
+    "heads, prototypes": (
+        heads_of_subsets(finetune={"head": "prototype"}),
+        "finetune.head must be linear with heads of subsets",
+        "prototype",
+        "search no other",
+    ),
+    "heads, fixed weights": (
+        heads_of_subsets(finetune={"task_weighting": [1, 2]}),
+        "finetune.task_weighting must be a name with train.heads subset",
+        "2 numbers",
+        "different numbers of subsets",
+    ),
+    "source, transfer": (
+        experiment(source={"uri": "/s"}, evaluate={"on_negative_transfer": "regroup"}),
+        "evaluate.on_negative_transfer must be report or fallback with source",
+        "regroup",
+        "with the same source",
     ),
     "subsets' models, transfer": (
         experiment(train={"scope": "subset"}, evaluate={"on_negative_transfer": "fallback"}),
         "evaluate.on_negative_transfer must be report with train.scope subset",
         "fallback",
-        "models of their own",
+        "two models in the end",
     ),
     "source, penalty": (experiment(source={"uri": "/s", "penalty": "mdd"}), "source.penalty must be", "'mdd'", "mmd"),
     "source, for nothing": (
@@ -547,6 +687,8 @@ def test_a_source_is_read_as_the_data_is_unless_it_says_otherwise() -> None:
 def test_the_weight_of_outliers_is_that_of_the_paper() -> None:
     assert SourceConfig(uri="/s").loss_weight == 1.0
     assert SourceConfig(uri="/s", as_negatives="outlier_exposure").loss_weight == 0.5
+    assert [SourceConfig(uri="/s", as_negatives=way).labels for way in ("none", "reject")] == ["every", "none"]
+    assert SourceConfig(uri="/s", as_negatives="reject", classes=["bird"]).labels == "every"
     assert SourceConfig(uri="/s", as_negatives="outlier_exposure", weight=2.0).loss_weight == 2.0
 
 
@@ -577,3 +719,16 @@ def test_candidates_are_networks_on_the_pixels_of_the_section_with_titles_by_wha
 def test_a_backbone_without_candidates_is_the_only_one_to_choose_from() -> None:
     backbone = validate_experiment(experiment(backbone={"name": "vit_b_16"})).backbone
     assert backbone.by_title == {"vit_b_16": backbone}
+
+
+def test_weights_may_be_what_a_regulariser_of_pretraining_pulls_to() -> None:
+    source = {"data": {"uri": "/x"}}
+    for section in ({"weights": "DEFAULT"}, {"objective": "simsiam_then_supervised"}):
+        config = validate_experiment(experiment(pretrain={**source, **section, "regularizer": "cosine"}))
+        assert config.pretrain is not None and config.pretrain.regularizer == "cosine"
+
+
+def test_the_run_pretrains_on_its_own_images_only_where_it_pretrains() -> None:
+    pretrain = {"data": {"uri": "/x"}, "with_target": {"weight": 0.5}}
+    assert validate_experiment(experiment(backbone={"weights": "pretrain"}, pretrain=pretrain)).pretrains_on_target
+    assert not validate_experiment(experiment(pretrain=pretrain)).pretrains_on_target

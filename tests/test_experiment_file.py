@@ -48,11 +48,14 @@ def test_paths_in_the_file_are_relative_to_the_file(tmp_path: Path, monkeypatch:
     config = load(
         tmp_path,
         "name: test\nstorage_path: runs\ndata: {uri: ../images, image_root: photos}\n"
-        "pretrain: {data: {uri: source, image_root: s3://bucket/x}}\nbackbone: {weights: weights/model.pt}\n",
+        "pretrain: {weights: start.pt, data: {uri: source, image_root: s3://bucket/x}}\n"
+        "backbone: {weights: weights/model.pt}\n",
     )
     assert config.storage_path == str(tmp_path / "runs")
     assert config.data.uri == str(tmp_path.parent / "images")
-    assert config.pretrain is not None and config.pretrain.data.uri == str(tmp_path / "source")
+    assert config.pretrain is not None and config.pretrain.data is not None
+    assert config.pretrain.data.uri == str(tmp_path / "source")
+    assert config.pretrain.weights == str(tmp_path / "start.pt")
     assert (config.data.image_root, config.pretrain.data.image_root) == (str(tmp_path / "photos"), "s3://bucket/x")
     assert config.backbone.weights == str(tmp_path / "weights" / "model.pt")
 

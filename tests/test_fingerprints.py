@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from orchestrator import fingerprints
 from orchestrator.config import ExperimentConfig
 from orchestrator.experiment_file import validate_experiment
 from orchestrator.records import BackboneSpec, Hyperparameters, PretrainedBackbone
+from orchestrator.stages.ranking import backbone_fingerprint
 
 BACKBONE = PretrainedBackbone(
     spec=BackboneSpec(name="x", image_size=32, resize="crop", mean=(0, 0, 0), std=(1, 1, 1)),
@@ -43,9 +45,45 @@ def all_of(config: ExperimentConfig) -> dict[str, str]:
         "baseline": fingerprints.of_baseline(config, name="head_only", hyperparameters=RECIPE, **common),
         "arm": arm,
         "evaluation": evaluation,
+        "subsets": fingerprints.of_subset_evaluation(config, model="m", models="s", weights={"a": "w"}, version=1),
         "transfer": fingerprints.of_transfer(config, models=["m"], arms=[arm], version=1),
         "explanations": fingerprints.of_explanations(config, evaluation=evaluation, version=1),
     }
+
+
+def test_a_profile_depends_on_whether_its_features_are_sketched_and_on_nothing_else_of_the_limit() -> None:
+    backbone = BACKBONE.model_copy(update={"feature_dim": 1280})
+
+    def of(limit: int, backbone: PretrainedBackbone | None = backbone) -> str:
+        config = validate_experiment(experiment_dict("/data", "/runs", diversity={"sketch_above": limit}))
+        return fingerprints.of_profile(config, data="data", files="files", backbone=backbone, version=1)
+
+    assert of(1280) == of(2048) != of(1279) == of(512)
+    assert of(512, None) == of(2048, None)
+
+
+def test_distances_depend_on_what_groups_are_trained_together_with() -> None:
+    def of(companion: str = "", **sections: Any) -> str:
+        config = validate_experiment(experiment_dict("/data", "/runs", **sections))
+        return fingerprints.of_distances(config, profile="p", source="s", companion=companion, version=1)
+
+    source = {"uri": "/source"}
+    every = [
+        of(),
+        of("c", source=source),
+        of("d", source=source),
+        of("c", source=source | {"classes": ["circle"]}),
+        of("c", source=source | {"as_negatives": "reject"}),
+        of(seeds={"trial": 5}),
+    ]
+    assert len(set(every)) == len(every)
+    same = [source | {"batch_share": 0.2}, source | {"penalty": "coral"}, {"uri": "/elsewhere"}]
+    assert {of("c", source=found) for found in same} == {of("c", source=source)}
+    rejecting = [source | {"as_negatives": name} for name in ("reject", "outlier_exposure")]
+    assert of("c", source=rejecting[0]) == of("c", source=rejecting[1])
+    known = {"distances": "d", "groups": "g", "version": 1}
+    others = [known | change for change in ({"distances": "e"}, {"groups": "h"}, {"version": 2})]
+    assert len({fingerprints.of_group_distances(**found) for found in [known, *others]}) == 4
 
 
 EVERYTHING = set(all_of(validate_experiment(experiment_dict("/data", "/runs"))))
@@ -78,7 +116,7 @@ EVERYTHING = set(all_of(validate_experiment(experiment_dict("/data", "/runs"))))
         ({"train": {"scope": "subset"}}, set()),
         ({"train": {"max_failures": 9}}, set()),
         ({"train": {"batch_norm": "frozen"}}, {"study", "search", "model", "baseline", "arm", "transfer"}),
-        ({"evaluate": {"bootstrap_samples": 900}}, {"evaluation", "explanations", "transfer"}),
+        ({"evaluate": {"bootstrap_samples": 900}}, {"evaluation", "explanations", "subsets", "transfer"}),
         ({"evaluate": {"explanations": 5}}, {"explanations"}),
         ({"evaluate": {"on_negative_transfer": "report"}}, {"transfer"}),
         ({"search": {"budget": {"time_budget_s": 60}}}, {"search"}),
@@ -94,6 +132,24 @@ def test_a_key_changes_what_depends_on_it(sections: dict[str, Any], changed: set
     rest = {key: value for key, value in sections.items() if key != "storage_path"}
     after = all_of(validate_experiment({**experiment_dict("/data", "/runs", **rest), **raw}))
     assert {name for name in before if before[name] != after[name]} == changed
+
+
+@pytest.mark.parametrize(
+    ("workers", "changed"),
+    [
+        ({}, set()),
+        ({"train": {"num_workers": 2}}, {"model"}),
+        ({"search": {"num_workers_per_trial": 2}}, {"study", "search"}),
+    ],
+)
+def test_shared_batch_norm_changes_what_several_workers_train(
+    workers: dict[str, dict[str, Any]], changed: set[str]
+) -> None:
+    found = []
+    for batch_norm in ("train", "sync"):
+        sections = {**workers, "train": {**workers.get("train", {}), "batch_norm": batch_norm}}
+        found.append(all_of(validate_experiment(experiment_dict("/data", "/runs", **sections))))
+    assert {name for name in found[0] if found[0][name] != found[1][name]} == changed
 
 
 @pytest.mark.parametrize(
@@ -114,6 +170,10 @@ def test_trials_and_models_depend_on_how_a_source_counts_and_on_its_samples_not_
         return [
             fingerprints.of_study(config, group="low", **common),
             fingerprints.of_model(config, hyperparameters=RECIPE, **common),
+            # It is trained for as long as the group's model, beside which the source is.
+            fingerprints.of_arm(
+                config, name="from_scratch", hyperparameters=RECIPE, rival=RECIPE, classes=["a"], **common
+            ),
         ]
 
     known = found({"uri": "/source"}, "source")
@@ -201,6 +261,18 @@ PRETRAIN = {"data": {"uri": "/source"}}
         ("simsiam_then_supervised", {"simsiam": {"epochs": 3}}, True),
         ("supervised", {"objective": "simsiam"}, True),
         ("simsiam_then_supervised", {"objective": ["simsiam", "supervised"]}, False),
+        ("supervised", {"with_target": {"weight": 0.5}}, True),
+        ("supervised", {"regularizer_weight": 0.5}, False),
+        ("supervised", {"regularizer": "l2"}, True),
+        ("supervised", {"weights": "/elsewhere/weights.pt"}, False),
+        ("supervised", {"reptile": {"steps": 3}}, False),
+        ("simsiam_then_supervised", {"reptile": {"steps": 3}}, False),
+        ("reptile", {"reptile": {"steps": 3}}, True),
+        ("reptile", {"classes": ["a"]}, True),
+        ("reptile", {"epochs": 3}, False),
+        ("reptile", {"simsiam": {"epochs": 3}}, False),
+        ("reptile", {"data": None}, True),
+        ("simsiam_then_reptile", {"simsiam": {"epochs": 3}}, True),
     ],
 )
 def test_a_pretraining_depends_on_what_its_objectives_read(
@@ -229,6 +301,33 @@ def test_a_phase_depends_on_its_own_keys_and_on_what_it_starts_with() -> None:
     assert of("simsiam") == of("simsiam", epochs=3) != of("simsiam", simsiam={"epochs": 3})
     assert of("supervised") == of("supervised", simsiam={"epochs": 3}) != of("supervised", epochs=3)
     assert of("supervised") != of("supervised", start="b")
+    assert of("simsiam") == of("simsiam", with_target={"weight": 0.5})
+    assert of("supervised") != of("supervised", with_target={"weight": 0.5})
+    assert of("supervised") == of("supervised", regularizer_scope="both") != of("supervised", regularizer="l1")
+    assert of("reptile") == of("reptile", epochs=3, simsiam={"epochs": 3}) != of("reptile", reptile={"steps": 3})
+    assert of("reptile") != of("reptile", classes=["a"])
+    config = validate_experiment(experiment_dict("/data", "/runs", pretrain=PRETRAIN))
+    frozen = config.model_copy(update={"train": config.train.model_copy(update={"batch_norm": "frozen"})})
+    assert config.pretrain is not None
+    for objective, is_other in (("reptile", True), ("simsiam", False)):
+        one, other = (
+            fingerprints.of_phase(which, config.pretrain, objective, start="a", data="d", version=1)
+            for which in (config, frozen)
+        )
+        assert (one != other) is is_other
+
+
+def test_a_source_task_depends_on_the_content_of_the_weights_that_it_begins_with(tmp_path: Path) -> None:
+    def of(name: str, content: bytes) -> str:
+        (tmp_path / name).write_bytes(content)
+        pretrain = {**PRETRAIN, "weights": str(tmp_path / name)}
+        sections: dict[str, Any] = {"backbone": {"weights": "pretrain"}, "pretrain": pretrain}
+        return backbone_fingerprint(validate_experiment(experiment_dict("/data", "/runs", **sections)), "files")
+
+    assert of("a.pt", b"1") == of("b.pt", b"1") != of("a.pt", b"2")
+    sections: dict[str, Any] = {"backbone": {"weights": "pretrain"}, "pretrain": PRETRAIN}
+    from_nothing = validate_experiment(experiment_dict("/data", "/runs", **sections))
+    assert backbone_fingerprint(from_nothing, "files") != of("a.pt", b"1")
 
 
 def test_a_catalogue_whose_samples_need_no_label_is_another() -> None:
@@ -239,3 +338,18 @@ def test_a_catalogue_whose_samples_need_no_label_is_another() -> None:
     ]
     assert len(set(found)) == 3
     assert found[0] == fingerprints.of_catalogue(config, config.data, listing="files", version=1)
+
+
+def test_a_source_whose_looks_are_hashed_for_the_runs_sake_is_another_catalogue() -> None:
+    config = validate_experiment(experiment_dict("/data", "/runs"))
+    near = config.data.model_copy(update={"deduplicate": "near"})
+    plain, looks = (
+        fingerprints.of_catalogue(config, config.data, listing="files", version=1, with_looks=with_looks)
+        for with_looks in (False, True)
+    )
+    assert plain != looks
+    own = [
+        fingerprints.of_catalogue(config, near, listing="files", version=1, with_looks=with_looks)
+        for with_looks in (False, True)
+    ]
+    assert own[0] == own[1]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import yaml
 from pyarrow import fs
@@ -23,6 +24,8 @@ def test_files_are_written_read_listed_and_deleted(s3_bucket: str) -> None:
     assert storage.exists(storage.join(uri, "a.txt"))
     assert storage.read_bytes(storage.join(uri, "a.txt")) == b"hello"
     assert [info.base_name for info in storage.list_files(uri)] == ["a.txt"]
+    storage.write_table_parts(storage.join(uri, "b.parquet"), [pa.table({"n": [1]}), pa.table({"n": [2]})])
+    assert storage.read_table(storage.join(uri, "b.parquet")).column("n").to_pylist() == [1, 2]
     storage.delete(storage.join(uri, "a.txt"))
     assert not storage.exists(storage.join(uri, "a.txt"))
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from itertools import pairwise, product
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from tiny_experiments import SUBSETS, experiment_dict
@@ -274,6 +275,16 @@ def test_a_saved_model_predicts_new_images_and_says_which_it_could_not_read(
         assert sum(probabilities.values()) == pytest.approx(1.0, abs=1e-5)
         assert row["label"] == max(probabilities, key=lambda label: probabilities[label])
     assert main(["predict", str(model), str(tiny_data), "--output", str(output)]) == 1
+
+
+def test_the_mean_tuned_features_of_classes_lie_beside_the_record(finished: FinishedRun) -> None:
+    for evaluation in finished.report.evaluations:
+        assert evaluation.separation is not None and evaluation.separation.class_means is not None
+        means = pq.read_table(finished.directory / evaluation.separation.class_means).to_pylist()
+        counts = {row["label"]: row["num_images"] for row in means}
+        tested = zip(evaluation.classes, evaluation.by_class, strict=True)
+        assert counts == {label: scores.num_images for label, scores in tested if scores.num_images}
+        assert all(0 < np.linalg.norm(row["mean"]) <= 1 for row in means)
 
 
 def test_class_frequencies_are_judged_and_a_model_keeps_what_predicting_them_needs(finished: FinishedRun) -> None:

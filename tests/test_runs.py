@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from orchestrator import runs
 from orchestrator.errors import RecordError, RunLockedError
 from orchestrator.records import Costs, StageCost
-from orchestrator.runs import RunDirectory
+from orchestrator.runs import RunDirectory, folder_name
 
 RECORD = Costs(fingerprint="abc", stages=[StageCost(stage="search", seconds=1.5, trials=3)])
 
@@ -82,3 +83,15 @@ def test_a_remote_lease_is_refused_while_fresh_and_taken_over_when_its_owner_is_
     successor.acquire()
     successor.release()
     lease.release()
+
+
+@pytest.mark.parametrize("name", ["north", "camera_7", "a-b"])
+def test_a_plain_name_is_a_folder_of_its_own_name(name: str) -> None:
+    assert folder_name(name) == name
+
+
+def test_other_names_become_ones_that_any_file_system_takes_and_none_shares() -> None:
+    names = ["a/b", "a b", "a b ", "a.b", "..", ".", "", "café", "a%2Eb", "models.json", "x" * 300, "x" * 301]
+    folders = [folder_name(name) for name in names]
+    assert len(set(folders)) == len(names)
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]{1,100}", folder) for folder in folders)

@@ -1,8 +1,11 @@
 import multiprocessing
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from orchestrator import storage
 from orchestrator.errors import StorageError
@@ -142,3 +145,34 @@ def test_json_is_read_and_damage_is_an_error_that_names_the_file(tmp_path: Path)
     assert storage.read_json(str(tmp_path / "good.json")) == {"a": [1]}
     with pytest.raises(StorageError, match=r"torn\.json"):
         storage.read_json(str(tmp_path / "torn.json"))
+
+
+def test_tables_in_parts_are_one_file_with_a_row_group_for_each(tmp_path: Path) -> None:
+    uri = str(tmp_path / "folder" / "table.parquet")
+    parts = [pa.table({"number": [start, start + 1]}) for start in (0, 2, 4)]
+    storage.write_table_parts(uri, iter(parts))
+    assert storage.read_table(uri).equals(pa.concat_tables(parts))
+    assert parquet.ParquetFile(uri).num_row_groups == 3
+    assert list(storage.read_table_parts(uri)) == parts
+    assert storage.digest_file(uri) == storage.digest_bytes([storage.read_bytes(uri)])
+
+
+def test_a_table_without_rows_is_read_as_one_part(tmp_path: Path) -> None:
+    uri = str(tmp_path / "table.parquet")
+    nothing = pa.table({"number": pa.array([], pa.int64())})
+    storage.write_table_parts(uri, [nothing])
+    assert list(storage.read_table_parts(uri)) == [nothing]
+
+
+def test_parts_that_fail_leave_the_file_as_it_was(tmp_path: Path) -> None:
+    uri = str(tmp_path / "table.parquet")
+    storage.write_table_parts(uri, [pa.table({"number": [1]})])
+
+    def failing() -> Iterator[pa.Table]:
+        yield pa.table({"number": [2]})
+        raise KeyError("lost")
+
+    with pytest.raises(KeyError):
+        storage.write_table_parts(uri, failing())
+    assert storage.read_table(uri).to_pylist() == [{"number": 1}]
+    assert [path.name for path in tmp_path.iterdir()] == ["table.parquet"]

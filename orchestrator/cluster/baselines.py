@@ -19,10 +19,14 @@ from orchestrator.cluster.resources import ClusterShape, require_fit
 from orchestrator.cluster.tasks import as_task
 from orchestrator.cluster.watchdog import Watchdog, gather, start_progress
 from orchestrator.cluster.workers import Workbench, use_threads, worker_device
+from orchestrator.data.multi_label import label_indicators
 from orchestrator.data.reader import PixelReader
+from orchestrator.evaluation.answers import pack, pack_matrix
+from orchestrator.evaluation.heads import ONE_HEAD, by_own_heads
+from orchestrator.evaluation.multi_label import predict_labels
 from orchestrator.finetune.classifier import Classifier, predict_probabilities
 from orchestrator.finetune.loop import EpochEnd, fine_tune
-from orchestrator.records import BaselineName, BaselineResult, Hyperparameters
+from orchestrator.records import BaselineName, BaselineResult, Hyperparameters, TaskClasses
 
 BASELINE_VERSION = 1
 _EPOCHS_BESIDE_ONE_PASS = 30
@@ -39,7 +43,12 @@ class BaselineJob:
 
 
 def control_arms(
-    winner: Hyperparameters, fixed: Hyperparameters, num_stages: int, *, has_source: bool = False
+    winner: Hyperparameters,
+    fixed: Hyperparameters,
+    num_stages: int,
+    *,
+    has_source: bool = False,
+    has_heads: bool = False,
 ) -> dict[BaselineName, Hyperparameters]:
     """Give the control arms of a winner.
 
@@ -47,7 +56,8 @@ def control_arms(
     the winner's rate and epochs. The latter two train all that they train from the first epoch on, a linear head with
     it, and nothing is held near a random start, by a penalty, small rates or a mean. Beside prototypes that are found
     in one pass, which have no rate and no epochs, these two have rate 1e-3 and 30 epochs. All are trained on the target
-    alone; with a source so is the winner's recipe as it stands, which tells what the source gained.
+    alone; with a source so is the winner's recipe as it stands, which tells what the source gained. Where subsets have
+    heads of their own, so do these, and one arm more has one head for all by the winner's recipe.
     """
     # A single pass has neither rate nor epochs to take over.
     steps = {"learning_rate": 1e-3, "epochs": _EPOCHS_BESIDE_ONE_PASS} if winner.has_one_pass(num_stages) else {}
@@ -69,6 +79,7 @@ def control_arms(
             }
         ),
         **without_source,
+        **({ONE_HEAD: winner.model_copy(update={"task_weighting": "equal"})} if has_heads else {}),
     }
 
 
@@ -110,7 +121,12 @@ def _read_outcome(job: BaselineJob, outcome: str | Exception) -> BaselineResult:
 
 
 def _result(
-    job: BaselineJob, *, seconds: float, correct: NDArray[np.bool_] | None, error: str | None
+    job: BaselineJob,
+    *,
+    seconds: float,
+    correct: NDArray[np.bool_] | None,
+    error: str | None,
+    probabilities: NDArray[np.float32] | None = None,
 ) -> BaselineResult:
     return BaselineResult(
         fingerprint=job.fingerprint,
@@ -118,8 +134,9 @@ def _result(
         name=job.name,
         hyperparameters=job.hyperparameters,
         seconds=seconds,
-        correct=None if correct is None else correct.tolist(),
+        correct=None if correct is None else pack(correct),
         error=error,
+        probabilities=None if probabilities is None else pack_matrix(probabilities),
     )
 
 
@@ -136,15 +153,22 @@ def _run(
     device = worker_device(resources.get("GPU", 0.0) > 0)
     started = time.perf_counter()
     correct: NDArray[np.bool_] | None = None
+    probabilities: NDArray[np.float32] | None = None
     error: str | None = None
     try:
+        samples = samples.with_one_head() if job.name == ONE_HEAD else samples
         classifier = _train(job, samples, workbench, device, progress)
         seconds = time.perf_counter() - started
-        correct = right_answers(test, samples.classes, workbench, reader, classifier, device)
+        heads = samples.tasks if samples.heads == "subset" else ()
+        if classifier.multi_label:
+            probabilities, truth = label_answers(test, samples.classes, workbench, reader, classifier, device)
+            correct = (predict_labels(probabilities) == truth).all(axis=1)
+        else:
+            correct = right_answers(test, samples.classes, workbench, reader, classifier, device, heads=heads)
     except Exception as failure:  # whatever ends a control arm is its result
         seconds = time.perf_counter() - started
         error = f"{type(failure).__name__}: {failure}"
-    return _result(job, seconds=seconds, correct=correct, error=error).to_json()
+    return _result(job, seconds=seconds, correct=correct, error=error, probabilities=probabilities).to_json()
 
 
 def _train(job: BaselineJob, samples: GroupSamples, workbench: Workbench, device: str, progress: Any) -> Classifier:
@@ -173,13 +197,38 @@ def right_answers(
     reader: PixelReader,
     classifier: Classifier,
     device: str,
+    *,
+    heads: Sequence[TaskClasses] = (),
 ) -> NDArray[np.bool_]:
-    """Tell for every numbered row [n], in the catalogue's order, whether its class is found; unknown ones never are."""
+    """Tell for every numbered row [n], in the catalogue's order, whether its class is found; unknown ones never are.
+
+    With `heads` of subsets each row is judged by its subset's.
+    """
     names = np.asarray(classes)
     correct = np.zeros(sum(block.num_rows for block in blocks), dtype=np.bool_)
     for block in blocks:
         probabilities = predict_probabilities(classifier, workbench.backbone.spec, reader.read(block), device=device)
+        if heads:
+            probabilities = by_own_heads(probabilities, block.column("subset").to_pylist(), heads, classes)
         # Of several tasks the first is compared.
         found = names[probabilities[:, : len(names)].argmax(axis=1)] == np.asarray(block.column("label").to_pylist())
         correct[np.asarray(block.column("position"))] = found
     return correct
+
+
+def label_answers(
+    blocks: Sequence[pa.Table],
+    classes: Sequence[str],
+    workbench: Workbench,
+    reader: PixelReader,
+    classifier: Classifier,
+    device: str,
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Give each label's probability and whether it is there [n, K] for every numbered row, in the catalogue's order."""
+    shape = (sum(block.num_rows for block in blocks), len(classes))
+    probabilities, truth = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.bool_)
+    for block in blocks:
+        places, spec = np.asarray(block.column("position")), workbench.backbone.spec
+        probabilities[places] = predict_probabilities(classifier, spec, reader.read(block), device=device)
+        truth[places] = label_indicators(block.column("label").to_pylist(), classes) > 0
+    return probabilities, truth

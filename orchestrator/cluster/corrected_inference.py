@@ -17,7 +17,7 @@ from orchestrator.cluster.inference import inference_plan, predict_with_model, r
 from orchestrator.cluster.passes import PassPlan, run_pass
 from orchestrator.config import InputFormat
 from orchestrator.data.identity import sample_keys
-from orchestrator.errors import DataError
+from orchestrator.errors import ConfigError, DataError
 from orchestrator.evaluation.class_calibration import ClassCalibration
 from orchestrator.evaluation.label_shift import Source, estimate_shift
 from orchestrator.evaluation.metrics import Measures, predict_classes
@@ -58,9 +58,23 @@ def predict_and_correct(
 
     To the columns of `predict_images` come `corrected_label` and a `corrected_probability_<class>` for each class.
     Raises StorageError when the output is not empty, RecordError when the model has no predictions on validation
-    images, and DataError when none of these are of the subset, or no image could be predicted.
+    images, and DataError when none of these are of the subset, no image could be predicted, or the model is of any
+    number of labels.
     """
-    card, plan = load_card(model_uri), inference_plan(model_uri, use_gpu)
+    card = load_card(model_uri)
+    if card.is_multi_label:
+        raise DataError(
+            "a correction for class frequencies needs a model of one class an image",
+            value=f"{model_uri}, of any number of labels",
+            remedy="Predict without --label-shift.",
+        )
+    if card.heads == "subset":
+        raise ConfigError(
+            "--label-shift must be none where subsets have heads of their own",
+            value=method,
+            remedy="Their classes differ: predict without it.",
+        )
+    plan = inference_plan(model_uri, use_gpu)
     source = Source.of(load_validation(model_uri, card, subset))
     output = storage.absolute(output_uri).rstrip("/")
     raw = storage.join(output, _RAW)

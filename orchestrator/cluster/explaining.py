@@ -17,14 +17,15 @@ from orchestrator.cluster.watchdog import Watchdog, gather
 from orchestrator.cluster.workers import use_threads
 from orchestrator.data.reader import PixelReader
 from orchestrator.errors import OrchestratorError
+from orchestrator.evaluation.heads import output_of
 from orchestrator.finetune.explanations import explanation_method, heat_maps
 from orchestrator.finetune.models import load_model
-from orchestrator.records import ExplanationMethod
+from orchestrator.records import ExplanationMethod, ModelCard
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExplanationJob:
-    """Say which images to explain with which model: n catalogue rows, and for each the index of a class."""
+    """Say which images to explain with which model: n catalogue rows, and for each the index of one of its classes."""
 
     model_uri: str
     rows: pa.Table
@@ -68,11 +69,17 @@ def _explain(job: ExplanationJob, reader: PixelReader) -> ExplainedImages:
     for row, index in enumerate(job.classes):
         pixels = _read(reader, job.rows.slice(row, 1))
         if not isinstance(pixels, str):
-            (heat_map,) = heat_maps(classifier, card.backbone, pixels[None], np.array([index]))
+            output = _output(card, job.rows.column("subset")[row].as_py(), index)
+            (heat_map,) = heat_maps(classifier, card.backbone, pixels[None], np.array([output]))
             images.append(ExplainedImage(pixels=pixels, heat_map=heat_map))
         else:
             images.append(pixels)
     return ExplainedImages(method=explanation_method(classifier.backbone), images=images)
+
+
+def _output(card: ModelCard, subset: str, index: int) -> int:
+    """Give the output of the network that speaks for a class."""
+    return output_of(subset, card.classes[index], card.tasks) if card.heads == "subset" else index
 
 
 def _read(reader: PixelReader, row: pa.Table) -> NDArray[np.uint8] | str:

@@ -8,15 +8,18 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.config import HeadsBy
 from orchestrator.data.activations import StoredActivations
+from orchestrator.data.head_labels import labels_of_one_head
 from orchestrator.data.samples import CachedSamples
 from orchestrator.finetune.classifier import Classifier
 from orchestrator.finetune.companions import Companion
-from orchestrator.finetune.contracts import Activations, Inputs, Layout, StoredType, TrainingSettings
+from orchestrator.finetune.contracts import Activations, Inputs, Labels, Layout, StoredType, TrainingSettings
 from orchestrator.finetune.freezing import freeze
 from orchestrator.finetune.heads import Features, FeatureSplit
+from orchestrator.finetune.multi_label import is_multi_label, rarest_labels
 from orchestrator.finetune.prefix import Prefix, open_sources
-from orchestrator.finetune.tasks import first_task
+from orchestrator.finetune.tasks import class_indices, first_task, strata
 from orchestrator.records import BackboneSpec, TaskClasses
 from orchestrator.search.folds import deal_folds
 from orchestrator.search.resplits import resplit
@@ -44,7 +47,9 @@ class GroupSamples:
     `units` [n_train + n_validation] are hashes of what must stay on one side of a split. `folds`, of the same length,
     are the folds that trials are cross-validated on; it is empty where they are judged on the split as it is.
     `tasks` lists all tasks where there are several; `classes` are those of the first. `companion` holds the source that
-    models are trained together with, if there is one. Small and picklable: files are opened where they are read.
+    models are trained together with, if there is one. `is_learnt` says that the pretrained weights know the labels of
+    the training samples: then these judge nothing. Where `heads` is subset, `tasks` are the
+    heads of subsets, and `classes` those of the group. Small and picklable: files are opened where they are read.
     """
 
     group: str
@@ -56,6 +61,8 @@ class GroupSamples:
     kept: Mapping[int, KeptDepth] = field(default_factory=dict)
     tasks: tuple[TaskClasses, ...] = ()
     companion: Companion | None = None
+    is_learnt: bool = False
+    heads: HeadsBy = "column"
 
     @property
     def class_counts(self) -> tuple[int, ...]:
@@ -69,6 +76,28 @@ class GroupSamples:
             return self.class_counts
         return (len(self.classes) + self.companion.num_extra,)
 
+    def with_one_head(self) -> GroupSamples:
+        """Give samples of several subsets' heads for one head over the group's classes.
+
+        Those that no subset's head judges are left out of validation; kept activations are of no more use.
+        """
+        train, validation = (
+            replace(found, labels=labels_of_one_head(class_indices(found.labels), self.tasks, self.classes))
+            for found in (self.train, self.validation)
+        )
+        is_judged = validation.labels >= 0
+        kept_units = np.concatenate([np.ones(len(train), dtype=bool), is_judged])
+        return replace(
+            self,
+            train=train,
+            validation=validation.select(np.flatnonzero(is_judged)),
+            units=self.units[kept_units],
+            folds=self.folds[:0],
+            kept={},
+            tasks=(),
+            heads="column",
+        )
+
     def activations(self, depth: int) -> Activations | None:
         """Give what is kept at a freeze depth."""
         kept = self.kept.get(depth)
@@ -79,11 +108,24 @@ class GroupSamples:
         )
 
     def resplit(self, number: int, *, seed: int) -> GroupSamples:
-        """Divide the training and validation samples anew, as many for validation as before, up to rounding."""
+        """Divide the training and validation samples anew, as many for validation as before, up to rounding.
+
+        Where training samples are learnt, validation stays as it is: of training each re-split leaves out another part,
+        of the share that validation has.
+        """
+        if self.is_learnt:
+            return self._thinned(number, seed=seed)
         train, validation = resplit(
             self._labels, self.units, num_validation=len(self.validation), seed=seed, number=number
         )
         return self._divided(train, validation)
+
+    def _thinned(self, number: int, *, seed: int) -> GroupSamples:
+        count, total = len(self.train), len(self.train) + len(self.validation)
+        left_out = round(count * len(self.validation) / total)
+        labels, units = self._labels[:count], self.units[:count]
+        train, _ = resplit(labels, units, num_validation=left_out, seed=seed, number=number)
+        return self._divided(train, np.arange(count, total, dtype=np.int64))
 
     def with_folds(self, count: int, *, seed: int) -> GroupSamples:
         """Deal the samples into `count` folds; with one, the split stays as it is. Raises ConfigError for too many."""
@@ -110,16 +152,18 @@ class GroupSamples:
         sources, _ = open_sources(prefix, self.train, self.validation, self.activations(depth))
         assert sources.train is not None
         train = [
-            Features(rows=sources.train.take(_all(self.train), view), labels=self.train.labels)
+            Features(rows=sources.train.take(_all(self.train), view), labels=first_task(self.train.labels))
             for view in range(max(1, settings.augment.views))
         ]
-        validation = Features(rows=sources.validation.take(_all(self.validation), 0), labels=self.validation.labels)
+        judged = sources.validation.take(_all(self.validation), 0)
+        validation = Features(rows=judged, labels=first_task(self.validation.labels))
         return FeatureSplit(train=train, validation=validation), sources.name
 
     @property
     def _labels(self) -> NDArray[np.int64]:
-        """Give what splits and folds hold alike shares of: the labels of the first task."""
-        return np.concatenate([first_task(self.train.labels), first_task(self.validation.labels)])
+        """Give what splits and folds hold alike shares of: labels of the first task or each head, or rarest labels."""
+        labels: Labels = np.concatenate([self.train.labels, self.validation.labels])
+        return rarest_labels(labels) if is_multi_label(labels) else strata(labels)
 
     def _divided(self, train: NDArray[np.int64], validation: NDArray[np.int64]) -> GroupSamples:
         """Take other positions of the training and validation samples together for the one and the other."""

@@ -26,7 +26,7 @@ from orchestrator.data.text_columns import read_tasks
 from orchestrator.errors import BadFractionError, DataError, ResourceError
 from orchestrator.records import Catalogue
 
-CATALOGUE_VERSION = 3
+CATALOGUE_VERSION = 4
 
 _TABLE = "catalogue.parquet"
 _QUARANTINE = "quarantine.parquet"
@@ -40,7 +40,8 @@ class IngestPlan:
 
     `folder` is below the run directory; in it every catalogue has a folder named by its fingerprint, so that a pass
     that is cut short leaves an older catalogue as it was. `labels` says whether every sample must have one, or some may
-    have none, or the data need not name them at all.
+    have none, or the data need not name them at all. `with_looks` hashes the looks of images whose own near copies are
+    not looked for: others may be copies of them.
     """
 
     data: DataConfig
@@ -52,6 +53,7 @@ class IngestPlan:
     stall_timeout_s: float
     needs_subset: bool = True
     labels: LabelNeed = "every"
+    with_looks: bool = False
 
     @property
     def required(self) -> tuple[Field, ...]:
@@ -85,17 +87,25 @@ def make_catalogue(plan: IngestPlan, *, fingerprint: str, say: Callable[[str], N
         quarantine=f"{folder}/{_QUARANTINE}",
         pixels=f"{folder}/{_PIXELS}" if plan.data.verify == "decode" else None,
         image_size=plan.image_size,
-        data_fingerprint=data_fingerprint(table),
+        data_fingerprint=_data_fingerprint(table, plan),
+        multi_label=plan.data.is_multi_label,
         seconds=time.perf_counter() - started,
         deduplicate=plan.data.deduplicate,
         **copies,
-        **summarise(table),
+        **summarise(table, multi_label=plan.data.is_multi_label),
     )
 
 
 def read_samples(run_uri: str, catalogue: Catalogue) -> SampleTable:
     """Read the table of samples that a catalogue describes."""
-    return SampleTable(storage.read_table(storage.join(run_uri, catalogue.table)))
+    table = storage.read_table(storage.join(run_uri, catalogue.table))
+    return SampleTable(table, multi_label=catalogue.multi_label)
+
+
+def _data_fingerprint(table: pa.Table, plan: IngestPlan) -> str:
+    found = data_fingerprint(table)
+    # One label each may be a class or a set of one: what is measured of the samples differs.
+    return storage.digest("label sets", found) if plan.data.is_multi_label else found
 
 
 def pixel_reader(plan: IngestPlan, catalogue: Catalogue) -> PixelReader:
@@ -133,7 +143,8 @@ class _Examine:
             plan.seed,
             self.cache_fraction,
             read_tasks(fragment, plan.data),
-            needs_label=plan.labels == "every",
+            needs_label=plan.labels == "every" and not plan.data.is_multi_label,
+            with_looks=plan.with_looks,
         )
         if len(pixels):
             write_pixels(storage.join(self.folder_uri, _PIXELS), fragment.key, pixels)

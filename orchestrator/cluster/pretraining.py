@@ -7,9 +7,9 @@ import time
 import numpy as np
 
 from orchestrator import storage
-from orchestrator.cluster.ingest import IngestPlan, pixel_reader, read_samples
+from orchestrator.cluster.ingest import IngestPlan, pixel_reader
 from orchestrator.cluster.pretraining_phases import PhaseTrainer, SourceData, describe
-from orchestrator.cluster.ranking import shuffled_features
+from orchestrator.cluster.ranking import SOURCE_IMAGES, shuffled_features
 from orchestrator.cluster.workers import Workbench
 from orchestrator.config import ExperimentConfig
 from orchestrator.diversity.source_features import SourceFeatures
@@ -17,12 +17,16 @@ from orchestrator.finetune.backbone_cards import features_of, find_card, save_ca
 from orchestrator.finetune.backbones import resolve_spec
 from orchestrator.finetune.models import save_backbone
 from orchestrator.finetune.weights import load_pretrained
-from orchestrator.records import Catalogue, PretrainedBackbone, Pretraining, PretrainingPhase, SupervisedPhase
+from orchestrator.records import (
+    Catalogue,
+    PretrainedBackbone,
+    Pretraining,
+    PretrainingPhase,
+    StartingWeights,
+    SupervisedPhase,
+)
 
-BACKBONE_VERSION = 2
-
-# The source has no subsets: it must give several samples of as many images as a subset has.
-_MOST_FEATURES = 1024
+BACKBONE_VERSION = 3
 
 
 def prepare_backbone(
@@ -33,26 +37,30 @@ def prepare_backbone(
     fingerprint: str,
     folder: str = "backbone",
     plan: IngestPlan | None = None,
+    target: Catalogue | None = None,
 ) -> PretrainedBackbone:
     """Put the pretrained backbone into a folder of the run directory, where every worker of every node finds it.
 
     With a source catalogue, and the plan that made it, the source task is trained first, by the same TorchTrainer path
-    as any model. Where it is known what weights were pretrained on, a card beside them says so.
+    as any model, together with the images of the run's own catalogue `target` where that is given. Where it is known
+    what weights were pretrained on, a card beside them says so.
     """
     started = time.perf_counter()
     spec = resolve_spec(config.backbone)
     weights = f"{folder}/{fingerprint}.safetensors"
     phases: list[PretrainingPhase] = []
+    trainer = None
     if source is None or plan is None:
         backbone, _ = load_pretrained(config.backbone.weights, spec, seed=config.seed_of("trial"))
     else:
-        phases, backbone = PhaseTrainer(config, spec, run_uri, SourceData.of(config, run_uri, source)).train()
+        trainer = PhaseTrainer(config, spec, run_uri, SourceData.of(config, run_uri, source, target))
+        phases, backbone = trainer.train()
     save_backbone(storage.join(run_uri, weights), backbone)
     record = describe(backbone, spec, config.backbone.weights, weights)
-    if source is None or plan is None:
+    if trainer is None or plan is None:
         record = _with_origin(record, run_uri)
     else:
-        pretraining = _pretraining(config, run_uri, source, plan, record, phases)
+        pretraining = _pretraining(trainer, plan, record, phases)
         record = record.model_copy(update={"pretraining": pretraining, "source_accuracy": _accuracy(phases)})
     record = record.model_copy(update={"fingerprint": fingerprint, "seconds": time.perf_counter() - started})
     if record.pretraining is not None:
@@ -79,22 +87,16 @@ def _with_origin(record: PretrainedBackbone, run_uri: str) -> PretrainedBackbone
 
 
 def _pretraining(
-    config: ExperimentConfig,
-    run_uri: str,
-    source: Catalogue,
-    plan: IngestPlan,
-    record: PretrainedBackbone,
-    phases: list[PretrainingPhase],
+    trainer: PhaseTrainer, plan: IngestPlan, record: PretrainedBackbone, phases: list[PretrainingPhase]
 ) -> Pretraining:
-    """Say what a backbone was pretrained on, and keep the features of some of the images."""
-    data = SourceData.of(config, run_uri, source)
-    workbench = Workbench.of(config, record, run_uri)
+    """Say what a backbone was pretrained on, and keep the features of some of the source's images."""
+    config, run_uri, data, start = trainer.config, trainer.run_uri, trainer.source, trainer.start
     rows, features = shuffled_features(
-        read_samples(run_uri, source),
-        pixel_reader(plan, source),
-        workbench,
+        data.table,
+        pixel_reader(plan, data.catalogue),
+        Workbench.of(config, record, run_uri),
         classes=data.classes,
-        most_per_subset=_MOST_FEATURES,
+        most_per_subset=max(1, SOURCE_IMAGES // len(data.catalogue.subsets)),
         stall_timeout_s=config.cluster.stall_timeout_s,
     )
     kept = SourceFeatures(features=features.astype(np.float32), labels=rows.column("label").to_pylist())
@@ -102,12 +104,14 @@ def _pretraining(
     storage.write_bytes(storage.join(run_uri, path), kept.to_bytes())
     return Pretraining(
         data_uri=plan.data.uri,
-        data_fingerprint=source.data_fingerprint,
-        num_images=source.num_images,
+        data_fingerprint=data.catalogue.data_fingerprint,
+        num_images=data.catalogue.num_images,
         classes=list(data.classes),
         phases=phases,
         features=path,
         neighbour_accuracy=kept.neighbour_accuracy(),
         trained_in=run_uri,
         seconds=sum(phase.seconds for phase in phases),
+        start=None if start is None else StartingWeights(source=start.source, digest=start.digest),
+        target=None if data.target is None else data.target.described(data.classes),
     )

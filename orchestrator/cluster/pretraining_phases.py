@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,16 @@ from pyarrow import compute as pc
 from orchestrator import fingerprints, storage
 from orchestrator.cluster.group_samples import GroupSamples
 from orchestrator.cluster.ingest import read_samples
+from orchestrator.cluster.meta_learning import ReptileJob, inner_hyperparameters, run_reptile
+from orchestrator.cluster.pretraining_start import KeptStart, keep_start
+from orchestrator.cluster.pretraining_target import TargetData
 from orchestrator.cluster.resources import ClusterShape, observe_cluster
 from orchestrator.cluster.self_supervision import SimSiamJob, run_simsiam
 from orchestrator.cluster.training import TrainingJob, TrainingPlan, train_groups
 from orchestrator.cluster.workers import Workbench
 from orchestrator.config import ExperimentConfig, Objective, PretrainConfig
 from orchestrator.data.catalogue import SampleTable
+from orchestrator.data.duplicates import copies_among
 from orchestrator.data.samples import CachedSamples
 from orchestrator.errors import ConfigError, DataError, OrchestratorError, RecordError, StorageError
 from orchestrator.finetune.backbones import Backbone, create_backbone
@@ -32,6 +37,7 @@ from orchestrator.records import (
     Hyperparameters,
     PretrainedBackbone,
     PretrainingPhase,
+    ReptilePhase,
     SimSiamPhase,
     SupervisedPhase,
     TrainedPhase,
@@ -56,17 +62,26 @@ def describe(backbone: Backbone, spec: BackboneSpec, source: str, weights: str) 
 
 @dataclass(frozen=True, kw_only=True)
 class SourceData:
-    """Hold the source task's section, catalogue and the classes that it learns, none where nothing is supervised."""
+    """Hold the source task's section, catalogue and the classes that it learns, none where nothing is supervised.
+
+    `target` holds the run's own samples where they are learnt beside it.
+    """
 
     pretrain: PretrainConfig
     catalogue: Catalogue
     classes: tuple[str, ...]
     table: SampleTable
     pixels_uri: str | None
+    target: TargetData | None = None
 
     @classmethod
-    def of(cls, config: ExperimentConfig, run_uri: str, catalogue: Catalogue) -> SourceData:
-        """Take the samples that a catalogue describes. Raises ConfigError without a source task, DataError."""
+    def of(
+        cls, config: ExperimentConfig, run_uri: str, catalogue: Catalogue, target: Catalogue | None = None
+    ) -> SourceData:
+        """Take the samples that a catalogue describes, and of the run's own catalogue those that are learnt beside it.
+
+        Raises ConfigError without a source task, DataError.
+        """
         if config.pretrain is None:
             raise ConfigError("a source task must have a section pretrain", remedy="Add pretrain.data.uri.")
         return cls(
@@ -75,12 +90,33 @@ class SourceData:
             classes=_classes(config.pretrain, catalogue),
             table=read_samples(run_uri, catalogue),
             pixels_uri=None if catalogue.pixels is None else storage.join(run_uri, catalogue.pixels),
+            target=TargetData.of(config, run_uri, target),
         )
 
     def labelled(self) -> GroupSamples:
-        """Give the cached samples of the classes that are learnt."""
-        train, validation = (self._cached(_of_classes(self.table, split, self.classes)) for split in ("train", "val"))
-        return GroupSamples(group=_SOURCE_GROUP, classes=self.classes, train=train, validation=validation)
+        """Give the cached samples of the classes that are learnt, with the run's own as companion where there are some.
+
+        Then source images that show the same as one of the run's are left out: what tests a model must not train it.
+        Raises DataError when none is left.
+        """
+        train, validation = (self._cached(self._learnt(split)) for split in ("train", "val"))
+        companion = None if self.target is None else self.target.companion(self.classes)
+        if companion is not None and len(train) == 0:
+            raise DataError(
+                "the source task must have cached training images that the run has not",
+                value=0,
+                remedy="Check pretrain.classes and pretrain.data: its split, max_cache_bytes, and copies of the run's "
+                "images.",
+            )
+        return GroupSamples(
+            group=_SOURCE_GROUP, classes=self.classes, train=train, validation=validation, companion=companion
+        )
+
+    def _learnt(self, split: str) -> NDArray[np.int64]:
+        positions = _of_classes(self.table, split, self.classes)
+        if self.target is None:
+            return positions
+        return positions[~copies_among(self.table.table, self.target.table.table)[positions]]
 
     def images(self) -> GroupSamples:
         """Give all cached training samples, whatever their labels; nothing is held out for validation."""
@@ -91,6 +127,25 @@ class SourceData:
             train=self._cached(train, ("", *self.catalogue.labels)),
             validation=self._cached(none),
         )
+
+    def labelled_by_subset(self) -> tuple[GroupSamples, NDArray[np.int64], NDArray[np.int64]]:
+        """Give the cached samples of the classes that are learnt, and the numbers of their subsets.
+
+        They are of training samples [n_train] and of validation samples [n_validation].
+        """
+        samples = replace(self.labelled(), companion=None)
+        names = pc.unique(self.table.table.column("subset"))
+        train, validation = (
+            np.asarray(pc.index_in(self._cached_column("subset", split), value_set=names), dtype=np.int64)
+            for split in ("train", "val")
+        )
+        return samples, train, validation
+
+    def _cached_column(self, name: str, split: str) -> pa.ChunkedArray:
+        """Give a column of the table for the samples that `labelled` gives of a split, in their order."""
+        positions = pa.array(self._learnt(split))
+        rows = self.table.table.select([name, "pixel_row"]).take(positions)
+        return rows.filter(pc.greater_equal(rows.column("pixel_row"), 0)).column(name)
 
     def _cached(self, positions: NDArray[np.int64], classes: Sequence[str] | None = None) -> CachedSamples:
         return CachedSamples.of(self.table, positions, self.pixels_uri, self.classes if classes is None else classes)
@@ -113,26 +168,37 @@ class PhaseTrainer:
         shape = observe_cluster(elastic=self.config.cluster.autoscaling)
         trained: list[TrainedPhase] = []
         for objective in self.source.pretrain.objective:
-            start = trained[-1] if trained else None
+            start = trained[-1] if trained else self.start
             fingerprint = fingerprints.of_phase(
                 self.config,
                 self.source.pretrain,
                 objective,
                 start=start.digest if start else f"none {self.spec.model_dump_json()}",
-                # Cached are those of the lowest hashes: their number says which.
-                data=f"{self.source.catalogue.data_fingerprint} {self.source.catalogue.num_cached}",
+                data=self._fingerprint_of_data(objective),
                 version=PHASE_VERSION,
             )
             trained.append(self._found(fingerprint) or self._trained(objective, start, fingerprint, shape))
-        self._forget_others(keep=[found.fingerprint for found in trained])
+        begun = [] if self.start is None else [self.start.digest]
+        self._forget_others(keep=[*begun, *(found.fingerprint for found in trained)])
         return [found.phase for found in trained], self._backbone(trained[-1])
 
+    @cached_property
+    def start(self) -> KeptStart | None:
+        """Give the weights that the first objective begins with; None for random ones."""
+        return keep_start(self.source.pretrain.weights, self.spec, self.run_uri, _FOLDER)
+
+    def _fingerprint_of_data(self, objective: Objective) -> str:
+        catalogue, target = self.source.catalogue, self.source.target
+        # Cached are those of the lowest hashes: their number says which.
+        source = f"{catalogue.data_fingerprint} {catalogue.num_cached}"
+        return source if target is None or objective != "supervised" else f"{source} {target.fingerprint}"
+
     def _trained(
-        self, objective: Objective, start: TrainedPhase | None, fingerprint: str, shape: ClusterShape
+        self, objective: Objective, start: TrainedPhase | KeptStart | None, fingerprint: str, shape: ClusterShape
     ) -> TrainedPhase:
         workbench = self._workbench(start)
         weights = f"{_FOLDER}/{fingerprint}.safetensors"
-        train = self._simsiam if objective == "simsiam" else self._supervised
+        train = {"supervised": self._supervised, "simsiam": self._simsiam, "reptile": self._reptile}[objective]
         phase = train(workbench, fingerprint, storage.join(self.run_uri, weights), shape, from_scratch=start is None)
         _, digest = load_pretrained(storage.join(self.run_uri, weights), self.spec, seed=0)
         found = TrainedPhase(fingerprint=fingerprint, phase=phase, weights=weights, digest=digest)
@@ -150,7 +216,7 @@ class PhaseTrainer:
     def _record_of(self, fingerprint: str) -> str:
         return storage.join(self.run_uri, _FOLDER, f"{fingerprint}.json")
 
-    def _backbone(self, trained: TrainedPhase) -> Backbone:
+    def _backbone(self, trained: TrainedPhase | KeptStart) -> Backbone:
         return load_pretrained(storage.join(self.run_uri, trained.weights), self.spec, seed=0)[0]
 
     def _forget_others(self, keep: Sequence[str]) -> None:
@@ -160,7 +226,7 @@ class PhaseTrainer:
             if name.partition(".")[0] not in keep:
                 storage.delete(storage.join(folder, name))
 
-    def _workbench(self, start: TrainedPhase | None) -> Workbench:
+    def _workbench(self, start: TrainedPhase | KeptStart | None) -> Workbench:
         if start is None:
             untrained = create_backbone(self.spec.name, self.spec.kwargs, self.spec.image_size)
             backbone = describe(untrained, self.spec, "none", "")
@@ -183,6 +249,9 @@ class PhaseTrainer:
                 batch_size=pretrain.batch_size,
                 optimizer=pretrain.optimizer,
                 weight_decay=pretrain.weight_decay,
+                regularizer=pretrain.regularizer,
+                regularizer_weight=pretrain.regularizer_weight,
+                regularizer_scope=pretrain.regularizer_scope,
             ),
             model_uri=model_uri,
             **self._common(fingerprint, from_scratch=from_scratch),
@@ -214,6 +283,23 @@ class PhaseTrainer:
         )
         return run_simsiam(job, self.source.images(), workbench, TrainingPlan.of(self.config, [job], shape), shape)
 
+    def _reptile(
+        self, workbench: Workbench, fingerprint: str, weights_uri: str, shape: ClusterShape, *, from_scratch: bool
+    ) -> ReptilePhase:
+        reptile = self.source.pretrain.reptile
+        samples, train_subsets, validation_subsets = self.source.labelled_by_subset()
+        job = ReptileJob(
+            hyperparameters=inner_hyperparameters(reptile),
+            model_uri=weights_uri,
+            reptile=reptile,
+            train_subsets=train_subsets,
+            validation_subsets=validation_subsets,
+            **self._common(fingerprint, from_scratch=from_scratch),
+        )
+        # On weights that are there other statistics cost more than a few steps of learning give.
+        workbench = replace(workbench, batch_norm=self.config.train.batch_norm)
+        return run_reptile(job, samples, workbench, TrainingPlan.of(self.config, [job], shape), shape)
+
     def _common(self, fingerprint: str, *, from_scratch: bool) -> dict[str, Any]:
         """Give what the jobs of all objectives have in common; a run's name tells it from every other."""
         return {
@@ -228,7 +314,7 @@ class PhaseTrainer:
 
 
 def _classes(pretrain: PretrainConfig, source: Catalogue) -> tuple[str, ...]:
-    if not pretrain.is_supervised:
+    if not pretrain.needs_labels:
         return ()
     classes = pretrain.classes or source.labels
     unknown = sorted(set(classes) - set(source.labels))

@@ -34,16 +34,27 @@ def probe_costs(
     directory: str,
     use_gpu: bool,
     largest_batch: int,
+    copies_of_weights: int,
     stall_timeout_s: float,
     dtype: StoredType = "fp32",
 ) -> tuple[CostFigures, dict[int, float]]:
     """Measure what one trial's worker takes for each part of a training, over the largest group's samples.
 
-    On a GPU also the memory that it takes at most, with `largest_batch` samples in a batch.
+    On a GPU also the memory that it takes at most, with `largest_batch` samples in a batch, and `copies_of_weights`
+    kept beside those that are trained.
     Also gives, for each freeze depth, the error of storing its activations in `dtype`. On CPUs this process measures:
     it has loaded what a task would load again for seconds. Raises WaitTimeoutError when no GPU becomes free.
     """
-    arguments = (workbench, _largest(samples), dict(resources), directory, use_gpu, largest_batch, dtype)
+    arguments = (
+        workbench,
+        _largest(samples),
+        dict(resources),
+        directory,
+        use_gpu,
+        largest_batch,
+        copies_of_weights,
+        dtype,
+    )
     if not use_gpu:
         return _probe(*arguments)
     found: tuple[CostFigures, dict[int, float]] = _on_gpu(_probe, arguments, resources, stall_timeout_s)
@@ -100,6 +111,7 @@ def _probe(
     directory: str,
     use_gpu: bool,
     largest_batch: int,
+    copies_of_weights: int,
     dtype: StoredType,
 ) -> tuple[CostFigures, dict[int, float]]:
     use_threads(resources.get("CPU", 1.0))
@@ -114,7 +126,14 @@ def _probe(
         directory=_directory(directory),
         stored=dtype,
     )
-    peak = measure_peak(classifier, workbench.backbone.spec, settings, samples.train, batch_size=largest_batch)
+    peak = measure_peak(
+        classifier,
+        workbench.backbone.spec,
+        settings,
+        samples.train,
+        batch_size=largest_batch,
+        copies=copies_of_weights,
+    )
     if peak is not None:
         found = {"peak_bytes": peak + settings.activation_bytes, "device_bytes": torch.cuda.mem_get_info()[1]}
         figures = figures.model_copy(update=found)

@@ -21,6 +21,9 @@ from orchestrator.finetune.classifier import extract_features
 MOST_IMAGES = 4096
 MOST_PER_SUBSET = 256
 MOST_SUBSETS = 64
+SOURCE_IMAGES = 1024
+"""The most images of a source, which has no subsets: it must give several samples of as many images as a subset has."""
+
 _MAX_ROWS = 128
 
 

@@ -18,6 +18,7 @@ from orchestrator.data.shards import (
     Shard,
     ShardFile,
     ShardSet,
+    further_columns,
     make_shards,
     plan_shards,
     plan_tasks,
@@ -25,6 +26,7 @@ from orchestrator.data.shards import (
     write_shard,
 )
 from orchestrator.data.sources import Fragment, list_fragments, listing_digest
+from orchestrator.data.text_columns import require_attributes
 from orchestrator.errors import ConfigError, RecordError, StorageError
 
 SHARDS_VERSION = 1
@@ -40,25 +42,38 @@ _BESIDE_READING = {"verify", "max_bad_fraction", "max_cache_bytes"}
 _TASKS_AT_ONCE = 256
 
 
-def shard_input(config: DataConfig, output_uri: str, rows_per_shard: int, *, say: Callable[[str], None]) -> ShardSet:
+def shard_input(
+    config: DataConfig,
+    output_uri: str,
+    rows_per_shard: int,
+    *,
+    columns: Sequence[str] = (),
+    say: Callable[[str], None],
+) -> ShardSet:
     """Write every image of the input that can be read, with its texts, to shards of as many rows.
 
+    The columns of `data.tasks` and further `columns` are kept under their own names.
     The same input gives the same bytes. Rows that cannot be read are in a table beside the shards, with the reason.
     A run that was cut short goes on after the shards that it has written; a finished one has nothing to do. Raises
     StorageError when the output holds anything else.
     """
-    reading = config.model_dump(mode="json", exclude=_BESIDE_READING)
-    fingerprint = storage.digest("shards", SHARDS_VERSION, reading, listing_digest(config), rows_per_shard)
+    beside = _BESIDE_READING if config.is_multi_label else {*_BESIDE_READING, "label_separator"}
+    reading = config.model_dump(mode="json", exclude=beside)
+    wanted = [*config.tasks, *columns]
+    further = [wanted] if wanted else []
+    fingerprint = storage.digest("shards", SHARDS_VERSION, reading, listing_digest(config), rows_per_shard, *further)
     finished = _find_finished(output_uri, fingerprint)
     if finished is not None:
         say(f"shard: up to date, {output_uri} was made from this input")
         return finished
     fragments = list_fragments(config)
+    kept = further_columns(config, columns, fragments[0].format)
+    require_attributes(config, kept, key="--column, data.tasks and diversity.columns")
     _claim(config, output_uri, fingerprint)
     found: dict[str, ShardFile] = {}
     num_rows = sum(fragment.num_rows for fragment in fragments)
     progress = Progress("shard", say=say, total=num_rows)
-    for shards in progress.follow(_written(fragments, config, output_uri, rows_per_shard), _count):
+    for shards in progress.follow(_written(fragments, config, kept, output_uri, rows_per_shard), _count):
         found.update((shard.name, shard) for shard in shards)
     shards = [found[name] for name in sorted(found)]
     storage.write_table(storage.join(output_uri, QUARANTINE), quarantine_table(shards))
@@ -114,7 +129,7 @@ def _count(shards: Sequence[ShardFile]) -> tuple[int, int]:
 
 
 def _written(
-    fragments: Sequence[Fragment], config: DataConfig, output_uri: str, rows_per_shard: int
+    fragments: Sequence[Fragment], config: DataConfig, columns: Sequence[str], output_uri: str, rows_per_shard: int
 ) -> Iterator[list[ShardFile]]:
     """Give what every task has written, or has found written by a run before."""
     row_counts = [fragment.num_rows for fragment in fragments]
@@ -125,7 +140,7 @@ def _written(
     for task in plan_tasks(shards, row_counts):
         # Of the listing each task gets its own part alone: the whole may name millions of files.
         used = {piece.fragment: fragments[piece.fragment] for shard in task for piece in shard.pieces}
-        calls.append(partial(write.remote, task, used, config, output_uri, len(shards), steps))
+        calls.append(partial(write.remote, task, used, config, columns, output_uri, len(shards), steps))
     limit_s = ClusterConfig().stall_timeout_s
     with Watchdog("writing shards", wanted={"CPU": 1}, stall_timeout_s=limit_s) as watchdog:
         for _, result in gather(calls, progress=steps, watchdog=watchdog, limit=_TASKS_AT_ONCE):
@@ -138,6 +153,7 @@ def _write(
     task: Sequence[Shard],
     fragments: dict[int, Fragment],
     config: DataConfig,
+    columns: Sequence[str],
     output_uri: str,
     num_shards: int,
     steps: Any,
@@ -147,9 +163,9 @@ def _write(
     names = {shard.number: f"shard-{shard.number:0{width}d}-of-{num_shards:0{width}d}" for shard in task}
     found = {number: _find_written(output_uri, name) for number, name in names.items()}
     missing = [shard for shard in task if found[shard.number] is None]
-    for shard, rows in zip(missing, make_shards(missing, fragments, config), strict=True):
+    for shard, rows in zip(missing, make_shards(missing, fragments, config, columns), strict=True):
         name = names[shard.number]
-        written = write_shard(output_uri, f"{name}.parquet", rows, config)
+        written = write_shard(output_uri, f"{name}.parquet", rows, config, columns)
         # The note comes after its shard: where it is, the shard is whole.
         storage.write_bytes(storage.join(output_uri, _PARTS, f"{name}.json"), written.model_dump_json().encode())
         found[shard.number] = written

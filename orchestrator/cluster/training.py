@@ -48,13 +48,10 @@ _CARD = "the trained model"
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingJob:
-    """Hold one model to train: from what, how, and where it goes.
+class ModelJob:
+    """Hold what the card of a model says of it before it is trained.
 
-    `model_uri` receives the model, `storage_uri` Ray Train's checkpoints. `run_name` carries the fingerprint:
-    Ray Train resumes a run of the same name. `stream` holds the blocks of training samples when the data is
-    larger than the pixel cache, None when every sample is cached. `source` describes the companion of the group's
-    samples for the model's card.
+    `source` describes the companion of its samples.
     """
 
     group: str
@@ -62,13 +59,24 @@ class TrainingJob:
     hyperparameters: Hyperparameters
     fingerprint: str
     data_fingerprint: str
+    from_scratch: bool = False
+    source: SourceUse | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingJob(ModelJob):
+    """Hold one model to train: from what, how, and where it goes.
+
+    `model_uri` receives the model, `storage_uri` Ray Train's checkpoints. `run_name` carries the fingerprint:
+    Ray Train resumes a run of the same name. `stream` holds the blocks of training samples when the data is
+    larger than the pixel cache, None when every sample is cached.
+    """
+
     run_name: str
     model_uri: str
     storage_uri: str
-    from_scratch: bool = False
     stream: tuple[pa.Table, ...] | None = None
     reader: PixelReader | None = None
-    source: SourceUse | None = None
 
     @property
     def worker(self) -> Callable[[dict[str, Any]], Any]:
@@ -268,7 +276,7 @@ def node_ids(world_size: int) -> list[str]:
 
 
 def describe_model(
-    job: TrainingJob,
+    job: ModelJob,
     samples: GroupSamples,
     workbench: Workbench,
     result: FineTuneResult,
@@ -294,6 +302,7 @@ def describe_model(
         sparsity=result.sparsity,
         source=job.source,
         tasks=list(samples.tasks),
+        heads=samples.heads,
         worker_resources=resources,
     )
 

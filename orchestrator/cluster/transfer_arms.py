@@ -18,15 +18,17 @@ from orchestrator.cluster.failures import translate
 from orchestrator.cluster.group_samples import GroupSamples
 from orchestrator.cluster.resources import ClusterShape, require_fit
 from orchestrator.cluster.tasks import as_task
+from orchestrator.cluster.training import ModelJob, describe_model
 from orchestrator.cluster.watchdog import Watchdog, gather, start_progress
 from orchestrator.cluster.workers import Workbench, use_threads, worker_device
 from orchestrator.data.reader import PixelReader
 from orchestrator.data.samples import CachedSamples
 from orchestrator.finetune.classifier import Classifier
-from orchestrator.finetune.loop import EpochEnd, FineTuneResult, fine_tune
+from orchestrator.finetune.companions import Companion
+from orchestrator.finetune.loop import EpochEnd, fine_tune
 from orchestrator.finetune.models import save_model
 from orchestrator.finetune.rehearsal import epoch_seconds
-from orchestrator.records import Answers, ArmName, ArmResult, Hyperparameters, ModelCard
+from orchestrator.records import Answers, ArmName, ArmResult, Hyperparameters
 from orchestrator.search.arms import affordable_epochs
 
 ARM_VERSION = 1
@@ -38,12 +40,16 @@ Material = tuple[str | None, str | None]
 
 @dataclass(frozen=True, kw_only=True)
 class ArmMaterial:
-    """Hold what an arm learns from, and numbered catalogue rows that it answers, in blocks of one fragment each."""
+    """Hold what an arm learns from, and numbered catalogue rows that it answers, in blocks of one fragment each.
+
+    `rival_companion` is what the rival is trained together with, whose cost an arm shall have.
+    """
 
     samples: GroupSamples
     subsets: tuple[str, ...]
     data_fingerprint: str
     rows: Mapping[Literal["val", "test"], Sequence[pa.Table]]
+    rival_companion: Companion | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +97,9 @@ def run_arms(
             yield ordered[index], _read_outcome(ordered[index], outcome)
 
 
-def failed_arm(job: ArmJob, error: str, *, seconds: float = 0.0) -> ArmResult:
+def failed_arm(
+    job: ArmJob, error: str, *, seconds: float = 0.0, resources: Mapping[str, float] | None = None
+) -> ArmResult:
     """Give the result of an arm that could not be trained."""
     group, subset = job.material
     return ArmResult(
@@ -102,6 +110,7 @@ def failed_arm(job: ArmJob, error: str, *, seconds: float = 0.0) -> ArmResult:
         hyperparameters=job.hyperparameters,
         seconds=seconds,
         error=error,
+        resources=dict(resources or {}),
         answers={},
     )
 
@@ -121,21 +130,27 @@ def _run(
     progress: Any,
 ) -> str:
     use_threads(resources.get("CPU", 1.0))
-    device = worker_device(resources.get("GPU", 0.0) > 0)
     started = time.perf_counter()
     try:
-        return _train_and_answer(job, material, workbench, reader, device, progress).to_json()
+        return _train_and_answer(job, material, workbench, reader, resources, progress).to_json()
     except Exception as failure:  # whatever ends an arm is its result
         error = f"{type(failure).__name__}: {failure}"
-        return failed_arm(job, error, seconds=time.perf_counter() - started).to_json()
+        seconds = time.perf_counter() - started
+        return failed_arm(job, error, seconds=seconds, resources=resources).to_json()
 
 
 def _train_and_answer(
-    job: ArmJob, material: ArmMaterial, workbench: Workbench, reader: PixelReader, device: str, progress: Any
+    job: ArmJob,
+    material: ArmMaterial,
+    workbench: Workbench,
+    reader: PixelReader,
+    resources: dict[str, float],
+    progress: Any,
 ) -> ArmResult:
+    device = worker_device(resources.get("GPU", 0.0) > 0)
     hyperparameters, epoch_cost = job.hyperparameters, None
     if job.rival is not None:
-        epoch_cost = _epoch_cost(job, job.rival, material.samples, workbench, device)
+        epoch_cost = _epoch_cost(job, job.rival, material, workbench, device)
         epochs = affordable_epochs(hyperparameters.epochs, epoch_cost)
         hyperparameters = hyperparameters.model_copy(update={"epochs": epochs})
 
@@ -155,9 +170,12 @@ def _train_and_answer(
         on_epoch=on_epoch,
     )
     answers = _answer(material, workbench, reader, classifier, device)
+    weights_digest = ""
     if job.model_path is not None:
-        card = _card(job, material, workbench, hyperparameters, trained)
-        save_model(storage.join(job.run_uri, job.model_path), classifier, card)
+        described = _described(job, material, hyperparameters)
+        nodes = [ray.get_runtime_context().get_node_id()]
+        card = describe_model(described, samples, workbench, trained, nodes, resources)
+        weights_digest = save_model(storage.join(job.run_uri, job.model_path), classifier, card).weights_digest
     group, subset = job.material
     return ArmResult(
         fingerprint=job.fingerprint,
@@ -169,24 +187,35 @@ def _train_and_answer(
         seconds=trained.seconds,
         answers=answers,
         model=job.model_path,
+        weights_digest=weights_digest,
+        resources=resources,
     )
 
 
-def _epoch_cost(job: ArmJob, rival: Hyperparameters, samples: GroupSamples, workbench: Workbench, device: str) -> float:
-    """Give what an epoch from scratch takes over one of the rival's, both by this process on the same few samples."""
+def _epoch_cost(job: ArmJob, rival: Hyperparameters, material: ArmMaterial, workbench: Workbench, device: str) -> float:
+    """Give what an epoch from scratch takes over one of the rival's, both by this process on the same few samples.
+
+    The rival has its source beside them.
+    """
+    samples, companion = material.samples, material.rival_companion
     num_train = min(len(samples.train), _REHEARSED_ROWS)
     num_validation = max(1, len(samples.validation) * num_train // len(samples.train))
     train, validation = _spread(samples.train, num_train), _spread(samples.validation, num_validation)
+    num_extra = 0 if companion is None else companion.num_extra
     seconds = [
         epoch_seconds(
-            workbench.classifier(len(samples.classes), from_scratch=from_scratch),
+            workbench.classifier(len(samples.classes) + extra, from_scratch=from_scratch),
             workbench.backbone.spec,
             train,
             validation,
             hyperparameters,
             workbench.settings(device, from_scratch=from_scratch),
+            companion=beside,
         )
-        for from_scratch, hyperparameters in ((True, job.hyperparameters), (False, rival))
+        for from_scratch, hyperparameters, beside, extra in (
+            (True, job.hyperparameters, None, 0),
+            (False, rival, companion, num_extra),
+        )
     ]
     return seconds[0] / seconds[1]
 
@@ -214,26 +243,12 @@ def _answer(
     return found
 
 
-def _card(
-    job: ArmJob,
-    material: ArmMaterial,
-    workbench: Workbench,
-    hyperparameters: Hyperparameters,
-    trained: FineTuneResult,
-) -> ModelCard:
-    return ModelCard(
-        fingerprint=job.fingerprint,
+def _described(job: ArmJob, material: ArmMaterial, hyperparameters: Hyperparameters) -> ModelJob:
+    return ModelJob(
         group=job.material[0] or job.name,
-        backbone=workbench.backbone.spec,
-        classes=list(material.samples.classes),
+        subsets=material.subsets,
         hyperparameters=hyperparameters,
-        weights_digest="",
-        pretrained_digest="none" if job.name == "from_scratch" else workbench.backbone.digest,
+        fingerprint=job.fingerprint,
         data_fingerprint=material.data_fingerprint,
-        subsets=list(material.subsets),
-        best_epoch=trained.best_epoch,
-        history=list(trained.history),
-        seconds=trained.seconds,
-        num_workers=1,
-        sparsity=trained.sparsity,
+        from_scratch=job.name == "from_scratch",
     )

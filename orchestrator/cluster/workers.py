@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 
 from orchestrator import storage
-from orchestrator.config import AugmentConfig, ExperimentConfig, PrecisionName
+from orchestrator.config import AugmentConfig, BatchNormMode, ExperimentConfig, PrecisionName
 from orchestrator.errors import ConfigError, WeightsError
 from orchestrator.finetune.backbones import Backbone, create_backbone
 from orchestrator.finetune.classifier import Classifier, new_classifier
@@ -27,7 +27,7 @@ class Workbench:
     backbone: PretrainedBackbone
     weights_uri: str
     seed: int
-    batch_norm: Literal["frozen", "train"]
+    batch_norm: BatchNormMode
     precision: PrecisionName
     metric: Literal["val_accuracy", "val_loss"]
     augment: AugmentConfig = NO_AUGMENTATION
@@ -58,7 +58,7 @@ class Workbench:
         return TrainingSettings(
             seed=self.seed,
             loader_seed=self.loader_seed,
-            batch_norm="train" if from_scratch else self.batch_norm,
+            batch_norm="train" if from_scratch and self.batch_norm == "frozen" else self.batch_norm,
             precision=resolve_precision(self.precision, device),
             device=device,
             metric=self.metric,

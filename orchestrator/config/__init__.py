@@ -31,12 +31,14 @@ from orchestrator.config.data import (
     SplitConfig,
     SplitFractions,
 )
-from orchestrator.config.diversity import DiversityConfig, GroupingConfig
+from orchestrator.config.diversity import MOST_EXACT_DIMENSIONS, SKETCH_SIZE, DiversityConfig, GroupingConfig
 from orchestrator.config.experiment import (
+    BatchNormMode,
     ClusterConfig,
     EpisodesConfig,
     EvaluateConfig,
     ExperimentConfig,
+    HeadsBy,
     OnNegativeTransfer,
     ResourceCosts,
     SeedsConfig,
@@ -45,14 +47,18 @@ from orchestrator.config.experiment import (
 from orchestrator.config.finetune import (
     NAME_TAG,
     NUMBERS_TAG,
+    PLAIN_REGULARIZERS,
     FineTuneConfig,
     HeadName,
     LossName,
     MixingName,
     RegularizerName,
+    RegularizerScope,
     SmoothingTarget,
     StrategyName,
 )
+from orchestrator.config.pretraining_target import PretrainingTargetConfig
+from orchestrator.config.reptile import ReptileConfig
 from orchestrator.config.search import AugmentConfig, BudgetConfig, CacheConfig, SearchConfig
 from orchestrator.config.source import DomainPenalty, Negatives, SourceConfig
 from orchestrator.config.space import CHOICES_TAG, RANGE_TAG, Range, SpaceConfig
@@ -60,12 +66,16 @@ from orchestrator.config.space import CHOICES_TAG, RANGE_TAG, Range, SpaceConfig
 __all__ = [
     "CHOICES_TAG",
     "DEMO_URI",
+    "MOST_EXACT_DIMENSIONS",
     "NAME_TAG",
     "NUMBERS_TAG",
+    "PLAIN_REGULARIZERS",
     "RANGE_TAG",
+    "SKETCH_SIZE",
     "SOURCE_URI",
     "AugmentConfig",
     "BackboneConfig",
+    "BatchNormMode",
     "BudgetConfig",
     "CacheConfig",
     "CandidateConfig",
@@ -83,6 +93,7 @@ __all__ = [
     "FineTuneConfig",
     "GroupingConfig",
     "HeadName",
+    "HeadsBy",
     "InputFormat",
     "LabelNeed",
     "LossName",
@@ -94,8 +105,11 @@ __all__ = [
     "PrecisionName",
     "PretrainConfig",
     "PretrainedNetwork",
+    "PretrainingTargetConfig",
     "Range",
     "RegularizerName",
+    "RegularizerScope",
+    "ReptileConfig",
     "ResourceCosts",
     "SamplerName",
     "SearchConfig",

@@ -13,12 +13,19 @@ from pydantic import (
 
 from orchestrator.config.base import Fraction, OptimizerName, PositiveFloat, PositiveInt
 from orchestrator.config.data import DataConfig, Section
+from orchestrator.config.finetune import NonNegativeFloat, RegularizerName, RegularizerScope
+from orchestrator.config.pretraining_target import PretrainingTargetConfig
+from orchestrator.config.reptile import ReptileConfig
 
 
 def _require_plain(value: object) -> object:
     if not isinstance(value, bool | int | float | str):
         raise ValueError(f"must be a plain value, got {value!r}: write text, a number, true or false")
     return value
+
+
+def _null_as_none(value: object) -> object:
+    return "none" if value is None else value
 
 
 PlainValue = Annotated[bool | int | float | str, BeforeValidator(_require_plain)]
@@ -38,10 +45,7 @@ class PretrainedNetwork(Section):
     mean: tuple[float, float, float] | None = None
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
 
-    @field_validator("weights", mode="before")
-    @classmethod
-    def _yaml_null_means_none(cls, value: object) -> object:
-        return "none" if value is None else value
+    _yaml_null_means_none = field_validator("weights", mode="before")(_null_as_none)
 
 
 class CandidateConfig(PretrainedNetwork):
@@ -116,7 +120,7 @@ def _title(network: PretrainedNetwork) -> str:
     return " ".join([network.name, *(f"{key}={value}" for key, value in network.kwargs.items())])
 
 
-Objective = Literal["supervised", "simsiam"]
+Objective = Literal["supervised", "simsiam", "reptile"]
 LabelNeed = Literal["every", "some", "none"]
 
 
@@ -153,34 +157,53 @@ class SimSiamConfig(Section):
 
 
 class PretrainConfig(Section):
-    """Describe the source task that is trained from scratch when `backbone.weights` is `pretrain`.
+    """Describe the source task that is trained when `backbone.weights` is `pretrain`.
 
     `objective` says what is learnt from it: `supervised` its labels, as `epochs` and the keys after it say; `simsiam`
-    its images alone, as the section `simsiam` says, and `data` needs no label; or several in turn, as a list or as
-    `simsiam_then_supervised`, each beginning with the weights of the one before; SimSiam then sees the images without
-    a label too.
-    `classes` restricts the supervised task to these labels; default: all that occur.
+    its images alone, as the section `simsiam` says, and `data` needs no label; `reptile` a start for each of its
+    subsets, as the section `reptile` says; or several in turn, as a list or as `simsiam_then_supervised`, each
+    beginning with the weights of the one before; SimSiam then sees the images without a label too.
+    Without `data` the run's own subsets are learnt from, their training split alone; `supervised` needs data of its
+    own, because it chooses its epoch by validation images.
+    `classes` restricts what is learnt by label to these; default: all that occur.
+    `weights` are what the first objective begins with: a path or URI, a torchvision weights name, or `none` for random
+    ones. With `with_target` the supervised task learns the run's own training images beside the source's, labels of the
+    same name as one class. `regularizer_weight` times R(theta, theta_s) is added to its loss as in the section
+    `finetune`; theta_s is what it begins with.
     """
 
-    data: DataConfig
+    data: DataConfig | None = None
     objective: Annotated[list[Objective], BeforeValidator(_in_order), Field(min_length=1)] = ["supervised"]
     simsiam: SimSiamConfig = SimSiamConfig()
+    reptile: ReptileConfig = ReptileConfig()
     classes: list[str] | None = None
     epochs: PositiveInt = 10
     learning_rate: PositiveFloat = 1e-3
     batch_size: Annotated[int, Field(ge=2)] = 64
     optimizer: OptimizerName = "adam"
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    weights: str = "none"
+    regularizer: RegularizerName = "none"
+    regularizer_weight: NonNegativeFloat = 0.01
+    regularizer_scope: RegularizerScope = "backbone"
+    with_target: PretrainingTargetConfig | None = None
+
+    _yaml_null_means_none = field_validator("weights", mode="before")(_null_as_none)
 
     @property
     def is_supervised(self) -> bool:
-        """Tell whether labels are learnt, at any time."""
+        """Tell whether labels are learnt for their own sake, at any time."""
         return "supervised" in self.objective
+
+    @property
+    def needs_labels(self) -> bool:
+        """Tell whether anything is learnt by label, at any time."""
+        return self.is_supervised or "reptile" in self.objective
 
     @property
     def labels(self) -> LabelNeed:
         """Tell whether every image must have a label to be of use, or some may have none, or none needs one."""
-        if not self.is_supervised:
+        if not self.needs_labels:
             return "none"
         return "some" if "simsiam" in self.objective else "every"
 
@@ -190,6 +213,26 @@ class PretrainConfig(Section):
             raise ValueError(
                 f"objective must name each objective once, got {', '.join(self.objective)}: add to its epochs instead"
             )
-        if self.classes is not None and not self.is_supervised:
+        if self.classes is not None and not self.needs_labels:
             raise ValueError(f"classes must be left out where nothing is supervised, got {self.classes}: remove them")
+        return self
+
+    @model_validator(mode="after")
+    def _labels_are_learnt_where_keys_speak_of_them(self) -> Self:
+        if self.data is None and self.is_supervised:
+            raise ValueError("data must be given where the objective is supervised, got nothing: add its uri")
+        if self.weights == "pretrain":
+            raise ValueError("weights must be a file, a name or none, got pretrain: name those of another run by path")
+        if self.with_target is not None and not self.is_supervised:
+            raise ValueError("with_target must be left out where nothing is supervised, got one: remove it")
+        if self.regularizer != "none" and not self.is_supervised:
+            raise ValueError(
+                f"regularizer must be none where nothing is supervised, got {self.regularizer}: leave it out"
+            )
+        pulls = self.regularizer not in ("none", "l1", "l2")
+        if pulls and self.weights == "none" and self.objective[0] == "supervised":
+            raise ValueError(
+                f"regularizer must have weights to pull to, got {self.regularizer} with weights none: name weights, "
+                "or let another objective come first"
+            )
         return self

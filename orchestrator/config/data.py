@@ -61,7 +61,9 @@ class DataConfig(Section):
     samples. An image column holds bytes, structs of bytes and path, or paths: relative ones are below `image_root`,
     a path or URI, by default the directory of `uri`. `path` is the template of an image folder, by default
     `{subset}/{label}/{name}`, or of the tar shards, and may name subset, label, split and name. Without `id`, the
-    path identifies an image file, the digest of the bytes any other image.
+    path identifies an image file, relative to `image_root` where it lies below it, the digest of the bytes any other.
+    With `label_separator` an image has any number of labels, none included: `label` is a text that it parts, or a list
+    in Parquet, JSON Lines and the JSON of tar samples; an empty or missing one says that there is no label.
     `tasks` names further columns of labels, each a task of its own beside `label`, for `train.scope: multitask`; a
     sample may have none for them.
     `verify: none` opens no image in the catalogue pass and makes no pixel cache. `deduplicate` leaves one of the
@@ -75,6 +77,7 @@ class DataConfig(Section):
     image: str | None = None
     image_root: Annotated[str, Field(min_length=1)] | None = None
     label: str | None = None
+    label_separator: Annotated[str, Field(min_length=1)] | None = None
     tasks: list[Annotated[str, Field(min_length=1)]] = []
     subset: str | None = None
     id: str | None = None
@@ -101,6 +104,11 @@ class DataConfig(Section):
                 f"tasks must be columns other than label, each named once, got {', '.join(self.tasks)}: leave one out"
             )
         return self
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Tell whether images have any number of labels."""
+        return self.label_separator is not None
 
     @property
     def task_names(self) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     Field,
@@ -15,6 +15,7 @@ from orchestrator.config.base import DiversityMeasure, PositiveFloat, PositiveIn
 from orchestrator.config.data import DataConfig, Section
 from orchestrator.config.diversity import DiversityConfig, GroupingConfig
 from orchestrator.config.finetune import FineTuneConfig, NonNegativeFloat
+from orchestrator.config.multi_label import require_labels_fit, with_implied
 from orchestrator.config.search import AugmentConfig, CacheConfig, SearchConfig
 from orchestrator.config.source import SourceConfig
 from orchestrator.config.space import Range
@@ -23,30 +24,36 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 SeedName = Literal["split", "sampler", "trial", "loader"]
 OnNegativeTransfer = Literal["report", "fallback", "regroup"]
 TrainScope = Literal["group", "subset", "multitask"]
+BatchNormMode = Literal["frozen", "train", "sync"]
+HeadsBy = Literal["column", "subset"]
 
 
 class TrainConfig(Section):
     """Say how the winner of each group is trained, in Ray Train's words.
 
     `batch_norm: frozen` keeps the statistics of every BatchNorm layer, `train` updates those of the stages
-    that are not frozen. `precision: auto` is bf16 on a GPU that has it and fp32 elsewhere. The search and the
-    baselines use the same `batch_norm` and `precision`: what was tuned is what ships.
+    that are not frozen. With several workers each then normalises by its own part of a batch; `sync` normalises by the
+    whole of it, so that they train what one worker trains, but for rounding. One worker alone, and a network without
+    BatchNorm, train the same with `sync` as with `train`. `precision: auto` is bf16 on a GPU that has it and fp32
+    elsewhere. The search and the baselines use the same `batch_norm` and `precision`: what was tuned is what ships.
 
     `scope: group` trains a model for each group. `subset` trains, with the group's recipe, one more for each of its
     subsets: as Ray tasks, as many at a time as the cluster holds, where `num_workers` is 1. A subset with fewer than
     `grouping.min_images` images to train on keeps the group's model. `multitask` trains a model for each group with a
     head for `data.label` and for each of `data.tasks`, in the search and the baselines too; its validation accuracy and
-    loss are the means over tasks.
+    loss are the means over tasks. With `heads: subset` it has a head for each of the group's subsets instead, over the
+    subset's own classes; an image is learnt and judged by the head of its subset alone.
     """
 
     scope: TrainScope = "group"
+    heads: HeadsBy = "column"
     num_workers: PositiveInt = 1
     use_gpu: Literal[True, False, "auto"] = "auto"
     resources_per_worker: dict[str, PositiveFloat] | None = None
     max_failures: Annotated[int, Field(ge=0)] = 2
     num_to_keep: PositiveInt = 2
     precision: PrecisionName = "auto"
-    batch_norm: Literal["frozen", "train"] = "frozen"
+    batch_norm: BatchNormMode = "frozen"
 
 
 class EpisodesConfig(Section):
@@ -68,9 +75,10 @@ class EvaluateConfig(Section):
     `explanations` is how many of each group's most confident mistakes, and of its right answers, the report shows
     with what the model looked at; 0 shows none. `episodes` None draws none.
     With `on_negative_transfer` it is judged for every subset whether transfer helps it: its group's model beside models
-    from scratch, of the head alone, of the subset alone, and of all groups' samples. `report` says so; `fallback` also
-    gives a subset the one of these that serves its validation images better; `regroup` moves a subset to where its
-    validation images fare better, and trains the groups concerned again, once. None trains none of these models.
+    from scratch, of the head alone, of the subset alone, of all groups' samples, and, where there is a source, without
+    it. `report` says so; `fallback` also gives a subset the one of these that serves its validation images better;
+    `regroup` moves a subset to where its validation images fare better, and trains the groups concerned again, once.
+    None trains none of these models.
 
     `label_shift` estimates how frequent classes are among each group's and each subset's test images without looking at
     their labels, corrects their probabilities, and compares both with the truth: by how often classes were taken for
@@ -98,8 +106,9 @@ class ResourceCosts(Section):
 class ClusterConfig(Section):
     """Bound the waits on Ray, and say what its resources cost.
 
-    A stage in which nothing ends for `stall_timeout_s` is ended with an error. What counts is a block of samples, an
-    epoch (of all folds) or a trial: the limit must be longer than the longest epoch.
+    A stage in which nothing ends for `stall_timeout_s` is ended with an error. What counts is some blocks of
+    samples, an epoch (of all folds), `pretrain.reptile.checkpoint_every` steps or a trial: the limit must be longer
+    than the longest epoch.
     `autoscaling` says that nodes may join when work waits: then a plan that does not fit yet is no error.
     Without `cost_per_hour` money is left out of the report.
     """
@@ -144,6 +153,11 @@ class ExperimentConfig(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     cluster: ClusterConfig = ClusterConfig()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _imply(cls, sections: Any) -> Any:
+        return with_implied(sections)
+
     @model_validator(mode="after")
     def _sections_fit_each_other(self) -> Self:
         if self.backbone.weights == "pretrain" and self.pretrain is None:
@@ -153,7 +167,9 @@ class ExperimentConfig(Section):
             raise ValueError(
                 f"grouping.measures must be profiled, got {', '.join(sorted(unprofiled))}: add it to diversity.measures"
             )
+        require_labels_fit(self)
         self._require_tasks()
+        self._require_learnable_target()
         if self.data.verify == "none" and self.backbone.candidates:
             raise ValueError("backbone.candidates must open images, got data.verify none: set it to decode")
         if self.data.verify == "none" and self.diversity.measures != ["label_entropy"]:
@@ -162,35 +178,73 @@ class ExperimentConfig(Section):
             )
         if self.source is not None and self.source.uri is not None:
             self._require_like_data(self.source.uri)
-        for section, is_there in (("source", self.source is not None), ("data.tasks", bool(self.data.tasks))):
-            if is_there:
-                self._require_linear_heads(section)
+        several = (
+            "source" if self.source is not None else None,
+            self.several_heads,
+            "data.label_separator" if self.data.is_multi_label else None,
+        )
+        for section in filter(None, several):
+            self._require_linear_heads(section)
         return self
 
+    def _require_learnable_target(self) -> None:
+        if self.pretrains_on_target:
+            learnt = "with pretrain.with_target"
+        elif self.learns_own_subsets:
+            learnt = "where pretrain has no data"
+        else:
+            return
+        if self.data.verify == "none":
+            raise ValueError(f"data.verify must be decode {learnt}, got none: its images are trained on")
+        if self.search.folds > 1:
+            raise ValueError(
+                f"search.folds must be 1 {learnt}, got {self.search.folds}: folds would judge by images that the "
+                "weights have learnt"
+            )
+
     def _require_plain_transfer(self) -> None:
-        """Arms are trained on one task, without a source; what serves a subset must be its group's model."""
+        """Arms are trained on one task; what serves a subset must be its group's model."""
         mode = self.evaluate.on_negative_transfer
         if mode is None:
             return
-        for section, is_there in (("data.tasks", bool(self.data.tasks)), ("source", self.source is not None)):
-            if is_there:
-                raise ValueError(
-                    f"evaluate.on_negative_transfer must be left out with {section}, got {mode}: "
-                    "judge transfer in a run without"
-                )
+        if self.several_heads is not None:
+            raise ValueError(
+                f"evaluate.on_negative_transfer must be left out with {self.several_heads}, got {mode}: "
+                "arms learn one task alone, judge transfer in a run without the others"
+            )
+        if mode == "regroup" and self.source is not None:
+            raise ValueError(
+                f"evaluate.on_negative_transfer must be report or fallback with source, got {mode}: "
+                "groups would be trained again with the same source"
+            )
         if mode != "report" and self.train.scope == "subset":
             raise ValueError(
                 f"evaluate.on_negative_transfer must be report with train.scope subset, got {mode}: "
-                "subsets have models of their own there"
+                "a subset would have two models in the end, its own and the one that transfer gives it"
             )
 
     def _require_linear_heads(self, section: str) -> None:
-        others = {self.finetune.head, *(self.search.space.head or [])} - {"linear"}
+        has_source = section == "source"
+        allowed = ("linear", "cosine") if has_source else ("linear",)
+        reason = "prototypes are found without one" if has_source else "the outputs of all are one layer"
+        others = {self.finetune.head, *(self.search.space.head or [])} - set(allowed)
         if others:
             raise ValueError(
-                f"finetune.head must be linear with {section}, got {', '.join(sorted(others))}: "
-                "set it to linear, and search no other"
+                f"finetune.head must be {' or '.join(allowed)} with {section}, got {', '.join(sorted(others))}: "
+                f"{reason}, set it to {allowed[0]}, and search no other"
             )
+
+    @property
+    def several_heads(self) -> str | None:
+        """Name what gives a network several heads; None where it has one."""
+        if self.data.tasks:
+            return "data.tasks"
+        return "heads of subsets (train.heads)" if self.train.heads == "subset" else None
+
+    @property
+    def learns_own_subsets(self) -> bool:
+        """Tell whether the source task learns from the run's own subsets."""
+        return self.backbone.weights == "pretrain" and self.pretrain is not None and self.pretrain.data is None
 
     @property
     def takes_few_shot_defaults(self) -> bool:
@@ -198,7 +252,7 @@ class ExperimentConfig(Section):
 
         Their heads know the classes of one target alone.
         """
-        return self.source is None and not self.data.tasks
+        return self.source is None and self.several_heads is None and not self.data.is_multi_label
 
     def _require_like_data(self, uri: str) -> None:
         if self.data.image_root is not None:
@@ -209,32 +263,35 @@ class ExperimentConfig(Section):
             raise ValueError("data.verify must be decode with a source that is read alike, got none: set it to decode")
 
     def _require_tasks(self) -> None:
-        scope, tasks = self.train.scope, self.data.tasks
-        if scope == "multitask" and not tasks:
-            raise ValueError("train.scope multitask must have data.tasks, got none: name further columns of labels")
+        scope, tasks, heads = self.train.scope, self.data.tasks, self.several_heads
+        if scope == "multitask" and heads is None:
+            raise ValueError(
+                "train.scope multitask must have data.tasks, got none: name further columns of labels, or set "
+                "train.heads to subset"
+            )
         if tasks and scope != "multitask":
             raise ValueError(f"data.tasks must have train.scope multitask, got {scope}: set it, or leave the tasks out")
-        if self.pretrain is not None and self.pretrain.data.tasks:
+        if self.pretrain is not None and self.pretrain.data is not None and self.pretrain.data.tasks:
             raise ValueError("pretrain.data.tasks must be empty, got some: a source task is one task")
         if self.source is not None and self.source.data is not None and self.source.data.tasks:
             raise ValueError("source.data.tasks must be empty, got some: a source is learnt by its label alone")
         weighings = {str(self.finetune.task_weighting), *(self.search.space.task_weighting or [])} - {"equal"}
-        if not tasks and weighings:
+        if heads is None and weighings:
             raise ValueError(
-                f"finetune.task_weighting must be equal without data.tasks, got {', '.join(sorted(weighings))}: "
-                "leave it out, and do not search it"
+                "finetune.task_weighting must be equal without data.tasks or train.heads subset, "
+                f"got {', '.join(sorted(weighings))}: leave it out, and do not search it"
             )
         if self.source is not None and scope == "subset":
             raise ValueError(
                 "train.scope must be group with a source, got subset: models of subsets are trained on theirs alone"
             )
-        if tasks and self.source is not None:
-            raise ValueError("source must be left out where there are data.tasks, got one: train its task by itself")
+        if heads is not None and self.source is not None:
+            raise ValueError(f"source must be left out where there are {heads}, got one: train its task by itself")
         self._require_plain_transfer()
         mixings = {self.finetune.mixing, *(self.search.space.mixing or [])} - {"none"}
-        if tasks and mixings:
+        if heads is not None and mixings:
             raise ValueError(
-                f"finetune.mixing must be none where there are data.tasks, got {', '.join(sorted(mixings))}: "
+                f"finetune.mixing must be none where there are {heads}, got {', '.join(sorted(mixings))}: "
                 "search or set it to none"
             )
         weights = self.finetune.task_weighting
@@ -243,6 +300,35 @@ class ExperimentConfig(Section):
                 f"finetune.task_weighting must have a number for each of the {len(self.data.task_names)} tasks, "
                 f"got {len(weights)}: correct it"
             )
+        self._require_plain_heads()
+
+    def _require_plain_heads(self) -> None:
+        """Refuse what does not go with a head for each subset."""
+        if self.train.heads == "column":
+            return
+        if self.train.scope != "multitask":
+            raise ValueError(
+                f"train.heads subset must have train.scope multitask, got {self.train.scope}: set it, "
+                "or leave heads out"
+            )
+        weighting = self.finetune.task_weighting
+        is_balanced = self.finetune.balanced or True in (self.search.space.balanced or [])
+        for rule, got, remedy in (
+            ("data.tasks must be empty", ", ".join(self.data.tasks), "leave the tasks out"),
+            (
+                "finetune.task_weighting must be a name",
+                "" if isinstance(weighting, str) else f"{len(weighting)} numbers",
+                "groups have different numbers of subsets",
+            ),
+            ("finetune.balanced must be false", "true" if is_balanced else "", "leave it out, or weigh classes"),
+            (
+                "evaluate.label_shift must be none",
+                "" if self.evaluate.label_shift == "none" else self.evaluate.label_shift,
+                "subsets have classes of their own",
+            ),
+        ):
+            if got:
+                raise ValueError(f"{rule} with train.heads subset, got {got}: {remedy}")
 
     def seed_of(self, purpose: SeedName) -> int:
         """Give the seed of one of the things that are random."""
@@ -250,11 +336,21 @@ class ExperimentConfig(Section):
         return self.seed if own is None else own
 
     @property
+    def pretrains_on_target(self) -> bool:
+        """Tell whether the run's own training images are a part of its source task."""
+        is_pretrained_here = self.backbone.weights == "pretrain"
+        return is_pretrained_here and self.pretrain is not None and self.pretrain.with_target is not None
+
+    @property
     def source_data(self) -> DataConfig | None:
-        """Say where the source is and how to read it; None without one. It is one subset, whatever it names."""
+        """Say where the source is and how to read it; None without one. It is one subset, whatever it names.
+
+        A column of labels is looked for only where labels are needed.
+        """
         if self.source is None or self.source.uri is None:
             return None if self.source is None else self.source.data
-        return self.data.model_copy(update={"uri": self.source.uri, "subset": None})
+        label = self.data.label if self.source.labels == "every" else None
+        return self.data.model_copy(update={"uri": self.source.uri, "subset": None, "label": label})
 
     @property
     def largest_batch(self) -> int:

@@ -13,7 +13,9 @@ HeadName = Literal["linear", "cosine", "prototype"]
 StrategyName = Literal["freeze", "gradual", "probe_then_finetune", "feature_only", "feature_then_network"]
 RegularizerName = Literal["none", "l2_sp", "cosine", "euclidean", "orthogonal", "l1", "l2"]
 RegularizerScope = Literal["backbone", "head", "both"]
-LossName = Literal["cross_entropy", "focal"]
+# All others pull to the weights that a training starts from.
+PLAIN_REGULARIZERS: frozenset[RegularizerName] = frozenset({"none", "l1", "l2"})
+LossName = Literal["cross_entropy", "focal", "binary_cross_entropy"]
 SmoothingTarget = Literal["uniform", "model"]
 ClassWeighting = Literal["none", "balanced"]
 MixingName = Literal["none", "mixup", "cutmix"]
@@ -77,7 +79,8 @@ class FineTuneConfig(Section):
     mixes the target with equal shares or with the model's own prediction. `class_weights: balanced` weighs classes by
     the inverse of their frequency, `balanced` draws them equally often instead. `adversarial` trains on each image
     and on what one FGSM step of this share of the pixel range makes of it. `dropout` is that before the head;
-    `stochastic_depth` None leaves that of the backbone as it is.
+    `stochastic_depth` None leaves that of the backbone as it is. `loss: binary_cross_entropy` is for images with any
+    number of labels, and implied by `data.label_separator`.
 
     `task_weighting` weighs the mean losses of several tasks (`train.scope: multitask`): `equal`; by `size`, so that
     every label weighs the same; by learnt `uncertainty` (Kendall, Gal and Cipolla, 2018); or by a fixed number for

@@ -80,7 +80,8 @@ class SearchConfig(Section):
     """Bound and shape the search of every group.
 
     `num_samples` counts trials of one group, the fixed rule included; groups that stagnate leave theirs to others.
-    A group starts no more trials once one has reached `target`, a value of `metric`.
+    A group starts no more trials once one has reached `target`, a value of `metric`; where images have any number of
+    labels, `val_accuracy` is their mean average precision.
     With `folds` above 1 the metric of a trial is its mean over that many folds of the group's training and validation
     samples, each held out once: a trial takes as many times the work and memory for models, and counts as one.
     A group with fewer training images in its median class than `few_shot_threshold` has other defaults of this section

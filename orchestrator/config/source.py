@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from orchestrator.config.backbone import LabelNeed
 from orchestrator.config.base import PositiveFloat
 from orchestrator.config.data import DataConfig, Section
 from orchestrator.config.finetune import InnerShare, NonNegativeFloat
@@ -32,7 +33,8 @@ class SourceConfig(Section):
     others have outputs of their own in the same softmax, which the finished model leaves out. `reject` learns one class
     more that all source images have, whatever their labels. `outlier_exposure` asks for equal probabilities on them
     (Hendrycks et al., "Deep Anomaly Detection with Outlier Exposure", 2019). With both the model gives a score of how
-    little an image looks like the target's. `weight` is by default 1, and 0.5 for outlier exposure, as in the paper.
+    little an image looks like the target's; the source needs no labels, unless `classes` chooses by them. `weight` is
+    by default 1, and 0.5 for outlier exposure, as in the paper.
     """
 
     uri: Annotated[str, Field(min_length=1)] | None = None
@@ -45,11 +47,21 @@ class SourceConfig(Section):
     as_negatives: Negatives = "none"
 
     @property
+    def labels(self) -> LabelNeed:
+        """Tell whether every source image must have a label, or none needs one: of negatives none does."""
+        return "every" if self.as_negatives == "none" or self.classes is not None else "none"
+
+    @property
     def loss_weight(self) -> float:
         """Give the weight of the source loss."""
         if self.weight is not None:
             return self.weight
         return _OUTLIER_WEIGHT if self.as_negatives == "outlier_exposure" else 1.0
+
+    @property
+    def has_task(self) -> bool:
+        """Tell whether the source's labels are learnt: as negatives its images have none."""
+        return self.as_negatives == "none"
 
     @model_validator(mode="after")
     def _is_found_and_counts(self) -> Self:

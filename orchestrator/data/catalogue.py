@@ -22,6 +22,7 @@ from orchestrator.data.identity import (
     split_key,
     stable_fraction,
 )
+from orchestrator.data.multi_label import NO_LABEL, canonical_labels, label_indicators, labels_of
 from orchestrator.data.perceptual import perceptual_hash
 from orchestrator.errors import DataError
 from orchestrator.records import SubsetCount
@@ -49,9 +50,11 @@ CATALOGUE_SCHEMA = pa.schema(
 )
 """A row for each sample. Texts are empty, never null, where there is nothing to say; `split_given` tells that the data
 names the split; `copy_of` is the id of the first sample that shows the same picture; `content` is the digest of the
-image's bytes, `pixels` that of the decoded ones, `perceptual` the hash of their looks where near copies are looked for;
-`together` what a sample must stay on one side of every split with; `pixel_row` is the row in the fragment's file of
-cached pixels, -1 when they are not cached; `tasks` has the label of every further task, null where there is none."""
+image's bytes, `pixels` that of the decoded ones, `perceptual` the hash of their looks where near copies are looked for
+and the picture is not plain; `together` what a sample must stay on one side of every split with; `pixel_row` is the row
+in the fragment's file of cached pixels, -1 when they are not cached; `tasks` has the label of every further task, null
+where there is none. Where images have any number of labels, `label` has all of them, sorted and parted by
+`multi_label.UNIT_SEPARATOR`."""
 
 # All that a sample is comes before where it lies: the first of several copies is the same in other files.
 _CANONICAL_ORDER = ("id", "subset", "label", "content", "together", "split", "file", "row")
@@ -68,6 +71,7 @@ def examine(
     tasks: Sequence[Sequence[str | None]] = (),
     *,
     needs_label: bool = True,
+    with_looks: bool = False,
 ) -> tuple[pa.Table, NDArray[np.uint8]]:
     """Examine the rows of one fragment: their catalogue, and the pixels to cache, uint8 [n, size, size, 3].
 
@@ -75,6 +79,7 @@ def examine(
     in a few words. With `verify: none` no image is looked at and no pixels are cached. Of the usable samples, a
     share of `cache_fraction` is cached, chosen by the hash of the identity. `tasks` has the labels of each further task
     by row, as `read_tasks` gives them. Where a sample needs no label, an empty one says that it has none.
+    Looks are hashed where `deduplicate` is near, and `with_looks` in any case.
     """
     pixels = np.empty((table.num_rows, image_size, image_size, 3), dtype=np.uint8)
     found: list[dict[str, object]] = []
@@ -87,7 +92,7 @@ def examine(
             _require_fields(sample, row, needs_label=needs_label)
             rgb = _decode(row["image"]) if config.verify == "decode" else None
             if rgb is not None:
-                sample.update(_hashes(rgb, config))
+                sample.update(_hashes(rgb, with_looks=with_looks or config.deduplicate == "near"))
             identity = _require_identity(sample)
             sample["split"] = _split(identity, row, config, seed)
         except DataError as error:
@@ -114,7 +119,7 @@ def _describe(row: dict[str, Any], config: DataConfig, fragment_key: int) -> dic
         # Image files bring their path as identity; rows without a column of identities are what their bytes are.
         "id": row["id"] or ("" if config.id is not None else content),
         "subset": (row["subset"] or "").strip(),
-        "label": (row["label"] or "").strip(),
+        "label": _label(row["label"], config),
         "split": "",
         "split_given": bool(row["split"]),
         "file": row["file"],
@@ -129,6 +134,12 @@ def _describe(row: dict[str, Any], config: DataConfig, fragment_key: int) -> dic
         "fragment": fragment_key,
         "pixel_row": -1,
     }
+
+
+def _label(text: str | None, config: DataConfig) -> str:
+    if config.label_separator is not None:
+        return canonical_labels(text, config.label_separator)
+    return (text or "").strip()
 
 
 def _require_fields(sample: dict[str, object], row: dict[str, Any], *, needs_label: bool) -> None:
@@ -151,10 +162,9 @@ def _decode(image: bytes | None) -> NDArray[np.uint8]:
     return decode_image(image)
 
 
-def _hashes(rgb: NDArray[np.uint8], config: DataConfig) -> dict[str, str]:
+def _hashes(rgb: NDArray[np.uint8], *, with_looks: bool) -> dict[str, str]:
     # The looks take as long as the decoding: only those who ask for them pay.
-    looks = perceptual_hash(rgb) if config.deduplicate == "near" else ""
-    return {"pixels": pixel_digest(rgb), "perceptual": looks}
+    return {"pixels": pixel_digest(rgb), "perceptual": perceptual_hash(rgb) if with_looks else ""}
 
 
 def _split(identity: str, row: dict[str, Any], config: DataConfig, seed: int) -> SplitName:
@@ -208,8 +218,11 @@ class CatalogueSummary(TypedDict):
     subsets: list[SubsetCount]
 
 
-def summarise(table: pa.Table) -> CatalogueSummary:
-    """Count the rows of an assembled table; rows that name no subset are in the totals alone."""
+def summarise(table: pa.Table, *, multi_label: bool = False) -> CatalogueSummary:
+    """Count the rows of an assembled table; rows that name no subset are in the totals alone.
+
+    With `multi_label` the labels are those that its label sets are of.
+    """
     usable = table.filter(table.column("ok"))
     quarantined = bad_rows(table)
     left_out = table.filter(_is_left_out(table))
@@ -219,7 +232,7 @@ def summarise(table: pa.Table) -> CatalogueSummary:
         num_quarantined=quarantined.num_rows,
         num_cached=int(np.count_nonzero(np.asarray(usable.column("pixel_row")) >= 0)),
         quarantine_reasons={reason: count for (reason,), count in _count(quarantined, "reason").items()},
-        labels=sorted(label for label in pc.unique(usable.column("label")).to_pylist() if label),
+        labels=[label for label in SampleTable(usable, multi_label=multi_label).classes() if label],
         subsets=_count_subsets(usable, quarantined, left_out),
     )
 
@@ -260,9 +273,10 @@ def _count(table: pa.Table, *columns: str) -> dict[tuple[str, ...], int]:
 class SampleTable:
     """Ask an assembled table for samples, by their positions in it."""
 
-    def __init__(self, table: pa.Table) -> None:
-        """Wrap a table of CATALOGUE_SCHEMA, as `assemble` gives it."""
+    def __init__(self, table: pa.Table, *, multi_label: bool = False) -> None:
+        """Wrap a table of CATALOGUE_SCHEMA, as `assemble` gives it; `multi_label` says that its labels are sets."""
         self.table = table
+        self.multi_label = multi_label
 
     def where(self, subsets: Sequence[str] | None = None, split: str | None = None) -> NDArray[np.int64]:
         """Give the positions of the usable samples of these subsets and this split, ascending; None takes all."""
@@ -274,9 +288,44 @@ class SampleTable:
             chosen = pc.and_(chosen, pc.equal(self.table.column("split"), split))
         return np.flatnonzero(np.asarray(chosen)).astype(np.int64)
 
+    def classes(self, positions: NDArray[np.int64] | None = None) -> tuple[str, ...]:
+        """Give the labels of these samples, of all rows without positions: each once, sorted."""
+        texts = pc.unique(self._labels(positions)).to_pylist()
+        return tuple(sorted({label for text in texts for label in labels_of(text)} if self.multi_label else texts))
+
+    def label_counts(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Count the samples of each label that occurs among these [K]; one without any counts as one of `NO_LABEL`."""
+        counts = self.occurrences(positions).column("label").combine_chunks().value_counts()
+        return np.asarray(counts.field("counts"), dtype=np.int64)
+
+    def occurrences(self, positions: NDArray[np.int64]) -> pa.Table:
+        """Give subset and label of these samples: a row for each label of a sample, `NO_LABEL` where it has none."""
+        table = self.table.select(["subset", "label"]).take(pa.array(positions))
+        if not self.multi_label:
+            return table
+        labels = pa.array(
+            [labels_of(text) or [NO_LABEL] for text in table.column("label").to_pylist()], pa.list_(pa.string())
+        )
+        subsets = table.column("subset").take(pc.list_parent_indices(labels))
+        return pa.table({"subset": subsets, "label": pa.chunked_array([pc.list_flatten(labels)])})
+
+    def targets(self, positions: NDArray[np.int64], classes: Sequence[str]) -> NDArray[np.int64] | NDArray[np.float32]:
+        """Give what these samples are learnt by: the place of each one's label in `classes`, int64 [n].
+
+        Of label sets float32 [n, K]: 1 for each label that a sample has, else 0. Raises DataError for a label that is
+        not there.
+        """
+        if self.multi_label:
+            return label_indicators(self._labels(positions).to_pylist(), classes)
+        return self.class_indices(positions, classes)
+
+    def _labels(self, positions: NDArray[np.int64] | None) -> pa.ChunkedArray:
+        labels = self.table.column("label")
+        return labels if positions is None else labels.take(pa.array(positions))
+
     def class_indices(self, positions: NDArray[np.int64], classes: Sequence[str]) -> NDArray[np.int64]:
         """Give the place of each sample's label in `classes`. Raises DataError for a label that is not there."""
-        labels = self.table.column("label").take(pa.array(positions))
+        labels = self._labels(positions)
         indices = pc.index_in(labels, value_set=pa.array(classes, pa.string()))
         if indices.null_count:
             unknown = sorted(set(labels.to_pylist()) - set(classes))

@@ -54,7 +54,7 @@ def deduplicate(table: pa.Table, config: DataConfig, seed: int) -> tuple[pa.Tabl
     samples = samples.take(pa.array(usable))
     exact = near = _firsts(_codes(samples.column("pixels")))
     if config.deduplicate == "near":
-        near = _near_firsts(samples.column("perceptual"))
+        near = _near_firsts(samples)
     counts = CopyCounts(
         exact_copies=_count(samples, exact),
         near_copies=_count(samples, near) if config.deduplicate == "near" else None,
@@ -68,6 +68,27 @@ def deduplicate(table: pa.Table, config: DataConfig, seed: int) -> tuple[pa.Tabl
     table = _with_copies(table, places, fate.leaders)
     table = _without(table, places[~fate.stays])
     return _linked(table, places[fate.stays], fate.leaders[fate.stays], config, seed), counts
+
+
+def copies_among(table: pa.Table, others: pa.Table) -> NDArray[np.bool_]:
+    """Tell for each row of a table whether one of `others` shows the same picture: [n], False where none was opened.
+
+    Both have the columns pixels and perceptual. Near looks count where both have hashes of them; chains of near copies
+    are one picture, over both tables.
+    """
+    shown, known = ((rows.column("pixels"), rows.column("perceptual")) for rows in (table, others))
+    copied = np.asarray(pc.is_in(shown[0], value_set=pc.unique(known[0])))
+    if all(pc.any(pc.not_equal(looks, "")).as_py() for _, looks in (shown, known)):
+        copied = copied | _near_copies(table, others)
+    found: NDArray[np.bool_] = copied & np.asarray(pc.not_equal(shown[0], ""))
+    return found
+
+
+def _near_copies(table: pa.Table, others: pa.Table) -> NDArray[np.bool_]:
+    opened = others.filter(pc.not_equal(others.column("pixels"), ""))
+    pictures = _near_firsts(pa.concat_tables([rows.select(["pixels", "perceptual"]) for rows in (table, opened)]))
+    found: NDArray[np.bool_] = np.isin(pictures[: table.num_rows], pictures[table.num_rows :])
+    return found
 
 
 def connect(size: int, pairs: Iterable[Pairs]) -> NDArray[np.int64]:
@@ -104,10 +125,15 @@ def _firsts(pictures: NDArray[np.int64]) -> NDArray[np.int64]:
     return places
 
 
-def _near_firsts(column: pa.ChunkedArray) -> NDArray[np.int64]:
-    different = pc.unique(column).to_pylist()
-    pictures = connect(len(different), near_pairs(parse_hashes(different)))
-    return _firsts(pictures[_codes(column)])
+def _near_firsts(samples: pa.Table) -> NDArray[np.int64]:
+    """Tell pictures by their looks; those that are too plain to have any by their pixels."""
+    is_plain = pc.equal(samples.column("perceptual"), "")
+    looks = pc.if_else(is_plain, samples.column("pixels"), samples.column("perceptual"))
+    different = pc.unique(looks)
+    hashed = np.flatnonzero(np.asarray(pc.is_in(different, value_set=pc.unique(samples.column("perceptual")))))
+    hashes = parse_hashes(different.take(pa.array(hashed)).to_pylist())
+    pairs = ((hashed[left], hashed[right]) for left, right in near_pairs(hashes))
+    return _firsts(connect(len(different), pairs)[_codes(looks)])
 
 
 def _codes(column: pa.ChunkedArray) -> NDArray[np.int64]:

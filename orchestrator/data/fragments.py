@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -25,6 +27,10 @@ CONFIG_KEYS: Mapping[Field, str] = {
     "id": "data.id",
     "together": "data.split.keep_together",
 }
+
+
+# What pyarrow's errors of S3 begin with.
+_PLACE_IN_STORE = re.compile(r"^When [^\n]*?: (?=AWS Error )")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +104,9 @@ def positions_in(fragment: Fragment, rows: pa.Table) -> list[int]:
 
 
 def describe_failure(error: Exception) -> str:
-    """Say in one line why a file cannot be read."""
+    """Say in one line why a file cannot be read, in the same words for every file: reasons are counted."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"the file cannot be read: {os.strerror(error.errno)}"
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return f"the file cannot be read: {lines[0].rstrip('.')[:200]}"
+    reason = _PLACE_IN_STORE.sub("", lines[0])
+    return f"the file cannot be read: {reason.rstrip('.')[:200]}"

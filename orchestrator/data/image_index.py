@@ -16,7 +16,7 @@ from orchestrator import storage
 from orchestrator.data.folders import FILES_PER_FRAGMENT
 from orchestrator.data.listing import IMAGE_SUFFIXES
 from orchestrator.data.templates import PathTemplate
-from orchestrator.errors import ConfigError, StorageError
+from orchestrator.errors import ConfigError, StorageError, UnavailableError
 
 MOST_ROW_GROUPS = 10_000
 """Of an index: whoever reads a part of it reads the footer, which grows with them."""
@@ -59,9 +59,9 @@ def index_folders(
     """Index the files of folders below `uri` and of those below them, breadth first.
 
     Opens at most `most_folders`, and none once it has seen `most_files` files, and gives back those that are left;
-    folders are relative to `uri`, "" is itself. A folder below that cannot be listed is left out with its reason;
-    hidden files and folders are passed over, as in every listing. Raises StorageError when `uri` itself cannot be
-    listed.
+    folders are relative to `uri`, "" is itself. A folder below that cannot be listed is left out with its reason, and
+    so is a link to one; hidden files and folders are passed over, as in every listing. Raises StorageError when `uri`
+    itself cannot be listed, UnavailableError when the store does not answer.
     """
     waiting = deque(folders)
     images: list[dict[str, object]] = []
@@ -72,17 +72,18 @@ def index_folders(
         folder = waiting.popleft()
         try:
             entries = storage.list_entries(storage.join(uri, folder) if folder else uri)
+        except UnavailableError:
+            raise
         except StorageError as error:
             if not folder:
                 raise
             left_out.append({"path": folder, "reason": f"the folder cannot be listed: {error.remedy}"})
             continue
-        for entry in entries:
-            path = f"{folder}/{entry.base_name}" if folder else str(entry.base_name)
-            if entry.type == fs.FileType.Directory:
-                waiting.append(path)
-            else:
-                _sort_in(path, entry, template, images, left_out)
+        below = f"{folder}/" if folder else ""
+        waiting.extend(f"{below}{name}" for name in entries.folders)
+        left_out.extend({"path": f"{below}{name}", "reason": reason} for name, reason in entries.left_out.items())
+        for file in entries.files:
+            _sort_in(f"{below}{file.base_name}", file, template, images, left_out)
     return IndexPart(
         pa.Table.from_pylist(images, schema=index_schema(template)),
         pa.Table.from_pylist(left_out, schema=LEFT_OUT_SCHEMA),

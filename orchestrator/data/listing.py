@@ -18,7 +18,11 @@ T = TypeVar("T")
 
 # Listing waits for the store, not for the processor.
 _LISTING_THREADS = 16
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm"})
+# Also what Pillow reads with a plugin alone: a bad row says more than a file that is passed over.
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".pgm", ".ppm"}
+    | {".avif", ".heic", ".heif"}
+)
 
 _SUFFIXES: Mapping[DataFormat, frozenset[str]] = {
     "parquet": frozenset({".parquet"}),
@@ -40,10 +44,11 @@ class InputFile:
 
 @dataclass(frozen=True)
 class Listing:
-    """Hold the input files of one format, ordered by path."""
+    """Hold the input files of one format, ordered by path, and by path what is not read with the reason."""
 
     format: DataFormat
     files: tuple[InputFile, ...]
+    left_out: tuple[tuple[str, str], ...] = ()
 
 
 def list_input(config: DataConfig) -> Listing:
@@ -54,7 +59,8 @@ def list_input(config: DataConfig) -> Listing:
     several formats.
     """
     _, root = find_root(config.uri)
-    found = [_relative(info, root) for info in storage.list_files(config.uri)]
+    tree = storage.list_tree(config.uri)
+    found = [_relative(info, root) for info in tree.files]
     by_format = {
         format: tuple(file for file in found if _suffix(file) in suffixes) for format, suffixes in _SUFFIXES.items()
     }
@@ -63,10 +69,11 @@ def list_input(config: DataConfig) -> Listing:
         seen = sorted({_suffix(file) or "none" for file in found})
         raise DataError(
             "the input must hold tables, tar shards or images",
-            value=f"{config.uri} with {len(found)} files, suffixes: {', '.join(seen[:8]) or 'none'}",
+            value=f"{config.uri} with {len(found)} files, suffixes: {', '.join(seen[:8]) or 'none'}"
+            + "".join(f"; {path}: {reason}" for path, reason in list(tree.left_out.items())[:1]),
             remedy=f"Check data.uri and data.format: {_describe_suffixes()}.",
         )
-    return Listing(format, by_format[format])
+    return Listing(format, by_format[format], tuple(sorted(tree.left_out.items())))
 
 
 def for_each_file(listing: Listing, work: Callable[[InputFile], T]) -> list[T]:
@@ -82,7 +89,8 @@ def find_root(uri: str) -> tuple[fs.FileSystem, str]:
     """
     file_system, path = storage.resolve(uri)
     path = path.rstrip("/")
-    if file_system.get_file_info(path).type == fs.FileType.File:
+    info = storage.ask(uri, "a path must be readable", lambda: file_system.get_file_info(path))
+    if info.type == fs.FileType.File:
         path = str(PurePosixPath(path).parent)
     return file_system, path
 

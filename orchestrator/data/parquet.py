@@ -23,9 +23,11 @@ from orchestrator.data.fragments import (
     make_rows,
     number_fragments,
 )
-from orchestrator.data.image_files import ImageRoot
+from orchestrator.data.image_files import ImageRoot, path_identities
 from orchestrator.data.listing import Listing, for_each_file
+from orchestrator.data.multi_label import field_text
 from orchestrator.errors import ConfigError, DataError
+from orchestrator.store_failures import patiently
 
 PATHS_PER_FRAGMENT = 1024
 """The most image files that one fragment names; a row group that holds paths is cut into several."""
@@ -65,7 +67,7 @@ def list_row_groups(
     if readable:
         types = {entry.name: entry.type for schema in readable for entry in schema}
         require_columns(columns, required, types, what="a column of the Parquet files")
-        _require_types(columns, types)
+        _require_types(columns, types, lists_labels=config.is_multi_label)
         if not (config.image is not None and _is_text(types[config.image])):
             require_identity(config, remedy="Name a column of unique values in data.id")
     return number_fragments(
@@ -87,7 +89,9 @@ def read_row_group(
     """Read the rows of a fragment, or those at the positions `rows` in it; see `sources.read_fragment`."""
     positions = range(fragment.num_rows) if rows is None else rows
     try:
-        table = _read_columns(fragment, config, file_system, root, with_image=with_image)
+        table = patiently(
+            lambda: _read_columns(fragment, config, file_system, root, with_image=with_image), what=fragment.files[0]
+        )
         if rows is not None:
             table = _chosen(table, rows)
         return _to_rows(fragment, config, table, positions, with_image=with_image)
@@ -100,19 +104,23 @@ def read_text_columns(
 ) -> dict[str, pa.ChunkedArray]:
     """Read these columns of a fragment alone, as texts or dictionaries of texts; a file may lack some of them.
 
-    Raises DataError saying why when the fragment cannot be read.
+    Raises DataError saying why when the fragment cannot be read, UnavailableError when the store does not answer.
     """
-    try:
+
+    def read() -> pa.Table:
         with file_system.open_input_file(f"{root}/{fragment.files[0]}") as stream:
             metadata = pq.read_metadata(stream)
             known = sorted(set(columns) & set(metadata.schema.to_arrow_schema().names))
             # What is stored as a dictionary stays one: its texts are then made once, not for every row.
             reader = pq.ParquetFile(stream, metadata=metadata, pre_buffer=True, read_dictionary=known)
             table = reader.read_row_group(fragment.row_group, columns=known, use_threads=False)
-            table = _rows_of(fragment, table, metadata)
+            return _rows_of(fragment, table, metadata).select(known)
+
+    try:
+        table = patiently(read, what=fragment.files[0])
     except _READ_FAILURES as error:
         raise DataError(describe_failure(error)) from error
-    return {name: _as_text_or_dictionary(table.column(name)) for name in known}
+    return {name: _as_text_or_dictionary(table.column(name)) for name in table.column_names}
 
 
 def known_columns(listing: Listing, file_system: fs.FileSystem, root: str) -> set[str]:
@@ -129,7 +137,7 @@ def _chosen(table: pa.Table, rows: Sequence[int]) -> pa.Table:
 
 
 def _read_footer(file_system: fs.FileSystem, path: str, image: str | None) -> _Footer:
-    try:
+    def read() -> _Footer:
         with file_system.open_input_file(path) as stream:
             file = pq.ParquetFile(stream)
             schema = file.schema_arrow
@@ -137,6 +145,9 @@ def _read_footer(file_system: fs.FileSystem, path: str, image: str | None) -> _F
             kind = schema.field(image).type if image in schema.names else pa.null()
             row_groups = tuple(_RowGroup(group.num_rows, _holds_paths(group, image, kind)) for group in groups)
             return _Footer(schema, row_groups)
+
+    try:
+        return patiently(read, what=path)
     except (OSError, pa.ArrowException) as error:
         return _Footer(pa.schema([]), error=describe_failure(error))
 
@@ -171,7 +182,7 @@ def _cut(path: str, footer: _Footer, columns: Collection[str]) -> Iterator[Fragm
             first = end
 
 
-def _require_types(columns: Mapping[Field, str], types: Mapping[str, pa.DataType]) -> None:
+def _require_types(columns: Mapping[Field, str], types: Mapping[str, pa.DataType], *, lists_labels: bool) -> None:
     for field, column in columns.items():
         kind = types[column]
         if field == "image" and not (_is_binary(kind) or _is_text(kind) or _is_image_struct(kind)):
@@ -180,12 +191,19 @@ def _require_types(columns: Mapping[Field, str], types: Mapping[str, pa.DataType
                 value=f"{column} of type {kind}",
                 remedy="Name another column.",
             )
+        if field == "label" and lists_labels and _is_list(kind):
+            continue
         if field != "image" and pa.types.is_nested(kind):
             raise ConfigError(
                 f"{CONFIG_KEYS[field]} must name a column of texts, numbers or booleans",
                 value=f"{column} of type {kind}",
                 remedy="Name another column.",
             )
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return bool(is_list) and not pa.types.is_nested(kind.value_type)
 
 
 def _is_image_struct(kind: pa.DataType) -> bool:
@@ -239,22 +257,45 @@ def _to_rows(
     columns = named_columns(config)
     image_column = columns.pop("image", None)
     count = len(positions)
+    label = columns.pop("label", None)
     texts = {field: _as_text(table.column(column)) for field, column in columns.items()}
+    errors: list[str | None] | None = None
+    if label is not None:
+        texts["label"], errors = _labels(table.column(label), label, config)
     if config.subset is None:
         texts["subset"] = pa.array([WHOLE_SUBSET] * count, pa.string())
     contents = paths = None
     if image_column in table.column_names:
         contents, paths = _images(table.column(image_column))
     if config.id is None and paths is not None:
-        texts["id"] = paths
-    image, errors = None, None
+        texts["id"] = pa.array(path_identities(paths.to_pylist(), config), pa.string())
+    image = None
     if with_image:
         image = pa.nulls(count, pa.large_binary()) if contents is None else contents
         if paths is not None and paths.null_count < count:
-            named, errors = ImageRoot.of(config).read(paths.to_pylist())
+            named, failures = ImageRoot.of(config).read(paths.to_pylist())
             image = pc.coalesce(image, named)
+            errors = failures if errors is None else [one or other for one, other in zip(errors, failures, strict=True)]
     rows = [fragment.first_row + position for position in positions]
     return make_rows([fragment.files[0]] * count, rows, texts, errors=errors, image=image)
+
+
+def _labels(
+    column: pa.ChunkedArray, name: str, config: DataConfig
+) -> tuple[pa.ChunkedArray | pa.Array, list[str | None] | None]:
+    """Give the labels of rows as texts, and why a list of them is bad or None; there are lists in some data alone."""
+    if not _is_list(column.type):
+        return _as_text(column), None
+    texts: list[str | None] = []
+    errors: list[str | None] = []
+    for labels in column.to_pylist():
+        try:
+            texts.append(field_text("label", labels, name, config))
+            errors.append(None)
+        except DataError as error:
+            texts.append(None)
+            errors.append(str(error))
+    return pa.array(texts, pa.string()), errors
 
 
 def _images(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray | None, pa.ChunkedArray | None]:
@@ -278,9 +319,34 @@ def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_floating(column.type):
         # Whole numbers beside missing ones often come as floats, the missing ones as not-a-number.
         column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
-    return column.cast(pa.string())
+    try:
+        texts = column.cast(pa.string())
+        texts.validate(full=True)
+        return texts
+    except pa.ArrowInvalid:
+        return _valid_texts(column)
+
+
+def _valid_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Read texts one by one, null where one is no UTF-8: it costs its row, not the row group."""
+    texts: list[str | None] = []
+    for content in column.cast(pa.large_binary()).to_pylist():
+        try:
+            texts.append(None if content is None else content.decode())
+        except UnicodeDecodeError:
+            texts.append(None)
+    return pa.chunked_array([texts], pa.string())
 
 
 def _as_text_or_dictionary(column: pa.ChunkedArray) -> pa.ChunkedArray:
     is_encoded = pa.types.is_dictionary(column.type) and pa.types.is_string(column.type.value_type)
-    return column if is_encoded else _as_text(column)
+    return column if is_encoded and _holds_unicode(column) else _as_text(column)
+
+
+def _holds_unicode(column: pa.ChunkedArray) -> bool:
+    try:
+        for chunk in column.chunks:
+            chunk.dictionary.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True

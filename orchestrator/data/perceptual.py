@@ -8,6 +8,7 @@ import imagehash
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.fft import dctn
 
 # Measured on the 9,991 images of PACS, whose four domains differ as much as pictures do. With 256 bits the 11 pairs
 # within 16 are one picture each (re-encoded, with a watermark, or a drawing in another colour), and two different
@@ -15,19 +16,46 @@ from PIL import Image
 # sketches of one class, and 38 even of different classes. JPEG at quality 30, WebP at 50, half and double size
 # change at most 14 of the 256.
 _HASH_SIZE = 16
+_SIDE = 4 * _HASH_SIZE  # of the picture that is hashed, as `imagehash.phash` has it
 _NUM_WORDS = _HASH_SIZE * _HASH_SIZE // 64
 NEAR_DISTANCE = 16
 """The most bits of 256 in which the hashes of near copies differ."""
 
 
+# Rounding to whole numbers adds a variance of 1/12 to every pixel; each axis of `dctn` makes 2 N times as much of it.
+# Measured: any two of 300 pictures of one colour each have one hash, and so have 6% of the pairs of vignettes; all of
+# both are below. The least structured image of PACS is 17 times above. Of 300 images of PACS faded to 1/100 of their
+# contrast, 89% are above, and no two of them are near.
+_ROUNDING = 2 * _SIDE / 12**0.5
+
+
 def perceptual_hash(rgb: NDArray[np.uint8]) -> str:
-    """Hash the looks of RGB pixels [height, width, 3] to 256 bits: 64 hexadecimal characters.
+    """Hash the looks of RGB pixels [height, width, 3] to 256 bits: 64 hexadecimal characters; "" for a plain picture.
 
     The hash is pHash (Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010): which of
-    the 16 x 16 lowest frequencies of the luminance, at 64 x 64 pixels, are above their median. Colours do not count;
-    what has no structure, a plain sky, is hashed by its noise.
+    the 16 x 16 lowest frequencies of the luminance, at 64 x 64 pixels, are above their median. Colours do not count.
+    A picture is plain where its `structure` is below 1: half of the bits would say nothing, and pictures of one colour,
+    of any one, would have the same hash.
     """
-    return str(imagehash.phash(Image.fromarray(rgb), hash_size=_HASH_SIZE))
+    small = _shrunk(rgb)
+    return "" if _structure(small) < 1 else str(imagehash.phash(small, hash_size=_HASH_SIZE))
+
+
+def structure(rgb: NDArray[np.uint8]) -> float:
+    """Give the median magnitude of the frequencies that are hashed, but for the mean brightness, in units of rounding.
+
+    One unit is the standard deviation that rounding pixels to whole numbers adds to a frequency.
+    """
+    return _structure(_shrunk(rgb))
+
+
+def _shrunk(rgb: NDArray[np.uint8]) -> Image.Image:
+    return Image.fromarray(rgb).convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+
+
+def _structure(small: Image.Image) -> float:
+    frequencies = dctn(np.asarray(small, dtype=np.float64))[:_HASH_SIZE, :_HASH_SIZE]
+    return float(np.median(np.abs(frequencies.ravel()[1:]))) / _ROUNDING
 
 
 def parse_hashes(hashes: Sequence[str]) -> NDArray[np.uint64]:

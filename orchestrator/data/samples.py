@@ -18,10 +18,11 @@ from orchestrator.data.pixels import PixelCache
 class CachedSamples:
     """Hold the class indices int64 [n] and the keys uint64 [n] of samples, beside their cached pixels.
 
-    Of several tasks the class indices are [n, T], -1 where a sample has no label for one. Small and picklable.
+    Of several tasks the class indices are [n, T], -1 where a sample has no label for one. Where a sample has any number
+    of labels, `labels` are float32 [n, K]: 1 for each that it has, else 0. Small and picklable.
     """
 
-    labels: NDArray[np.int64]
+    labels: NDArray[np.int64] | NDArray[np.float32]
     keys: NDArray[np.uint64]
     pixels: PixelCache
 
@@ -42,10 +43,10 @@ class CachedSamples:
         is_cached = pixel_rows >= 0 if pixels_uri is not None else np.zeros(len(positions), dtype=bool)
         cached = positions[is_cached]
         shards = np.asarray(samples.table.column("fragment").take(pa.array(cached)), dtype=np.int32)
-        labels = samples.class_indices(cached, classes)
+        labels = samples.targets(cached, classes)
         if further:
             columns = [samples.task_indices(cached, task, names) for task, names in enumerate(further)]
-            labels = np.stack([labels, *columns], axis=1)
+            labels = np.stack([samples.class_indices(cached, classes), *columns], axis=1)
         return cls(
             labels=labels,
             keys=sample_keys(samples.table.column("id").take(pa.array(cached)).to_pylist()),

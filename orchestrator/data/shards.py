@@ -11,10 +11,13 @@ from pyarrow import compute as pc
 from pyarrow import parquet as pq
 
 from orchestrator import storage
-from orchestrator.config import DataConfig
+from orchestrator.config import DataConfig, DataFormat, SplitFractions
+from orchestrator.data.columns import named_columns
 from orchestrator.data.identity import image_digest
 from orchestrator.data.sources import Fragment, read_fragment
-from orchestrator.errors import DataError
+from orchestrator.data.templates import placeholders
+from orchestrator.data.text_columns import attribute_name, read_attributes
+from orchestrator.errors import ConfigError, DataError
 from orchestrator.records import Record, Value
 
 ROWS_PER_GROUP = 256
@@ -30,7 +33,7 @@ SHARD_SCHEMA = pa.schema(
         ("together", pa.string()),
     ]
 )
-"""A row for each image, its bytes as they were; texts are null where the input has none."""
+"""A row for each image, its bytes as they were; texts are null where the input has none. Further columns follow."""
 
 QUARANTINE_SCHEMA = pa.schema(
     [("file", pa.string()), ("row", pa.int64()), ("id", pa.string()), ("reason", pa.string())]
@@ -38,6 +41,8 @@ QUARANTINE_SCHEMA = pa.schema(
 
 _NO_IMAGE = "the image is missing"
 _OPTIONAL = ("label", "subset", "split", "together")
+# Of the section data: what is as true of the shards as of the input.
+_BEYOND_READING = {"tasks", "verify", "deduplicate", "max_bad_fraction", "max_cache_bytes"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,8 +143,33 @@ def plan_tasks(shards: Sequence[Shard], row_counts: Sequence[int]) -> list[tuple
     return tasks
 
 
-def make_shards(task: Sequence[Shard], fragments: Mapping[int, Fragment], config: DataConfig) -> Iterator[pa.Table]:
-    """Read the rows of each shard of a task, each fragment once: tables as `read_fragment` gives them."""
+def further_columns(config: DataConfig, columns: Iterable[str], format: DataFormat) -> tuple[str, ...]:
+    """Give the columns that a shard needs beside its own: those of `data.tasks`, then `columns`, each once.
+
+    One that is a field of the samples anyway, and is named like it, is there already. Raises ConfigError where a column
+    would stand under the name of another of a shard's.
+    """
+    in_path = format == "images" or config.path is not None
+    named = {**(placeholders(config) if in_path else {}), **named_columns(config)}
+    there = {column for field, column in named.items() if column == field}
+    wanted = [column for column in dict.fromkeys((*config.tasks, *columns)) if column not in there]
+    taken = sorted(set(wanted) & set(SHARD_SCHEMA.names))
+    if taken:
+        raise ConfigError(
+            f"a further column must not be named like one of every shard's: {', '.join(SHARD_SCHEMA.names)}",
+            value=taken[0],
+            remedy="Rename it in the input, or name it in the section data for what it is.",
+        )
+    return tuple(wanted)
+
+
+def make_shards(
+    task: Sequence[Shard], fragments: Mapping[int, Fragment], config: DataConfig, columns: Sequence[str] = ()
+) -> Iterator[pa.Table]:
+    """Read the rows of each shard of a task, each fragment once: tables as `read_fragment` gives them.
+
+    Each of the further `columns` is in them as `text_columns.attribute_name` names it.
+    """
     needed: dict[int, tuple[int, int]] = {}
     for piece in _pieces(task):
         start, _ = needed.get(piece.fragment, (piece.start, 0))
@@ -150,7 +180,7 @@ def make_shards(task: Sequence[Shard], fragments: Mapping[int, Fragment], config
         for piece in shard.pieces:
             start, stop = needed[piece.fragment]
             if piece.fragment != held:
-                held, table = piece.fragment, _read(fragments[piece.fragment], config, start, stop)
+                held, table = piece.fragment, _read(fragments[piece.fragment], config, start, stop, columns)
             parts.append(table.slice(piece.start - start, piece.stop - piece.start))
         yield pa.concat_tables(parts)
 
@@ -160,7 +190,7 @@ def _pieces(task: Iterable[Shard]) -> Iterator[Piece]:
         yield from shard.pieces
 
 
-def _read(fragment: Fragment, config: DataConfig, start: int, stop: int) -> pa.Table:
+def _read(fragment: Fragment, config: DataConfig, start: int, stop: int, columns: Sequence[str]) -> pa.Table:
     whole = (start, stop) == (0, fragment.num_rows)
     table = read_fragment(fragment, config, with_image=True, rows=None if whole else range(start, stop))
     if table.num_rows != stop - start:
@@ -169,13 +199,18 @@ def _read(fragment: Fragment, config: DataConfig, start: int, stop: int) -> pa.T
             value=table.num_rows,
             remedy="Let nothing write to the input meanwhile.",
         )
+    for index, texts in enumerate(read_attributes(fragment, config, columns)):
+        table = table.append_column(attribute_name(index), texts.slice(start, stop - start))
     return table
 
 
-def write_shard(folder_uri: str, name: str, rows: pa.Table, config: DataConfig) -> ShardFile:
+def write_shard(
+    folder_uri: str, name: str, rows: pa.Table, config: DataConfig, columns: Sequence[str] = ()
+) -> ShardFile:
     """Write the rows of a shard that can be read, whole or not at all, and tell of those that cannot.
 
-    Without a column of identities a row is what its bytes are, as in the catalogue.
+    Without a column of identities a row is what its bytes are, as in the catalogue. The further `columns` keep their
+    names.
     """
     lengths = pc.fill_null(pc.binary_length(rows.column("image")), 0)
     is_bad = pc.or_(pc.is_valid(rows.column("error")), pc.equal(lengths, 0))
@@ -183,7 +218,7 @@ def write_shard(folder_uri: str, name: str, rows: pa.Table, config: DataConfig) 
     if config.id is None:
         ids = pa.chunked_array([_identities(good)], pa.string())
         good = good.set_column(good.schema.get_field_index("id"), "id", ids)
-    content = _encode(good)
+    content = _encode(good, columns)
     storage.write_bytes(storage.join(folder_uri, name), content)
     return ShardFile(
         name=name,
@@ -204,22 +239,24 @@ def _identities(rows: pa.Table) -> list[str]:
     return [identity or image_digest(image) for identity, image in zip(ids, images, strict=True)]
 
 
-def _encode(rows: pa.Table) -> bytes:
-    texts = [name for name in SHARD_SCHEMA.names if name != "image"]
+def _encode(rows: pa.Table, columns: Sequence[str]) -> bytes:
+    further = [attribute_name(index) for index in range(len(columns))]
+    rows = rows.select([*SHARD_SCHEMA.names, *further]).rename_columns([*SHARD_SCHEMA.names, *columns])
+    schema = pa.schema([*SHARD_SCHEMA, *((column, pa.string()) for column in columns)])
+    texts = [name for name in schema.names if name != "image"]
     sink = pa.BufferOutputStream()
     # Encoded images neither shrink nor repeat; statistics of them serve nobody.
     with pq.ParquetWriter(
         sink,
-        SHARD_SCHEMA,
+        schema,
         compression={"image": "none", **dict.fromkeys(texts, "zstd")},
-        use_dictionary=["label", "subset", "split", "together"],
+        use_dictionary=["label", "subset", "split", "together", *columns],
         write_statistics=texts,
     ) as writer:
         for start in range(0, rows.num_rows, ROWS_PER_GROUP):
             places = np.arange(start, min(start + ROWS_PER_GROUP, rows.num_rows))
             # Copied, not sliced: a slice keeps its offset into what may be more than `binary` can hold.
-            group = rows.select(SHARD_SCHEMA.names).take(pa.array(places))
-            writer.write_table(group.cast(SHARD_SCHEMA).combine_chunks())
+            writer.write_table(rows.take(pa.array(places)).cast(schema).combine_chunks())
     return bytes(sink.getvalue())
 
 
@@ -229,10 +266,17 @@ def quarantine_table(shards: Iterable[ShardFile]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=QUARANTINE_SCHEMA)
 
 
-def describe_shards(uri: str, fields: Iterable[str]) -> dict[str, object]:
-    """Give the section `data` of an experiment file that reads shards in which rows have these fields."""
+def describe_shards(uri: str, fields: Iterable[str], config: DataConfig) -> dict[str, object]:
+    """Give the section `data` of an experiment file that reads shards in which rows have these fields.
+
+    What the section says of the input beyond how it is read, such as `deduplicate`, it says of the shards.
+    """
     named = set(fields)
     section: dict[str, object] = {"uri": uri, "image": "image", "id": "id"}
     section |= {field: field for field in ("label", "subset") if field in named}
-    split = {key: field for key, field in (("column", "split"), ("keep_together", "together")) if field in named}
-    return section | ({"split": split} if split else {})
+    split: dict[str, object] = {}
+    split |= {key: field for key, field in (("column", "split"), ("keep_together", "together")) if field in named}
+    if "column" not in split and config.split.fractions != SplitFractions():
+        split["fractions"] = config.split.fractions.model_dump(mode="json")
+    kept = config.model_dump(mode="json", include=_BEYOND_READING, exclude_defaults=True)
+    return section | ({"split": split} if split else {}) | kept

@@ -11,7 +11,7 @@ from pyarrow import fs
 from orchestrator import storage
 from orchestrator.config import DataConfig, DataFormat
 from orchestrator.data.folders import list_chunks, read_files
-from orchestrator.data.fragments import Field, Fragment, make_broken_rows
+from orchestrator.data.fragments import Field, Fragment, make_broken_rows, number_fragments
 from orchestrator.data.listing import Listing, find_root, list_input
 from orchestrator.data.parquet import list_row_groups, read_row_group
 from orchestrator.data.text_tables import list_line_ranges, read_lines
@@ -59,8 +59,8 @@ def list_fragments(config: DataConfig, *, required: Collection[Field] = _IMAGE_A
     """List the input in fragments: rows of tables, samples of tars, or chunks of image files, ordered by path.
 
     `required` are the fields that must be given: image alone for prediction, image and label for a source task,
-    image, label and subset for a catalogue. Raises ConfigError naming the field and the columns that there are,
-    StorageError or DataError when there is nothing to read.
+    image, label and subset for a catalogue. A link to a folder is not followed: it is a bad row. Raises ConfigError
+    naming the field and the columns that there are, StorageError or DataError when there is nothing to read.
     """
     listing = list_input(config)
     file_system, root = find_root(config.uri)
@@ -70,7 +70,14 @@ def list_fragments(config: DataConfig, *, required: Collection[Field] = _IMAGE_A
         raise DataError(
             f"the {listing.format} files must hold rows", value=f"none in {config.uri}", remedy="Check data.uri."
         )
-    return fragments
+    return number_fragments([*fragments, *_left_out(listing)])
+
+
+def _left_out(listing: Listing) -> list[Fragment]:
+    """Make a bad row of everything that is not read, so that it is counted and named."""
+    return [
+        Fragment(format=listing.format, files=(path,), num_rows=1, error=reason) for path, reason in listing.left_out
+    ]
 
 
 def listing_digest(config: DataConfig) -> str:
@@ -79,7 +86,8 @@ def listing_digest(config: DataConfig) -> str:
     Images that a table names are none of the input files: what replaces one under its old name goes unnoticed.
     """
     listing = list_input(config)
-    return storage.digest(listing.format, [(file.path, file.size, file.mtime_ns) for file in listing.files])
+    files: list[tuple[object, ...]] = [(file.path, file.size, file.mtime_ns) for file in listing.files]
+    return storage.digest(listing.format, [*files, *listing.left_out])
 
 
 def read_fragment(
@@ -90,7 +98,8 @@ def read_fragment(
     Columns: file (relative to the root), row (int64, counted in the file; 0 for an image file), label, subset,
     split, id, together and error (strings, null where absent), and image (large_binary) with `with_image`, without
     which no image is read.
-    What cannot be read becomes rows with an error, never an exception.
+    What cannot be read becomes rows with an error, never an exception: but a store that goes on failing says nothing
+    about a row, and raises UnavailableError.
     """
     file_system, root = find_root(config.uri)
     if fragment.error is not None:

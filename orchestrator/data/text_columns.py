@@ -36,6 +36,9 @@ def read_columns(fragment: Fragment, config: DataConfig, columns: Sequence[str])
     if fragment.format not in ("parquet", "images"):
         return _from_rows(fragment, config, columns)
     fields = {SUBSET: config.subset, LABEL: config.label} if fragment.format == "parquet" else _named_in_path(config)
+    if config.is_multi_label:
+        # Lists are no texts, and several labels none to count here.
+        fields[LABEL] = None
     attributes = {attribute_name(index): column for index, column in enumerate(columns)}
     sources: dict[str, str | None] = {**fields, **attributes}
     wanted = sorted({source for source in sources.values() if source is not None})
@@ -59,15 +62,20 @@ def attribute_name(index: int) -> str:
 
 def read_tasks(fragment: Fragment, config: DataConfig) -> list[list[str | None]]:
     """Read the labels of every further task of a fragment's rows, None where there is none, or only blanks."""
-    if not config.tasks:
+    columns = (column.to_pylist() for column in read_attributes(fragment, config, config.tasks))
+    return [[(label or "").strip() or None for label in column] for column in columns]
+
+
+def read_attributes(fragment: Fragment, config: DataConfig, columns: Sequence[str]) -> list[pa.ChunkedArray]:
+    """Read the texts of each of the columns for a fragment's rows, null where there is none or the row is bad."""
+    if not columns:
         return []
     try:
-        table = read_columns(fragment, config, config.tasks)
+        table = read_columns(fragment, config, columns)
     except DataError:
-        # Its rows are bad, and say why where they are examined.
-        return [[None] * fragment.num_rows for _ in config.tasks]
-    columns = (table.column(attribute_name(task)).to_pylist() for task in range(len(config.tasks)))
-    return [[(label or "").strip() or None for label in column] for column in columns]
+        # Its rows are bad, and say why where they are read.
+        return [pa.chunked_array([pa.nulls(fragment.num_rows, pa.string())]) for _ in columns]
+    return [table.column(attribute_name(index)).cast(pa.string()) for index in range(len(columns))]
 
 
 def require_attributes(config: DataConfig, columns: Sequence[str], *, key: str = "diversity.columns") -> None:

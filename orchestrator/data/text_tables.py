@@ -13,7 +13,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from orchestrator.config import DataConfig, DataFormat
-from orchestrator.data.columns import as_text, named_columns, require_columns, require_identity
+from orchestrator.data.columns import named_columns, require_columns, require_identity
 from orchestrator.data.fragments import (
     TEXT_FIELDS,
     WHOLE_SUBSET,
@@ -24,9 +24,11 @@ from orchestrator.data.fragments import (
     make_rows,
     number_fragments,
 )
-from orchestrator.data.image_files import ImageRoot
+from orchestrator.data.image_files import ImageRoot, path_identities
 from orchestrator.data.listing import InputFile, Listing, for_each_file
+from orchestrator.data.multi_label import field_text
 from orchestrator.errors import DataError
+from orchestrator.store_failures import patiently
 
 ROWS_PER_FRAGMENT = 1024
 
@@ -85,10 +87,17 @@ def read_lines(
     """Read the rows of a fragment, or those at the positions `rows` in it; see `sources.read_fragment`."""
     positions = range(fragment.num_rows) if rows is None else rows
     try:
-        described = _read_texts(fragment, config, file_system, root, positions)
+        described = patiently(
+            lambda: _read_texts(fragment, config, file_system, root, positions), what=fragment.files[0]
+        )
     except _READ_FAILURES as error:
         return make_broken_rows(fragment, describe_failure(error), with_image=with_image, rows=rows)
     errors = [error for _, error in described]
+    if config.id is None:
+        identities = path_identities([texts.get("image") for texts, _ in described], config)
+        described = [
+            ({**texts, "id": found}, error) for (texts, error), found in zip(described, identities, strict=True)
+        ]
     image = None
     if with_image:
         image, failures = ImageRoot.of(config).read([texts.get("image") for texts, _ in described])
@@ -101,12 +110,16 @@ def read_lines(
 def _list_file(
     file_system: fs.FileSystem, root: str, path: str, format: DataFormat, columns: Collection[str]
 ) -> _TextTable:
-    try:
+    def scan() -> tuple[_Header, tuple[Fragment, ...], Collection[str]]:
         with file_system.open_input_file(f"{root}/{path}") as stream:
             lines = io.BufferedReader(stream)
             header = _read_header(lines, path, format)
             fragments = tuple(_cut(lines, header.end_byte, path, format))
             names = header.names if header.names is not None else _keys(stream, header, fragments[:1])
+        return header, fragments, names
+
+    try:
+        header, fragments, names = patiently(scan, what=path)
     except _READ_FAILURES as error:
         return _TextTable(frozenset(), (_broken(path, format, 1, describe_failure(error)),))
     fault = _fault(header.names, columns) if header.names is not None else None
@@ -131,13 +144,20 @@ def _fault(names: Sequence[str], columns: Collection[str]) -> str | None:
 def _read_header(lines: io.BufferedReader, path: str, format: DataFormat) -> _Header:
     if format == "jsonl":
         return _Header(None, "", 0)
-    delimiter = "\t" if path.lower().endswith(".tsv") else ","
     end = 0
     for line in lines:
         end += len(line)
         if line.strip():
+            delimiter = _delimiter(line, path)
             return _Header(tuple(_split(line, delimiter)), delimiter, end)
-    return _Header((), delimiter, end)
+    return _Header((), ",", end)
+
+
+def _delimiter(header: bytes, path: str) -> str:
+    """Tell what parts fields: a tab in .tsv; in .csv a comma, or what spreadsheets write where it marks decimals."""
+    if path.lower().endswith(".tsv"):
+        return "\t"
+    return next((mark for mark in (",", ";", "\t") if mark.encode() in header), ",")
 
 
 def _cut(lines: Iterable[bytes], start: int, path: str, format: DataFormat) -> Iterator[Fragment]:
@@ -193,11 +213,9 @@ def _describe(
 ) -> tuple[dict[Field, str | None], str | None]:
     try:
         row = _parse(line, header)
-        texts = {field: as_text(row.get(column), column) for field, column in columns.items()}
+        texts = {field: field_text(field, row.get(column), column, config) for field, column in columns.items()}
     except DataError as error:
         return {}, str(error)
-    if config.id is None:
-        texts["id"] = texts.get("image")
     if config.subset is None:
         texts["subset"] = WHOLE_SUBSET
     return texts, None

@@ -13,7 +13,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from orchestrator.config import DataConfig
-from orchestrator.data.columns import as_text, named_columns, require_columns, require_identity
+from orchestrator.data.columns import named_columns, require_columns, require_identity
 from orchestrator.data.fragments import (
     TEXT_FIELDS,
     WHOLE_SUBSET,
@@ -25,9 +25,11 @@ from orchestrator.data.fragments import (
     number_fragments,
 )
 from orchestrator.data.listing import IMAGE_SUFFIXES, InputFile, Listing, for_each_file
+from orchestrator.data.multi_label import field_text
 from orchestrator.data.tar_index import TarEntry, TarSample, scan_samples
 from orchestrator.data.templates import PathTemplate, placeholders, read_path
 from orchestrator.errors import DataError
+from orchestrator.store_failures import patiently
 
 KEY = "__key__"
 """The name of a sample's key where a field is read from it."""
@@ -73,7 +75,8 @@ def read_samples(
     All of them with images come from one read of the tar; otherwise headers are read, and the entries needed.
     """
     positions = range(fragment.num_rows) if rows is None else rows
-    try:
+
+    def read() -> list[tuple[dict[Field, str | None], bytes | None, str | None]]:
         with file_system.open_input_file(f"{root}/{fragment.files[0]}") as stream:
             start, end = fragment.start_byte, fragment.end_byte
             # An entry that is refused for its size would make the range too large to be read at once.
@@ -82,21 +85,30 @@ def read_samples(
             samples = list(scan_samples(stream, start, end))
             if len(samples) != fragment.num_rows:
                 raise DataError("the file has changed since it was listed")
-            read = [_read_sample(stream, samples[position], config, with_image=with_image) for position in positions]
+            return [_read_sample(stream, samples[position], config, with_image=with_image) for position in positions]
+
+    try:
+        found = patiently(read, what=fragment.files[0])
     except _READ_FAILURES as error:
         return make_broken_rows(fragment, describe_failure(error), with_image=with_image, rows=rows)
-    return _to_rows(fragment, config, positions, read, with_image=with_image)
+    return _to_rows(fragment, config, positions, found, with_image=with_image)
 
 
 def _list_tar(file_system: fs.FileSystem, root: str, file: InputFile) -> list[Fragment]:
     places: list[tuple[int, int]] = []
     rows_of: dict[str, list[int]] = {}
     damage = None
-    try:
+
+    def scan() -> None:
+        places.clear()
+        rows_of.clear()
         with file_system.open_input_file(f"{root}/{file.path}") as stream:
             for sample in scan_samples(stream, 0, None):
                 rows_of.setdefault(sample.key, []).append(len(places))
                 places.append((sample.start, sample.end))
+
+    try:
+        patiently(scan, what=file.path)
     except _READ_FAILURES as error:
         damage = describe_failure(error)
     unordered = {
@@ -136,16 +148,20 @@ def _require_names(
 ) -> None:
     """Check the names in the configuration against the entries and JSON fields of the first samples."""
     known = {KEY}
-    with file_system.open_input_file(f"{root}/{fragment.files[0]}") as stream:
-        # Found before any is read: both move the stream.
-        shown = list(islice(scan_samples(stream, fragment.start_byte, fragment.end_byte), _NUM_SHOWN))
-        for sample in (sample for sample in shown if sample.error is None):
-            known.update(sample.entries)
-            try:
-                known.update(_read_json(stream, sample))
-            except DataError:
-                # The row is bad, and counted when it is read.
-                continue
+
+    def look() -> None:
+        with file_system.open_input_file(f"{root}/{fragment.files[0]}") as stream:
+            # Found before any is read: both move the stream.
+            shown = list(islice(scan_samples(stream, fragment.start_byte, fragment.end_byte), _NUM_SHOWN))
+            for sample in (sample for sample in shown if sample.error is None):
+                known.update(sample.entries)
+                try:
+                    known.update(_read_json(stream, sample))
+                except DataError:
+                    # The row is bad, and counted when it is read.
+                    continue
+
+    patiently(look, what=fragment.files[0])
     in_path = PathTemplate(config.path).fields if config.path is not None else ()
     given: set[Field] = {field for field, name in placeholders(config).items() if name in in_path}
     if config.image in _ANY_IMAGE:
@@ -178,7 +194,7 @@ def _read_texts(stream: Any, sample: TarSample, config: DataConfig) -> dict[Fiel
             fields[name] = _read_text(stream, sample.entries[name], name).strip()
     if any(name not in fields for name in columns.values()):
         fields = {**_read_json(stream, sample), **fields}
-    return {field: as_text(fields.get(name), name) for field, name in columns.items()}
+    return {field: field_text(field, fields.get(name), name, config) for field, name in columns.items()}
 
 
 def _image_entry(sample: TarSample, config: DataConfig) -> TarEntry | None:

@@ -1,9 +1,11 @@
-"""How far subsets lie from each other and from the data that a backbone was pretrained on."""
+"""How far subsets lie from each other, and from data that a backbone was pretrained on or is trained together with."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +15,12 @@ from orchestrator.diversity.profiling import rarefaction_size
 from orchestrator.diversity.side_by_side import side_by_side
 from orchestrator.diversity.transferability import frechet_distance
 from orchestrator.diversity.vendi import on_own_axes
-from orchestrator.records import Distances, Relation, SourceDistance
+from orchestrator.records import Distances, Relation, SourceDistance, SourceDistances, SourceKind
 
 MOST_IMAGES = 128
 MOST_SUBSETS = 32
 _DRAWS = 40
-_REFERENCES = 4
+REFERENCES = 4
 _OWN_RANGE = 0.95
 _SAME_TASK = 0.5
 # Halves of fewer would make all distances those of a handful of images.
@@ -27,38 +29,72 @@ _LEAST_SOURCE = 16
 Directions = NDArray[np.float64]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Source:
+    """Hold what a backbone was pretrained on or is trained together with: directions [m, d] of some images at random.
+
+    `classes` are those of its task, none where its labels count for nothing. `uri` is its data, `features` the path of
+    what the directions were made of.
+    """
+
+    kind: SourceKind
+    uri: str
+    features: str
+    directions: Directions
+    classes: Sequence[str]
+
+
 def measure_distances(
     subsets: Mapping[str, Directions],
     classes: Mapping[str, Sequence[str]],
     *,
-    source: Directions | None,
-    source_classes: Sequence[str],
+    sources: Sequence[Source],
     min_images: int,
     seed: int,
 ) -> Distances:
-    """Measure squared Frechet distances of the directions [n, d] of subsets, and to those of a source if there is one.
+    """Measure squared Frechet distances of the directions [n, d] of subsets from each other and from every source.
 
     The distance of two samples shrinks as they grow, so all are taken at one number of images: that of the smallest
-    subset with `min_images`, at most 128, and at most half of the source's. Directions are in random order: the first
+    subset with `min_images`, at most 128, and at most half of a source's. Directions are in random order: the first
     are taken. Smaller subsets have no distance, and a source of fewer than 16 images counts as none; between subsets it
     is measured for at most 32 of them.
     """
-    if source is not None and len(source) < _LEAST_SOURCE:
-        source = None
-    sizes = [len(rows) for rows in subsets.values()]
-    most = MOST_IMAGES if source is None else min(MOST_IMAGES, len(source) // 2)
-    compared = min(rarefaction_size(sizes, min_images) or 0, most)
-    samples = {name: rows[:compared] for name, rows in subsets.items() if len(rows) >= compared > 1}
+    compared = min(rarefaction_size([len(rows) for rows in subsets.values()], min_images) or 0, MOST_IMAGES)
+    samples = _samples(subsets, compared)
     between = list(samples) if len(samples) <= MOST_SUBSETS else []
-    distances = Distances(num_images=compared, subsets=between, between=_matrix([samples[name] for name in between]))
-    if source is None or not samples:
-        return distances
-    own = own_range(source, compared, seed=seed)
-    to_source = [
-        _to_source(name, distance_to(source, rows, seed=seed), own, set(classes[name]), set(source_classes))
-        for name, rows in samples.items()
-    ]
-    return distances.model_copy(update={"source_range": own, "to_source": to_source})
+    known = [source for source in sources if len(source.directions) >= _LEAST_SOURCE] if samples else []
+    return Distances(
+        num_images=compared,
+        subsets=between,
+        between=_matrix([samples[name] for name in between]),
+        sources=[_from_source(source, subsets, classes, most=compared, seed=seed) for source in known],
+    )
+
+
+def _from_source(
+    source: Source, subsets: Mapping[str, Directions], classes: Mapping[str, Sequence[str]], *, most: int, seed: int
+) -> SourceDistances:
+    compared = min(most, len(source.directions) // 2)
+    own, known = own_range(source.directions, compared, seed=seed), set(source.classes)
+    return SourceDistances(
+        kind=source.kind,
+        uri=source.uri,
+        classes=sorted(known),
+        features=source.features,
+        num_images=compared,
+        own_range=own,
+        subsets=[
+            SourceDistance(
+                subset=name,
+                **relate(distance_to(source.directions, rows, seed=seed), own, set(classes[name]), known),
+            )
+            for name, rows in _samples(subsets, compared).items()
+        ],
+    )
+
+
+def _samples(subsets: Mapping[str, Directions], num_images: int) -> dict[str, Directions]:
+    return {name: rows[:num_images] for name, rows in subsets.items() if len(rows) >= num_images > 1}
 
 
 def own_range(source: Directions, num_images: int, *, seed: int) -> float:
@@ -75,9 +111,9 @@ def distance_to(source: Directions, rows: Directions, *, seed: int) -> float:
 
     One sample alone would decide how near everything seems.
     """
-    generators = (np.random.default_rng([seed, number]) for number in range(_REFERENCES))
+    generators = (np.random.default_rng([seed, number]) for number in range(REFERENCES))
     samples = [source[generator.permutation(len(source))[: len(rows)]] for generator in generators]
-    return float(np.mean(side_by_side(lambda sample: _distance(rows, sample), samples)))
+    return float(np.mean(side_by_side(lambda sample: squared_distance(rows, sample), samples)))
 
 
 def relation(distance: float, own: float, classes: set[str], source_classes: set[str]) -> Relation:
@@ -95,27 +131,28 @@ def relation(distance: float, own: float, classes: set[str], source_classes: set
     return "another domain, same task" if same_task else "another domain, another task"
 
 
+def relate(distance: float, own: float, classes: set[str], source_classes: set[str]) -> dict[str, Any]:
+    """Give the fields of a record of how samples of these classes relate to a source."""
+    return {
+        "distance": distance,
+        "num_classes": len(classes),
+        "shared_classes": len(classes & source_classes),
+        "relation": relation(distance, own, classes, source_classes),
+    }
+
+
 def _matrix(samples: Sequence[Directions]) -> list[list[float]]:
     found = np.zeros((len(samples), len(samples)))
     pairs = list(combinations(range(len(samples)), 2))
-    distances = side_by_side(lambda pair: _distance(samples[pair[0]], samples[pair[1]]), pairs)
+    distances = side_by_side(lambda pair: squared_distance(samples[pair[0]], samples[pair[1]]), pairs)
     for (one, other), distance in zip(pairs, distances, strict=True):
         found[one, other] = found[other, one] = distance
     matrix: list[list[float]] = found.tolist()
     return matrix
 
 
-def _to_source(name: str, distance: float, own: float, classes: set[str], source_classes: set[str]) -> SourceDistance:
-    return SourceDistance(
-        subset=name,
-        distance=distance,
-        num_classes=len(classes),
-        shared_classes=len(classes & source_classes),
-        relation=relation(distance, own, classes, source_classes),
-    )
-
-
-def _distance(one: Directions, other: Directions) -> float:
+def squared_distance(one: Directions, other: Directions) -> float:
+    """Give the squared Frechet distance of directions [n, d] and [m, d]."""
     own = on_own_axes(np.vstack([one, other]))
     first, second = (FeatureSums.of(rows, [""] * len(rows)) for rows in (own[: len(one)], own[len(one) :]))
     return frechet_distance(first, second)

@@ -53,7 +53,7 @@ class ProfileSettings:
     `num_labels` is the size of the whole label space, `attributes` name what is counted beside labels. Measures of
     labels are always taken, the others where `measures` name them. Feature diversity is compared at `rarefied_to`
     images; without it, at the size of the smallest subset with `min_images` images or more (of all subsets, where none
-    has), at most 512.
+    has), at most 512. With `multi_label` images have any number of labels: features are not measured by class.
     """
 
     num_labels: int
@@ -64,6 +64,7 @@ class ProfileSettings:
     entropy_estimator: EntropyEstimator = "plug_in"
     rarefied_to: int | None = None
     attributes: Sequence[str] = ()
+    multi_label: bool = False
 
 
 def finish(
@@ -72,16 +73,20 @@ def finish(
     settings: ProfileSettings,
     *,
     attributes: pa.Table | None = None,
+    num_images: Mapping[str, int] | None = None,
 ) -> Profile:
     """Measure every subset: from the counts of its labels and attributes, and from what its images add up to.
 
     `labels` counts the column label, `attributes` a column for each of the settings', as `count_rows` does; `merged`
-    has the statistics of images by subset, as `merge_partials` gives them, none where no measure opens images. Raises
-    DataError when a measure does not cover all images of a subset, or more labels occur than the label space has.
+    has the statistics of images by subset, as `merge_partials` gives them, none where no measure opens images.
+    `num_images` counts the images of each subset where that is not the number of its labels. Raises DataError when a
+    measure does not cover all images of a subset, or more labels occur than the label space has.
     """
     counted = SubsetCounts.of(labels, [LABEL])
     _check_label_space(counted, settings.num_labels)
     sizes = [int(total) for total in counted.rows.totals]
+    if num_images is not None:
+        sizes = [num_images[subset] for subset in counted.subsets]
     _check_coverage(dict(zip(counted.subsets, sizes, strict=True)), merged, settings.measures)
     rarefied_to = None
     if "feature_diversity" in settings.measures:
@@ -93,7 +98,7 @@ def finish(
         rarefied_to=rarefied_to,
         subsets=[
             SubsetProfile(subset=subset, **_joined(of_labels, of_attributes.get(subset, {}), of_images.get(subset, {})))
-            for subset, of_labels in zip(counted.subsets, _label_measures(counted, settings), strict=True)
+            for subset, of_labels in zip(counted.subsets, _label_measures(counted, sizes, settings), strict=True)
         ],
     )
 
@@ -126,12 +131,12 @@ def rarefaction_size(sizes: Sequence[int], min_images: int) -> int | None:
     return min(min(large or sizes), SAMPLE_SIZE)
 
 
-def _label_measures(counted: SubsetCounts, settings: ProfileSettings) -> Iterator[dict[str, Any]]:
+def _label_measures(counted: SubsetCounts, sizes: Sequence[int], settings: ProfileSettings) -> Iterator[dict[str, Any]]:
     rows = counted.rows
     lows, highs = entropy_intervals(rows, settings.entropy_estimator, num_classes=settings.num_labels)
-    for label_counts, total, entropy, low, high, deviation, ratio in zip(
+    for label_counts, num_images, entropy, low, high, deviation, ratio in zip(
         counted.by_subset(),
-        rows.totals.tolist(),
+        sizes,
         estimate_entropies(rows, settings.entropy_estimator).tolist(),
         lows.tolist(),
         highs.tolist(),
@@ -140,7 +145,7 @@ def _label_measures(counted: SubsetCounts, settings: ProfileSettings) -> Iterato
         strict=True,
     ):
         yield {
-            "num_images": int(total),
+            "num_images": num_images,
             "num_classes": len(label_counts),
             "label_counts": label_counts,
             "label_entropy": entropy,
@@ -217,8 +222,6 @@ def _feature_measures(
     sample, seed = statistics.features.sample(), _subset_seed(settings.seed, subset)
     rarefied = dict(zip(_ORDERS, rarefied_scores(sample, rarefied_to, list(_ORDERS.values()), seed=seed), strict=True))
     score = rarefied.pop("1")
-    sums = statistics.features.sums_on_own_axes()
-    ratio = fisher_ratio(sums)
     low, high = statistics.features.vendi_bounds()
     relative = rarefied_deviation(sample, rarefied_to, seed=seed)
     return {
@@ -227,17 +230,26 @@ def _feature_measures(
         "feature_diversity_by_order": rarefied,
         "raw_feature_diversity": math.sqrt(low * high),
         "raw_feature_diversity_bounds": None if low == high else (low, high),
-        "h_score": h_score(sums),
-        "log_evidence": log_evidence(sums),
-        "fisher_ratio": ratio if math.isfinite(ratio) else None,
-        "variance_between": variance_between(sums),
-        "variance_within": variance_within(sums),
-        **_class_measures(sums),
+        **({} if settings.multi_label else _class_measures(statistics.features.sums_on_own_axes())),
         "deviations": {"feature_diversity": score * relative},
     }
 
 
 def _class_measures(sums: FeatureSums) -> dict[str, Any]:
+    """Say how well the features part the classes of a subset."""
+    ratio = fisher_ratio(sums)
+    return {
+        "h_score": h_score(sums),
+        # Any model explains the only class there is: its evidence has no bound but that of rounding.
+        "log_evidence": log_evidence(sums) if len(sums.classes) > 1 else None,
+        "fisher_ratio": ratio if math.isfinite(ratio) else None,
+        "variance_between": variance_between(sums),
+        "variance_within": variance_within(sums),
+        **_class_distances(sums),
+    }
+
+
+def _class_distances(sums: FeatureSums) -> dict[str, Any]:
     """Say how far classes lie apart, and which two are closest, the first of equals by name."""
     apart = separation(sums)
     if not apart.neighbours:

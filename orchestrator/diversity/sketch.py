@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import entr
 
+from orchestrator.config import SKETCH_SIZE
 from orchestrator.diversity.feature_sums import FeatureSums, add_classes, sum_classes
-
-SKETCH_SIZE = 512
 
 Directions = NDArray[np.float64]
 Shares = NDArray[np.float64]

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator import storage
+from orchestrator.config import MOST_EXACT_DIMENSIONS
 from orchestrator.diversity.entropy import histogram_entropy
 from orchestrator.diversity.features import FeatureMoments, hash_ids
 from orchestrator.errors import DataError
@@ -23,12 +24,12 @@ class SubsetStatistics:
     squares; `features` hold the moments of their features.
     """
 
-    def __init__(self) -> None:
-        """Start without images."""
+    def __init__(self, sketch_above: int = MOST_EXACT_DIMENSIONS) -> None:
+        """Start without images; features of more than `sketch_above` dimensions are sketched."""
         self.num_histograms = 0
         self.pixel_entropy_sum = 0.0
         self.pixel_entropy_squares = 0.0
-        self.features = FeatureMoments()
+        self.features = FeatureMoments(sketch_above=sketch_above)
 
     def merge(self, other: SubsetStatistics) -> None:
         """Add the images of another summary, which stays as it is."""
@@ -66,17 +67,25 @@ class ImageMeasures:
 class PartialProfile:
     """Hold what one task measured, per subset; `key` is its place among the tasks, from 0."""
 
-    def __init__(self, *, key: int) -> None:
-        """Start without images."""
+    def __init__(self, *, key: int, sketch_above: int = MOST_EXACT_DIMENSIONS) -> None:
+        """Start without images; features of more than `sketch_above` dimensions are sketched."""
         self.key = key
+        self.sketch_above = sketch_above
         self.subsets: dict[str, SubsetStatistics] = {}
 
     @classmethod
     def of_block(
-        cls, *, key: int, subsets: Sequence[str], labels: Sequence[str], ids: Sequence[str], images: ImageMeasures
+        cls,
+        *,
+        key: int,
+        subsets: Sequence[str],
+        labels: Sequence[str],
+        ids: Sequence[str],
+        images: ImageMeasures,
+        sketch_above: int = MOST_EXACT_DIMENSIONS,
     ) -> PartialProfile:
         """Sum up a block of images, each with its subset, label and identity, and what opening them gave."""
-        partial = cls(key=key)
+        partial = cls(key=key, sketch_above=sketch_above)
         names, subset_of = np.unique(np.asarray(subsets, dtype=str), return_inverse=True)
         borders = np.cumsum(np.bincount(subset_of, minlength=len(names)))[:-1]
         for subset, members in zip(
@@ -92,6 +101,11 @@ class PartialProfile:
                     [labels[index] for index in members.tolist()],
                 )
         return partial
+
+    def merge(self, other: PartialProfile) -> None:
+        """Add the images of another task's, which stays as it is."""
+        for subset, statistics in other.subsets.items():
+            self._of(subset).merge(statistics)
 
     def add_histograms(self, subset: str, histograms: NDArray[np.int64]) -> None:
         """Add luminance histograms [n, 256] of images."""
@@ -115,7 +129,7 @@ class PartialProfile:
         self._of(subset).features.add(features, hash_ids(ids), labels)
 
     def _of(self, subset: str) -> SubsetStatistics:
-        return self.subsets.setdefault(subset, SubsetStatistics())
+        return self.subsets.setdefault(subset, SubsetStatistics(self.sketch_above))
 
 
 def merge_partials(partials: Iterable[PartialProfile]) -> dict[str, SubsetStatistics]:
@@ -142,4 +156,4 @@ def merge_partials(partials: Iterable[PartialProfile]) -> dict[str, SubsetStatis
 
 def _merge_into(merged: dict[str, SubsetStatistics], partial: PartialProfile) -> None:
     for subset, statistics in partial.subsets.items():
-        merged.setdefault(subset, SubsetStatistics()).merge(statistics)
+        merged.setdefault(subset, SubsetStatistics(partial.sketch_above)).merge(statistics)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
@@ -12,8 +13,12 @@ from orchestrator.diversity.feature_sums import DirectionSums, FeatureSums
 from orchestrator.errors import DataError
 from orchestrator.records import ClassNeighbour, FeatureSeparation
 
-# Directions with less than this share of the largest variance carry rounding errors, not features.
-_LEAST_VARIANCE = 1e-10
+LEAST_VARIANCE = 1e-10
+"""What is less is rounding, as a variance of unit directions and as a share of the largest variance of any.
+
+Single precision leaves 1e-14 of features that are all the same.
+"""
+
 _MOST_STEPS = 100
 _STEP_TOLERANCE = 1e-6
 
@@ -29,11 +34,14 @@ def variance_between(sums: DirectionSums) -> float:
 
 
 def fisher_ratio(sums: FeatureSums) -> float:
-    """Give the variance between classes over that within; infinity when every class is one point, 0 for one class."""
+    """Give the variance between classes over that within: infinity when every class is one point.
+
+    0 for one class, and where the means of all classes are one point.
+    """
     between, within = variance_between(sums), variance_within(sums)
-    if between <= 0.0:
+    if between <= LEAST_VARIANCE:
         return 0.0
-    return between / within if within > 0.0 else math.inf
+    return between / within if within > LEAST_VARIANCE else math.inf
 
 
 def class_distances(sums: DirectionSums) -> NDArray[np.float64]:
@@ -41,6 +49,20 @@ def class_distances(sums: DirectionSums) -> NDArray[np.float64]:
     means = sums.class_means()
     distances: NDArray[np.float64] = cdist(means, means)
     return distances
+
+
+def mean_directions(sums: DirectionSums) -> pa.Table:
+    """Give the mean direction of every class, a row each, ordered by label.
+
+    Columns: label, num_images, and mean: a list of float64, as long as the directions.
+    """
+    return pa.table(
+        {
+            "label": pa.array(sums.classes, pa.string()),
+            "num_images": pa.array([sums.counts[name] for name in sums.classes], pa.int64()),
+            "mean": pa.array([mean.tolist() for mean in sums.class_means()], pa.list_(pa.float64())),
+        }
+    )
 
 
 def separation(sums: DirectionSums) -> FeatureSeparation:
@@ -72,13 +94,13 @@ def h_score(sums: FeatureSums) -> float:
 
     Bao et al., "An Information-Theoretic Approach to Transferability in Task Transfer Learning", 2019. The covariance
     is inverted where it is not nothing; with fewer images than dimensions the score is too good, which a score of
-    other images shows. Raises DataError without images.
+    other images shows. 0 where all images are one point. Raises DataError without images.
     """
     _require_images(sums)
     variances, axes = np.linalg.eigh(sums.covariance())
-    kept = variances > _LEAST_VARIANCE * max(float(variances[-1]), 0.0)
-    if not kept.any():
+    if float(variances[-1]) <= LEAST_VARIANCE:
         return 0.0
+    kept = variances > LEAST_VARIANCE * float(variances[-1])
     axes = axes[:, kept]
     return float((_between_along(axes, sums) / variances[kept]).sum())
 
@@ -94,13 +116,13 @@ def shrunk_h_score(sums: FeatureSums, dimensions: int) -> float:
     _require_images(sums)
     covariance = sums.covariance()
     sphere = float(np.trace(covariance)) / dimensions
-    if sphere <= _LEAST_VARIANCE:
+    if sphere <= LEAST_VARIANCE:
         return 0.0
     share = _shrinkage(sums, covariance, sphere, dimensions)
     variances, axes = np.linalg.eigh(covariance)
     between = _between_along(axes, sums)
     shrunk = (1 - share) * variances.clip(0.0) + share * sphere
-    kept = shrunk > _LEAST_VARIANCE * float(shrunk[-1])
+    kept = shrunk > LEAST_VARIANCE * float(shrunk[-1])
     return float(((1 - share) * between[kept] / shrunk[kept]).sum())
 
 
@@ -130,9 +152,12 @@ def log_evidence(sums: FeatureSums) -> float:
     """
     _require_images(sums)
     squares, axes = np.linalg.eigh(sums.outer)
+    # Others add nothing but rounding, which grows without bound where a model fits exactly.
+    kept = squares > LEAST_VARIANCE * squares[-1]
+    squares, axes = squares[kept], axes[:, kept]
     projected = np.array([sums.sums[name] for name in sums.classes]) @ axes
     targets = np.array([float(sums.counts[name]) for name in sums.classes])
-    return float(_evidences(squares.clip(0.0), projected, targets, sums.num_images).mean())
+    return float(_evidences(squares, projected, targets, sums.num_images).mean())
 
 
 def _evidences(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
+from functools import reduce
+from operator import add
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +15,9 @@ from scipy.special import log_softmax
 from orchestrator.evaluation.metrics import SMALLEST_PROBABILITY, ClassIndices, Probabilities
 from orchestrator.evaluation.tallies import Tally, chunks
 from orchestrator.records import Calibration, ConfidenceBin
+
+# Gives probabilities [n, K] and true class indices [n] part by part, as often as it is called.
+Scored = Callable[[], Iterable[tuple[Probabilities, ClassIndices]]]
 
 COLDEST, HOTTEST = 0.01, 100.0
 
@@ -46,22 +52,22 @@ def reliability(tally: Tally) -> list[ConfidenceBin]:
     ]
 
 
-def calibrate(
-    probabilities: Probabilities, truth: ClassIndices, *, validation: tuple[Probabilities, ClassIndices]
-) -> Calibration | None:
-    """Fit a temperature on validation probabilities [m, K] and say what it makes of the test's [n, K].
+def calibrate(test: Scored, *, validation: Scored) -> Calibration | None:
+    """Fit a temperature on validation images and say what it makes of the test's, both given part by part.
 
     None where no temperature can be fitted, or there are no test images.
     """
-    temperature = fit_temperature(*validation)
-    if temperature is None or not len(truth):
+    temperature = fit_temperature_of(validation)
+    if temperature is None:
         return None
-    tally = Tally.of(scale(probabilities, temperature), truth)
+    tally = reduce(add, (Tally.of(scale(probabilities, temperature), truth) for probabilities, truth in test()))
+    if not tally.num_images:
+        return None
     return Calibration(
         temperature=temperature,
-        num_images=len(validation[1]),
-        cross_entropy=tally.loss / len(truth),
-        expected_calibration_error=float(calibration_error(confidence_gaps(tally), len(truth))),
+        num_images=sum(len(truth) for _, truth in validation()),
+        cross_entropy=tally.loss / tally.num_images,
+        expected_calibration_error=float(calibration_error(confidence_gaps(tally), tally.num_images)),
         reliability=reliability(tally),
     )
 
@@ -73,14 +79,16 @@ def fit_temperature(probabilities: Probabilities, truth: ClassIndices) -> float 
     the model is too sure of itself. Cross-entropy is convex in 1 / T, so there is one least value. None where there is
     not: without images, and where none was mistaken, so that every lower T is better.
     """
-    if not len(truth):
-        return None
-    of_truth = probabilities[np.arange(len(truth)), truth]
-    if (of_truth >= probabilities.max(axis=1)).all():
+    return fit_temperature_of(lambda: [(probabilities, truth)])
+
+
+def fit_temperature_of(scored: Scored) -> float | None:
+    """Give the temperature as `fit_temperature` does, of images that are looked at part by part, some 40 times."""
+    if not any(_has_mistake(*part) for part in scored()):
         return None
 
     def loss(log_temperature: float) -> float:
-        return _cross_entropy(probabilities, truth, math.exp(log_temperature))
+        return _cross_entropy(scored, math.exp(log_temperature))
 
     bounds = (math.log(COLDEST), math.log(HOTTEST))
     found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-8})
@@ -95,12 +103,19 @@ def scale(probabilities: Probabilities, temperature: float) -> NDArray[np.float3
     return scaled
 
 
-def _cross_entropy(probabilities: Probabilities, truth: ClassIndices, temperature: float) -> float:
-    total = 0.0
-    for rows in chunks(*probabilities.shape):
-        logs = _scaled_logs(probabilities[rows], temperature)
-        total -= float(logs[np.arange(len(logs)), truth[rows]].sum())
-    return total / len(truth)
+def _has_mistake(probabilities: Probabilities, truth: ClassIndices) -> bool:
+    of_truth = probabilities[np.arange(len(truth)), truth]
+    return bool((of_truth < probabilities.max(axis=1)).any()) if len(truth) else False
+
+
+def _cross_entropy(scored: Scored, temperature: float) -> float:
+    total, num_images = 0.0, 0
+    for probabilities, truth in scored():
+        for rows in chunks(*probabilities.shape):
+            logs = _scaled_logs(probabilities[rows], temperature)
+            total -= float(logs[np.arange(len(logs)), truth[rows]].sum())
+        num_images += len(truth)
+    return total / num_images
 
 
 def _scaled_logs(probabilities: Probabilities, temperature: float) -> NDArray[np.float64]:

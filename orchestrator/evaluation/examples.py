@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.evaluation.parts import joined
 from orchestrator.evaluation.predictions import Predictions
+
+
+def choose_examples(parts: Iterable[Predictions], most: int) -> tuple[Predictions, list[int]]:
+    """Choose of predictions, given in one or more parts, at most `most` mistakes and then as many right answers.
+
+    Gives the chosen predictions, and their positions among all images. They are those of `confident_mistakes` and
+    `confident_answers`; of every part only what these choose of it is held.
+    """
+    held: list[Predictions] = []
+    places: list[int] = []
+    seen = 0
+    for part in parts:
+        candidates = sorted({*confident_mistakes(part, most), *confident_answers(part, most)})
+        held.append(part.at(np.array(candidates, dtype=np.int64)))
+        places += [seen + position for position in candidates]
+        seen += len(part)
+    found = joined(held)
+    chosen = confident_mistakes(found, most) + confident_answers(found, most)
+    return found.at(np.array(chosen, dtype=np.int64)), [places[position] for position in chosen]
 
 
 def confident_mistakes(predictions: Predictions, most: int) -> list[int]:

@@ -16,6 +16,7 @@ _CHUNK_CELLS = 2**22
 Sums = NDArray[np.float64]
 Estimates = NDArray[np.float64]
 Units = NDArray[np.integer]
+Measure = Callable[[Sums], Estimates]
 
 
 def resample(
@@ -23,7 +24,7 @@ def resample(
     counts: NDArray[np.int64],
     samples: int,
     seed: int,
-    measure: Callable[[Sums], Estimates],
+    measure: Measure,
 ) -> Estimates:
     """Give `measure` [samples, ...] of bootstrap resamples of what is drawn as one: an image, or images of one kin.
 
@@ -62,11 +63,22 @@ def bootstrap_interval(values: ArrayLike, samples: int, seed: int, units: Units 
     if sample.ndim != 1 or not sample.size or not np.isfinite(sample).all():
         raise DataError("a bootstrap needs one or more finite values in one dimension", value=sample.shape)
     if units is None:
-        distinct, counts = np.unique(sample, return_counts=True)
-        rows = np.stack([distinct, np.ones_like(distinct)], axis=1)
-    else:
-        sums = np.stack([np.bincount(units, sample), np.bincount(units)], axis=1)
-        rows, counts = np.unique(sums, axis=0, return_counts=True)
+        return counted_interval(*np.unique(sample, return_counts=True), samples, seed)
+    sums = np.stack([np.bincount(units, sample), np.bincount(units).astype(np.float64)], axis=1)
+    return mean_interval(*np.unique(sums, axis=0, return_counts=True), samples, seed)
+
+
+def counted_interval(
+    values: NDArray[np.float64], counts: NDArray[np.int64], samples: int, seed: int
+) -> tuple[float, float]:
+    """Bound a mean as `bootstrap_interval` does, given the different values [D], ascending, and how many have each."""
+    held = counts > 0
+    rows = np.stack([values[held], np.ones(np.count_nonzero(held))], axis=1)
+    return mean_interval(rows, counts[held], samples, seed)
+
+
+def mean_interval(rows: NDArray[np.float64], counts: NDArray[np.int64], samples: int, seed: int) -> tuple[float, float]:
+    """Bound the mean over images of what is drawn as one: `rows` [D, 2] hold a sum and a number of images."""
     return percentile_interval(resample(rows, counts, samples, seed, _means))
 
 

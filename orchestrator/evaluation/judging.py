@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from orchestrator.errors import DataError
+from orchestrator.evaluation.answers import unpack
 from orchestrator.evaluation.calibration import calibrate
-from orchestrator.evaluation.intervals import Units, bootstrap_interval, paired_gain
-from orchestrator.evaluation.predictions import Predictions
-from orchestrator.evaluation.scoring import score
+from orchestrator.evaluation.gathering import Gathering
+from orchestrator.evaluation.label_set_judging import judge_label_sets
+from orchestrator.evaluation.parts import PredictionParts, whole
 from orchestrator.evaluation.shift_judging import judge_shift
 from orchestrator.records import (
     Baseline,
@@ -27,16 +29,16 @@ from orchestrator.records import (
     TaskScores,
 )
 
-EVALUATION_VERSION = 3
+EVALUATION_VERSION = 4
 
 
 def judge(
     group: str,
     classes: list[str],
-    predictions: Predictions,
+    predictions: PredictionParts,
     baselines: Sequence[BaselineResult],
     *,
-    validation: Predictions,
+    validation: PredictionParts,
     separation: FeatureSeparation | None,
     episodes: EpisodeScores | None = None,
     shift_method: ShiftMethod | None = None,
@@ -49,31 +51,38 @@ def judge(
 ) -> Evaluation:
     """Score a group's model on all its test images and on each subset's, over the group's classes.
 
-    The temperature of its calibration is fitted on `validation` alone. So is what a correction for other class
+    The temperature of its calibration is fitted on `validation` alone, or the threshold of each label where images have
+    any number of them (`label_set_judging`). So is what a correction for other class
     frequencies stands on, where `shift_method` asks for one. A baseline is scored on the same images and
     compared with the model image by image; one that failed, and every one where there are no test images, has None for
-    its numbers. Bootstraps draw kin together. Raises DataError when the probabilities are not over `classes`, or a
-    baseline was tested on another number of images.
+    its numbers. Bootstraps draw kin together. What is held of the predictions does not grow with their number, but for
+    a correction for class frequencies and for any number of labels, which take them whole. Raises DataError when the
+    probabilities are not over `classes`, or a baseline was tested on another number of images.
     """
-    if predictions.probabilities.shape[1] != len(classes):
+    if predictions.num_classes != len(classes):
         raise DataError(
             f"the probabilities of group {group} must be over its {len(classes)} classes",
-            value=predictions.probabilities.shape[1],
+            value=predictions.num_classes,
         )
-    units = predictions.units
+    tested = _tested(baselines, len(predictions))
+    sections: dict[str, Any]
+    if predictions.is_multi_label:
+        images, known = whole(predictions), whole(validation)
+        sections = judge_label_sets(images, classes, baselines, known, bootstrap_samples=bootstrap_samples, seed=seed)
+    else:
+        gathered = _gather(predictions, tested)
+        sections = {
+            **gathered.scores(bootstrap_samples, seed).model_dump(),
+            "subsets": _score_subsets(predictions, bootstrap_samples, seed),
+            "baselines": [_compare(gathered, run, len(predictions), bootstrap_samples, seed) for run in baselines],
+            "calibration": calibrate(predictions.scored, validation=validation.scored),
+        }
     return Evaluation(
         fingerprint=fingerprint,
         group=group,
         classes=classes,
-        **_score(predictions, bootstrap_samples, seed),
-        subsets=_score_subsets(predictions, bootstrap_samples, seed),
-        baselines=[_compare(predictions, units, run, bootstrap_samples, seed) for run in baselines],
-        num_units=len(predictions) if units is None else int(units.max()) + 1,
-        calibration=calibrate(
-            predictions.probabilities,
-            predictions.truth,
-            validation=(validation.probabilities, validation.truth),
-        ),
+        **sections,
+        num_units=predictions.num_units,
         separation=separation,
         outliers=outliers,
         episodes=episodes,
@@ -84,64 +93,69 @@ def judge(
 
 
 def judge_task(
-    task: TaskClasses, predictions: Predictions, *, bootstrap_samples: int, seed: int, predictions_path: str
+    task: TaskClasses, predictions: PredictionParts, *, bootstrap_samples: int, seed: int, predictions_path: str
 ) -> TaskScores:
     """Score a further task over its classes, on the images that are labelled for it; bootstraps draw kin together."""
     return TaskScores(
         task=task.task,
         classes=task.classes,
         predictions=predictions_path,
-        **_score(predictions, bootstrap_samples, seed),
+        **_gather(predictions, {}).scores(bootstrap_samples, seed).model_dump(),
     )
 
 
 def _judge_shift(
-    predictions: Predictions,
+    predictions: PredictionParts,
     classes: list[str],
-    validation: Predictions,
+    validation: PredictionParts,
     method: ShiftMethod | None,
     bootstrap_samples: int,
     seed: int,
 ) -> LabelShift | None:
     if method is None or not len(predictions):
         return None
-    return judge_shift(predictions, classes, validation, method, bootstrap_samples=bootstrap_samples, seed=seed)
+    images, known = whole(predictions), whole(validation)
+    return judge_shift(images, classes, known, method, bootstrap_samples=bootstrap_samples, seed=seed)
 
 
-def _score_subsets(predictions: Predictions, bootstrap_samples: int, seed: int) -> list[SubsetScores]:
+def _score_subsets(predictions: PredictionParts, bootstrap_samples: int, seed: int) -> list[SubsetScores]:
     return [
-        SubsetScores(subset=name, **_score(predictions.for_subset(name), bootstrap_samples, seed))
-        for name in sorted(set(predictions.subsets))
+        SubsetScores(subset=name, **_gather(predictions, {}, name).scores(bootstrap_samples, seed).model_dump())
+        for name in predictions.subset_names
     ]
 
 
-def _score(predictions: Predictions, bootstrap_samples: int, seed: int) -> dict[str, Any]:
-    """Give the fields of `Scores`."""
-    scores = score(
-        predictions.probabilities,
-        predictions.truth,
-        bootstrap_samples=bootstrap_samples,
-        seed=seed,
-        units=predictions.units,
-    )
-    return scores.model_dump()
+def _tested(baselines: Sequence[BaselineResult], num_images: int) -> dict[str, NDArray[np.bool_]]:
+    """Give what each baseline that was tested got right [n]. Raises DataError for another number of images."""
+    for result in baselines:
+        if result.correct is not None and result.correct.count != num_images:
+            raise DataError(
+                f"baseline {result.name} must be tested on the {num_images} images of its group",
+                value=result.correct.count,
+            )
+    return {result.name: unpack(result.correct) for result in baselines if result.correct is not None}
+
+
+def _gather(
+    predictions: PredictionParts, correct: Mapping[str, NDArray[np.bool_]], subset: str | None = None
+) -> Gathering:
+    """Add up the predictions, or those of a subset; `correct` says which of all images [n] baselines got right."""
+    gathered = Gathering(predictions.num_classes, tuple(correct), has_kin=predictions.has_kin(subset))
+    seen = 0
+    for part in predictions.parts(subset):
+        rows = slice(seen, seen + len(part))
+        gathered.add(part.with_baselines({name: answers[rows] for name, answers in correct.items()}))
+        seen += len(part)
+    return gathered
 
 
 def _compare(
-    predictions: Predictions, units: Units | None, result: BaselineResult, bootstrap_samples: int, seed: int
+    gathered: Gathering, result: BaselineResult, num_images: int, bootstrap_samples: int, seed: int
 ) -> Baseline:
-    if result.correct is not None and len(result.correct) != len(predictions):
-        raise DataError(
-            f"baseline {result.name} must be tested on the {len(predictions)} images of its group",
-            value=len(result.correct),
-        )
-    if result.correct is None or not len(predictions):
-        accuracy = accuracy_interval = gain = gain_interval = None
-    else:
-        correct = np.array(result.correct, dtype=bool)
-        accuracy = float(correct.mean())
-        accuracy_interval = bootstrap_interval(correct, bootstrap_samples, seed, units)
-        gain, gain_interval = paired_gain(predictions.correct, correct, bootstrap_samples, seed, units)
+    accuracy = accuracy_interval = gain = gain_interval = None
+    if result.correct is not None and num_images:
+        accuracy, accuracy_interval = gathered.accuracy_of(result.name, bootstrap_samples, seed)
+        gain, gain_interval = gathered.gain_over(result.name, bootstrap_samples, seed)
     return Baseline(
         name=result.name,
         hyperparameters=result.hyperparameters,

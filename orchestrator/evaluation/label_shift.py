@@ -46,7 +46,7 @@ class Source:
     def of(cls, validation: Predictions) -> Self:
         """Learn from validation images; of more than 20,000, from as many at even distances."""
         validation = thinned(validation)
-        probabilities, truth = validation.probabilities, validation.truth
+        probabilities, truth = validation.probabilities, validation.indices
         fit = fit_class_calibration(probabilities, truth)
         return cls(
             fit=fit,

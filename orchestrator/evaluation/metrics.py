@@ -110,11 +110,12 @@ def class_aucs(probabilities: Probabilities, truth: ClassIndices) -> Measures:
     counts = np.bincount(truth, minlength=num_classes)
     areas = np.full(num_classes, np.nan)
     for index in np.flatnonzero((counts > 0) & (counts < len(truth))).tolist():
-        areas[index] = _auc(probabilities[:, index], truth == index)
+        areas[index] = auc(probabilities[:, index], truth == index)
     return areas
 
 
-def _auc(scores: Probabilities, positive: NDArray[np.bool_]) -> float:
+def auc(scores: Probabilities, positive: NDArray[np.bool_]) -> float:
+    """Give the area under the ROC curve of scores [n] for images [n] of which some are positive and some are not."""
     num_positive = int(positive.sum())
     num_negative = len(positive) - num_positive
     rank_sum = float(rankdata(scores)[positive].sum())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import DataError, RecordError
 from orchestrator.evaluation.metrics import predict_classes
+from orchestrator.evaluation.multi_label import predict_labels
 
 _COLUMNS = ("id", "subset", "together", "label", "predicted", "probabilities")
 _BASELINE_PREFIX = "correct_"
@@ -23,15 +24,16 @@ class Predictions:
     """Hold the predictions on n test images over K classes.
 
     `ids`, `subsets` and `together` have n entries; the last is what an image shares with its kin, empty where it has
-    none. `truth` [n] int64 are indices into the classes, `probabilities` [n, K] float32. `baselines` maps a baseline's
-    name to booleans [n]: which images it got right. `outlier_scores` [n] in [0, 1] say how little an image is one of
-    the classes, None where the model does not tell. Raises DataError when the lengths differ.
+    none. `truth` [n] int64 are indices into the classes, or booleans [n, K] where an image has any number of them;
+    `probabilities` [n, K] float32. `baselines` maps a baseline's name to booleans [n]: which images it got right.
+    `outlier_scores` [n] in [0, 1] say how little an image is one of the classes, None where the model does not tell.
+    Raises DataError when the lengths differ.
     """
 
     ids: Sequence[str]
     subsets: Sequence[str]
     together: Sequence[str]
-    truth: NDArray[np.int64]
+    truth: NDArray[np.int64] | NDArray[np.bool_]
     probabilities: NDArray[np.float32]
     baselines: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     outlier_scores: NDArray[np.float64] | None = None
@@ -56,15 +58,61 @@ class Predictions:
         return len(self.ids)
 
     @property
+    def is_multi_label(self) -> bool:
+        """Tell whether images have any number of the classes."""
+        return self.truth.ndim == 2
+
+    @property
+    def indices(self) -> NDArray[np.int64]:
+        """Give the index [n] of each image's class; images must have one each."""
+        return self.truth.astype(np.int64, copy=False)
+
+    @property
+    def label_sets(self) -> NDArray[np.bool_]:
+        """Tell which classes each image has [n, K]; images must be of any number of them."""
+        return self.truth.astype(np.bool_, copy=False)
+
+    @property
     def predicted(self) -> NDArray[np.int64]:
         """Give the index [n] of the most probable class, the first of equals."""
         return predict_classes(self.probabilities)
 
     @property
     def correct(self) -> NDArray[np.bool_]:
-        """Tell for every image [n] whether its class is the most probable one."""
+        """Tell for every image [n] whether its class is the most probable one, or all its labels are right at 0.5."""
+        if self.is_multi_label:
+            right: NDArray[np.bool_] = (predict_labels(self.probabilities) == self.truth).all(axis=1)
+            return right
         found: NDArray[np.bool_] = self.predicted == self.truth
         return found
+
+    @property
+    def num_classes(self) -> int:
+        """Count the classes K."""
+        return int(self.probabilities.shape[1])
+
+    @property
+    def subset_names(self) -> list[str]:
+        """List the subsets that have images, sorted."""
+        return sorted(set(self.subsets))
+
+    @property
+    def num_units(self) -> int:
+        """Count what a bootstrap draws as one: an image, or images that are kin."""
+        units = self.units
+        return len(self) if units is None else int(units.max()) + 1
+
+    def has_kin(self, subset: str | None = None) -> bool:
+        """Tell whether some images, or some of a subset, are drawn as one."""
+        return next(self.parts(subset)).units is not None
+
+    def parts(self, subset: str | None = None) -> Iterator[Self]:
+        """Give the predictions, or those of a subset, as one part."""
+        yield self if subset is None else self.for_subset(subset)
+
+    def scored(self) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
+        """Give the probabilities [n, K] and the true class indices [n], as one part."""
+        yield self.probabilities, self.indices
 
     @property
     def units(self) -> NDArray[np.int64] | None:
@@ -99,7 +147,8 @@ class Predictions:
 
         Columns: id, subset, together (strings), label and predicted (int64, indices into the classes), probabilities (a
         list of K float32 for each image), a boolean `correct_<baseline>` for each baseline, and `out_of_distribution`
-        where the model tells outliers.
+        where the model tells outliers. Where images have any number of labels, label and predicted (at 0.5) are lists
+        of K booleans.
         """
         probabilities = pa.array(np.ascontiguousarray(self.probabilities, dtype=np.float32).ravel())
         table = pa.table(
@@ -107,8 +156,12 @@ class Predictions:
                 "id": pa.array(self.ids, type=pa.string()),
                 "subset": pa.array(self.subsets, type=pa.string()),
                 "together": pa.array(self.together, type=pa.string()),
-                "label": pa.array(self.truth, type=pa.int64()),
-                "predicted": pa.array(self.predicted, type=pa.int64()),
+                "label": _lists(self.label_sets) if self.is_multi_label else pa.array(self.truth, type=pa.int64()),
+                "predicted": (
+                    _lists(predict_labels(self.probabilities))
+                    if self.is_multi_label
+                    else pa.array(self.predicted, type=pa.int64())
+                ),
                 "probabilities": pa.FixedSizeListArray.from_arrays(probabilities, self.probabilities.shape[1]),
             }
         )
@@ -127,7 +180,7 @@ class Predictions:
             ids=table.column("id").to_pylist(),
             subsets=table.column("subset").to_pylist(),
             together=table.column("together").to_pylist(),
-            truth=np.asarray(table.column("label"), dtype=np.int64),
+            truth=_truth(table.column("label").combine_chunks()),
             probabilities=_matrix(table.column("probabilities").combine_chunks()),
             baselines={
                 name.removeprefix(_BASELINE_PREFIX): np.asarray(table.column(name), dtype=bool) for name in names
@@ -138,6 +191,19 @@ class Predictions:
                 else None
             ),
         )
+
+
+def predictions_of_label_sets(
+    rows: Sequence[Mapping[str, Any]], truth: NDArray[np.bool_], probabilities: NDArray[np.float32]
+) -> Predictions:
+    """Put together the probabilities [n, K] of catalogue rows [n] and which labels they have [n, K]."""
+    return Predictions(
+        ids=[row["id"] for row in rows],
+        subsets=[row["subset"] for row in rows],
+        together=[row["together"] for row in rows],
+        truth=truth,
+        probabilities=probabilities,
+    )
 
 
 def predictions_of_tasks(
@@ -199,6 +265,17 @@ def _check(table: pa.Table) -> None:
 def _matrix(lists: pa.FixedSizeListArray) -> NDArray[np.float32]:
     values: NDArray[np.float32] = np.asarray(lists.flatten(), dtype=np.float32)
     return values.reshape(len(lists), lists.type.list_size)
+
+
+def _truth(column: pa.Array) -> NDArray[np.int64] | NDArray[np.bool_]:
+    if not pa.types.is_fixed_size_list(column.type):
+        return np.asarray(column, dtype=np.int64)
+    values: NDArray[np.bool_] = np.asarray(column.flatten(), dtype=np.bool_)
+    return values.reshape(len(column), column.type.list_size)
+
+
+def _lists(sets: NDArray[np.bool_]) -> pa.FixedSizeListArray:
+    return pa.FixedSizeListArray.from_arrays(pa.array(sets.ravel()), sets.shape[1])
 
 
 def _damaged(value: str) -> RecordError:

@@ -20,6 +20,7 @@ from orchestrator.evaluation.metrics import (
     predict_classes,
 )
 from orchestrator.evaluation.tallies import CONFIDENCE_BINS, Tally, confidence_bins
+from orchestrator.evaluation.unit_buckets import UnitBuckets
 from orchestrator.records import ClassScores, Scores
 
 MOST_RANKED_IMAGES = 100_000
@@ -84,6 +85,25 @@ class _Drawn:
             gap_counts=once,
         )
 
+    def measures(self, num_classes: int, samples: int, seed: int) -> Estimates:
+        """Give accuracy, balanced accuracy and macro F1 [samples, 3] of resamples."""
+        by_true, by_predicted = (_by_class(classes, num_classes) for classes in (self.true, self.predicted))
+        is_right = self.true == self.predicted
+
+        def measure(cells: Sums) -> Estimates:
+            counts = ClassCounts(
+                actual=np.asarray(cells @ by_true),
+                predicted=np.asarray(cells @ by_predicted),
+                correct=np.asarray((cells * is_right) @ by_true),
+            )
+            return np.stack([counts.accuracy(), counts.balanced_accuracy(), counts.macro_f1()], axis=1)
+
+        return resample(self.confusions, self.confusion_counts, samples, seed, measure)
+
+    def calibration_errors(self, samples: int, seed: int) -> Estimates:
+        """Give the expected calibration error [samples] of resamples."""
+        return resample(self.gaps, self.gap_counts, samples, seed, _calibration_errors)
+
 
 def score(
     probabilities: Probabilities,
@@ -103,14 +123,15 @@ def score(
     if not len(truth):
         return _no_scores(tally)
     drawn = _Drawn.images(tally) if units is None else _Drawn.kin(probabilities, truth, units)
-    if len(truth) > MOST_RANKED_IMAGES:
-        return _scores(tally, tally.class_aucs(), tally.auc_errors(), drawn, bootstrap_samples, seed)
-    areas = class_aucs(probabilities, truth)
-    return _scores(tally, areas, np.zeros_like(areas), drawn, bootstrap_samples, seed)
+    is_ranked = len(truth) <= MOST_RANKED_IMAGES
+    areas = class_aucs(probabilities, truth) if is_ranked else tally.class_aucs()
+    errors = np.zeros_like(areas) if is_ranked else tally.auc_errors()
+    scores = _scores(tally, areas, errors, drawn, bootstrap_samples, seed)
+    return scores if units is None else scores.model_copy(update={"by_class": _with_units(scores, truth, units)})
 
 
-def score_tally(tally: Tally, *, bootstrap_samples: int, seed: int) -> Scores:
-    """Score tallied predictions over K classes.
+def score_tally(tally: Tally, *, bootstrap_samples: int, seed: int, kin: UnitBuckets | None = None) -> Scores:
+    """Score tallied predictions over K classes; a bootstrap draws the buckets of `kin` where there are some.
 
     The predicted class is the most probable one, the first of equals. Intervals are 95% bootstraps over images:
     resamples of the cells of the confusion matrix and of the bins of confidence, which say all that those measures
@@ -123,7 +144,8 @@ def score_tally(tally: Tally, *, bootstrap_samples: int, seed: int) -> Scores:
     """
     if not tally.num_images:
         return _no_scores(tally)
-    return _scores(tally, tally.class_aucs(), tally.auc_errors(), _Drawn.images(tally), bootstrap_samples, seed)
+    drawn = _Drawn.images(tally) if kin is None else kin
+    return _scores(tally, tally.class_aucs(), tally.auc_errors(), drawn, bootstrap_samples, seed)
 
 
 def _no_scores(tally: Tally) -> Scores:
@@ -132,12 +154,12 @@ def _no_scores(tally: Tally) -> Scores:
 
 
 def _scores(
-    tally: Tally, areas: Measures, errors: Measures, drawn: _Drawn, bootstrap_samples: int, seed: int
+    tally: Tally, areas: Measures, errors: Measures, drawn: _Drawn | UnitBuckets, bootstrap_samples: int, seed: int
 ) -> Scores:
     counts = ClassCounts.of(tally.confusion)
     error = float(calibration_error(confidence_gaps(tally), tally.num_images))
-    resampled = _resample_measures(drawn, tally.num_classes, bootstrap_samples, seed)
-    errors_again = resample(drawn.gaps, drawn.gap_counts, bootstrap_samples, seed, _calibration_errors)
+    resampled = drawn.measures(tally.num_classes, bootstrap_samples, seed)
+    errors_again = drawn.calibration_errors(bootstrap_samples, seed)
     has_area = np.isfinite(areas)
     return Scores(
         num_images=tally.num_images,
@@ -173,24 +195,15 @@ def _class_scores(counts: ClassCounts, areas: Measures) -> list[ClassScores]:
     ]
 
 
+def _with_units(scores: Scores, truth: ClassIndices, units: Units) -> list[ClassScores]:
+    """Count of each class what is kept together as one."""
+    held = np.unique(np.stack([truth, units]), axis=1)[0]
+    counts = np.bincount(held, minlength=len(scores.by_class)).tolist()
+    return [found.model_copy(update={"num_units": count}) for found, count in zip(scores.by_class, counts, strict=True)]
+
+
 def _known(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _resample_measures(drawn: _Drawn, num_classes: int, samples: int, seed: int) -> Estimates:
-    """Give accuracy, balanced accuracy and macro F1 [samples, 3] of resamples."""
-    by_true, by_predicted = (_by_class(classes, num_classes) for classes in (drawn.true, drawn.predicted))
-    is_right = drawn.true == drawn.predicted
-
-    def measure(cells: Sums) -> Estimates:
-        counts = ClassCounts(
-            actual=np.asarray(cells @ by_true),
-            predicted=np.asarray(cells @ by_predicted),
-            correct=np.asarray((cells * is_right) @ by_true),
-        )
-        return np.stack([counts.accuracy(), counts.balanced_accuracy(), counts.macro_f1()], axis=1)
-
-    return resample(drawn.confusions, drawn.confusion_counts, samples, seed, measure)
 
 
 def _by_class(classes: NDArray[np.int64], num_classes: int) -> csr_array:

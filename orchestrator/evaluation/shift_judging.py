@@ -94,10 +94,10 @@ def _compare(
 
 def _score(images: Predictions, probabilities: Probabilities, bootstrap_samples: int, seed: int) -> ShiftScores:
     scored = replace(images, probabilities=probabilities)
-    counts = ClassCounts.of(confusion_matrix(images.truth, scored.predicted, probabilities.shape[1]))
+    counts = ClassCounts.of(confusion_matrix(images.indices, scored.predicted, probabilities.shape[1]))
     return ShiftScores(
         accuracy=float(counts.accuracy()),
         accuracy_interval=bootstrap_interval(scored.correct, bootstrap_samples, seed, images.units),
         balanced_accuracy=float(counts.balanced_accuracy()),
-        cross_entropy=float(losses(probabilities, images.truth).mean()),
+        cross_entropy=float(losses(probabilities, images.indices).mean()),
     )

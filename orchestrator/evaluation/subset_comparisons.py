@@ -12,7 +12,7 @@ from orchestrator.evaluation.predictions import Predictions, number_units
 from orchestrator.evaluation.scoring import score
 from orchestrator.records import Scores, SubsetEvaluation, SubsetModel, SubsetResult
 
-SUBSET_EVALUATION_VERSION = 1
+SUBSET_EVALUATION_VERSION = 2
 
 
 def judge_subsets(
@@ -28,8 +28,8 @@ def judge_subsets(
     """Score subsets' own models and compare them with their group's, image by image; kin is drawn together.
 
     `group` has the predictions of the group's model on all its test images, `own` by subset those of the models that
-    subsets have, over their own `classes`; both in the catalogue's order. The record's group, paths and fingerprint
-    are left to the caller. Raises DataError when a subset's predictions are of other images.
+    subsets have, over their own `classes`; both in the catalogue's order. The record's group, paths, fingerprint and
+    what trainings held are left to the caller. Raises DataError when a subset's predictions are of other images.
     """
     results = []
     served: list[np.ndarray] = []
@@ -65,7 +65,7 @@ def judge_subsets(
 
 def _compared(mine: Predictions, alone: Predictions, bootstrap_samples: int, seed: int) -> dict[str, object]:
     scores: Scores = score(
-        mine.probabilities, mine.truth, bootstrap_samples=bootstrap_samples, seed=seed, units=mine.units
+        mine.probabilities, mine.indices, bootstrap_samples=bootstrap_samples, seed=seed, units=mine.units
     )
     if not len(mine):
         return {"scores": scores}

@@ -12,14 +12,14 @@ from orchestrator.evaluation.intervals import CONFIDENCE, Sums, Units, paired_ga
 from orchestrator.evaluation.predictions import number_units
 from orchestrator.records import ArmGain, SplitComparison, SubsetGain, TransferVerdict
 
-TRANSFER_VERSION = 1
+TRANSFER_VERSION = 2
 
-TRANSFERS_LESS = ("from_scratch", "head_only", "subset_only")
+TRANSFERS_LESS = ("from_scratch", "head_only", "target_only", "subset_only")
 """Arms that are given less than a group's model: no pretrained weights; of other subsets' samples no features, but the
-head; no other subset's samples. A pooled model is given more."""
+head; no images of a source; no other subset's samples. A pooled model is given more."""
 
-NO_TRANSFER = ("from_scratch", "subset_only")
-"""Arms that one of the two sources of transfer is wholly kept from: pretrained weights, other subsets."""
+NO_TRANSFER = ("from_scratch", "target_only", "subset_only")
+"""Arms that something that transfers is wholly kept from: pretrained weights, a source's images, other subsets."""
 
 Correct = NDArray[np.bool_]
 
@@ -87,10 +87,10 @@ def compare_on_split(
 def judge_transfer(comparison: SplitComparison | None) -> TransferVerdict | None:
     """Judge by the joint intervals of the gains of a group's model over the arms on one subset's test images.
 
-    `hurts`: at least one arm that transfers less (from scratch, head only, subset only) has an interval wholly below 0.
-    `helps`: otherwise, the interval of every arm that one source of transfer is kept from (from scratch, subset only)
-    is wholly above 0, and there is one. `no_difference` in all other cases. The pooled model, which transfers more,
-    decides nothing, but widens what the intervals hold for. None where no arm that transfers less could be compared.
+    `hurts`: at least one arm that transfers less (`TRANSFERS_LESS`) has an interval wholly below 0. `helps`: otherwise,
+    the interval of every arm that something is wholly kept from (`NO_TRANSFER`) is wholly above 0, and there is one.
+    `no_difference` in all other cases. The pooled model, which transfers more, decides nothing, but widens what the
+    intervals hold for. None where no arm that transfers less could be compared.
     """
     gains = {} if comparison is None else {found.name: found.gain_interval for found in comparison.others}
     less = [gains[name] for name in TRANSFERS_LESS if name in gains]

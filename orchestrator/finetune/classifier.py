@@ -21,10 +21,19 @@ class Classifier(nn.Module):
     """Classify images [n, 3, S, S] into logits [n, K].
 
     Of several tasks the head gives the logits side by side, `class_counts` of each; by default there is one task.
+    With `multi_label` an image may have any number of the classes, each with a probability of its own.
     """
 
-    def __init__(self, backbone: Backbone, head: nn.Linear, class_counts: Sequence[int] | None = None) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        head: nn.Linear,
+        class_counts: Sequence[int] | None = None,
+        *,
+        multi_label: bool = False,
+    ) -> None:
         super().__init__()
+        self.multi_label = multi_label
         self.backbone = backbone
         self.head = head
         self.class_counts = (head.out_features,) if class_counts is None else tuple(class_counts)
@@ -35,7 +44,12 @@ class Classifier(nn.Module):
         return logits
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Turn logits [n, K] into probabilities [n, K], which sum to 1 over the classes of each task."""
+        """Turn logits [n, K] into probabilities [n, K], which sum to 1 over the classes of each task.
+
+        Those of labels of which an image may have any number are sigmoids.
+        """
+        if self.multi_label:
+            return logits.sigmoid()
         if len(self.class_counts) == 1:
             return logits.softmax(dim=1)
         return torch.cat([part.softmax(dim=1) for part in torch.split(logits, list(self.class_counts), dim=1)], dim=1)

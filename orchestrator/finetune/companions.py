@@ -9,11 +9,13 @@ from functools import lru_cache
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from orchestrator.config import DomainPenalty
 from orchestrator.errors import TrainingError
 from orchestrator.finetune.batches import share
-from orchestrator.finetune.contracts import Samples
+from orchestrator.finetune.classifier import EVALUATION_BATCH
+from orchestrator.finetune.contracts import Labels, Samples
 from orchestrator.finetune.distributed import rank, world_size
 from orchestrator.finetune.prefix import Prefix, kept_inputs
 from orchestrator.finetune.steps import SourcePart, Step
@@ -86,6 +88,18 @@ class CompanionFeed:
             mine = share(positions, rank(), world_size())
             yield replace(step, source=self._part(mine, len(positions), epoch)) if len(mine) else step
 
+    def labelled_from(self, label: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Give the suffix's inputs and the labels [n] of the samples with this label or a higher one.
+
+        Each that is ever drawn is given once, as the first epoch shows it, divided over the ranks.
+        """
+        settings, labels = self._prefix.settings, self._companion.samples.labels
+        mine = share(self._wanted[labels[self._wanted] >= label], rank(), world_size())
+        for start in range(0, len(mine), EVALUATION_BATCH):
+            positions = mine[start : start + EVALUATION_BATCH]
+            inputs = self._inputs.take(np.searchsorted(self._wanted, positions), draw_of(1, settings.augment))
+            yield inputs, torch.from_numpy(labels[positions]).to(settings.device)
+
     def _part(self, positions: NDArray[np.int64], total: int, epoch: int) -> SourcePart:
         settings = self._prefix.settings
         places = np.searchsorted(self._wanted, positions)
@@ -112,7 +126,7 @@ class _Chosen:
     positions: NDArray[np.int64]
 
     @property
-    def labels(self) -> NDArray[np.int64]:
+    def labels(self) -> Labels:
         return self.samples.labels[self.positions]
 
     @property

@@ -11,22 +11,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from orchestrator.config import AugmentConfig
+from orchestrator.config import AugmentConfig, BatchNormMode
 
 Metric = Literal["val_accuracy", "val_loss"]
-BatchNormMode = Literal["frozen", "train"]
 Precision = Literal["fp32", "bf16", "fp16"]
 StoredType = Literal["fp32", "bf16", "fp16"]
 NO_AUGMENTATION = AugmentConfig()
 Inputs = Literal["activations", "memory", "pixels"]
+MOST_ACTIVATION_BYTES = 2 * 2**30
+Labels = NDArray[np.int64] | NDArray[np.float32]
+"""Class indices [n], or [n, T] of several tasks; or float32 [n, K], 1 for each of any number of labels, else 0."""
 
 
 class Samples(Protocol):
     """Give decoded samples by position, as often and in any order as wanted."""
 
     @property
-    def labels(self) -> NDArray[np.int64]:
-        """Give the class index of every sample."""
+    def labels(self) -> Labels:
+        """Give the class index of every sample, or its labels where it may have any number."""
         ...
 
     @property
@@ -65,7 +67,8 @@ class BatchStream(Protocol):
 class TrainingSettings:
     """Say how training is done, beside what is searched.
 
-    `batch_norm: frozen` keeps the statistics of every BatchNorm layer, `train` updates those of the suffix.
+    `batch_norm: frozen` keeps the statistics of every BatchNorm layer, `train` updates those of the suffix, `sync` too:
+    where there are several ranks, by the samples of all of them.
     `metric` chooses the epoch that is kept. `activation_bytes` bounds the outputs of the frozen stages that are
     held on the device. `augment` varies training samples; they are varied and ordered by `loader_seed`, by default the
     `seed` of everything else. The suffixes of `compiled_depths` go through torch.compile
@@ -77,7 +80,7 @@ class TrainingSettings:
     precision: Precision
     device: str
     metric: Metric
-    activation_bytes: int = 2 * 2**30
+    activation_bytes: int = MOST_ACTIVATION_BYTES
     augment: AugmentConfig = NO_AUGMENTATION
     compiled_depths: frozenset[int] = frozenset()
     loader_seed: int | None = None

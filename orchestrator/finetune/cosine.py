@@ -35,6 +35,15 @@ def new_head(name: HeadName, feature_dim: int, num_classes: int) -> nn.Linear:
     return CosineHead(feature_dim, num_classes) if name == "cosine" else nn.Linear(feature_dim, num_classes)
 
 
+def first_outputs(head: nn.Linear, num_classes: int) -> nn.Linear:
+    """Give a head of the same kind with the first outputs of one alone, its weights copied."""
+    kind: HeadName = "cosine" if isinstance(head, CosineHead) else "linear"
+    narrowed = new_head(kind, head.in_features, num_classes).to(head.weight.device)
+    kept = {name: tensor[:num_classes] if tensor.dim() else tensor for name, tensor in head.state_dict().items()}
+    narrowed.load_state_dict(kept)
+    return narrowed
+
+
 def is_head(head: nn.Module, name: HeadName) -> bool:
     """Tell whether a head is of the kind that bears a name."""
     return isinstance(head, CosineHead) == (name == "cosine")

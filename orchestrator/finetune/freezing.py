@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from orchestrator.config import BatchNormMode
 from orchestrator.errors import BackboneError
 from orchestrator.finetune.classifier import Classifier
-from orchestrator.finetune.contracts import BatchNormMode
 
 
 class Suffix(nn.Sequential):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from orchestrator.finetune.classifier import Classifier
 from orchestrator.finetune.companions import Companion
+from orchestrator.finetune.cosine import first_outputs
 from orchestrator.finetune.domain_penalties import domain_penalty
 from orchestrator.finetune.freezing import Suffix
 from orchestrator.finetune.losses import Objective
@@ -83,9 +84,5 @@ def without_extra(classifier: Classifier, num_extra: int) -> Classifier:
     """Give a classifier without the last outputs of its head, sharing the backbone: the softmax is over the rest."""
     if num_extra == 0:
         return classifier
-    whole = classifier.head
-    head = nn.Linear(whole.in_features, whole.out_features - num_extra, device=whole.weight.device)
-    with torch.no_grad():
-        head.weight.copy_(whole.weight[:-num_extra])
-        head.bias.copy_(whole.bias[:-num_extra])
+    head = first_outputs(classifier.head, classifier.head.out_features - num_extra)
     return Classifier(classifier.backbone, head).eval()

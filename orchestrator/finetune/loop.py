@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from orchestrator.finetune.freezing import freeze
 from orchestrator.finetune.image_changes import ImageChanges
 from orchestrator.finetune.joint import JointLoss
 from orchestrator.finetune.losses import Objective, create_objective
+from orchestrator.finetune.multi_label import is_multi_label, judge_label_sets
 from orchestrator.finetune.phases import phase_of, plan_phases
 from orchestrator.finetune.prefix import (
     Computed,
@@ -41,6 +42,7 @@ from orchestrator.finetune.prefix import (
 from orchestrator.finetune.prototypes import find_prototypes
 from orchestrator.finetune.randomness import seeded
 from orchestrator.finetune.regularization import pulls_to_start, start_of
+from orchestrator.finetune.shared_batch_norm import restore_batch_norms
 from orchestrator.finetune.stepping import Stepper
 from orchestrator.finetune.steps import Step, steps_of_samples, steps_of_stream
 from orchestrator.finetune.tasks import judge_tasks, mean_over_tasks, objective_of
@@ -111,6 +113,9 @@ def fine_tune(
     classifier starts with; it is not changed. With a `companion` the classifier has its extra outputs behind those of
     the target's classes, and is trained on both; losses and accuracies are the target's, over its classes.
 
+    Where samples have any number of labels (`loss: binary_cross_entropy`), the accuracy of an epoch is the mean average
+    precision, see `finetune.multi_label`.
+
     Raises BackboneError for a freeze depth beyond the backbone, DivergedError for a loss that is not finite,
     TrainingError for samples, batches or a checkpoint that cannot be trained with.
     """
@@ -145,6 +150,7 @@ class Training:
         if hyperparameters.stochastic_depth is not None:
             set_stochastic_depth(classifier.backbone, hyperparameters.stochastic_depth)
         give_head(classifier, hyperparameters.head, seed=settings.seed)
+        classifier.multi_label = hyperparameters.is_multi_label
         depth = hyperparameters.freeze_depth
         weighs_tasks = len(classifier.class_counts) > 1 and hyperparameters.task_weighting == "uncertainty"
         stages, self._suffix = freeze(classifier, depth, dropout=hyperparameters.dropout, weighs_tasks=weighs_tasks)
@@ -161,16 +167,16 @@ class Training:
             objective = replace(objective, num_smoothed=known)
         self._changes = ImageChanges(hyperparameters, settings, self._prefix, self._suffix, objective)
         self._sources, self._note = self._open_sources(samples, activations)
-        self._head_loss = None if hyperparameters.head == "linear" else self._start_head()
+        joint = self._joint_loss(companion)
+        self._feed = None if joint is None else self._companion_feed(joint.companion)
+        self._head_loss = None if hyperparameters.head == "linear" else self._start_head(known)
         start = start_of(self._suffix, source, settings.device) if pulls_to_start(hyperparameters) else {}
         # Every phase would compile anew.
         compiles = depth in settings.compiled_depths and world_size() == 1 and len(self._phases) == 1
-        joint = self._joint_loss(companion)
         self._stepper = Stepper(
             self._suffix, hyperparameters, settings, objective, start, compiles=compiles, joint=joint
         )
         self._class_counts = self._suffix.class_counts if companion is None else (known,)
-        self._feed = None if joint is None else self._companion_feed(joint.companion)
         self.epoch = 0
         self._history: list[EpochMetrics] = []
         self._best_epoch = 0
@@ -253,6 +259,7 @@ class Training:
     def finish(self) -> FineTuneResult:
         """Put the best weights into the classifier."""
         self._suffix.load_state_dict(self._best_suffix)
+        restore_batch_norms(self._suffix)
         self._classifier.eval()
         return FineTuneResult(
             history=self._history,
@@ -293,11 +300,14 @@ class Training:
     def _has_one_pass(self) -> bool:
         return self._hyperparameters.has_one_pass(self._classifier.backbone.num_stages)
 
-    def _start_head(self) -> float:
-        """Let the head start from the classes' prototypes, and give their loss."""
+    def _start_head(self, known: int) -> float:
+        """Let the head start from the classes' prototypes, and give their loss.
+
+        Those of the `known` classes of the target are of its samples alone, those of a source's own of the source's.
+        """
         head = self._classifier.head
         found = find_prototypes(
-            self._features,
+            lambda: self._features(known),
             self._suffix.num_classes,
             head.in_features,
             device=self._settings.device,
@@ -306,8 +316,11 @@ class Training:
         found.write_to(head)
         return found.loss
 
-    def _features(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Give the features [n, d] and class indices [n] of this rank's samples as the first epoch shows them."""
+    def _features(self, known: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Give the features [n, d] and class indices [n] of this rank's samples as the first epoch shows them.
+
+        Of a source there are those alone whose classes are not among the `known`.
+        """
         self._suffix.eval()
         for step in self._steps(1, False):
             if step.count:
@@ -316,6 +329,10 @@ class Training:
                     inputs = self._prefix.stages(step.inputs) if is_raw else step.inputs
                     features = self._suffix.features(inputs)
                 yield features, step.targets
+        for inputs, targets in [] if self._feed is None else self._feed.labelled_from(known):
+            with torch.no_grad(), autocast(self._settings):
+                features = self._suffix.features(inputs)
+            yield features, targets
 
     def _train_epoch(self, epoch: int) -> float:
         if self._has_one_pass and self._head_loss is not None:
@@ -328,15 +345,16 @@ class Training:
         drawn = self._steps(epoch, self._hyperparameters.balanced)
         changed = (self._changes.apply(step, epoch, number) for number, step in enumerate(drawn))
         steps = changed if self._feed is None else self._feed.join(changed, epoch)
-        while together := list(islice(steps, self._hyperparameters.accumulate)):
-            totals[0] += self._stepper.step(together, done=done)
-            totals[1] += sum(step.count for step in together)
+        for first in steps:
+            totals += self._stepper.step(chain([first], islice(steps, first.together - 1)), done=done)
         loss_sum, count = sum_over_ranks(totals).tolist()
         return float(loss_sum / count)
 
     def _steps(self, epoch: int, balanced: bool) -> Iterator[Step]:
         if isinstance(self._train, BatchStream):
-            return steps_of_stream(self._train, self._changes.entrance, epoch=epoch)
+            return steps_of_stream(
+                self._train, self._changes.entrance, epoch=epoch, accumulate=self._hyperparameters.accumulate
+            )
         assert self._sources.train is not None
         return steps_of_samples(
             self._sources.train,
@@ -345,13 +363,16 @@ class Training:
             batch_size=self._hyperparameters.batch_size,
             epoch=epoch,
             balanced=balanced,
+            accumulate=self._hyperparameters.accumulate,
         )
 
     def _validate(self) -> tuple[float, float]:
         """Give the mean loss and the accuracy, of several tasks their means; ranks share the samples."""
         mine = share(np.arange(len(self._validation), dtype=np.int64), rank(), world_size())
-        totals = torch.zeros(len(self._class_counts), 2, dtype=torch.float64, device=self._settings.device)
         self._stepper.trained.eval()
+        if is_multi_label(self._validation.labels):
+            return judge_label_sets(self._logits, mine, self._validation.labels, self._settings.device)
+        totals = torch.zeros(len(self._class_counts), 2, dtype=torch.float64, device=self._settings.device)
         for start in range(0, len(mine), EVALUATION_BATCH):
             totals += self._judge(mine[start : start + EVALUATION_BATCH])
         return mean_over_tasks(sum_over_ranks(totals), self._validation.labels)
@@ -359,9 +380,13 @@ class Training:
     def _judge(self, positions: NDArray[np.int64]) -> Tensor:
         """Give for each task [T, 2] the sum of the losses and the number of right answers."""
         labels = torch.from_numpy(self._validation.labels[positions]).to(self._settings.device)
+        return judge_tasks(self._logits(positions)[:, : sum(self._class_counts)], labels, self._class_counts)
+
+    def _logits(self, positions: NDArray[np.int64]) -> Tensor:
+        """Give the logits float32 of validation samples; the network is in eval mode."""
         with torch.no_grad(), autocast(self._settings):
-            logits = self._stepper.trained(self._sources.validation.take(positions, 0)).float()
-        return judge_tasks(logits[:, : sum(self._class_counts)], labels, self._class_counts)
+            logits: Tensor = self._stepper.trained(self._sources.validation.take(positions, 0))
+        return logits.float()
 
 
 def _copy(value: Any, device: str) -> Any:

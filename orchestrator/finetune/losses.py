@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import cross_entropy, one_hot
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot
 
 from orchestrator.config import LossName, SmoothingTarget
 from orchestrator.errors import TrainingError
+from orchestrator.finetune.contracts import Labels
 from orchestrator.records import Hyperparameters
 
 
@@ -21,6 +22,10 @@ class Objective:
 
     With targets q [K], probabilities p of the model and class weights w, a sample's loss is -sum_k w_k q_k ln p_k for
     `cross_entropy`, and -sum_k w_k q_k (1 - p_k)^gamma ln p_k for `focal` (Lin et al., 2017): linear in the targets.
+
+    For `binary_cross_entropy` targets are 1 for each label that a sample has and 0 for the others, and a sample's loss
+    is the mean over labels of -(q_k ln p_k + (1 - q_k) ln(1 - p_k)), p_k the sigmoid of a logit: linear in the targets
+    too. Neither smoothing nor class weights go with it.
 
     `smoothing` eps in [0, 1) changes the targets: towards `uniform` to (1 - eps) q + eps / K (Szegedy et al., 2016),
     towards the `model` to (q + eps p) / (1 + eps), p taken as a constant. For cross-entropy without class weights the
@@ -42,6 +47,8 @@ class Objective:
     def sum_of_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Give the sum [] float32 of the losses of logits [n, K], for class indices [n] int64 or targets [n, K]."""
         logits = logits.float()
+        if self.kind == "binary_cross_entropy":
+            return binary_cross_entropy_with_logits(logits, targets.float(), reduction="sum") / logits.shape[1]
         uniform = self.smoothing if self.smoothing_towards == "uniform" else 0.0
         if self.smoothing_towards == "model" and self.smoothing > 0:
             targets = as_probabilities(targets, logits.shape[1])
@@ -67,7 +74,7 @@ class Objective:
 
 
 def create_objective(
-    hyperparameters: Hyperparameters, labels: NDArray[np.int64] | None, num_classes: int, device: str
+    hyperparameters: Hyperparameters, labels: Labels | None, num_classes: int, device: str
 ) -> Objective:
     """Create the loss that the hyperparameters name, weighing classes by the training labels [n].
 

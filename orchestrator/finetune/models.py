@@ -6,7 +6,7 @@ import safetensors.torch
 from torch import nn
 
 from orchestrator import storage
-from orchestrator.errors import WeightsError
+from orchestrator.errors import RecordError, StorageError, WeightsError
 from orchestrator.finetune.backbones import Backbone, create_backbone
 from orchestrator.finetune.classifier import Classifier
 from orchestrator.finetune.cosine import new_head
@@ -35,6 +35,15 @@ def load_card(uri: str) -> ModelCard:
     """Read the card of a saved model. Raises StorageError or RecordError when it is missing or damaged."""
     source = storage.join(uri, _CARD)
     return ModelCard.from_json(storage.read_bytes(source), source=source)
+
+
+def is_saved(uri: str, weights_digest: str) -> bool:
+    """Tell whether there is a saved model with weights of this digest; the weights themselves are not read."""
+    try:
+        card = load_card(uri)
+    except (StorageError, RecordError):
+        return False
+    return card.weights_digest == weights_digest and storage.exists(storage.join(uri, _WEIGHTS))
 
 
 def load_model(uri: str) -> tuple[Classifier, ModelCard]:
@@ -75,4 +84,4 @@ def _untrained(card: ModelCard) -> Classifier:
     with seeded(0):
         backbone = create_backbone(spec.name, spec.kwargs, spec.image_size)
         head = new_head(card.hyperparameters.head, backbone.feature_dim, sum(card.output_counts))
-        return Classifier(backbone, head, card.output_counts)
+        return Classifier(backbone, head, card.output_counts, multi_label=card.is_multi_label)

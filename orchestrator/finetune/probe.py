@@ -17,9 +17,10 @@ from torch.nn.functional import cross_entropy
 from orchestrator.finetune.classifier import EVALUATION_BATCH, Classifier, preprocess
 from orchestrator.finetune.contracts import Samples, StoredType, TrainingSettings
 from orchestrator.finetune.freezing import freeze
+from orchestrator.finetune.multi_label import is_multi_label
 from orchestrator.finetune.optimizers import create_optimizer
 from orchestrator.finetune.prefix import TORCH_TYPES, autocast
-from orchestrator.finetune.tasks import first_task
+from orchestrator.finetune.tasks import strata
 from orchestrator.records import BackboneSpec, CostFigures, Hyperparameters
 
 _FILE_BYTES = 32 * 2**20
@@ -71,9 +72,11 @@ def measure(
 def example_batch(
     samples: Samples, batch_size: int, device: str
 ) -> tuple[NDArray[np.int64], NDArray[np.uint8], Tensor]:
-    """Give positions [n] of samples, repeated where there are too few, their pixels [n, S, S, 3] and labels [n]."""
+    """Give positions [n] of samples, repeated where there are too few, their pixels [n, S, S, 3] and labels."""
     positions = np.arange(batch_size, dtype=np.int64) % len(samples)
-    return positions, samples.take(positions), torch.from_numpy(first_task(samples.labels)[positions]).to(device)
+    # Indicators of labels do as probabilities: what a step takes does not depend on its targets.
+    labels = samples.labels if is_multi_label(samples.labels) else strata(samples.labels)
+    return positions, samples.take(positions), torch.from_numpy(labels[positions]).to(device)
 
 
 def _stage_outputs(
@@ -97,12 +100,20 @@ def _forward_s(module: nn.Module, inputs: Tensor, settings: TrainingSettings) ->
 
 
 def measure_peak(
-    classifier: Classifier, spec: BackboneSpec, settings: TrainingSettings, samples: Samples, *, batch_size: int
+    classifier: Classifier,
+    spec: BackboneSpec,
+    settings: TrainingSettings,
+    samples: Samples,
+    *,
+    batch_size: int,
+    copies: int = 1,
 ) -> int | None:
     """Measure the bytes of GPU memory that a training takes at most, beside the outputs of frozen stages it keeps.
 
-    Trains on a batch with nothing frozen and evaluates one, in a process that holds nothing else on the GPU. None on
-    a CPU, and where it does not fit. The classifier's weights are changed: give a copy.
+    Trains on a batch with nothing frozen and evaluates one, in a process that holds nothing else on the GPU; to that
+    come the `copies` of its weights that a training keeps: one of its best epoch, and what else it needs. Batches whose
+    gradients are accumulated follow each other, so that one counts. None on a CPU, and where it does not fit. The
+    classifier's weights are changed: give a copy.
     """
     if not settings.device.startswith("cuda"):
         return None
@@ -119,9 +130,12 @@ def measure_peak(
         _forward(classifier.suffix(0), inputs[:EVALUATION_BATCH], settings)
     except torch.OutOfMemoryError:
         return None
-    weights: int = sum(tensor.numel() * tensor.element_size() for tensor in classifier.state_dict().values())
-    # A training remembers the weights of its best epoch.
-    return int(torch.cuda.max_memory_allocated(settings.device)) + weights
+    return int(torch.cuda.max_memory_allocated(settings.device)) + copies * _weight_bytes(classifier)
+
+
+def _weight_bytes(classifier: Classifier) -> int:
+    """Count the bytes of a classifier's weights, statistics of BatchNorm included."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in classifier.state_dict().values())
 
 
 def _train_s(classifier: Classifier, depth: int, inputs: Tensor, labels: Tensor, settings: TrainingSettings) -> float:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from orchestrator.config import RegularizerName
+from orchestrator.config import PLAIN_REGULARIZERS, RegularizerName
 from orchestrator.finetune.backbones import Backbone
 from orchestrator.finetune.freezing import Suffix
 from orchestrator.records import Hyperparameters
@@ -59,24 +60,35 @@ def penalty(name: RegularizerName, parameters: Mapping[str, Tensor], start: Mapp
 
 def pulls_to_start(hyperparameters: Hyperparameters) -> bool:
     """Tell whether the regulariser needs the weights that the training starts from."""
-    return hyperparameters.regularizer not in ("none", "l1", "l2")
+    return hyperparameters.regularizer not in PLAIN_REGULARIZERS
 
 
 def start_of(suffix: Suffix, source: Backbone | None, device: str) -> dict[str, Tensor]:
     """Give theta_s for the parameters of a suffix, by their names there, on a device.
 
-    The stages' are those of `source`, whose tensors are shared where it lies on the device; without one, and for the
-    head, they are copies of what the suffix holds now.
+    The stages' are those of `source`, shared by all trainings of this process: the tensors that it has, or where it
+    does not lie on the device one copy of them. Without one, and for the head, they are copies of what the suffix holds
+    now.
     """
     if source is None:
         return {name: parameter.detach().clone() for name, parameter in suffix.named_parameters()}
-    stages = nn.ModuleDict({str(place): stage for place, stage in enumerate(source.stages[suffix.depth :])})
+    stages = {
+        f"{place}.{name}": tensor
+        for place, tensors in enumerate(_stages_on(source, device)[suffix.depth :])
+        for name, tensor in tensors.items()
+    }
     head = {
         name: parameter.detach().clone()
         for name, parameter in suffix.named_parameters()
         if name.startswith(suffix.head_prefix)
     }
-    return {name: parameter.detach().to(device) for name, parameter in stages.named_parameters()} | head
+    return stages | head
+
+
+@lru_cache(maxsize=1)
+def _stages_on(source: Backbone, device: str) -> list[dict[str, Tensor]]:
+    """Give the parameters of each stage on a device, copied there once for each process."""
+    return [{name: found.detach().to(device) for name, found in stage.named_parameters()} for stage in source.stages]
 
 
 def sparsity(parameters: Mapping[str, Tensor], threshold: float = 0.0) -> float:

@@ -14,9 +14,14 @@ from orchestrator.finetune.distributed import sum_over_ranks
 class SharedBatchNorm(_BatchNorm):
     """Normalise by the mean and variance of all ranks' samples; in eval mode by the running ones.
 
-    What torch.nn.SyncBatchNorm does on GPUs, here over any backend of torch.distributed: of the same global batches two
-    ranks make what one process makes, but for the rounding of sums. Every rank must have a sample.
+    What torch.nn.SyncBatchNorm does on GPUs, here over any backend of torch.distributed, that of GPUs included: of the
+    same global batches two ranks make what one process makes, but for the rounding of sums. The first `num_blank`
+    inputs of a batch fill in for samples that a rank has not: they are normalised, and count in no statistic. All ranks
+    together must have two samples.
     """
+
+    num_blank = 0
+    _plain: tuple[_BatchNorm]
 
     @classmethod
     def of(cls, layer: _BatchNorm) -> SharedBatchNorm:
@@ -29,7 +34,14 @@ class SharedBatchNorm(_BatchNorm):
             track_running_stats=layer.track_running_stats,
         )
         shared._parameters, shared._buffers = layer._parameters, layer._buffers
+        # In a tuple, because as an attribute it would be a part of the network.
+        shared._plain = (layer,)
         return shared.train(layer.training)
+
+    @property
+    def plain(self) -> _BatchNorm:
+        """Give the layer that this one was made of: it has the same parameters and statistics."""
+        return self._plain[0].train(self.training)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Normalise inputs [n, C, ...] over all dimensions but the second."""
@@ -38,10 +50,11 @@ class SharedBatchNorm(_BatchNorm):
             return outputs
         exact, others = inputs.float(), [dim for dim in range(inputs.dim()) if dim != 1]
         shape = [-1 if dim == 1 else 1 for dim in range(inputs.dim())]
-        count = sum_over_ranks(torch.tensor(float(exact.numel() // exact.shape[1]), device=exact.device))
-        mean = _sum_of_ranks(exact.sum(others)) / count
+        counted = exact[self.num_blank :]
+        count = sum_over_ranks(torch.tensor(float(counted.numel() // exact.shape[1]), device=exact.device))
+        mean = _sum_of_ranks(counted.sum(others)) / count
         centred = exact - mean.view(shape)
-        variance = _sum_of_ranks((centred**2).sum(others)) / count
+        variance = _sum_of_ranks((centred[self.num_blank :] ** 2).sum(others)) / count
         self._follow(mean.detach(), variance.detach() * count / (count - 1))
         normal = centred * torch.rsqrt(variance + self.eps).view(shape)
         if self.affine:
@@ -60,13 +73,28 @@ class SharedBatchNorm(_BatchNorm):
         pass
 
 
-def share_batch_norms(module: nn.Module) -> None:
-    """Replace every BatchNorm layer inside a module; parameters, buffers and their names stay."""
+def share_batch_norms(module: nn.Module) -> list[SharedBatchNorm]:
+    """Replace every BatchNorm layer inside a module, and list what replaces them.
+
+    Parameters, buffers and their names stay.
+    """
+    shared = []
     for name, child in module.named_children():
         if isinstance(child, _BatchNorm):
-            setattr(module, name, SharedBatchNorm.of(child))
+            shared.append(SharedBatchNorm.of(child))
+            setattr(module, name, shared[-1])
         else:
-            share_batch_norms(child)
+            shared += share_batch_norms(child)
+    return shared
+
+
+def restore_batch_norms(module: nn.Module) -> None:
+    """Put back the layers that `share_batch_norms` has replaced; what was trained stays."""
+    for name, child in module.named_children():
+        if isinstance(child, SharedBatchNorm):
+            setattr(module, name, child.plain)
+        else:
+            restore_batch_norms(child)
 
 
 class _SumOfRanks(torch.autograd.Function):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -14,7 +14,7 @@ from orchestrator.errors import TrainingError
 from orchestrator.finetune.averaging import RunningMean
 from orchestrator.finetune.compilation import compiled
 from orchestrator.finetune.contracts import TrainingSettings
-from orchestrator.finetune.distributed import distribute
+from orchestrator.finetune.distributed import distribute, world_size
 from orchestrator.finetune.freezing import Suffix
 from orchestrator.finetune.joint import JointLoss, JointNetwork
 from orchestrator.finetune.losses import Objective
@@ -23,6 +23,7 @@ from orchestrator.finetune.phases import Phase
 from orchestrator.finetune.prefix import autocast
 from orchestrator.finetune.regularization import penalty, sparsity
 from orchestrator.finetune.schedules import base_rate, is_constant, rate_factor
+from orchestrator.finetune.shared_batch_norm import share_batch_norms
 from orchestrator.finetune.steps import Step
 from orchestrator.finetune.tasks import TaskObjective
 from orchestrator.records import Hyperparameters
@@ -55,6 +56,7 @@ class Stepper:
         self._start = start
         self._compiles = compiles
         self._joint = joint
+        self._shared = share_batch_norms(suffix) if settings.batch_norm == "sync" and world_size() > 1 else []
         self._optimizer = create_optimizer(
             rate_groups(suffix, hyperparameters), hyperparameters, scaled=settings.precision == "fp16"
         )
@@ -100,20 +102,24 @@ class Stepper:
         self._model = self._wrapped()
         self._phase = phase
 
-    def step(self, batches: Sequence[Step], *, done: Callable[[Step], float]) -> Tensor:
-        """Take one step over batches and give the sum [] of the losses of this rank's samples; `enter` comes first.
+    def step(self, batches: Iterable[Step], *, done: Callable[[Step], float]) -> Tensor:
+        """Take one step over the batches that go together, each made when its turn comes; `enter` comes first.
 
-        `done` tells for a batch what share of the training is behind it.
+        Gives the sum of the losses of this rank's samples, and their number [2]. `done` tells for a batch what share of
+        the training is behind it.
         """
         assert self._phase is not None
         self._optimizer.zero_grad()
-        total = torch.zeros((), dtype=torch.float64, device=self._settings.device)
-        for batch in batches:
-            is_last = batch is batches[-1]
+        totals = torch.zeros(2, dtype=torch.float64, device=self._settings.device)
+        behind = 0.0
+        for number, batch in enumerate(batches, start=1):
+            is_last = number == batch.together
             with nullcontext() if is_last else self._without_averaging():
-                total += self._backward(batch, len(batches), with_penalty=is_last)
+                totals[0] += self._backward(batch, with_penalty=is_last)
+            totals[1] += batch.count
+            behind = done(batch)
         if not is_constant(self._hyperparameters):
-            factor = rate_factor(self._hyperparameters, done(batches[-1]))
+            factor = rate_factor(self._hyperparameters, behind)
             set_rate(self._optimizer, factor * base_rate(self._hyperparameters))
         if self._hyperparameters.clip_norm is not None:
             self._scaler.unscale_(self._optimizer)
@@ -122,7 +128,7 @@ class Stepper:
         self._scaler.update()
         if self.mean is not None:
             self.mean.update()
-        return total
+        return totals
 
     def state(self) -> dict[str, Any]:
         """Give the state of the optimizer and of the scaler of gradients, which is empty where none is needed."""
@@ -143,22 +149,28 @@ class Stepper:
         no_sync = getattr(self._model, "no_sync", None)
         return nullcontext() if no_sync is None else no_sync()
 
-    def _backward(self, batch: Step, num_batches: int, *, with_penalty: bool) -> Tensor:
+    def _backward(self, batch: Step, *, with_penalty: bool) -> Tensor:
         assert self._phase is not None
-        # One sample has no variance to normalise by, and a blank image is no sample.
-        count = batch.count + (0 if batch.source is None else len(batch.source.inputs))
-        batch_norm = self._settings.batch_norm if batch.count and count > 1 else "frozen"
-        self._suffix.set_mode(self._phase.depth, batch_norm)
+        self._set_mode(batch, self._phase.depth)
         logits, added = self._forward(batch)
         loss = self._objective.sum_of_losses(logits.float(), batch.targets)
-        minimised = loss * (batch.scale / num_batches)
+        minimised = loss * (batch.scale / batch.together)
         if added is not None:
-            minimised = minimised + added / num_batches
+            minimised = minimised + added / batch.together
         if with_penalty and self._hyperparameters.regularizer != "none":
             minimised = minimised + self._penalty()
         torch.autograd.backward(self._scaler.scale(minimised))
         # A rank without samples had a blank image instead.
         return loss.detach() if batch.count else torch.zeros_like(loss)
+
+    def _set_mode(self, batch: Step, depth: int) -> None:
+        """Put the suffix into training mode; one sample has no variance to normalise by, and a blank image is none."""
+        count = batch.count + (0 if batch.source is None else len(batch.source.inputs))
+        # Shared statistics are those of the global batch: all ranks must take part, or none.
+        is_enough = batch.total > 1 if self._shared else batch.count > 0 and count > 1
+        self._suffix.set_mode(depth, self._settings.batch_norm if is_enough else "frozen")
+        for layer in self._shared:
+            layer.num_blank = 0 if batch.count else len(batch.inputs)
 
     def _forward(self, batch: Step) -> tuple[Tensor, Tensor | None]:
         """Give the logits of the target's samples, and what a source adds to their loss."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from orchestrator.errors import TrainingError
 from orchestrator.finetune.batches import plan_balanced_batches, plan_batches, share
-from orchestrator.finetune.contracts import BatchStream, TrainingSettings
+from orchestrator.finetune.contracts import BatchStream, Labels, TrainingSettings
 from orchestrator.finetune.distributed import rank, sum_over_ranks, world_size
 from orchestrator.finetune.prefix import Prefix, SuffixInputs
 from orchestrator.finetune.tasks import first_task
@@ -35,11 +36,12 @@ class SourcePart:
 class Step:
     """Hold this rank's part of one global batch.
 
-    `targets` are class indices [n], probabilities [n, K], or class indices [n, T] of several tasks. `count` is the
-    number of its samples that count; a rank without samples takes part with a blank image, so that gradients can be
-    averaged. `scale` turns the sum of its losses into what, averaged over the ranks, is the mean loss of the global
-    batch, of `total` samples. `done` is the share of the epoch that is behind the middle of the batch. `source` is what
-    is trained on beside it, if anything.
+    `targets` are class indices [n], probabilities or indicators of labels float32 [n, K], or class indices [n, T] of
+    several tasks. `count` is the number of its samples that count; a rank without samples takes part with a blank
+    image, so that gradients can be averaged. `scale` turns the sum of its losses into what, averaged over the ranks, is
+    the mean loss of the global batch, of `total` samples. `done` is the share of the epoch that is behind the middle of
+    the batch. `source` is what is trained on beside it, if anything. The optimizer takes a
+    step over `together` batches, of which this is one.
     """
 
     inputs: Tensor
@@ -49,21 +51,24 @@ class Step:
     done: float
     total: int
     source: SourcePart | None = None
+    together: int = 1
 
 
 def steps_of_samples(
     inputs: SuffixInputs,
-    labels: NDArray[np.int64],
+    labels: Labels,
     prefix: Prefix,
     *,
     batch_size: int,
     epoch: int,
     balanced: bool = False,
+    accumulate: int = 1,
 ) -> Iterator[Step]:
     """Give the steps of an epoch over samples, in the order of (seed, epoch) and varied as the epoch's draw says.
 
-    `labels` are [n], or [n, T] of several tasks. A `balanced` epoch has as many samples, of every class of the first
-    task equally many: see `plan_balanced_batches`.
+    `labels` are [n], [n, T] of several tasks, or float32 [n, K] where a sample has any number of them. A `balanced`
+    epoch has as many samples, of every class of the first task equally many: see `plan_balanced_batches`. `accumulate`
+    batches go together, fewer at the end; each is made when its turn comes.
     """
     draw = draw_of(epoch, prefix.settings.augment)
     size = world_size()
@@ -72,42 +77,56 @@ def steps_of_samples(
     else:
         batches = plan_batches(len(labels), batch_size, prefix.settings.order_seed, epoch, size)
     total, seen = sum(map(len, batches)), 0
-    for batch in batches:
+    for number, batch in enumerate(batches):
         mine, done = share(batch, rank(), size), (seen + len(batch) / 2) / total
         seen += len(batch)
         if len(mine):
-            yield _step(inputs.take(mine, draw), labels[mine], len(batch), prefix.settings, done=done)
+            step = _step(inputs.take(mine, draw), labels[mine], len(batch), prefix.settings, done=done)
         else:
-            yield _blank_step(prefix, len(batch), labels.shape[1:], done=done)
+            step = _blank_step(prefix, len(batch), labels, done=done)
+        yield replace(step, together=min(accumulate, len(batches) - number // accumulate * accumulate))
 
 
-def steps_of_stream(stream: BatchStream, prefix: Prefix, *, epoch: int) -> Iterator[Step]:
+def steps_of_stream(stream: BatchStream, prefix: Prefix, *, epoch: int, accumulate: int = 1) -> Iterator[Step]:
     """Give the steps of an epoch over a stream, until every rank has run out.
+
+    `accumulate` batches go together, fewer at the end: of these the pixels are held, as the stream gives them, on the
+    CPU, and each is made a step when its turn comes.
 
     Raises TrainingError on every rank when the ranks together did not get every sample once.
     """
-    batches = (batch for batch in stream.epoch(epoch) if len(batch[1]))
+    batches = _global_batches(stream, epoch, prefix.settings.device)
     seen = taken = 0
-    while True:
-        batch = next(batches, None)
-        count = torch.tensor(0 if batch is None else len(batch[1]), device=prefix.settings.device)
-        total = int(sum_over_ranks(count))
-        if total == 0:
-            break
-        done = (seen + total / 2) / max(1, stream.num_samples)
-        seen += total
-        if batch is None:
-            yield _blank_step(prefix, total, (), done=done)
-        else:
-            inputs = prefix(_varied(batch[0], taken, epoch, prefix.settings))
-            yield _step(inputs, batch[1], total, prefix.settings, done=done)
-            taken += len(batch[1])
+    while held := list(islice(batches, accumulate)):
+        for batch, total in held:
+            done = (seen + total / 2) / max(1, stream.num_samples)
+            seen += total
+            if batch is None:
+                step = _blank_step(prefix, total, np.zeros(0, dtype=np.int64), done=done)
+            else:
+                inputs = prefix(_varied(batch[0], taken, epoch, prefix.settings))
+                step = _step(inputs, batch[1], total, prefix.settings, done=done)
+                taken += len(batch[1])
+            yield replace(step, together=len(held))
     if seen != stream.num_samples:
         raise TrainingError(
             f"an epoch must bring each of {stream.num_samples} samples once",
             value=seen,
             remedy="Check the stream of training data.",
         )
+
+
+def _global_batches(
+    stream: BatchStream, epoch: int, device: str
+) -> Iterator[tuple[tuple[NDArray[np.uint8], NDArray[np.int64]] | None, int]]:
+    """Give this rank's part of every global batch, None where it has run out, and the samples of all ranks' parts."""
+    batches = (batch for batch in stream.epoch(epoch) if len(batch[1]))
+    while True:
+        batch = next(batches, None)
+        total = int(sum_over_ranks(torch.tensor(0 if batch is None else len(batch[1]), device=device)))
+        if total == 0:
+            return
+        yield batch, total
 
 
 def _varied(pixels: NDArray[np.uint8], taken: int, epoch: int, settings: TrainingSettings) -> NDArray[np.uint8]:
@@ -118,9 +137,7 @@ def _varied(pixels: NDArray[np.uint8], taken: int, epoch: int, settings: Trainin
     return vary(pixels, numbers, epoch, afresh, settings.order_seed)
 
 
-def _step(
-    inputs: Tensor, labels: NDArray[np.int64], global_count: int, settings: TrainingSettings, *, done: float
-) -> Step:
+def _step(inputs: Tensor, labels: Labels, global_count: int, settings: TrainingSettings, *, done: float) -> Step:
     return Step(
         inputs=inputs,
         targets=torch.tensor(labels, device=settings.device),
@@ -131,10 +148,11 @@ def _step(
     )
 
 
-def _blank_step(prefix: Prefix, global_count: int, tasks: tuple[int, ...], *, done: float) -> Step:
+def _blank_step(prefix: Prefix, global_count: int, labels: Labels, *, done: float) -> Step:
+    """Give the step of a rank without samples, with targets of the kind that `labels` are."""
     return Step(
         inputs=prefix.blank(),
-        targets=torch.zeros(1, *tasks, dtype=torch.int64, device=prefix.settings.device),
+        targets=torch.tensor(np.zeros((1, *labels.shape[1:]), dtype=labels.dtype), device=prefix.settings.device),
         count=0,
         scale=0.0,
         done=done,

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from orchestrator.errors import TrainingError
-from orchestrator.finetune.contracts import BatchStream, Samples
+from orchestrator.finetune.contracts import BatchStream, Labels, Samples
 from orchestrator.finetune.freezing import Suffix
 from orchestrator.finetune.losses import Objective, create_objective
 from orchestrator.records import Hyperparameters
@@ -56,7 +56,7 @@ class TaskObjective:
 
 
 def objective_of(
-    suffix: Suffix, hyperparameters: Hyperparameters, labels: NDArray[np.int64] | None, device: str
+    suffix: Suffix, hyperparameters: Hyperparameters, labels: Labels | None, device: str
 ) -> Objective | TaskObjective:
     """Create the loss of a suffix: that of its one task, or of several on training labels [n, T].
 
@@ -82,22 +82,48 @@ def task_weights(hyperparameters: Hyperparameters, num_labelled: Sequence[int], 
 
     The mean loss over a task's labelled samples weighs 1 for `equal`, the given number where weights are fixed, and T
     times the task's share of all labels for `size`: there every label weighs the same. `uncertainty` starts as `equal`.
+    Where no sample has several labels, as with heads of subsets, these are divided by their sum: the loss of a batch is
+    then as large as that of one task, however many there are.
     """
     counts = torch.tensor(num_labelled, dtype=torch.float64)
     weighting = hyperparameters.task_weighting
+    labelled = counts > 0
     if weighting == "size":
         of_means = len(counts) * counts / counts.sum()
     elif isinstance(weighting, tuple):
         of_means = torch.tensor(weighting, dtype=torch.float64)
     else:
         of_means = torch.ones_like(counts)
+    if counts.sum() <= num_samples and labelled.sum() > 1:
+        of_means = of_means / of_means[labelled].sum()
     # Losses are summed over labelled samples and divided by the number of all in the batch.
-    return torch.where(counts > 0, of_means * num_samples / counts.clamp_min(1), 0.0).float()
+    return torch.where(labelled, of_means * num_samples / counts.clamp_min(1), 0.0).float()
 
 
-def first_task(labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Give the labels [n] of the first task, which every sample has, of labels [n] or [n, T]."""
-    return labels if labels.ndim == 1 else labels[:, 0]
+def class_indices(labels: Labels) -> NDArray[np.int64]:
+    """Give labels [n] or [n, T] of samples that have one class for each task as the indices that they are."""
+    return labels.astype(np.int64, copy=False)
+
+
+def first_task(labels: Labels) -> NDArray[np.int64]:
+    """Give the class indices [n] of the first task, which every sample has, of labels [n] or [n, T]."""
+    found: NDArray[np.int64] = (labels if labels.ndim == 1 else labels[:, 0]).astype(np.int64, copy=False)
+    return found
+
+
+def strata(labels: Labels) -> NDArray[np.int64]:
+    """Give numbers [n] of what splits and folds hold alike shares of, from labels [n] or [n, T] of a whole group.
+
+    It is the label of the first task where every sample has one. Else each has a label for one of T heads: it is the
+    place of that label among those that occur, head by head. Samples without any share the number after the last.
+    """
+    if labels.ndim == 1 or (labels[:, 0] != NO_LABEL).all():
+        return first_task(labels)
+    labels = class_indices(labels)
+    ends = np.cumsum(labels.max(axis=0) + 1)
+    places = np.where(labels != NO_LABEL, labels + np.concatenate([[0], ends[:-1]]), -1).max(axis=1)
+    found: NDArray[np.int64] = np.where(places < 0, ends[-1], places)
+    return found
 
 
 def judge_tasks(logits: Tensor, labels: Tensor, class_counts: Sequence[int]) -> Tensor:
@@ -120,7 +146,7 @@ def _judge(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.stack([loss.double(), (logits.argmax(dim=1) == labels).sum().double()])
 
 
-def mean_over_tasks(totals: Tensor, labels: NDArray[np.int64]) -> tuple[float, float]:
+def mean_over_tasks(totals: Tensor, labels: Labels) -> tuple[float, float]:
     """Give the mean loss and the mean accuracy of the tasks from totals [T, 2] over all validation labels [n(, T)].
 
     Each task weighs the same, whatever it has of labels; one without any has no say.
@@ -149,6 +175,12 @@ def require_tasks_fit(
             "mixing must be none where several tasks are trained",
             value=hyperparameters.mixing,
             remedy="Set finetune.mixing to none.",
+        )
+    if hyperparameters.balanced and (train.labels[:, 0] == NO_LABEL).any():
+        raise TrainingError(
+            "balanced must be false where each sample has a label for one of several heads",
+            value=True,
+            remedy="Set finetune.balanced to false.",
         )
     weighting = hyperparameters.task_weighting
     if isinstance(weighting, tuple) and len(weighting) != len(class_counts):

@@ -7,6 +7,7 @@ from orchestrator.finetune.checkpoints import TrainingState
 from orchestrator.finetune.contracts import BatchStream, Samples, TrainingSettings
 from orchestrator.finetune.distributed import world_size
 from orchestrator.finetune.freezing import Suffix, batch_norm_layers
+from orchestrator.finetune.multi_label import require_label_sets
 from orchestrator.finetune.phases import depends_on_length
 from orchestrator.finetune.schedules import is_constant
 from orchestrator.finetune.tasks import require_tasks_fit
@@ -22,6 +23,7 @@ def require_trainable(
 ) -> None:
     """Refuse samples and hyperparameters that do not go together. Raises TrainingError."""
     require_tasks_fit(suffix.class_counts, train, hyperparameters)
+    require_label_sets(train, validation, hyperparameters, num_labels=suffix.num_classes)
     if hyperparameters.balanced and isinstance(train, BatchStream):
         raise TrainingError(
             "balanced must be false where training data is streamed",
@@ -30,13 +32,14 @@ def require_trainable(
         )
     if len(validation) == 0:
         raise TrainingError("there must be validation samples", value=0, remedy="Enlarge the validation split.")
-    least = 2 * world_size()
-    learns_statistics = settings.batch_norm == "train" and batch_norm_layers(suffix)
+    # Shared statistics are of all ranks' samples.
+    least = 2 if settings.batch_norm == "sync" else 2 * world_size()
+    learns_statistics = settings.batch_norm != "frozen" and batch_norm_layers(suffix)
     if learns_statistics and hyperparameters.batch_size < least:
         raise TrainingError(
             f"batch_size must be at least {least} to train BatchNorm on {world_size()} workers",
             value=hyperparameters.batch_size,
-            remedy="Raise batch_size, lower train.num_workers, or set train.batch_norm to frozen.",
+            remedy="Raise batch_size, lower train.num_workers, or set train.batch_norm to frozen or sync.",
         )
 
 

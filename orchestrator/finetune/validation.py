@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from orchestrator import storage
 from orchestrator.errors import DataError, RecordError
+from orchestrator.evaluation.parts import PredictionParts
 from orchestrator.evaluation.predictions import Predictions
 from orchestrator.records import ModelCard, ModelValidation
 
@@ -11,16 +12,16 @@ _RECORD = "validation.json"
 _TABLES = "validation"
 
 
-def save_validation(model_uri: str, card: ModelCard, validation: Predictions, *, fingerprint: str) -> None:
+def save_validation(model_uri: str, card: ModelCard, validation: PredictionParts, *, fingerprint: str) -> None:
     """Write the table of predictions below `validation/`, then `validation.json`; what stood there before goes."""
     name = f"{fingerprint}.parquet"
     uri = storage.join(model_uri, _TABLES, name)
-    storage.write_table(uri, validation.to_table())
+    storage.write_table_parts(uri, (part.to_table() for part in validation.parts()))
     record = ModelValidation(
         fingerprint=fingerprint,
         weights_digest=card.weights_digest,
         table=f"{_TABLES}/{name}",
-        digest=storage.digest_bytes([storage.read_bytes(uri)]),
+        digest=storage.digest_file(uri),
         num_images=len(validation),
     )
     storage.write_bytes(storage.join(model_uri, _RECORD), record.to_json().encode())
@@ -37,8 +38,8 @@ def load_validation(model_uri: str, card: ModelCard, subset: str | None = None) 
     """
     source = storage.join(model_uri, _RECORD)
     remedy = (
-        "Take the model of a group: `orchestrator evaluate` writes them beside `groups/<group>/model`, and beside no "
-        "other. Keep the folder of a model together."
+        "Take a model of a run, `groups/<group>/model` or one that its report names for a subset: `orchestrator "
+        "evaluate` writes them beside it. Keep the folder of a model together."
     )
     if not storage.exists(source):
         raise RecordError(
@@ -52,7 +53,7 @@ def load_validation(model_uri: str, card: ModelCard, subset: str | None = None) 
             f"{_RECORD} must be of the weights {card.weights_digest}", value=record.weights_digest, remedy=remedy
         )
     table = storage.join(model_uri, record.table)
-    if storage.digest_bytes([storage.read_bytes(table)]) != record.digest:
+    if storage.digest_file(table) != record.digest:
         raise RecordError(f"{record.table} must have the digest {record.digest}", value=table, remedy=remedy)
     validation = Predictions.from_table(storage.read_table(table))
     if subset is None:

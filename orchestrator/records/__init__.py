@@ -25,6 +25,9 @@ from orchestrator.records.evaluation import (
     EpisodeScores,
     Evaluation,
     FeatureSeparation,
+    HeadScores,
+    PackedAnswers,
+    PackedMatrix,
     PooledComparison,
     Scores,
     SubsetScores,
@@ -33,6 +36,7 @@ from orchestrator.records.evaluation import (
 from orchestrator.records.explanations import Explanation, ExplanationMethod, Explanations
 from orchestrator.records.groups import Assignment, Assignments, Group, GroupingRule, Groups
 from orchestrator.records.investment import (
+    BesidePart,
     Gain,
     GroupInvestment,
     Investment,
@@ -50,6 +54,7 @@ from orchestrator.records.label_shift import (
     ShiftScores,
     SubsetShift,
 )
+from orchestrator.records.multi_label import LabelScores, LabelSetScores, MultiLabelScores
 from orchestrator.records.pretraining import (
     Pretraining,
     PretrainingPhase,
@@ -58,9 +63,23 @@ from orchestrator.records.pretraining import (
     SupervisedPhase,
     TrainedPhase,
 )
-from orchestrator.records.profile import ClassPair, Distances, Profile, Relation, SourceDistance, SubsetProfile
+from orchestrator.records.pretraining_inputs import PretrainingTarget, StartingWeights
+from orchestrator.records.profile import (
+    ClassPair,
+    Distances,
+    GroupDistance,
+    GroupDistances,
+    Profile,
+    Relation,
+    SourceDistance,
+    SourceDistances,
+    SourceKind,
+    SourceRelation,
+    SubsetProfile,
+)
 from orchestrator.records.recipes import PLAIN_CHOICES, Hyperparameters, Recipe
 from orchestrator.records.report import Costs, Report, StageCost
+from orchestrator.records.reptile import ReptilePhase, ReptilePoint
 from orchestrator.records.search import EpochMetrics, FewShot, RaceRun, SearchResult, Trial, TrialOrigin
 from orchestrator.records.sources import OutlierScores, SourceUse
 from orchestrator.records.subset_models import SubsetEvaluation, SubsetModel, SubsetModels, SubsetResult
@@ -97,6 +116,7 @@ __all__ = [
     "Baseline",
     "BaselineName",
     "BaselineResult",
+    "BesidePart",
     "Calibration",
     "CandidateMeasures",
     "CandidateScores",
@@ -122,21 +142,30 @@ __all__ = [
     "FewShot",
     "Gain",
     "Group",
+    "GroupDistance",
+    "GroupDistances",
     "GroupInvestment",
     "GroupingRule",
     "Groups",
+    "HeadScores",
     "Hyperparameters",
     "Investment",
+    "LabelScores",
+    "LabelSetScores",
     "LabelShift",
     "ModelCard",
     "ModelValidation",
     "Move",
+    "MultiLabelScores",
     "OutlierScores",
+    "PackedAnswers",
+    "PackedMatrix",
     "PooledComparison",
     "PredictedFrequencies",
     "PretrainedBackbone",
     "Pretraining",
     "PretrainingPhase",
+    "PretrainingTarget",
     "Profile",
     "Prospect",
     "RaceRun",
@@ -147,6 +176,8 @@ __all__ = [
     "Regrouping",
     "Relation",
     "Report",
+    "ReptilePhase",
+    "ReptilePoint",
     "Scores",
     "SearchCosts",
     "SearchResult",
@@ -155,11 +186,15 @@ __all__ = [
     "SimSiamEpoch",
     "SimSiamPhase",
     "SourceDistance",
+    "SourceDistances",
+    "SourceKind",
+    "SourceRelation",
     "SourceUse",
     "Spending",
     "SpendingPart",
     "SplitComparison",
     "StageCost",
+    "StartingWeights",
     "SubsetCount",
     "SubsetEvaluation",
     "SubsetGain",

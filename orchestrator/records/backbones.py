@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from orchestrator.config import Negatives
+from orchestrator.config import HeadsBy, Negatives
 from orchestrator.records.base import Record, Value
 from orchestrator.records.pretraining import Pretraining
 from orchestrator.records.recipes import Hyperparameters
@@ -119,6 +119,7 @@ class ModelCard(Record):
     """Describe a trained model beside its `model.safetensors`: `model.json`.
 
     `classes` are those of its first task; `tasks` lists all where there are several, in the order of its outputs.
+    Where `heads` is subset, `tasks` are the heads of its subsets by name, and `classes` those of all of them.
     `sparsity` is the share of the weights under an L1 penalty that are at most 0.001; None without one. `source` is
     what the model was trained together with, if anything. `worker_resources` is what each of the workers held.
     """
@@ -140,11 +141,24 @@ class ModelCard(Record):
     worker_resources: dict[str, float] = {}
     source: SourceUse | None = None
     tasks: list[TaskClasses] = []
+    heads: HeadsBy = "column"
+
+    @property
+    def predicted_classes(self) -> list[list[str]]:
+        """List the classes that a prediction has for each task; heads of subsets predict for one."""
+        if self.heads == "subset":
+            return [self.classes]
+        return [found.classes for found in self.tasks] or [self.classes]
 
     @property
     def negatives(self) -> Negatives:
         """Say how the model tells images that are none of its classes; `none` where it does not."""
         return "none" if self.source is None else self.source.as_negatives
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Tell whether an image may have any number of the classes."""
+        return self.hyperparameters.is_multi_label
 
     @property
     def class_counts(self) -> list[int]:

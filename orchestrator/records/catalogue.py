@@ -39,7 +39,8 @@ class Catalogue(Record):
     `exact_copies` counts by decoded pixels, None where no image was opened; `near_copies` by looks, exact copies among
     them, None where they were not looked for.
     `data_fingerprint` is a digest of every usable sample's identity, subset, label, split and content, and of what it
-    is kept together with; it is independent of how the samples are spread over files.
+    is kept together with; it is independent of how the samples are spread over files. `multi_label` says that samples
+    have any number of labels; `labels` are then the single ones.
     """
 
     table: str
@@ -52,6 +53,7 @@ class Catalogue(Record):
     num_cached: int
     quarantine_reasons: dict[str, int]
     labels: list[str]
+    multi_label: bool = False
     subsets: list[SubsetCount]
     deduplicate: Deduplicate = "none"
     exact_copies: CopyCount | None = None

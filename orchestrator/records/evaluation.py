@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from base64 import b64decode, b64encode
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
 
 from orchestrator.records.base import Record, Value
 from orchestrator.records.label_shift import LabelShift
+from orchestrator.records.multi_label import MultiLabelScores
 from orchestrator.records.recipes import Hyperparameters
 from orchestrator.records.sources import OutlierScores
 
-BaselineName = Literal["fixed_rule", "head_only", "from_scratch", "target_only"]
+BaselineName = Literal["fixed_rule", "head_only", "from_scratch", "target_only", "one_head"]
 
 
 class ClassScores(Value):
     """Score the test images of one class against those of the others.
 
     Undefined measures are None: recall and F1 without images of the class, precision where it was never predicted.
+    `num_units` counts them with those that are kept together as one; None where all are alone, or are too many to tell.
     """
 
     num_images: int
+    num_units: int | None = None
     precision: float | None
     recall: float | None
     f1: float | None
@@ -37,7 +43,9 @@ class Scores(Value):
     """Score predictions over `num_images` test images; measures that are undefined there are None.
 
     Macro measures are means over classes; `balanced_accuracy` is the macro recall. `macro_auc_error` bounds how far
-    `macro_auc` can be off, 0 where it is from ranks. `by_class` is in the order of the classes.
+    `macro_auc` can be off, 0 where it is from ranks. `by_class` is in the order of the classes. Where images have any
+    number of labels, the accuracy is the share of images all of whose labels are right at the threshold 0.5, the
+    cross-entropy the mean binary one; there is no confusion matrix, and `multi_label` has what else there is.
     """
 
     num_images: int
@@ -56,6 +64,7 @@ class Scores(Value):
     confusion_matrix: list[list[int]]
     by_class: list[ClassScores] = []
     reliability: list[ConfidenceBin] = []
+    multi_label: MultiLabelScores | None = None
 
 
 class Calibration(Value):
@@ -84,12 +93,14 @@ class FeatureSeparation(Value):
 
     Variances are mean squared distances: of images from the mean of their class, and of class means from the mean of
     all, weighted by images. `mean_distance` is over all pairs of class means, None where there is one class.
+    `class_means` is the path of their table, below the run directory, None in records from before there was one.
     """
 
     variance_within: float
     variance_between: float
     mean_distance: float | None
     neighbours: list[ClassNeighbour]
+    class_means: str | None = None
 
 
 class EpisodeScores(Value):
@@ -130,11 +141,25 @@ class TaskScores(Scores):
     predictions: str
 
 
+class HeadScores(Value):
+    """Compare a subset's own head with one head for all subsets on the subset's test images.
+
+    `classes` are those of the head; None where the subset has none, having no training images, and all heads judge its
+    images together. The gain is None where there is no such model to compare with.
+    """
+
+    subset: str
+    classes: list[str] | None
+    num_images: int
+    accuracy_gain: float | None = None
+    accuracy_gain_interval: tuple[float, float] | None = None
+
+
 class Baseline(Value):
     """Score a control arm trained on the same data and tested on the same images.
 
     `accuracy_gain` is the recipe's accuracy minus the baseline's, with a paired bootstrap interval. `resources` is what
-    its training held.
+    its training held. Where images have any number of labels, mean average precisions are compared too.
     """
 
     name: BaselineName
@@ -146,18 +171,68 @@ class Baseline(Value):
     accuracy_gain_interval: tuple[float, float] | None
     error: str | None = None
     resources: dict[str, float] = {}
+    mean_average_precision: float | None = None
+    mean_average_precision_gain: float | None = None
+    mean_average_precision_gain_interval: tuple[float, float] | None = None
+
+
+def _packed(value: object) -> object:
+    """Pack the list of booleans that earlier records hold."""
+    if not isinstance(value, list):
+        return value
+    digits = "".join("1" if answer else "0" for answer in value)
+    digits += "0" * (-len(digits) % 8)
+    content = int(digits or "0", 2).to_bytes(len(digits) // 8, "big")
+    return {"count": len(value), "bits": b64encode(content).decode("ascii")}
+
+
+class PackedAnswers(Value):
+    """Tell of `count` images, in an order, which were right: a bit each, the first the highest of its byte, in base64.
+
+    Raises ValidationError when there are not as many bits.
+    """
+
+    count: Annotated[int, Field(ge=0)]
+    bits: str
+
+    @model_validator(mode="after")
+    def _check_length(self) -> Self:
+        if len(b64decode(self.bits, validate=True)) != -(-self.count // 8):
+            raise ValueError(f"{self.count} answers must be in {-(-self.count // 8)} bytes")
+        return self
+
+
+class PackedMatrix(Value):
+    """Hold numbers float32 [rows, columns], little-endian and row by row, in base64.
+
+    Raises ValidationError when there are not as many.
+    """
+
+    rows: Annotated[int, Field(ge=0)]
+    columns: Annotated[int, Field(ge=0)]
+    values: str
+
+    @model_validator(mode="after")
+    def _check_length(self) -> Self:
+        if len(b64decode(self.values, validate=True)) != 4 * self.rows * self.columns:
+            raise ValueError(f"{self.rows} x {self.columns} numbers must be in {4 * self.rows * self.columns} bytes")
+        return self
 
 
 class BaselineResult(Record):
-    """Hold the outcome of one trained control arm: which test images it got right, in the test table's order."""
+    """Hold the outcome of one trained control arm: which test images it got right, in the test table's order.
+
+    Where images have any number of labels, `probabilities` [n, K] has that of each label, else it is None.
+    """
 
     group: str
     name: BaselineName
     hyperparameters: Hyperparameters
     seconds: float
-    correct: list[bool] | None
+    correct: Annotated[PackedAnswers | None, BeforeValidator(_packed)]
     error: str | None = None
     resources: dict[str, float] = {}
+    probabilities: PackedMatrix | None = None
 
 
 class Evaluation(Record, Scores):
@@ -167,7 +242,8 @@ class Evaluation(Record, Scores):
     `calibration` is None where no temperature could be fitted, `separation` without test images, `outliers` where the
     model has no score of what is none of its classes, or nothing to test it on, `episodes` and `label_shift` unless the
     experiment asks for them and there are test images. Where there are several tasks, all this is of the first, and
-    `tasks` has the others.
+    `tasks` has the others. Where subsets have heads of their own, each image is judged by its subset's, and `heads`
+    compares these with one head for all.
     """
 
     group: str
@@ -183,6 +259,7 @@ class Evaluation(Record, Scores):
     predictions: str
     seconds: float
     tasks: list[TaskScores] = []
+    heads: list[HeadScores] = []
 
 
 class PooledComparison(Value):

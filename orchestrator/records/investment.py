@@ -7,6 +7,7 @@ from typing import Literal
 from orchestrator.records.base import Record, Value
 
 SpendingPart = Literal["shared", "search", "race", "training", "baselines"]
+BesidePart = Literal["subset_models", "arms", "retraining"]
 
 
 class Spending(Value):
@@ -55,12 +56,16 @@ class Prospect(Value):
 
 
 class SubsetInvestment(Value):
-    """Charge a subset with its group's spending by its share of the group's training images, and say what it gained."""
+    """Charge a subset with its group's spending by its share of the group's training images, and say what it gained.
+
+    `beside` is what was spent on other models for it; see `GroupInvestment`.
+    """
 
     subset: str
     share: float
     spent: Spending
     gain: Gain | None = None
+    beside: dict[BesidePart, Spending] = {}
 
 
 class GroupInvestment(Value):
@@ -68,6 +73,10 @@ class GroupInvestment(Value):
 
     `spent` is all parts but the baselines, which only serve to compare. Of what groups share, the group is charged by
     its share of all images.
+
+    `beside` is what was spent on models beside the group's, none of it in `spent`: on those of single subsets, on the
+    arms that transfer is judged by, and on training again what a subset falls back to or is regrouped into. A model for
+    several subsets is charged to each by its training images.
     """
 
     group: str
@@ -75,6 +84,7 @@ class GroupInvestment(Value):
     spent: Spending
     gain: Gain | None = None
     prospect: Prospect | None = None
+    beside: dict[BesidePart, Spending] = {}
     subsets: list[SubsetInvestment] = []
 
 

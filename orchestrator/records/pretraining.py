@@ -8,7 +8,9 @@ from pydantic import Field
 
 from orchestrator.config import SimSiamConfig
 from orchestrator.records.base import Record, Value
+from orchestrator.records.pretraining_inputs import PretrainingTarget, StartingWeights
 from orchestrator.records.recipes import Hyperparameters
+from orchestrator.records.reptile import ReptilePhase
 from orchestrator.records.search import EpochMetrics
 
 
@@ -49,7 +51,7 @@ class SimSiamPhase(Value):
     num_workers: int
 
 
-PretrainingPhase = Annotated[SupervisedPhase | SimSiamPhase, Field(discriminator="objective")]
+PretrainingPhase = Annotated[SupervisedPhase | SimSiamPhase | ReptilePhase, Field(discriminator="objective")]
 
 
 class Pretraining(Value):
@@ -60,7 +62,8 @@ class Pretraining(Value):
     (`diversity.source_features`), from which later runs measure how far theirs lie without the source; None where they
     are of other preprocessing than the run's. `neighbour_accuracy` is how often the nearest of these images have the
     label of another; None where fewer than two labels are known. `seconds` are those of all phases; `trained_in` is the
-    run directory.
+    run directory. `start` is None where the first phase began with random weights. `target` says which of the run's own
+    images were learnt too, None where none were; all other fields are of the source alone.
     """
 
     data_uri: str
@@ -72,6 +75,8 @@ class Pretraining(Value):
     neighbour_accuracy: float | None = None
     trained_in: str
     seconds: float
+    start: StartingWeights | None = None
+    target: PretrainingTarget | None = None
 
 
 class TrainedPhase(Record):

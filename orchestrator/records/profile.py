@@ -25,7 +25,9 @@ class SubsetProfile(Value):
     Vendi score at equal N (rarefied), `feature_diversity_by_order` that of other orders, `raw_feature_diversity` that
     of all images, which is certain to lie in its bounds where features too long to be summed up exactly were sketched;
     None where it is exact. `h_score`, `log_evidence` (LogME) and `fisher_ratio` say how well the features part the
-    classes; an infinite ratio is None. The ratio is `variance_between` classes over `variance_within` them.
+    classes; an infinite ratio is None, and so is the evidence of one class. Of a sketch they say what its directions
+    hold: the H-score is at most that of all. H-score and ratio are 0 where all images have the same features: then both
+    variances are below 1e-10. The ratio is `variance_between` classes over `variance_within` them.
     `mean_class_distance` is that of all pairs of classes, `closest_classes` the pair that is easiest to confuse, None
     with one class.
     Intervals are of 95%, for the source that the subset is a sample of; `deviations` are the standard deviations of the
@@ -91,25 +93,64 @@ Relation = Literal[
 ]
 
 
-class SourceDistance(Value):
-    """Say how far one subset lies from the source task, and how many of its classes the source knows."""
+SourceKind = Literal["pretraining", "joint training"]
 
-    subset: str
+
+class SourceRelation(Value):
+    """Say how far samples lie from a source, and how many of their classes it knows."""
+
     distance: float
     num_classes: int
     shared_classes: int
     relation: Relation
 
 
+class SourceDistance(SourceRelation):
+    """Say how far one subset lies from a source."""
+
+    subset: str
+
+
+class GroupDistance(SourceRelation):
+    """Say how far one group lies from a source."""
+
+    group: str
+
+
+class SourceDistances(Value):
+    """Hold squared Frechet distances of unit features from a source, each between samples of `num_images` images.
+
+    The source is what the weights were pretrained on, or what groups are trained together with; `uri` is its data,
+    `classes` are those of its task, none where its labels count for nothing. `own_range` is what 95% of samples of the
+    source keep within of the rest of it. `features` is the path, below the run directory, of features of some of its
+    training images (`diversity.source_features`).
+    """
+
+    kind: SourceKind
+    uri: str
+    classes: list[str]
+    features: str
+    num_images: int
+    own_range: float
+    subsets: list[SourceDistance]
+
+
 class Distances(Record):
     """Hold squared Frechet distances of unit features, each between samples of `num_images` images.
 
-    `between` has those of `subsets` from each other, row by row. `to_source` has those from the run's source task,
-    `source_range` what 95% of samples of the source keep within of the rest of it; None where there is no source task.
+    `between` has those of `subsets` from each other, row by row; `sources` those from every source that is known.
+    `features` is the path, below the run directory, of the features that all were measured on: those of some training
+    images (`diversity.source_features`), with subsets in the place of labels; None where there is no source.
     """
 
     num_images: int
     subsets: list[str]
     between: list[list[float]]
-    source_range: float | None = None
-    to_source: list[SourceDistance] = []
+    sources: list[SourceDistances] = []
+    features: str | None = None
+
+
+class GroupDistances(Record):
+    """Hold the distances of groups from each source of `Distances`, in their order and at their numbers of images."""
+
+    sources: list[list[GroupDistance]]

@@ -20,7 +20,7 @@ _SWITCHES: dict[str, tuple[str, tuple[object, ...]]] = {
     "nesterov": ("optimizer", ("adam", "adamw")),
     "regularizer_weight": ("regularizer", ("none",)),
     "regularizer_scope": ("regularizer", ("none",)),
-    "focal_gamma": ("loss", ("cross_entropy",)),
+    "focal_gamma": ("loss", ("cross_entropy", "binary_cross_entropy")),
     "smoothing_target": ("label_smoothing", (0.0,)),
     "mixing_alpha": ("mixing", ("none",)),
 }
@@ -56,6 +56,11 @@ class Hyperparameters(FineTuneConfig, Value):
     def changes_images(self) -> bool:
         """Tell whether images are changed batch by batch: then nothing that frozen stages give can be kept."""
         return self.mixing != "none" or self.adversarial > 0
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Tell whether samples have any number of labels: there is a loss for these alone."""
+        return self.loss == "binary_cross_entropy"
 
     def has_one_pass(self, num_stages: int) -> bool:
         """Tell whether nothing is trained step by step: prototypes on a backbone whose every stage is frozen."""

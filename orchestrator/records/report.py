@@ -11,7 +11,7 @@ from orchestrator.records.evaluation import Evaluation, PooledComparison
 from orchestrator.records.explanations import Explanations
 from orchestrator.records.groups import Groups
 from orchestrator.records.investment import Investment
-from orchestrator.records.profile import Distances, Profile
+from orchestrator.records.profile import Distances, GroupDistances, Profile
 from orchestrator.records.recipes import Recipe
 from orchestrator.records.search import SearchResult
 from orchestrator.records.subset_models import SubsetEvaluation
@@ -56,6 +56,7 @@ class Report(Record):
     search_costs: SearchCosts | None = None
     rankings: list[BackboneRanking] = []
     distances: Distances | None = None
+    group_distances: GroupDistances | None = None
     explanations: list[Explanations] = []
     transfer: Transfer | None = None
     subset_evaluations: list[SubsetEvaluation] = []

@@ -9,7 +9,10 @@ from orchestrator.records.recipes import Hyperparameters
 
 
 class EpochMetrics(Value):
-    """Measure one epoch; losses are mean cross-entropies in nats. The first epoch is 1."""
+    """Measure one epoch; losses are mean cross-entropies in nats. The first epoch is 1.
+
+    Where images have any number of labels, `val_accuracy` is the mean average precision, see `finetune.multi_label`.
+    """
 
     epoch: int
     train_loss: float

@@ -31,6 +31,7 @@ class SubsetResult(Value):
 
     `scores` are None where it has none and the group's serves it, for the `reason`. `accuracy_gain` is its accuracy
     minus that of the group's model on the same images, with a paired bootstrap interval; None without test images.
+    `seconds` are those of each of `num_workers` that trained it, which held `worker_resources`.
     """
 
     subset: str
@@ -41,6 +42,8 @@ class SubsetResult(Value):
     accuracy_gain: float | None = None
     accuracy_gain_interval: tuple[float, float] | None = None
     seconds: float = 0.0
+    num_workers: int = 1
+    worker_resources: dict[str, float] = {}
 
 
 class SubsetEvaluation(Record):

@@ -8,7 +8,7 @@ from orchestrator.config import OnNegativeTransfer
 from orchestrator.records.base import Record, Value
 from orchestrator.records.recipes import Hyperparameters
 
-ArmName = Literal["from_scratch", "head_only", "subset_only", "pooled"]
+ArmName = Literal["from_scratch", "head_only", "target_only", "subset_only", "pooled"]
 TransferVerdict = Literal["helps", "no_difference", "hurts"]
 
 
@@ -23,8 +23,8 @@ class Arm(Value):
     """Describe a model that transfers less, or more, than a group's model does.
 
     `group` is None for the pooled model, `subset` for all arms but `subset_only`. `epoch_cost` is what one of its
-    epochs takes over one of the group's recipe, None where the epochs do not follow from it. Seconds are of the
-    training.
+    epochs takes over one of the group's recipe, None where the epochs do not follow from it. `seconds` are of the
+    training, `seconds_again` of all later ones, which only kept its model; `resources` is what they held.
     """
 
     group: str | None
@@ -33,14 +33,20 @@ class Arm(Value):
     hyperparameters: Hyperparameters
     epoch_cost: float | None = None
     seconds: float
+    seconds_again: float = 0.0
+    resources: dict[str, float] = {}
     error: str | None = None
 
 
 class ArmResult(Record, Arm):
-    """Hold an arm with its answers by subset, none where it failed, and the path of its model where that was kept."""
+    """Hold an arm with its answers by subset, none where it failed.
+
+    And, where its model was kept, the path of that and the digest of its weights.
+    """
 
     answers: dict[str, Answers]
     model: str | None = None
+    weights_digest: str = ""
 
 
 class ArmGain(Value):
@@ -86,7 +92,8 @@ class SubsetTransfer(Value):
 
     `verdict` is None where nothing could be compared. What is done is decided on `validation` alone. `taken` names the
     arm that the subset falls back to, or the group that was trained again with it. `model` is a path below the run
-    directory, and `gain` what it gains over the group's first model, where it is another.
+    directory, `weights_digest` that of its weights where it is not the group's, and `gain` what it gains over the
+    group's first model.
     """
 
     subset: str
@@ -98,6 +105,7 @@ class SubsetTransfer(Value):
     taken: str | None = None
     reason: str
     model: str
+    weights_digest: str = ""
     gain: SubsetGain | None = None
 
 
@@ -115,14 +123,20 @@ class Move(Value):
 
 
 class RegroupedModel(Value):
-    """Describe a group that was trained again, by the recipe of the group `recipe_of`."""
+    """Describe a group that was trained again, by the recipe of the group `recipe_of`.
+
+    `seconds` are those of each of `num_workers`, which held `worker_resources`.
+    """
 
     group: str
     subsets: list[str]
     recipe_of: str
     predicted_s: float
     seconds: float
+    num_workers: int = 1
+    worker_resources: dict[str, float] = {}
     model: str
+    weights_digest: str = ""
 
 
 class Regrouping(Value):

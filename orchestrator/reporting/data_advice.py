@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from scipy.stats import binom, binomtest
+from scipy.stats import binom, chi2
 
-from orchestrator.records import Advice, AdviceKind, ClassNeighbour, Evaluation, Report, SubsetProfile, SubsetScores
+from orchestrator.records import (
+    Advice,
+    AdviceKind,
+    ClassNeighbour,
+    ClassScores,
+    Evaluation,
+    Report,
+    SubsetProfile,
+    SubsetScores,
+)
 from orchestrator.reporting.group_records import GroupRecords
 from orchestrator.reporting.wording import counted, number, percent, percent_interval, points, shortened
 
@@ -44,7 +54,7 @@ def missing_classes(report: Report) -> list[Advice]:
     advice: list[Advice] = []
     for group in report.groups.groups:
         records = GroupRecords.of(report, group)
-        lacking = _lacking(records.label_counts, everyone)
+        lacking = _lacking_classes(records.label_counts, everyone, report)
         unknown = [name for name in lacking if records.label_counts.get(name, 0) == 0]
         if unknown:
             named = shortened([f"{name} ({percent(lacking[name])})" for name in unknown], most=MOST_NAMED)
@@ -53,7 +63,9 @@ def missing_classes(report: Report) -> list[Advice]:
                 "what it has not seen."
             )
             advice.append(Advice(kind="missing_classes", group=group.name, sentence=sentence))
-        found = {profile.subset: _lacking(profile.label_counts, everyone) for profile in records.profiles}
+        found = {
+            profile.subset: _lacking_classes(profile.label_counts, everyone, report) for profile in records.profiles
+        }
         known = {name: {k: v for k, v in shares.items() if k not in unknown} for name, shares in found.items()}
         counts = {profile.subset: profile.label_counts for profile in records.profiles}
         advice += _by_subset("missing_classes", group.name, known, counts, "images of ")
@@ -80,9 +92,9 @@ def weak_classes(records: GroupRecords) -> list[Advice]:
 
     A class is weak when its recall lies below the mean recall beyond its own interval (Wilson, "Probable inference, the
     law of succession, and statistical inference", 1927), and would bring the group half a point of accuracy or more,
-    were it recognised like the mean class. With fewer images than the median class it wants more; with as many, and the
-    class that it is taken for most so close in the tuned features, it does not. At most three, by what they would
-    bring.
+    were it recognised like the mean class. Images that are kept together count as one in the interval: they are right
+    or wrong together. With fewer images than the median class it wants more; with as many, and the class that it is
+    taken for most so close in the tuned features, it does not. At most three, by what they would bring.
     """
     evaluation = records.evaluation
     if evaluation is None or evaluation.balanced_accuracy is None:
@@ -175,6 +187,12 @@ def _lacking(counts: Mapping[str, int], everyone: Mapping[str, int]) -> dict[str
     return dict(sorted(found.items(), key=lambda entry: counts.get(entry[0], 0) / own - entry[1]))
 
 
+def _lacking_classes(counts: Mapping[str, int], everyone: Mapping[str, int], report: Report) -> dict[str, float]:
+    """Give what `_lacking` gives of classes; that images have no label at all is none to ask for."""
+    labels = set(report.catalogue.labels)
+    return {name: share for name, share in _lacking(counts, everyone).items() if name in labels}
+
+
 def _by_subset(
     kind: AdviceKind,
     group: str,
@@ -223,18 +241,34 @@ def _potentials(evaluation: Evaluation) -> dict[str, float]:
     for label, scores in zip(evaluation.classes, evaluation.by_class, strict=True):
         if scores.recall is None or evaluation.balanced_accuracy is None:
             continue
-        hits = round(scores.recall * scores.num_images)
-        high = binomtest(hits, scores.num_images).proportion_ci(method="wilson").high
+        high = highest_share(scores.recall, _num_units(evaluation, scores))
         potential = scores.num_images / evaluation.num_images * (evaluation.balanced_accuracy - scores.recall)
         if high < evaluation.balanced_accuracy and potential >= LEAST_POTENTIAL:
             found[label] = potential
     return found
 
 
+def _num_units(evaluation: Evaluation, scores: ClassScores) -> float:
+    """Count the test images of a class with kin as one; where nobody has, by what share they are of all images."""
+    if scores.num_units is not None:
+        return scores.num_units
+    return max(1.0, scores.num_images * evaluation.num_units / evaluation.num_images)
+
+
+def highest_share(share: float, count: float) -> float:
+    """Give the upper end of the 95% Wilson interval of a share of so many."""
+    squared = chi2.ppf(0.95, df=1)
+    middle = share + squared / (2 * count)
+    width = math.sqrt(squared * (share * (1 - share) / count + squared / (4 * count**2)))
+    return float((middle + width) / (1 + squared / count))
+
+
 def _recall(evaluation: Evaluation, label: str) -> str:
     scores = evaluation.by_class[evaluation.classes.index(label)]
+    has_kin = scores.num_units is not None and scores.num_units < scores.num_images
+    kin = f" ({scores.num_units:,} where kin count as one)" if has_kin else ""
     return (
-        f"{percent(scores.recall)} of its {counted(scores.num_images, 'test image')} are recognised, "
+        f"{percent(scores.recall)} of its {counted(scores.num_images, 'test image')}{kin} are recognised, "
         f"{percent(evaluation.balanced_accuracy)} on the mean of classes"
     )
 

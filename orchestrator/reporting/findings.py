@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
@@ -14,7 +13,6 @@ from orchestrator.records import (
     Catalogue,
     CopyCount,
     DepthCost,
-    Distances,
     Evaluation,
     Groups,
     PooledComparison,
@@ -45,6 +43,7 @@ _OPPONENTS = {
     "head_only": "training the head alone",
     "from_scratch": "training from scratch",
     "target_only": "training on the target alone",
+    "one_head": "one head for all subsets",
 }
 
 
@@ -154,20 +153,6 @@ def _doubts(subset: Assignment) -> list[str]:
         named = shortened(subset.unknown_classes, most=5)
         doubts.append(f"{unknown} unknown to the model of {subset.group}: {named}.")
     return doubts
-
-
-def source_finding(distances: Distances) -> str:
-    """Say what the subsets have in common with the source task; nothing where there is none."""
-    if not distances.to_source or distances.source_range is None:
-        return ""
-    tally = Counter(found.relation for found in distances.to_source)
-    relations = enumerated([f"{name} ({counted(count, 'subset')})" for name, count in tally.most_common()])
-    return (
-        f"Compared with the source task: {relations}. Distances are squared Frechet distances of unit features, each "
-        f"between {counted(distances.num_images, 'image')}. Samples of the source keep within "
-        f"{distances.source_range:.3f} of the rest of it in 95% of draws: what lies beyond is another domain. The task "
-        "is the same where the source has at least half of the classes."
-    )
 
 
 def group_finding(search: SearchResult | None, recipe: Recipe | None, evaluation: Evaluation | None) -> str:

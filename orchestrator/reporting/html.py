@@ -27,6 +27,8 @@ from orchestrator.records import (
     of_group,
 )
 from orchestrator.reporting import wording
+from orchestrator.reporting.distance_findings import source_sections
+from orchestrator.reporting.feature_findings import feature_notes
 from orchestrator.reporting.few_shot_findings import episodes_finding
 from orchestrator.reporting.figures import Plot, group_color
 from orchestrator.reporting.findings import (
@@ -39,7 +41,6 @@ from orchestrator.reporting.findings import (
     headline,
     saving_finding,
     separation_finding,
-    source_finding,
     verdict,
     warm_start_finding,
 )
@@ -50,7 +51,9 @@ from orchestrator.reporting.group_plots import (
     learning_curve,
     reliability_plot,
 )
-from orchestrator.reporting.investment_findings import investment_finding, money, part_lines, price
+from orchestrator.reporting.head_findings import heads_finding
+from orchestrator.reporting.investment_findings import beside_lines, investment_finding, money, part_lines, price
+from orchestrator.reporting.multi_label_findings import multi_label_finding
 from orchestrator.reporting.overlays import ShownExample, show_examples
 from orchestrator.reporting.plots import diversity_plot, gains_plot
 from orchestrator.reporting.pretraining import phase_rows, pretraining_finding
@@ -58,9 +61,9 @@ from orchestrator.reporting.shift_findings import shift_finding
 from orchestrator.reporting.source_findings import joint_findings
 from orchestrator.reporting.subset_findings import subset_models_finding
 from orchestrator.reporting.transfer_findings import (
-    ARM_TITLES,
     TRANSFER_MARKS,
     TRANSFER_TITLES,
+    arm_titles,
     regrouping_finding,
     transfer_finding,
     transfer_rows,
@@ -72,6 +75,7 @@ VERDICT_TITLES = {
     "unclear": "no clear difference",
     "unknown": "not compared",
 }
+_UNUSUAL_BASELINES = {"target_only", "one_head"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,11 +112,13 @@ class GroupSection:
     separation: str
     label_shift: str
     episodes: str
+    multi_label: str
     class_rows: list[ClassRow]
     mistakes: list[str]
     explanations: Explanations | None
     subset_models: SubsetEvaluation | None
     subset_finding: str
+    heads_finding: str
     examples: dict[str, list[ShownExample]]
     source: list[str]
     investment: GroupInvestment | None
@@ -144,13 +150,15 @@ def render_html(report: Report, pictures: Mapping[str, bytes] | None = None) -> 
             compared=_compared(sections),
             grouping=grouping_finding(report.groups),
             copies=copies_finding(report.catalogue),
-            source=source_finding(report.distances) if report.distances else "",
+            sources=source_sections(report),
+            feature_notes=feature_notes(report.profile.subsets),
             diversity=diversity_plot(report.profile, report.groups) if sections else None,
             gains=gains_plot(report.groups, report.evaluations, report.comparisons),
             split_totals=_split_totals(report),
             transfer=report.transfer,
             transfer_finding=transfer_finding(report.transfer) if report.transfer else "",
             transfer_rows=transfer_rows(report.transfer) if report.transfer else [],
+            arm_titles=arm_titles(report.transfer) if report.transfer else {},
             regrouping_finding=_regrouping_finding(report),
             num_trials=sum(len(search.trials) for search in report.searches),
             num_failed=len(failed),
@@ -165,7 +173,7 @@ def render_html(report: Report, pictures: Mapping[str, bytes] | None = None) -> 
 def _compared(sections: Sequence[GroupSection]) -> list[str]:
     """Name the baselines that a table has columns for: the usual ones, and what any group has besides."""
     found = {name for section in sections for name in section.baselines}
-    return [name for name in wording.BASELINE_TITLES if name != "target_only" or name in found]
+    return [name for name in wording.BASELINE_TITLES if name not in _UNUSUAL_BASELINES or name in found]
 
 
 def _section(report: Report, position: int, group: Group, pictures: Mapping[str, bytes]) -> GroupSection:
@@ -199,12 +207,14 @@ def _section(report: Report, position: int, group: Group, pictures: Mapping[str,
         calibration=calibration_finding(evaluation) if evaluation else "",
         separation=separation_finding(evaluation) if evaluation else "",
         label_shift=shift_finding(evaluation.label_shift) if evaluation and evaluation.label_shift else "",
+        multi_label=multi_label_finding(evaluation) if evaluation else "",
         episodes=episodes_finding(evaluation.episodes) if evaluation and evaluation.episodes else "",
         class_rows=_class_rows(evaluation) if evaluation else [],
         mistakes=frequent_mistakes(evaluation) if evaluation else [],
         explanations=explanations,
         subset_models=subset_models,
         subset_finding=subset_models_finding(subset_models) if subset_models else "",
+        heads_finding=heads_finding(evaluation) if evaluation else "",
         examples=show_examples(explanations, pictures) if explanations else {},
         source=joint_findings(model, evaluation) if model else [],
         investment=of_group(group.name, invested),
@@ -265,6 +275,7 @@ def _environment() -> jinja2.Environment:
         verdict=verdict,
         money=money,
         part_lines=part_lines,
+        beside_lines=beside_lines,
         price=price,
         investment_finding=investment_finding,
         verdict_title=lambda interval: VERDICT_TITLES[verdict(interval)],
@@ -277,7 +288,6 @@ def _environment() -> jinja2.Environment:
         metric_titles=wording.METRIC_TITLES,
         origin_titles=wording.ORIGIN_TITLES,
         input_titles=wording.INPUT_TITLES,
-        arm_titles=ARM_TITLES,
         transfer_titles=TRANSFER_TITLES,
         transfer_marks=TRANSFER_MARKS,
         pretraining_finding=pretraining_finding,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from orchestrator.records import Gain, GroupInvestment, Report, Spending
+from collections.abc import Mapping, Sequence
+
+from orchestrator.records import BesidePart, Gain, GroupInvestment, Report, Spending
 from orchestrator.reporting.findings import verdict
 from orchestrator.reporting.wording import (
     ABSENT,
@@ -24,6 +26,12 @@ PART_TITLES = {
     "baselines": "baselines",
 }
 
+BESIDE_TITLES: dict[BesidePart, str] = {
+    "subset_models": "models of single subsets",
+    "arms": "models that transfer is judged by",
+    "retraining": "models that subsets were moved to",
+}
+
 
 def money(value: float | None) -> str:
     """Write an amount in the currency of `cluster.cost_per_hour`: with cents, or three digits of less than 1."""
@@ -41,6 +49,11 @@ def part_lines(found: GroupInvestment) -> list[str]:
     ]
 
 
+def beside_lines(beside: Mapping[BesidePart, Spending]) -> list[str]:
+    """Write what models beside the group's took, each kind by itself."""
+    return [f"{title} {duration(beside[part].seconds)}" for part, title in BESIDE_TITLES.items() if part in beside]
+
+
 def price(gain: Gain | None) -> str:
     """Write what a point of accuracy cost beyond the baseline; a dash where nothing was surely gained."""
     if gain is None or gain.seconds_per_point is None:
@@ -53,7 +66,8 @@ def price(gain: Gain | None) -> str:
 
 def investment_finding(found: GroupInvestment) -> str:
     """State what was spent on a group, what it gained over the cheapest baseline, and the chance that more would."""
-    return " ".join(part for part in (_spent(found), _gained(found.gain), _promised(found)) if part)
+    said = (_spent(found), _gained(found.gain), _spent_beside(found), _promised(found))
+    return " ".join(part for part in said if part)
 
 
 def investment_summary(report: Report) -> str:
@@ -62,11 +76,7 @@ def investment_summary(report: Report) -> str:
         return ""
     groups = report.investment.groups
     gained = [group for group in groups if group.gain and verdict(group.gain.interval) == "better"]
-    total = Spending(
-        seconds=sum(group.spent.seconds for group in groups),
-        gpu_hours=_sum([group.spent.gpu_hours for group in groups]),
-        money=_sum([group.spent.money for group in groups]),
-    )
+    total = _total([spent for group in groups for spent in (group.spent, *group.beside.values())])
     chances = [f"{group.prospect.chance:.0%} ({group.group})" for group in groups if group.prospect]
     promised = f" Chance that as many trials again gain anything: {', '.join(chances[:5])}." if chances else ""
     more = f" {counted(len(report.advice), 'piece')} of advice in the report." if report.advice else ""
@@ -80,6 +90,21 @@ def _spent(found: GroupInvestment) -> str:
     parts = part_lines(found)
     listed = f": {enumerated(parts)}" if len(parts) > 1 else ""
     return f"{_amounts(found.spent)} were spent{listed}."
+
+
+def _spent_beside(found: GroupInvestment) -> str:
+    if not found.beside:
+        return ""
+    amounts = _amounts(_total(list(found.beside.values())))
+    return f"Beside it {amounts} were spent on {enumerated(beside_lines(found.beside))}."
+
+
+def _total(parts: Sequence[Spending]) -> Spending:
+    return Spending(
+        seconds=sum(part.seconds for part in parts),
+        gpu_hours=_sum([part.gpu_hours for part in parts]),
+        money=_sum([part.money for part in parts]),
+    )
 
 
 def _amounts(spent: Spending) -> str:

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from orchestrator.records import Pretraining, PretrainingPhase, SimSiamPhase
+from orchestrator.records import Pretraining, PretrainingPhase, ReptilePhase, SimSiamPhase
+from orchestrator.reporting.pretraining_inputs import inputs_findings
+from orchestrator.reporting.reptile_findings import reptile_end, reptile_length
 from orchestrator.reporting.wording import counted, duration, enumerated, number, percent, shortened
 
-OBJECTIVE_TITLES = {"supervised": "supervised", "simsiam": "SimSiam, without labels"}
+OBJECTIVE_TITLES = {
+    "supervised": "supervised",
+    "simsiam": "SimSiam, without labels",
+    "reptile": "Reptile, a start for each subset",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +22,7 @@ class PhaseRow:
 
     objective: str
     num_images: int
-    epochs: int
+    length: str
     num_workers: int
     seconds: float
     ended: str
@@ -37,7 +43,7 @@ def pretraining_finding(pretraining: Pretraining) -> str:
             " Among training images of the source, the 20 nearest others name an image's label rightly in "
             f"{percent(pretraining.neighbour_accuracy)}."
         )
-    return said
+    return " ".join([said, *inputs_findings(pretraining)])
 
 
 def phase_rows(pretraining: Pretraining) -> list[PhaseRow]:
@@ -46,7 +52,7 @@ def phase_rows(pretraining: Pretraining) -> list[PhaseRow]:
         PhaseRow(
             objective=OBJECTIVE_TITLES[phase.objective],
             num_images=phase.num_images,
-            epochs=len(phase.history),
+            length=_length_of(phase),
             num_workers=phase.num_workers,
             seconds=phase.seconds,
             ended=_end_of(phase),
@@ -55,7 +61,13 @@ def phase_rows(pretraining: Pretraining) -> list[PhaseRow]:
     ]
 
 
+def _length_of(phase: PretrainingPhase) -> str:
+    return reptile_length(phase) if isinstance(phase, ReptilePhase) else counted(len(phase.history), "epoch")
+
+
 def _end_of(phase: PretrainingPhase) -> str:
+    if isinstance(phase, ReptilePhase):
+        return reptile_end(phase)
     if isinstance(phase, SimSiamPhase):
         last = phase.history[-1]
         return f"loss {number(last.loss)} (-1 is the least), spread of outputs {number(last.spread)} (1 is the most)"

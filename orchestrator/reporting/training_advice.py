@@ -23,7 +23,7 @@ LEAST_EPOCHS = 4
 LATE = 1 / 3
 """The last part of the epochs tells what more of them would be like."""
 
-UNLIKELY, LIKELY = 0.1, 0.5
+UNLIKELY, LIKELY = 0.15, 0.4
 """Up to the first chance of a gain more search is advised against, from the second on it is advised."""
 
 WORTHLESS = 0.01
@@ -119,7 +119,7 @@ def smaller_depth(records: GroupRecords) -> list[Advice]:
 
 
 def more_search(records: GroupRecords) -> list[Advice]:
-    """Say whether more search would pay, by the chance of a gain: not up to 10%, from 50% on it may."""
+    """Say whether more search would pay, by the chance of a gain: not up to 15%, from 40% on it may."""
     prospect = None if records.investment is None else records.investment.prospect
     if prospect is None or records.search is None or UNLIKELY < prospect.chance < LIKELY:
         return []

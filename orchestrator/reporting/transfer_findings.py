@@ -11,6 +11,7 @@ from orchestrator.reporting.wording import counted, duration, enumerated, points
 ARM_TITLES = {
     "from_scratch": "from scratch, equal cost",
     "head_only": "head only",
+    "target_only": "target only",
     "subset_only": "subset only",
     "pooled": "all groups pooled",
 }
@@ -23,7 +24,7 @@ _MOST_NAMED = 5
 
 @dataclass(frozen=True, kw_only=True)
 class TransferRow:
-    """Hold what the report shows of one subset; `gains` are over the arms of `ARM_TITLES`, in that order."""
+    """Hold what the report shows of one subset; `gains` are over the arms of `arm_titles`, in that order."""
 
     found: SubsetTransfer
     gains: list[ArmGain | None]
@@ -62,15 +63,22 @@ def regrouping_finding(regrouping: Regrouping) -> str:
     return " ".join(parts)
 
 
+def arm_titles(transfer: Transfer) -> dict[str, str]:
+    """Give the titles of the arms that are compared: without a source none is without it."""
+    has_source = any(arm.name == "target_only" for arm in transfer.arms)
+    return {name: title for name, title in ARM_TITLES.items() if has_source or name != "target_only"}
+
+
 def transfer_rows(transfer: Transfer) -> list[TransferRow]:
     """Give a row for each subset, those that transfer hurts first."""
-    rows = [TransferRow(found=found, gains=_gains(found), done=_done(found)) for found in transfer.subsets]
+    names = list(arm_titles(transfer))
+    rows = [TransferRow(found=found, gains=_gains(found, names), done=_done(found)) for found in transfer.subsets]
     return sorted(rows, key=lambda row: (_ORDER.index(row.found.verdict), row.found.subset))
 
 
-def _gains(found: SubsetTransfer) -> list[ArmGain | None]:
+def _gains(found: SubsetTransfer, names: Sequence[str]) -> list[ArmGain | None]:
     by_name = {other.name: other for other in found.test.others} if found.test else {}
-    return [by_name.get(name) for name in ARM_TITLES]
+    return [by_name.get(name) for name in names]
 
 
 def _done(found: SubsetTransfer) -> str:

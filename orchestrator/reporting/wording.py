@@ -37,6 +37,7 @@ BASELINE_TITLES = {
     "head_only": "head only",
     "from_scratch": "from scratch",
     "target_only": "target only",
+    "one_head": "one head",
 }
 
 

@@ -128,6 +128,31 @@ def _without_cache(plan: DepthPlan, fallback: Source) -> DepthPlan:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class SourceLoad:
+    """Count the source images of a training: how many there are, and how many draws of them it makes in all.
+
+    Their outputs of frozen stages are kept where they fit into `most_bytes`.
+    """
+
+    num_images: int
+    num_draws: int
+    views: int
+    most_bytes: int
+
+
+def source_seconds(figures: CostFigures, load: SourceLoad, depth: int) -> float:
+    """Give the seconds that a source adds to a training at one freeze depth.
+
+    Every draw is a part of a training step. The frozen stages see each image that is drawn once, in every view, and
+    each draw where their outputs are not kept.
+    """
+    rows = min(load.num_draws, load.num_images) * load.views
+    is_kept = 0 < rows * figures.activation_bytes[depth] <= load.most_bytes
+    passed = rows if is_kept else load.num_draws
+    return load.num_draws * figures.train_s[depth] + passed * _fetch_s(figures, depth, "pixels")
+
+
 def worth_compiling(figures: CostFigures, depths: Sequence[int], *, trained_rows: float) -> list[int]:
     """Name the depths at which a trial that trains on `trained_rows` samples might gain from torch.compile.
 

@@ -15,7 +15,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from orchestrator.config import FineTuneConfig, Range, SpaceConfig
+from orchestrator.config import PLAIN_REGULARIZERS, FineTuneConfig, Range, SpaceConfig
 from orchestrator.errors import SearchError
 from orchestrator.records import Hyperparameters
 
@@ -72,6 +72,28 @@ class SearchSpace:
     def changes_images(self) -> bool:
         """Tell whether images are changed batch by batch whatever is drawn."""
         return self.constants.get("mixing", "none") != "none" or self.constants.get("adversarial", 0.0) != 0.0
+
+    @property
+    def has_adversaries(self) -> bool:
+        """Tell whether some configuration trains on adversarial images beside the others."""
+        return self._may("adversarial", lambda value: value != 0.0)
+
+    @property
+    def copies_of_weights(self) -> int:
+        """Count the copies of the weights that a training keeps at most, beside those that it trains.
+
+        Those of the best epoch, the running mean, and those that a regulariser pulls to.
+        """
+        averages = self._may("ema_decay", lambda value: value is not None)
+        pulls = self._may("regularizer", lambda value: value not in PLAIN_REGULARIZERS)
+        return 1 + averages + pulls
+
+    def _may(self, name: str, is_so: Callable[[object], bool]) -> bool:
+        """Tell whether a hyperparameter may take a value of a kind; of a range some value always is."""
+        distribution = self.distributions.get(name)
+        if distribution is None:
+            return is_so(self.constants.get(name, getattr(DEFAULT_FINE_TUNING, name)))
+        return any(map(is_so, distribution.choices)) if isinstance(distribution, CategoricalDistribution) else True
 
     def suggest(self, trial: optuna.Trial) -> Hyperparameters:
         """Draw one configuration through an Optuna trial."""

@@ -1,4 +1,4 @@
-"""What saved models get right on catalogue rows, by subset."""
+"""What saved models predict on catalogue rows, and what they get right, by subset."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from orchestrator.cluster.inference import InferencePlan, predict_samples
+from orchestrator.cluster.inference import InferencePlan, predict_rows
 from orchestrator.data.reader import BLOCK_ROWS, blocks_of, number_rows
+from orchestrator.finetune.validation import save_validation
 from orchestrator.records import ModelCard
 from orchestrator.stages.context import GroupContext
+from orchestrator.stages.predicted import predicted
 
 Correct = NDArray[np.bool_]
 BySubset = Mapping[str, Correct]
@@ -19,17 +22,34 @@ BySubset = Mapping[str, Correct]
 
 def answers_of(context: GroupContext, model_path: str, card: ModelCard, rows: pa.Table) -> BySubset:
     """Tell by subset which of these rows a saved model gets right, in their order; unknown classes it never does."""
-    plan = InferencePlan(
-        model_uri=context.run_directory.path(model_path),
-        weights_digest=card.weights_digest,
-        use_gpu=context.use_gpu,
-        stall_timeout_s=context.config.cluster.stall_timeout_s,
-    )
-    is_known = np.isin(np.asarray(rows.column("label").to_pylist(), dtype=object), np.array(card.classes, dtype=object))
+    is_known = np.asarray(pc.is_in(rows.column("label"), value_set=pa.array(card.classes, pa.string())))
     known = number_rows(rows.filter(pa.array(is_known, type=pa.bool_())))
-    predictions, _ = predict_samples(blocks_of(known, BLOCK_ROWS), context.reader, plan, card.classes)
+    truth = np.asarray(pc.index_in(known.column("label"), value_set=pa.array(card.classes, pa.string())))
+    # A byte for each image, because verdicts compare several models image by image.
+    right = np.zeros(known.num_rows, dtype=np.bool_)
+
+    def keep(places: NDArray[np.int64], probabilities: NDArray[np.float32], _: object) -> None:
+        # Of several tasks the first is compared.
+        right[places] = probabilities[:, : len(card.classes)].argmax(axis=1) == truth[places]
+
+    predict_rows(blocks_of(known, BLOCK_ROWS), context.reader, _plan(context, model_path, card), keep)
     correct = np.zeros(rows.num_rows, dtype=np.bool_)
-    correct[is_known] = predictions.correct
+    correct[is_known] = right
+    return by_subset(correct, rows.column("subset").to_pylist())
+
+
+def keep_validation(
+    context: GroupContext, model_path: str, card: ModelCard, rows: pa.Table, *, fingerprint: str
+) -> BySubset:
+    """Predict validation rows with a saved model that knows their classes, and keep that beside it.
+
+    Gives by subset which of them it gets right, in their order.
+    """
+    plan, numbered = _plan(context, model_path, card), number_rows(rows)
+    blocks = blocks_of(numbered, BLOCK_ROWS)
+    with predicted(numbered, blocks, context.reader, plan, [card.classes], tells_outliers=False) as ((validation,), _):
+        save_validation(plan.model_uri, card, validation, fingerprint=fingerprint)
+        correct = np.concatenate([part.correct for part in validation.parts()])
     return by_subset(correct, rows.column("subset").to_pylist())
 
 
@@ -37,3 +57,12 @@ def by_subset(correct: Correct, subsets: Sequence[str]) -> BySubset:
     """Divide answers [n] by the subsets [n] of their images, in order."""
     names = np.asarray(subsets, dtype=object)
     return {name: correct[names == name] for name in sorted(set(subsets))}
+
+
+def _plan(context: GroupContext, model_path: str, card: ModelCard) -> InferencePlan:
+    return InferencePlan(
+        model_uri=context.run_directory.path(model_path),
+        weights_digest=card.weights_digest,
+        use_gpu=context.use_gpu,
+        stall_timeout_s=context.config.cluster.stall_timeout_s,
+    )

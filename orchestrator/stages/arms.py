@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,13 +13,15 @@ from orchestrator.cluster.transfer_arms import ARM_VERSION, ArmJob, ArmMaterial,
 from orchestrator.data.reader import BLOCK_ROWS, blocks_of, number_rows
 from orchestrator.data.samples import CachedSamples
 from orchestrator.errors import RecordError
+from orchestrator.finetune.models import is_saved, load_card
 from orchestrator.records import ArmName, ArmResult, Group, Hyperparameters, ModelCard
+from orchestrator.runs import folder_name
 from orchestrator.search.arms import pooled_recipe
+from orchestrator.stages.answers import keep_validation
 from orchestrator.stages.context import GroupContext
 from orchestrator.stages.train import read_models
 
 _POOLED: Material = (None, None)
-_MOST_LETTERS = 80
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,21 +48,31 @@ class Arms:
         """Give results again, each with a model that is kept; one whose training fails this time has its error.
 
         No arm's model is kept before it is wanted: there is one for each subset. The few that are, are trained again,
-        from the same seeds.
+        from the same seeds; what they predict on validation images is kept beside them.
         """
         results = {_key(result): result for result in wanted}
         jobs = [job for job in self.jobs if (*job.material, job.name) in results]
         again = []
         for job in jobs:
             known = results[*job.material, job.name]
-            if known.model is None or not storage.exists(self.context.run_directory.path(known.model, "model.json")):
+            if known.model is None or not is_saved(self.context.run_directory.path(known.model), known.weights_digest):
                 # The epochs from scratch are those that were found: measured again they could be others.
                 path = f"{_folder(job)}/model"
                 again.append(replace(job, hyperparameters=known.hyperparameters, rival=None, model_path=path))
         for job, found in self._run(again):
-            key = _key(found)
-            results[key] = found.model_copy(update={"epoch_cost": results[key].epoch_cost})
-            self._keep(job, results[key])
+            known = results[_key(found)]
+            update = {
+                "epoch_cost": known.epoch_cost,
+                "seconds": known.seconds,
+                "seconds_again": known.seconds_again + found.seconds,
+            }
+            results[_key(found)] = found.model_copy(update=update)
+            self._keep(job, results[_key(found)])
+        for result in results.values():
+            if result.model is not None and result.error is None:
+                rows = self.context.rows(_part(self.context, (result.group, result.subset)), "val")
+                card = load_card(self.context.run_directory.path(result.model))
+                keep_validation(self.context, result.model, card, rows, fingerprint=result.fingerprint)
         return list(results.values())
 
     def forget_models(self, *, shipped: Collection[str]) -> None:
@@ -95,7 +106,7 @@ class Arms:
             self.context.run_directory.write(_path(job), result)
         group, subset = job.material
         whose = f" of {subset}" if subset else ""
-        epochs = f"{result.hyperparameters.epochs} epochs in {result.seconds:.1f} s"
+        epochs = f"{result.hyperparameters.epochs} epochs in {result.seconds_again or result.seconds:.1f} s"
         self.context.say(f"evaluate {group or 'all groups'}: arm {job.name}{whose}, {result.error or epochs}")
 
 
@@ -103,7 +114,8 @@ def arms_of(context: GroupContext) -> Arms:
     """Plan the arms of every group.
 
     From scratch, for as many epochs as take what the group's training takes; the head alone, at rate 1e-3 for the
-    recipe's epochs; where a group has several subsets, each subset's training images alone, by the group's recipe and
+    recipe's epochs; where the group was trained together with a source, its recipe without that, as all arms are
+    trained; where a group has several subsets, each subset's training images alone, by the group's recipe and
     over its classes; where there are several groups, all groups' training images and classes.
     """
     cards = read_models(context)
@@ -117,6 +129,8 @@ def arms_of(context: GroupContext) -> Arms:
         of_group: Material = (group.name, None)
         jobs.append(_job(context, of_group, "from_scratch", scratch, classes, rival=recipe))
         jobs.append(_job(context, of_group, "head_only", controls["head_only"], classes))
+        if card.source is not None:
+            jobs.append(_job(context, of_group, "target_only", recipe, classes))
         if len(group.subsets) > 1:
             alone = [(group.name, subset) for subset in group.subsets]
             jobs += [_job(context, place, "subset_only", recipe, classes) for place in alone]
@@ -124,12 +138,6 @@ def arms_of(context: GroupContext) -> Arms:
         classes = context.classes(_part(context, _POOLED))
         jobs.append(_job(context, _POOLED, "pooled", _pooled(context, cards), classes))
     return Arms(context=context, jobs=jobs)
-
-
-def folder_name(subset: str) -> str:
-    """Give a folder's name for a subset: its own where any file system and URI takes that, else one like it."""
-    plain = re.sub(r"[^A-Za-z0-9_-]", "_", subset)[:_MOST_LETTERS]
-    return subset if plain == subset else f"{plain}-{storage.digest(subset)[:8]}"
 
 
 def _pooled(context: GroupContext, cards: Sequence[ModelCard]) -> Hyperparameters:
@@ -155,6 +163,7 @@ def _job(
         data=context.data_fingerprint(_part(context, material)),
         backbone=context.backbone,
         version=ARM_VERSION,
+        source=context.source_fingerprint,
     )
     return ArmJob(
         material=material,
@@ -208,6 +217,7 @@ def _material(context: GroupContext, job: ArmJob) -> ArmMaterial:
         samples=GroupSamples(group=part.name, classes=job.classes, train=train, validation=validation),
         subsets=tuple(part.subsets),
         data_fingerprint=context.data_fingerprint(part),
+        rival_companion=context.companion(job.classes) if job.material == (part.name, None) else None,
         rows={"val": blocks_of(rows["val"], BLOCK_ROWS), "test": blocks_of(rows["test"], BLOCK_ROWS)},
     )
 

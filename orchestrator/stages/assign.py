@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-import pyarrow as pa
-
 from orchestrator import fingerprints, storage
 from orchestrator.cluster.ingest import IngestPlan, make_catalogue, pixel_reader, read_samples
 from orchestrator.cluster.profiling import PROFILE_VERSION, ProfilePlan, make_profile
@@ -74,7 +72,7 @@ def _with_offer(assignment: Assignment, offer: _Offer, samples: SampleTable) -> 
 
 def _labels(samples: SampleTable, subsets: Sequence[str] | None = None) -> set[str]:
     """Give the labels that occur in any split; None takes all subsets."""
-    return set(samples.table.take(pa.array(samples.where(subsets=subsets))).column("label").to_pylist())
+    return set(samples.classes(samples.where(subsets=subsets)))
 
 
 def _catalogue(context: GroupContext, plan: IngestPlan, fingerprint: str) -> Catalogue:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -17,6 +18,7 @@ from orchestrator.cluster.tuning import SEARCH_VERSION
 from orchestrator.cluster.workers import Workbench
 from orchestrator.config import ExperimentConfig
 from orchestrator.data.catalogue import SampleTable, data_fingerprint
+from orchestrator.data.head_labels import head_labels, heads_of_subsets
 from orchestrator.data.identity import sample_keys, split_key
 from orchestrator.data.reader import PixelReader
 from orchestrator.data.samples import CachedSamples
@@ -110,7 +112,19 @@ class GroupContext:
     def samples(self, group: Group) -> GroupSamples:
         """Give a group's cached training and validation samples. Raises DataError when one of them is empty."""
         classes, tasks = self.classes(group), self.tasks(group)
-        train, validation = (self._cached(group, split, classes, tasks[1:]) for split in ("train", "val"))
+        if not classes:
+            raise DataError(
+                "every group must have an image with a label",
+                value=f"none in group {group.name}",
+                remedy="Check data.label, or use fewer groups.",
+            )
+        train, validation = (self._cached(group, split, classes, tasks) for split in ("train", "val"))
+        if self.table.multi_label and len(train) < len(self._positions(group, "train")):
+            raise DataError(
+                "images with any number of labels must all be in the pixel cache",
+                value=f"{len(train):,} of {len(self._positions(group, 'train')):,} training images of {group.name}",
+                remedy="Raise data.max_cache_bytes, and set data.verify to decode.",
+            )
         for split, samples in (("train", train), ("val", validation)):
             if len(samples) == 0:
                 raise DataError(
@@ -124,11 +138,25 @@ class GroupContext:
             train=train,
             validation=validation,
             units=np.concatenate([self._units(group, split) for split in ("train", "val")]),
-            companion=self._companion(classes),
+            companion=self.companion(classes),
             tasks=tasks,
+            is_learnt=self.is_learnt,
+            heads=self.config.train.heads,
         )
 
-    def _companion(self, classes: tuple[str, ...]) -> Companion | None:
+    @cached_property
+    def is_learnt(self) -> bool:
+        """Tell whether the pretrained weights know the labels of these training samples."""
+        pretraining = self.backbone.pretraining
+        if pretraining is None:
+            return False
+        learnt = {pretraining.data_fingerprint} if pretraining.classes else set()
+        if pretraining.target is not None:
+            learnt.add(pretraining.target.data_fingerprint)
+        return data_fingerprint(self.table.table) in learnt
+
+    def companion(self, classes: tuple[str, ...]) -> Companion | None:
+        """Give what a group with these classes is trained together with; None where there is nothing."""
         if self.source is None or self.config.source is None:
             return None
         return companion_of(self.source, self.config.source, classes, self.table)
@@ -143,11 +171,12 @@ class GroupContext:
 
     def classes(self, group: Group) -> tuple[str, ...]:
         """Give the union of the classes of a group's subsets, sorted."""
-        rows = self.table.table.take(pa.array(self._positions(group, None)))
-        return tuple(sorted(set(rows.column("label").to_pylist())))
+        return self.table.classes(self._positions(group, None))
 
     def tasks(self, group: Group) -> tuple[TaskClasses, ...]:
-        """Give all tasks with the classes that occur in a group, where there are several."""
+        """Give all tasks with the classes that occur in a group, or the heads of its subsets; nothing for one head."""
+        if self.config.train.heads == "subset":
+            return heads_of_subsets(self.table, group.subsets)
         first, *further = self.config.data.task_names
         if not further:
             return ()
@@ -166,6 +195,9 @@ class GroupContext:
         """Give how a group is fine-tuned and searched: as the experiment file says, with its own defaults if small."""
         if group.name not in self._tunings:
             finetune, search = self.config.finetune, self.config.search
+            if self.is_learnt:
+                # Folds would judge by images that the weights have learnt: the split stays though a group is small.
+                search = search.model_copy(update={"folds": search.folds})
             counts = GroupCounts(by_class=self._class_counts(group), num_units=lambda: self._num_units(group))
             self._tunings[group.name] = (
                 tuning_of(finetune, search, counts, num_stages=self.backbone.num_stages)
@@ -177,12 +209,13 @@ class GroupContext:
     def fixed_rule(self, group: Group) -> Hyperparameters:
         """Give the fixed rule's recipe for a group, as it stands."""
         entropy = self.training_entropy(group)
-        return fixed_rule(entropy, num_stages=self.backbone.num_stages, batch_size=self.config.finetune.batch_size)
+        rule = fixed_rule(entropy, num_stages=self.backbone.num_stages, batch_size=self.config.finetune.batch_size)
+        # It says nothing of the loss, and labels by any number have but one.
+        return rule.model_copy(update={"loss": self.config.finetune.loss}) if self.config.data.is_multi_label else rule
 
     def _class_counts(self, group: Group) -> NDArray[np.int64]:
         """Count the training images of each class that has some."""
-        labels = self.rows(group, "train").column("label").combine_chunks()
-        return np.asarray(labels.value_counts().field("counts"), dtype=np.int64)
+        return self.table.label_counts(self._positions(group, "train"))
 
     def _num_units(self, group: Group) -> int:
         units = np.concatenate([self._units(group, split) for split in ("train", "val")])
@@ -197,15 +230,20 @@ class GroupContext:
         return self.table.where(subsets=group.subsets, split=split)
 
     def _cached(
-        self, group: Group, split: str, classes: tuple[str, ...], further: Sequence[TaskClasses]
+        self, group: Group, split: str, classes: tuple[str, ...], tasks: Sequence[TaskClasses]
     ) -> CachedSamples:
-        return CachedSamples.of(
+        by_subset = self.config.train.heads == "subset"
+        found = CachedSamples.of(
             self.table,
             self._positions(group, split),
             self.reader.pixels_uri,
             classes,
-            [found.classes for found in further],
+            [] if by_subset else [task.classes for task in tasks[1:]],
         )
+        # A group without training images has no heads, and is refused.
+        if not by_subset or not tasks:
+            return found
+        return replace(found, labels=head_labels(self.table, self.cached_positions(group, split), tasks))
 
     # Fingerprints.
 
@@ -216,7 +254,8 @@ class GroupContext:
             # Trials learn from the cached samples: another choice of them makes other trials.
             cached = storage.digest_bytes([(np.asarray(rows.column("pixel_row")) >= 0).tobytes()])
             known = [sorted(group.subsets), data_fingerprint(rows), cached]
-            self._digests[group.name] = storage.digest(*known, *self.config.data.tasks)
+            heads = [["heads", self.config.train.heads]] if self.config.train.heads != "column" else []
+            self._digests[group.name] = storage.digest(*known, *self.config.data.tasks, *heads)
         return self._digests[group.name]
 
     def study_fingerprint(self, group: Group) -> str:
@@ -239,7 +278,7 @@ class GroupContext:
         cached = (np.asarray(self.source.samples.table.column("pixel_row")) >= 0).tobytes()
         # What is a copy of the run's own images is left out, whichever group has them.
         own = self.source.catalogue.data_fingerprint, storage.digest_bytes([cached]), data_fingerprint(self.table.table)
-        return storage.digest(*own)
+        return storage.digest(*own, *(["near"] if self.config.data.deduplicate == "near" else []))
 
     def search_fingerprint(self, group: Group) -> str:
         """Fingerprint a group's finished search."""

@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from orchestrator import fingerprints, storage
 from orchestrator.cluster.baselines import BASELINE_VERSION, BaselineJob, control_arms, run_baselines
 from orchestrator.cluster.features import compare_features
-from orchestrator.cluster.inference import InferencePlan, predict_tasks, score_outliers
+from orchestrator.cluster.inference import InferencePlan, score_outliers
 from orchestrator.cluster.resources import trial_resources
 from orchestrator.config import SplitName
 from orchestrator.data.reader import BLOCK_ROWS, blocks_of, number_rows
-from orchestrator.diversity.transferability import separation
+from orchestrator.diversity.feature_sums import DirectionSums
+from orchestrator.diversity.transferability import mean_directions, separation
+from orchestrator.evaluation.answers import unpack
 from orchestrator.evaluation.episodes import draw_episodes, score_episodes
+from orchestrator.evaluation.heads import judge_heads
 from orchestrator.evaluation.judging import EVALUATION_VERSION, judge, judge_task
 from orchestrator.evaluation.outliers import judge_outliers
+from orchestrator.evaluation.parts import whole
 from orchestrator.evaluation.predictions import Predictions, number_units
 from orchestrator.finetune.validation import save_validation
-from orchestrator.records import BaselineResult, EpisodeScores, Evaluation, ModelCard, OutlierScores, TaskScores
+from orchestrator.records import (
+    BaselineResult,
+    EpisodeScores,
+    Evaluation,
+    FeatureSeparation,
+    HeadScores,
+    ModelCard,
+    OutlierScores,
+    TaskScores,
+)
 from orchestrator.stages.context import GroupContext
+from orchestrator.stages.predicted import PredictedRows, predicted
 from orchestrator.stages.sources import unseen_images
 from orchestrator.stages.train import read_models
 
@@ -49,7 +65,8 @@ def evaluate(context: GroupContext) -> int:
         group = test.card.group
         record = _evaluate_model(context, test, blocks[group])
         context.write(group, _EVALUATION, record)
-        context.run_directory.prune(f"groups/{group}/predictions", keep=record.fingerprint)
+        for folder in ("predictions", "class_means"):
+            context.run_directory.prune(f"groups/{group}/{folder}", keep=record.fingerprint)
         accuracy = "no accuracy" if record.accuracy is None else f"accuracy {record.accuracy:.3f}"
         context.say(f"evaluate {group}: {accuracy} on {record.num_images:,} test images")
     return len(pending)
@@ -66,6 +83,12 @@ def read_evaluations(context: GroupContext) -> list[Evaluation]:
 def read_predictions(context: GroupContext, evaluation: Evaluation) -> Predictions:
     """Read the predictions that a test result was made from."""
     return Predictions.from_table(storage.read_table(context.run_directory.path(evaluation.predictions)))
+
+
+def read_prediction_parts(context: GroupContext, evaluation: Evaluation) -> Iterator[Predictions]:
+    """Read the predictions that a test result was made from part by part, as they were written."""
+    uri = context.run_directory.path(evaluation.predictions)
+    return (Predictions.from_table(part) for part in storage.read_table_parts(uri))
 
 
 def _tests(context: GroupContext) -> list[_Test]:
@@ -85,7 +108,13 @@ def _tests(context: GroupContext) -> list[_Test]:
 
 def _baseline_jobs(context: GroupContext, card: ModelCard) -> list[BaselineJob]:
     fixed = context.fixed_rule(context.group(card.group))
-    arms = control_arms(card.hyperparameters, fixed, context.backbone.num_stages, has_source=card.source is not None)
+    arms = control_arms(
+        card.hyperparameters,
+        fixed,
+        context.backbone.num_stages,
+        has_source=card.source is not None,
+        has_heads=card.heads == "subset" and len(card.tasks) > 1,
+    )
     return [
         BaselineJob(
             group=card.group,
@@ -140,13 +169,13 @@ def _train_baselines(context: GroupContext, tests: list[_Test], blocks: Mapping[
 
 
 def _episodes(
-    context: GroupContext, plan: InferencePlan, card: ModelCard, predictions: Predictions
+    context: GroupContext, plan: InferencePlan, card: ModelCard, predictions: PredictedRows
 ) -> EpisodeScores | None:
     """Judge the features of a model by episodes of its test images, where the experiment asks for them."""
     episodes = context.config.evaluate.episodes
     if episodes is None:
         return None
-    drawn = draw_episodes(predictions.truth, episodes, seed=context.config.seed)
+    drawn = draw_episodes(predictions.truth(), episodes, seed=context.config.seed)
     if not len(drawn.classes):
         return score_episodes(drawn, episodes)
     chosen = np.unique(np.concatenate([drawn.support.ravel(), drawn.queries.ravel()]))
@@ -166,45 +195,81 @@ def _evaluate_model(context: GroupContext, test: _Test, blocks: list[pa.Table]) 
         stall_timeout_s=context.config.cluster.stall_timeout_s,
     )
     results = [result for job in test.baselines if (result := _find_baseline(context, job))]
-    classes = [found.classes for found in card.tasks] or [card.classes]
-    (predictions, *further), directions = predict_tasks(blocks, context.reader, plan, classes)
-    predictions = predictions.with_baselines(
-        {result.name: result.correct for result in results if result.correct is not None}
-    )
+    # A byte for each image: that many pairs of answers make an interval, and the table has them beside each other.
+    correct: dict[str, NDArray[np.bool_]] = {
+        result.name: unpack(result.correct) for result in results if result.correct is not None
+    }
     # What is fitted to mend confidence must not have seen the images that tell how well it does.
-    (validation, *_), _ = predict_tasks(_blocks(context, card.group, "val"), context.reader, plan, classes)
-    # The name carries the fingerprint: an evaluation that is cut short must not put its table beside an older record.
-    name = f"groups/{card.group}/predictions/{test.fingerprint}.parquet"
-    storage.write_table(context.run_directory.path(name), predictions.to_table())
-    save_validation(context.path(card.group, "model"), card, validation, fingerprint=test.fingerprint)
-    method = context.config.evaluate.label_shift
-    evaluation = judge(
-        card.group,
-        card.classes,
-        predictions,
-        results,
-        validation=validation,
-        separation=separation(directions) if directions.num_images else None,
-        episodes=_episodes(context, plan, card, predictions),
-        shift_method=None if method == "none" else method,
-        bootstrap_samples=context.config.evaluate.bootstrap_samples,
-        seed=context.config.seed,
-        predictions_path=name,
-        seconds=card.seconds,
-        fingerprint=test.fingerprint,
-        outliers=_outliers(context, card, predictions, plan),
+    with (
+        _predicted(context, card, plan, "test", blocks) as ((predictions, *further), directions),
+        _predicted(context, card, plan, "val", _blocks(context, card.group, "val")) as ((validation, *_), _),
+    ):
+        # The name carries the fingerprint: an evaluation that is cut short must not put its table beside an older
+        # record.
+        name = f"groups/{card.group}/predictions/{test.fingerprint}.parquet"
+        _write(context, name, predictions.with_baselines(correct))
+        save_validation(context.path(card.group, "model"), card, validation, fingerprint=test.fingerprint)
+        method = context.config.evaluate.label_shift
+        evaluation = judge(
+            card.group,
+            card.classes,
+            predictions,
+            results,
+            validation=validation,
+            separation=_separation(context, test, directions),
+            episodes=_episodes(context, plan, card, predictions),
+            shift_method=None if method == "none" else method,
+            bootstrap_samples=context.config.evaluate.bootstrap_samples,
+            seed=context.config.seed,
+            predictions_path=name,
+            seconds=card.seconds,
+            fingerprint=test.fingerprint,
+            outliers=_outliers(context, card, predictions, plan),
+        )
+        heads = _judge_heads(context, card, predictions.with_baselines(correct))
+        return evaluation.model_copy(update={"tasks": _judge_tasks(context, test, further), "heads": heads})
+
+
+def _predicted(
+    context: GroupContext, card: ModelCard, plan: InferencePlan, split: SplitName, blocks: Sequence[pa.Table]
+) -> AbstractContextManager[tuple[list[PredictedRows], DirectionSums]]:
+    """Predict a group's split; see `predicted`."""
+    rows = context.rows(context.group(card.group), split)
+    return predicted(
+        rows,
+        blocks,
+        context.reader,
+        plan,
+        card.predicted_classes,
+        tells_outliers=card.negatives != "none",
+        is_multi_label=card.is_multi_label,
     )
-    return evaluation.model_copy(update={"tasks": _judge_tasks(context, test, further)})
 
 
-def _outliers(
-    context: GroupContext, card: ModelCard, predictions: Predictions, plan: InferencePlan
-) -> OutlierScores | None:
-    """Test how a model that tells outliers scores images of the source that it never saw."""
-    if context.source is None or predictions.outlier_scores is None:
+def _separation(context: GroupContext, test: _Test, directions: DirectionSums) -> FeatureSeparation | None:
+    """Say how classes lie apart in the tuned features, and keep their means; None without test images."""
+    if not directions.num_images:
         return None
-    rows = number_rows(unseen_images(context.source, context.table, seed=context.config.seed))
-    blocks = blocks_of(rows, BLOCK_ROWS)
+    name = f"groups/{test.card.group}/class_means/{test.fingerprint}.parquet"
+    storage.write_table(context.run_directory.path(name), mean_directions(directions))
+    return separation(directions).model_copy(update={"class_means": name})
+
+
+def _write(context: GroupContext, name: str, predictions: PredictedRows) -> None:
+    parts = (part.to_table() for part in predictions.parts())
+    storage.write_table_parts(context.run_directory.path(name), parts)
+
+
+def _outliers(context: GroupContext, card: ModelCard, rows: PredictedRows, plan: InferencePlan) -> OutlierScores | None:
+    """Test how a model that tells outliers scores images of the source that it never saw."""
+    if context.source is None or rows.outlier_scores is None:
+        return None
+    # Scores are compared by their ranks among all of them.
+    predictions = whole(rows)
+    if predictions.outlier_scores is None:
+        return None
+    unseen = number_rows(unseen_images(context.source, context.table, seed=context.config.seed))
+    blocks = blocks_of(unseen, BLOCK_ROWS)
     found = score_outliers(blocks, context.source.reader, plan)
     together = [name for block in blocks for name in block.column("together").to_pylist()]
     return judge_outliers(
@@ -218,14 +283,22 @@ def _outliers(
     )
 
 
-def _judge_tasks(context: GroupContext, test: _Test, predictions: Sequence[Predictions]) -> list[TaskScores]:
+def _judge_heads(context: GroupContext, card: ModelCard, predictions: PredictedRows) -> list[HeadScores]:
+    if card.heads == "column":
+        return []
+    samples = context.config.evaluate.bootstrap_samples
+    return judge_heads(predictions, card.tasks, bootstrap_samples=samples, seed=context.config.seed)
+
+
+def _judge_tasks(context: GroupContext, test: _Test, predictions: Sequence[PredictedRows]) -> list[TaskScores]:
     """Keep the predictions of further tasks, and score them; a group may have no label at all for one."""
     scores = []
-    for number, (task, found) in enumerate(zip(test.card.tasks[1:], predictions, strict=True), start=1):
+    further = test.card.tasks[1:] if test.card.heads == "column" else []
+    for number, (task, found) in enumerate(zip(further, predictions, strict=True), start=1):
         if not task.classes:
             continue
         name = f"groups/{test.card.group}/predictions/{test.fingerprint}.task-{number}.parquet"
-        storage.write_table(context.run_directory.path(name), found.to_table())
+        _write(context, name, found)
         scores.append(
             judge_task(
                 task,

@@ -10,11 +10,11 @@ import pyarrow as pa
 from orchestrator import fingerprints, storage
 from orchestrator.cluster.explaining import ExplainedImage, ExplainedImages, ExplanationJob, explain_images
 from orchestrator.errors import BackboneError, DataError, OrchestratorError, StorageError
-from orchestrator.evaluation.examples import confident_answers, confident_mistakes
+from orchestrator.evaluation.examples import choose_examples
 from orchestrator.records import Evaluation, Explanation, Explanations
 from orchestrator.reporting.overlays import draw_pair
 from orchestrator.stages.context import GroupContext
-from orchestrator.stages.evaluate import read_evaluations, read_predictions
+from orchestrator.stages.evaluate import read_evaluations, read_prediction_parts
 
 EXPLANATION_VERSION = 1
 _EXPLANATIONS = "explanations.json"
@@ -77,20 +77,19 @@ def _find(context: GroupContext, evaluation: Evaluation) -> Explanations | None:
 
 
 def _choose(context: GroupContext, evaluation: Evaluation) -> _Choice:
-    predictions = read_predictions(context, evaluation)
-    most = context.config.evaluate.explanations
-    positions = confident_mistakes(predictions, most) + confident_answers(predictions, most)
-    predicted = predictions.predicted[positions].tolist()
+    parts = read_prediction_parts(context, evaluation)
+    chosen, positions = choose_examples(parts, context.config.evaluate.explanations)
+    predicted = chosen.predicted.tolist()
     examples = [
         Explanation(
-            id=predictions.ids[position],
-            subset=predictions.subsets[position],
-            label=evaluation.classes[predictions.truth[position]],
+            id=chosen.ids[place],
+            subset=chosen.subsets[place],
+            label=evaluation.classes[chosen.truth[place]],
             predicted=evaluation.classes[found],
-            probability=float(predictions.probabilities[position, found]),
+            probability=float(chosen.probabilities[place, found]),
             picture=None,
         )
-        for position, found in zip(positions, predicted, strict=True)
+        for place, found in enumerate(predicted)
     ]
     # Predictions stand in the order of these rows.
     rows = context.rows(context.group(evaluation.group), "test")

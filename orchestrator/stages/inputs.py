@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 
-from orchestrator import fingerprints, storage
+from orchestrator import fingerprints
 from orchestrator.cluster.ingest import (
     CATALOGUE_VERSION,
     IngestPlan,
@@ -21,7 +22,6 @@ from orchestrator.data.sources import listing_digest
 from orchestrator.demo import resolve_demo
 from orchestrator.diversity.grouping import GROUPING_VERSION
 from orchestrator.diversity.profiling import ProfileSettings
-from orchestrator.diversity.source_features import SourceFeatures
 from orchestrator.records import (
     Catalogue,
     Groups,
@@ -31,7 +31,7 @@ from orchestrator.records import (
 )
 from orchestrator.runs import RunDirectory
 from orchestrator.stages.context import GroupContext
-from orchestrator.stages.distances import DISTANCES_VERSION, KnownSource, LabelledImages
+from orchestrator.stages.distances import DISTANCES_VERSION, GROUP_DISTANCES_VERSION, KnownSource, LabelledImages
 from orchestrator.stages.ranking import Candidates, backbone_fingerprint
 from orchestrator.stages.sources import known_classes
 
@@ -60,13 +60,22 @@ class RunInputs:
         if self.config.backbone.weights != "pretrain" or self.config.pretrain is None:
             return None
         pretrain = self.config.pretrain
-        return self.ingest_plan(pretrain.data, "pretrain/catalogue", needs_subset=False, labels=pretrain.labels)
+        if pretrain.data is None:
+            return self.ingest
+        plan = self.ingest_plan(pretrain.data, "pretrain/catalogue", needs_subset=False, labels=pretrain.labels)
+        # Where the run's images are learnt too, what looks like one of them must not be.
+        is_compared = pretrain.with_target is not None and self.config.data.deduplicate == "near"
+        return replace(plan, with_looks=plan.with_looks or is_compared)
 
     @cached_property
     def companion(self) -> IngestPlan | None:
         """Give the plan of the catalogue of what groups are trained together with; None where there is nothing."""
-        data = self.config.source_data
-        return None if data is None else self.ingest_plan(data, "source/catalogue", needs_subset=False)
+        source, data = self.config.source, self.config.source_data
+        if source is None or data is None:
+            return None
+        plan = self.ingest_plan(data, "source/catalogue", needs_subset=False, labels=source.labels)
+        # What looks like one of the run's images is no source for them.
+        return replace(plan, with_looks=plan.with_looks or self.config.data.deduplicate == "near")
 
     @cached_property
     def companion_catalogue(self) -> Catalogue | None:
@@ -86,7 +95,7 @@ class RunInputs:
             catalogue=catalogue,
             samples=read_samples(self.run_directory.uri, catalogue),
             reader=pixel_reader(self.companion, catalogue),
-            classes=known_classes(self.config.source.classes, catalogue),
+            classes=known_classes(self.config.source, catalogue),
         )
 
     def ingest_plan(
@@ -116,6 +125,7 @@ class RunInputs:
             listing=self._listings[plan.folder],
             version=CATALOGUE_VERSION,
             labels=plan.labels,
+            with_looks=plan.with_looks,
         )
 
     def find_catalogue(self, plan: IngestPlan) -> Catalogue | None:
@@ -148,6 +158,8 @@ class RunInputs:
         if self.config.backbone.candidates:
             return self.candidates.ranking_fingerprint(self.catalogue.data_fingerprint)
         listing = "" if self.source is None else self.catalogue_fingerprint(self.source)
+        if self.config.pretrains_on_target:
+            listing = f"{listing} {self.catalogue_fingerprint(self.ingest)}"
         return backbone_fingerprint(self.config, listing)
 
     @cached_property
@@ -202,6 +214,7 @@ class RunInputs:
                 attributes=config.diversity.columns,
             ),
             sample_per_subset=config.diversity.sample_per_subset,
+            sketch_above=config.diversity.sketch_above,
             partials_uri=self.run_directory.path("profile", "partials"),
             stall_timeout_s=config.cluster.stall_timeout_s,
         )
@@ -213,13 +226,21 @@ class RunInputs:
 
     @cached_property
     def distances_fingerprint(self) -> str:
-        """Fingerprint the distances between subsets and to the source."""
-        found = self._known_pretraining
+        """Fingerprint the distances between subsets and to the sources."""
+        pretraining, companion = self._known_pretraining, self.companion_catalogue
         return fingerprints.of_distances(
             self.config,
             profile=self.profile_fingerprint,
-            source="" if found is None else found.data_fingerprint,
+            source="" if pretraining is None else pretraining.data_fingerprint,
+            companion="" if companion is None else companion.data_fingerprint,
             version=DISTANCES_VERSION,
+        )
+
+    @cached_property
+    def group_distances_fingerprint(self) -> str:
+        """Fingerprint the distances of groups to the sources."""
+        return fingerprints.of_group_distances(
+            distances=self.distances_fingerprint, groups=self.groups_fingerprint, version=GROUP_DISTANCES_VERSION
         )
 
     @cached_property
@@ -228,9 +249,9 @@ class RunInputs:
         found = self._known_pretraining
         if found is None or found.features is None:
             return None
-        uri = self.run_directory.path(found.features)
-        features = SourceFeatures.from_bytes(storage.read_bytes(uri), source=uri).features
-        return KnownSource(features=features, classes=found.classes)
+        return KnownSource.read(
+            self.run_directory, kind="pretraining", uri=found.data_uri, path=found.features, classes=found.classes
+        )
 
     @property
     def _known_pretraining(self) -> Pretraining | None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import reduce
 
 from orchestrator.config import ExperimentConfig, ResourceCosts
 from orchestrator.evaluation.gains import PairedGain, cheapest_baseline, subset_gains
@@ -30,8 +29,8 @@ from orchestrator.records import (
 )
 from orchestrator.search.finals import noise_variance
 from orchestrator.search.prospects import chance_of_gain
-
-Resources = Mapping[str, float]
+from orchestrator.stages.beside import Beside, add_parts, beside_models
+from orchestrator.stages.spendings import add_up, plus, priced, scaled
 
 _SHARED_STAGES = ("pretrain", "catalogue", "profile", "group")
 
@@ -41,10 +40,13 @@ def account(report: Report, predictions: Mapping[str, Predictions], config: Expe
     prices = config.cluster.cost_per_hour
     shared = _shared(report, config)
     total = sum(sum(_images(report.catalogue, group).values()) for group in report.groups.groups)
+    training = {found.subset: found.train for found in report.catalogue.subsets}
+    beside = beside_models(report, training, prices)
     groups = []
     for group in report.groups.groups:
         share = sum(_images(report.catalogue, group).values()) / max(1, total)
-        groups.append(_account_group(report, group, predictions.get(group.name), _scaled(shared, share), config))
+        found = _account_group(report, group, predictions.get(group.name), scaled(shared, share), config)
+        groups.append(_with_beside(found, beside))
     return Investment(
         fingerprint=report.fingerprint, cost_per_hour={} if prices is None else prices.model_dump(), groups=groups
     )
@@ -75,6 +77,12 @@ def find_prospect(search: SearchResult, *, num_judged: int, folds: int) -> Prosp
     )
 
 
+def _with_beside(found: GroupInvestment, beside: Mapping[str, Beside]) -> GroupInvestment:
+    """Add to a group and its subsets what was spent on other models for them."""
+    subsets = [subset.model_copy(update={"beside": beside.get(subset.subset, {})}) for subset in found.subsets]
+    return found.model_copy(update={"beside": add_parts([subset.beside for subset in subsets]), "subsets": subsets})
+
+
 def _account_group(
     report: Report, group: Group, predictions: Predictions | None, shared: Spending, config: ExperimentConfig
 ) -> GroupInvestment:
@@ -82,7 +90,7 @@ def _account_group(
     search = of_group(group.name, report.searches)
     evaluation = of_group(group.name, report.evaluations)
     parts: dict[SpendingPart, Spending] = {"shared": shared, **_own_parts(report, group, prices)}
-    spent = _sum(*(spending for part, spending in parts.items() if part != "baselines"))
+    spent = add_up(*(spending for part, spending in parts.items() if part != "baselines"))
     baseline = None if evaluation is None else cheapest_baseline(evaluation)
     gain: Gain | None = None
     by_subset: dict[str, tuple[int, PairedGain]] = {}
@@ -114,15 +122,15 @@ def _own_parts(report: Report, group: Group, prices: ResourceCosts | None) -> di
     for search in report.searches:
         if search.group == group.name:
             held = search.trial_resources
-            parts["search"] = _priced(sum(trial.seconds for trial in search.trials), held, prices)
-            parts["race"] = _priced(sum(run.seconds for run in search.race), held, prices)
+            parts["search"] = priced(sum(trial.seconds for trial in search.trials), held, prices)
+            parts["race"] = priced(sum(run.seconds for run in search.race), held, prices)
     for model in report.models:
         if model.group == group.name:
-            parts["training"] = _priced(model.seconds * model.num_workers, model.worker_resources, prices)
+            parts["training"] = priced(model.seconds * model.num_workers, model.worker_resources, prices)
     for evaluation in report.evaluations:
         if evaluation.group == group.name:
-            arms = (_priced(baseline.seconds, baseline.resources, prices) for baseline in evaluation.baselines)
-            parts["baselines"] = _sum(*arms)
+            arms = (priced(baseline.seconds, baseline.resources, prices) for baseline in evaluation.baselines)
+            parts["baselines"] = add_up(*arms)
     return parts
 
 
@@ -144,49 +152,13 @@ def _shared(report: Report, config: ExperimentConfig) -> Spending:
     if report.search_costs is not None and "search" in by_stage:
         prepared_s = report.search_costs.build_seconds + report.search_costs.probe_seconds
         parts.append(_of_cluster(prepared_s, by_stage["search"], config, on_gpu=True))
-    return _sum(*parts)
+    return add_up(*parts)
 
 
 def _of_cluster(seconds: float, cost: StageCost, config: ExperimentConfig, *, on_gpu: bool) -> Spending:
     gpus = cost.gpus if on_gpu and config.train.use_gpu is not False else 0.0
     held = {"CPU": cost.cpus, "GPU": gpus} if cost.cpus else {}
-    return _priced(seconds, held, config.cluster.cost_per_hour)
-
-
-def _priced(seconds: float, held: Resources, prices: ResourceCosts | None) -> Spending:
-    """Give what work spent that held these resources for so long; without any, nobody has kept what it held."""
-    if not held and seconds > 0:
-        return Spending(seconds=seconds, gpu_hours=None)
-    hours = seconds / 3600
-    cpu_hours, gpu_hours = hours * held.get("CPU", 0.0), hours * held.get("GPU", 0.0)
-    money = None if prices is None else cpu_hours * prices.CPU + gpu_hours * prices.GPU
-    return Spending(seconds=seconds, gpu_hours=gpu_hours, money=money)
-
-
-def _sum(*parts: Spending) -> Spending:
-    """Add up spendings; what one of them does not know, the sum does not."""
-    if not parts:
-        return Spending()
-    return reduce(
-        lambda one, other: Spending(
-            seconds=one.seconds + other.seconds,
-            gpu_hours=_plus(one.gpu_hours, other.gpu_hours),
-            money=_plus(one.money, other.money),
-        ),
-        parts,
-    )
-
-
-def _plus(one: float | None, other: float | None) -> float | None:
-    return None if one is None or other is None else one + other
-
-
-def _scaled(spending: Spending, share: float) -> Spending:
-    return Spending(
-        seconds=share * spending.seconds,
-        gpu_hours=None if spending.gpu_hours is None else share * spending.gpu_hours,
-        money=None if spending.money is None else share * spending.money,
-    )
+    return priced(seconds, held, config.cluster.cost_per_hour)
 
 
 def _gain(
@@ -203,9 +175,9 @@ def _gain(
     Programmes", 2015): extra costs over extra effect, in points of accuracy.
     """
     gain, interval = paired
-    of_baseline = _scaled(_priced(baseline.seconds, baseline.resources, prices), share)
+    of_baseline = scaled(priced(baseline.seconds, baseline.resources, prices), share)
     extra_s = spent.seconds - of_baseline.seconds
-    extra_money = _plus(spent.money, None if of_baseline.money is None else -of_baseline.money)
+    extra_money = plus(spent.money, None if of_baseline.money is None else -of_baseline.money)
     points = 100 * gain if interval[0] > 0 else None
     return Gain(
         baseline=baseline.name,
@@ -232,7 +204,7 @@ def _subsets(
     found = []
     for name in group.subsets:
         share = training.get(name, 0) / total
-        own = _scaled(spent, share)
+        own = scaled(spent, share)
         gain: Gain | None = None
         if baseline is not None and name in gains:
             num_images, paired = gains[name]

@@ -23,7 +23,7 @@ from orchestrator.finetune.footprint import count_parameters, forward_flops, ima
 from orchestrator.records import BackboneRanking, CandidateMeasures, Catalogue, PretrainedBackbone
 from orchestrator.runs import RunDirectory
 
-RANKING_VERSION = 1
+RANKING_VERSION = 2
 
 _FOLDER = "candidates"
 
@@ -81,13 +81,15 @@ class Candidates:
 
 def backbone_fingerprint(config: ExperimentConfig, source_listing: str = "") -> str:
     """Fingerprint the backbone that a config names, by the content of its weights."""
-    weights = config.backbone.weights
-    return fingerprints.of_backbone(
-        config,
-        weights=storage.digest_bytes([storage.read_bytes(weights)]) if is_weights_path(weights) else weights,
-        source_listing=source_listing,
-        version=BACKBONE_VERSION,
-    )
+    weights = _content_of(config.backbone.weights)
+    if config.pretrain is not None and weights == "pretrain" and config.pretrain.weights != "none":
+        weights = f"pretrain from {_content_of(config.pretrain.weights)}"
+    return fingerprints.of_backbone(config, weights=weights, source_listing=source_listing, version=BACKBONE_VERSION)
+
+
+def _content_of(weights: str) -> str:
+    """Give the digest of a file of weights; what is no file stands for itself."""
+    return storage.digest_bytes([storage.read_bytes(weights)]) if is_weights_path(weights) else weights
 
 
 def rank_backbones(

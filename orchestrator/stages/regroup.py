@@ -11,6 +11,7 @@ import numpy as np
 from orchestrator.cluster.training import TrainingPlan, train_groups
 from orchestrator.errors import DataError, DivergedError, OrchestratorError
 from orchestrator.evaluation.transfer import choose_better, gain_over
+from orchestrator.finetune.models import is_saved
 from orchestrator.records import (
     Group,
     ModelCard,
@@ -20,9 +21,9 @@ from orchestrator.records import (
     SubsetGain,
     SubsetTransfer,
 )
+from orchestrator.runs import folder_name
 from orchestrator.search.regrouping import KnownGroup, PlannedGroup, RegroupingPlan, plan_regrouping
-from orchestrator.stages.answers import BySubset, answers_of
-from orchestrator.stages.arms import folder_name
+from orchestrator.stages.answers import BySubset, answers_of, keep_validation
 from orchestrator.stages.context import GroupContext
 from orchestrator.stages.search import budget_left_s
 from orchestrator.stages.subjects import BySplit, Subject
@@ -75,7 +76,10 @@ def regroup(
                 recipe_of=found.planned.recipe_of,
                 predicted_s=found.planned.predicted_s,
                 seconds=found.card.seconds,
+                num_workers=found.card.num_workers,
+                worker_resources=found.card.worker_resources,
                 model=found.path,
+                weights_digest=found.card.weights_digest,
             )
             for found in retrained
         ],
@@ -169,12 +173,17 @@ def _train(context: GroupContext, plan: RegroupingPlan) -> list[_Retrained]:
 
 
 def _find(context: GroupContext, group: str, fingerprint: str) -> ModelCard | None:
-    return context.run_directory.find(f"{REGROUPED}/{group}/model/model.json", ModelCard, fingerprint)
+    path = f"{REGROUPED}/{group}/model"
+    card = context.run_directory.find(f"{path}/model.json", ModelCard, fingerprint)
+    return card if card is not None and is_saved(context.run_directory.path(path), card.weights_digest) else None
 
 
 def _retrained(changed: GroupContext, planned: PlannedGroup, card: ModelCard) -> _Retrained:
     path, group = f"{REGROUPED}/{planned.name}/model", changed.group(planned.name)
-    answers = {split: answers_of(changed, path, card, changed.rows(group, split)) for split in ("val", "test")}
+    answers = {
+        "val": keep_validation(changed, path, card, changed.rows(group, "val"), fingerprint=card.fingerprint),
+        "test": answers_of(changed, path, card, changed.rows(group, "test")),
+    }
     return _Retrained(planned=planned, card=card, path=path, answers=answers)
 
 
@@ -215,6 +224,7 @@ def _settle(found: SubsetTransfer, regrouping: Regrouping, gain: SubsetGain | No
             "taken": model.group,
             "reason": "its group was trained again" if move is None else "on validation images it fares better there",
             "model": model.model,
+            "weights_digest": model.weights_digest,
             "gain": gain,
         }
     )

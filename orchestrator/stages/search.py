@@ -110,7 +110,7 @@ def _require_held(context: GroupContext) -> None:
     """Refuse to balance classes, or several tasks, where some training samples are not cached: they are streamed."""
     fixed, space = context.config.finetune, context.config.search.space
     wanted = {
-        "data.tasks": bool(context.config.data.tasks),
+        context.config.several_heads: context.config.several_heads is not None,
         "finetune.balanced": fixed.balanced or True in (space.balanced or []),
         "finetune.class_weights": "balanced" in [fixed.class_weights, *(space.class_weights or [])],
     }

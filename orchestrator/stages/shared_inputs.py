@@ -16,14 +16,16 @@ from orchestrator.cluster.activations import ActivationPlan, build_activations
 from orchestrator.cluster.group_samples import GroupSamples, KeptDepth
 from orchestrator.cluster.probing import probe_compiled, probe_costs
 from orchestrator.cluster.resources import gpu_share, trial_resources
-from orchestrator.finetune.contracts import StoredType
+from orchestrator.finetune.contracts import MOST_ACTIVATION_BYTES, StoredType
 from orchestrator.records import CostFigures, DepthCost, Hyperparameters, SearchCosts, Trial
 from orchestrator.search.costs import (
     DepthPlan,
+    SourceLoad,
     Workload,
     compile_what_pays,
     expected_epochs,
     plan_cache,
+    source_seconds,
     worth_compiling,
 )
 from orchestrator.search.shared_list import at, searches_depth
@@ -40,8 +42,8 @@ class SharedInputs:
     """Hold the groups' samples with what is kept of them, and what a trial is predicted to cost.
 
     `plans` has a decision for each freeze depth, 0 first; its seconds are of one epoch over all groups. `gpu_share`
-    is what a trial of one process needs of a GPU. A trial is a training on each of the `folds` of its group;
-    `batch_growth` says how many times as many images a batch has with those of a source.
+    is what a trial of one process needs of a GPU. A trial is a training on each of the `folds` of its group. With a
+    source, what it adds follows from the `figures` that were measured and the `views` of each image.
     """
 
     samples: dict[str, GroupSamples]
@@ -52,7 +54,8 @@ class SharedInputs:
     gpu_share: float = 1.0
     compiled_depths: frozenset[int] = frozenset()
     folds: Mapping[str, int] = field(default_factory=dict)
-    batch_growth: float = 1.0
+    figures: CostFigures | None = None
+    views: int = 1
 
     def predict(self, group: str, recipe: Hyperparameters) -> float:
         """Give the seconds that a trial of a group is predicted to take."""
@@ -63,9 +66,9 @@ class SharedInputs:
         plan = self.plans[recipe.freeze_depth]
         epoch_s = plan.uncached_epoch_s if recipe.changes_images else plan.epoch_s
         # An adversarial image takes a pass forward and back to make, and is trained on beside the one it is made of.
-        work = self.batch_growth + (2 if recipe.adversarial > 0 else 0)
+        work = 3 if recipe.adversarial > 0 else 1
         epochs = 1 if recipe.has_one_pass(len(self.plans) - 1) else recipe.epochs
-        return epochs * self._share(group) * epoch_s * work
+        return epochs * self._share(group) * epoch_s * work + self._source_s(group, recipe, epochs)
 
     def write_costs(self, context: GroupContext, trials: Mapping[str, Sequence[Trial]]) -> SearchCosts:
         """Record what was decided for each depth, and what its epochs took; gives the record."""
@@ -79,6 +82,28 @@ class SharedInputs:
         )
         context.run_directory.write(COSTS, record)
         return record
+
+    def _source_s(self, group: str, recipe: Hyperparameters, epochs: int) -> float:
+        """Give the seconds that a source adds to one training of a recipe."""
+        mine = self.samples[group]
+        if mine.companion is None or mine.companion.is_idle or self.figures is None:
+            return 0.0
+        load = SourceLoad(
+            num_images=len(mine.companion.samples),
+            num_draws=mine.companion.drawn(epochs * len(mine.train)),
+            views=self.views,
+            most_bytes=self._room(mine, recipe),
+        )
+        return source_seconds(self.figures, load, recipe.freeze_depth)
+
+    def _room(self, samples: GroupSamples, recipe: Hyperparameters) -> int:
+        """Give the bytes that a training has left for what frozen stages give for a source."""
+        assert self.figures is not None
+        if recipe.freeze_depth in samples.kept and not recipe.changes_images:
+            return MOST_ACTIVATION_BYTES
+        rows = len(samples.train) * self.views + len(samples.validation)
+        held = rows * self.figures.activation_bytes[recipe.freeze_depth]
+        return MOST_ACTIVATION_BYTES - (held if held <= MOST_ACTIVATION_BYTES else 0)
 
     def _share(self, group: str) -> float:
         everyone = sum(len(samples.train) + len(samples.validation) for samples in self.samples.values())
@@ -123,17 +148,20 @@ def prepare_inputs(context: GroupContext, samples: dict[str, GroupSamples]) -> S
     """Measure, decide and build what the groups' trials share; says what was decided."""
     started = time.perf_counter()
     resources = trial_resources(context.config.search, use_gpu=context.use_gpu)
+    spaces = list(spaces_of(context).values())
+    # Adversarial images are in the batch of those that they are made of.
+    growth = _batch_growth(context) + any(space.has_adversaries for space in spaces)
     figures, errors = probe_costs(
         context.workbench,
         samples,
         resources,
         directory=_cache_uri(context),
         use_gpu=context.use_gpu,
-        largest_batch=math.ceil(context.config.largest_batch * _batch_growth(context)),
+        largest_batch=math.ceil(context.config.largest_batch * growth),
+        copies_of_weights=max(space.copies_of_weights for space in spaces),
         stall_timeout_s=context.config.cluster.stall_timeout_s,
         dtype=context.config.cache.dtype,
     )
-    spaces = list(spaces_of(context).values())
     figures, compiled = _compile(context, spaces, samples, figures, resources)
     probe_seconds = time.perf_counter() - started
     plans = _decide(context, spaces, samples, figures)
@@ -155,7 +183,8 @@ def prepare_inputs(context: GroupContext, samples: dict[str, GroupSamples]) -> S
         gpu_share=_gpu_share(figures, _most_folds(context)),
         compiled_depths=compiled,
         folds=folds,
-        batch_growth=_batch_growth(context),
+        figures=figures,
+        views=_views(context),
     )
 
 
@@ -179,7 +208,7 @@ def _are_plain(context: GroupContext) -> bool:
     """Tell whether heads can train together: on one task, without a source, on features that do not change."""
     config = context.config
     drawn_afresh = config.augment.views == 0 and config.augment.varies
-    return config.source is None and not config.data.tasks and not drawn_afresh
+    return config.source is None and config.several_heads is None and not drawn_afresh
 
 
 def _compile(
@@ -231,7 +260,7 @@ def _gpu_share(figures: CostFigures, folds: int) -> float:
 def _decide(
     context: GroupContext, spaces: Sequence[SearchSpace], samples: Mapping[str, GroupSamples], figures: CostFigures
 ) -> list[DepthPlan]:
-    cache, augment = context.config.cache, context.config.augment
+    cache = context.config.cache
     searched = _searched_depths(spaces, range(context.backbone.num_stages + 1))
     folds = _most_folds(context)
     epochs = expected_epochs(
@@ -239,7 +268,7 @@ def _decide(
         num_trials=_trials_of_each_group(context),
         mean_epochs=_mean_epochs(spaces) * folds,
     )
-    views = augment.views if augment.varies else 1
+    views = _views(context)
     workload = Workload(
         num_train=sum(len(found.train) for found in samples.values()),
         num_validation=sum(len(found.validation) for found in samples.values()),
@@ -248,6 +277,12 @@ def _decide(
         epochs={} if cache.activations == "never" or all(space.changes_images for space in spaces) else epochs,
     )
     return plan_cache(figures, workload, max_bytes=cache.max_bytes, always=cache.activations == "always")
+
+
+def _views(context: GroupContext) -> int:
+    """Give the views that each training image has; 0 where every epoch draws afresh."""
+    augment = context.config.augment
+    return augment.views if augment.varies else 1
 
 
 def _most_folds(context: GroupContext) -> int:

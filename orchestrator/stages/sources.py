@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,7 @@ from pyarrow import compute as pc
 
 from orchestrator.config import SourceConfig
 from orchestrator.data.catalogue import SampleTable
+from orchestrator.data.duplicates import copies_among
 from orchestrator.data.identity import stable_fraction
 from orchestrator.data.samples import CachedSamples
 from orchestrator.errors import DataError
@@ -28,7 +30,8 @@ def companion_of(
 ) -> Companion:
     """Give the cached training images of the source, labelled by the outputs of a head for a group's classes.
 
-    Images with the same pixels as one of the run's own are left out: what tests a model must not train it.
+    Copies of the run's own images are left out, near ones where the run looks for them: what tests a model must not
+    train it.
     Raises DataError when none is left.
     """
     table = source.samples
@@ -57,6 +60,11 @@ def companion_of(
     )
 
 
+def training_rows(source: LabelledImages, target: SampleTable) -> pa.Table:
+    """Give catalogue rows of the source's training images of its classes, but for those with pixels of a target's."""
+    return source.samples.table.take(pa.array(_positions(source.samples, ["train"], source.classes, target)))
+
+
 def source_use(uri: str, config: SourceConfig, companion: Companion, classes: Sequence[str]) -> SourceUse:
     """Describe for a model's card what it was trained together with."""
     labelled = config.as_negatives == "none"
@@ -74,8 +82,12 @@ def source_use(uri: str, config: SourceConfig, companion: Companion, classes: Se
     )
 
 
-def known_classes(wanted: Sequence[str] | None, catalogue: Catalogue) -> list[str]:
-    """Give the classes of a source that are wanted, by default all. Raises DataError for one that does not occur."""
+def known_classes(config: SourceConfig, catalogue: Catalogue) -> list[str]:
+    """Give the classes of a source that are wanted, by default all. Raises DataError for one that does not occur.
+
+    Where no image needs a label, those without one are of the class with an empty name.
+    """
+    wanted = config.classes
     unknown = sorted(set(wanted or []) - set(catalogue.labels))
     if unknown:
         raise DataError(
@@ -83,7 +95,8 @@ def known_classes(wanted: Sequence[str] | None, catalogue: Catalogue) -> list[st
             value=", ".join(unknown),
             remedy=f"It has {', '.join(catalogue.labels[:10])}.",
         )
-    return list(wanted or catalogue.labels)
+    unlabelled = [""] if config.labels == "none" else []
+    return list(wanted or [*unlabelled, *catalogue.labels])
 
 
 def unseen_images(source: LabelledImages, target: SampleTable, *, seed: int) -> pa.Table:
@@ -98,13 +111,17 @@ def _positions(
     table: SampleTable, splits: Sequence[str], classes: Sequence[str], target: SampleTable
 ) -> NDArray[np.int64]:
     positions = np.sort(np.concatenate([table.where(split=split) for split in splits]))
-    rows = table.table.select(["label", "pixels"]).take(pa.array(positions))
-    wanted = np.asarray(pc.is_in(rows.column("label"), value_set=pa.array(classes, pa.string())))
-    # Also what was left out of the target as a copy shows a picture that may be tested.
-    copied = np.asarray(pc.is_in(rows.column("pixels"), value_set=pc.unique(target.table.column("pixels"))))
-    has_digest = np.asarray(pc.not_equal(rows.column("pixels"), ""))
-    chosen: NDArray[np.int64] = positions[wanted & ~(copied & has_digest)]
+    labels = table.table.column("label").take(pa.array(positions))
+    wanted = np.asarray(pc.is_in(labels, value_set=pa.array(classes, pa.string())))
+    chosen: NDArray[np.int64] = positions[wanted & ~_copied(table, target)[positions]]
     return chosen
+
+
+@lru_cache(maxsize=1)
+def _copied(source: SampleTable, target: SampleTable) -> NDArray[np.bool_]:
+    """Tell which rows of the source show a picture of the run's; near copies take long, and every group asks."""
+    # Also what was left out of the target as a copy shows a picture that may be tested.
+    return copies_among(source.table, target.table)
 
 
 def _own_classes(table: SampleTable, positions: NDArray[np.int64], classes: Sequence[str]) -> list[str]:

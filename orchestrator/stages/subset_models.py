@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 
 from orchestrator import fingerprints, storage
@@ -15,6 +15,7 @@ from orchestrator.data.reader import BLOCK_ROWS, blocks_of, number_rows
 from orchestrator.errors import DivergedError, OrchestratorError
 from orchestrator.evaluation.predictions import Predictions, predictions_of_tasks
 from orchestrator.evaluation.subset_comparisons import SUBSET_EVALUATION_VERSION, judge_subsets
+from orchestrator.finetune.validation import save_validation
 from orchestrator.records import (
     Group,
     ModelCard,
@@ -22,15 +23,16 @@ from orchestrator.records import (
     SubsetEvaluation,
     SubsetModel,
     SubsetModels,
+    SubsetResult,
 )
+from orchestrator.runs import folder_name
 from orchestrator.search.sharing import reason_to_share
 from orchestrator.stages.context import GroupContext
 from orchestrator.stages.evaluate import read_evaluations, read_predictions
-from orchestrator.stages.train import streamed_blocks
+from orchestrator.stages.train import read_models, streamed_blocks
 
 _MODELS = "subsets/models.json"
 _EVALUATION = "subsets/evaluation.json"
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,79}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,14 +116,6 @@ def read_subset_evaluations(context: GroupContext) -> list[SubsetEvaluation]:
         context.require(test.group, _EVALUATION, SubsetEvaluation, test.fingerprint, stage="evaluate")
         for test in _tests(context)
     ]
-
-
-def folder_name(subset: str) -> str:
-    """Name the folder of a subset: its name where that is plain, else what is left of it and a digest."""
-    if _PLAIN_NAME.fullmatch(subset) and not subset.endswith(".json"):
-        return subset
-    plain = re.sub(r"[^A-Za-z0-9_-]+", "-", subset).strip("-")[:40]
-    return f"{plain}.{storage.digest(subset)}"
 
 
 # Training.
@@ -257,11 +251,11 @@ class _Test:
 
 
 def _tests(context: GroupContext) -> list[_Test]:
-    evaluations = {evaluation.group: evaluation.fingerprint for evaluation in read_evaluations(context)}
-    return [_test(context, members, evaluations[members[0].group.name]) for members in _members(context)]
+    cards = {card.group: card for card in read_models(context)}
+    return [_test(context, members, cards[members[0].group.name]) for members in _members(context)]
 
 
-def _test(context: GroupContext, members: list[_Member], evaluation: str) -> _Test:
+def _test(context: GroupContext, members: list[_Member], of_group: ModelCard) -> _Test:
     group, by_subset = members[0].group.name, {member.subset: member for member in members}
     models = context.require(group, _MODELS, SubsetModels, _models_fingerprint(members), stage="train")
     cards = {
@@ -276,7 +270,8 @@ def _test(context: GroupContext, members: list[_Member], evaluation: str) -> _Te
         if found.model is not None
     }
     fingerprint = fingerprints.of_subset_evaluation(
-        evaluation=evaluation,
+        context.config,
+        model=f"{of_group.fingerprint} {of_group.weights_digest}",
         models=models.fingerprint,
         weights={subset: card.weights_digest for subset, card in cards.items()},
         version=SUBSET_EVALUATION_VERSION,
@@ -290,7 +285,10 @@ def _find_evaluation(context: GroupContext, test: _Test) -> SubsetEvaluation | N
 
 def _evaluate(context: GroupContext, test: _Test) -> SubsetEvaluation:
     evaluation = next(found for found in read_evaluations(context) if found.group == test.group)
-    own = _predict(context, test)
+    validation, own = _predict(context, test)
+    for subset, predictions in validation.items():
+        model = context.path(test.group, test.members[subset].folder, "model")
+        save_validation(model, test.cards[subset], predictions, fingerprint=test.fingerprint)
     tables = {}
     for subset, predictions in own.items():
         folder = f"groups/{test.group}/{test.members[subset].folder}/predictions"
@@ -306,13 +304,29 @@ def _evaluate(context: GroupContext, test: _Test) -> SubsetEvaluation:
         bootstrap_samples=context.config.evaluate.bootstrap_samples,
         seed=context.config.seed,
     )
-    return judged.model_copy(update={"fingerprint": test.fingerprint, "group": test.group, "predictions": tables})
+    update = {
+        "fingerprint": test.fingerprint,
+        "group": test.group,
+        "predictions": tables,
+        "subsets": [_with_cost(found, test.cards.get(found.subset)) for found in judged.subsets],
+    }
+    return judged.model_copy(update=update)
 
 
-def _predict(context: GroupContext, test: _Test) -> dict[str, Predictions]:
-    """Predict the test images of every subset that has a model of its own, by that."""
+def _with_cost(found: SubsetResult, card: ModelCard | None) -> SubsetResult:
+    """Say what the training of a subset's own model held."""
+    if card is None:
+        return found
+    return found.model_copy(update={"num_workers": card.num_workers, "worker_resources": card.worker_resources})
+
+
+def _predict(context: GroupContext, test: _Test) -> tuple[dict[str, Predictions], dict[str, Predictions]]:
+    """Predict the validation and the test images of every subset that has a model of its own, by that."""
     subsets = list(test.cards)
-    rows = {subset: number_rows(context.rows(test.members[subset].alone, "test")) for subset in subsets}
+    parts = {
+        subset: [context.rows(test.members[subset].alone, split) for split in ("val", "test")] for subset in subsets
+    }
+    rows = {subset: number_rows(pa.concat_tables(found)) for subset, found in parts.items()}
     jobs = [
         PredictionJob(
             model_uri=context.path(test.group, test.members[subset].folder, "model"),
@@ -321,7 +335,12 @@ def _predict(context: GroupContext, test: _Test) -> dict[str, Predictions]:
         for subset in subsets
     ]
     found = dict(predict_packed(jobs, context.reader, _packing(context), context.shape))
-    return {
+    both = {
         subset: predictions_of_tasks(rows[subset].to_pylist(), found[index], [test.cards[subset].classes])[0]
         for index, subset in enumerate(subsets)
     }
+    num_validation = {subset: validation.num_rows for subset, (validation, _) in parts.items()}
+    return (
+        {subset: predicted.at(np.arange(num_validation[subset])) for subset, predicted in both.items()},
+        {subset: predicted.at(np.arange(num_validation[subset], len(predicted))) for subset, predicted in both.items()},
+    )

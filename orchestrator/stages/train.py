@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 
@@ -12,8 +14,10 @@ from orchestrator.config import ExperimentConfig
 from orchestrator.data.reader import BLOCK_ROWS, blocks_of
 from orchestrator.errors import OrchestratorError
 from orchestrator.finetune.batches import count_draws, plan_balanced_batches
+from orchestrator.finetune.freezing import batch_norm_layers
 from orchestrator.finetune.tasks import first_task
-from orchestrator.records import ModelCard, Recipe, SourceUse
+from orchestrator.records import Hyperparameters, ModelCard, Recipe, SourceUse
+from orchestrator.reporting.wording import shortened
 from orchestrator.stages.context import GroupContext
 from orchestrator.stages.sources import source_use
 
@@ -36,8 +40,13 @@ def train(context: GroupContext) -> int:
     jobs = [training_job(context, recipe, of_groups[recipe.group]) for recipe in pending]
     samples = {job.run_name: of_groups[job.group] for job in jobs}
     for job in jobs:
+        without = headless(job.subsets, samples[job.run_name])
+        if without:
+            context.say(f"train {job.group}: no training images, and so no head, for {shortened(without, most=10)}")
         if job.hyperparameters.balanced:
             context.say(_say_repeats(job, samples[job.run_name], seed=context.config.seed_of("loader")))
+        if not _can_share(context, job.hyperparameters):
+            context.say(f"train {job.group}: train.batch_norm sync changes nothing, no BatchNorm layer is trained")
     errors: list[OrchestratorError] = []
     plan = TrainingPlan.of(context.config, jobs, context.shape)
     for job, card in train_groups(jobs, samples, context.workbench, plan, context.shape):
@@ -101,6 +110,21 @@ def _source(config: ExperimentConfig, samples: GroupSamples) -> SourceUse | None
     if config.source is None or config.source_data is None or samples.companion is None:
         return None
     return source_use(config.source_data.uri, config.source, samples.companion, samples.classes)
+
+
+def _can_share(context: GroupContext, hyperparameters: Hyperparameters) -> bool:
+    """Tell whether what is trained has BatchNorm, where its statistics are to be shared by several workers."""
+    train = context.config.train
+    if train.batch_norm != "sync" or train.num_workers == 1:
+        return True
+    stages = context.workbench.pretrained().stages[hyperparameters.freeze_depth :]
+    return any(batch_norm_layers(stage) for stage in stages)
+
+
+def headless(subsets: Sequence[str], samples: GroupSamples) -> list[str]:
+    """Name the subsets that have no head where each has one of its own: those without training images."""
+    known = {head.task for head in samples.tasks}
+    return [name for name in subsets if name not in known] if samples.heads == "subset" else []
 
 
 def _say_repeats(job: TrainingJob, samples: GroupSamples, *, seed: int) -> str:

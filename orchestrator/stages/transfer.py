@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 from orchestrator import fingerprints, storage
 from orchestrator.config import ExperimentConfig
+from orchestrator.errors import RecordError
 from orchestrator.evaluation.transfer import TRANSFER_VERSION, choose_better, gain_over, judge_transfer
+from orchestrator.finetune.models import is_saved
 from orchestrator.finetune.validation import load_validation
 from orchestrator.records import Arm, ArmGain, ArmResult, SubsetTransfer, Transfer
 from orchestrator.reporting.wording import points, points_interval
@@ -32,7 +34,8 @@ def judge_subsets(context: GroupContext) -> int:
         return 0
     arms = arms_of(context)
     fingerprint = _fingerprint(context, arms)
-    if context.run_directory.find(_TRANSFER, Transfer, fingerprint) is not None:
+    found = context.run_directory.find(_TRANSFER, Transfer, fingerprint)
+    if found is not None and not _lost_models(context, found):
         return 0
     arms.train()
     results = arms.read()
@@ -40,7 +43,8 @@ def judge_subsets(context: GroupContext) -> int:
     judged = [_judge(context.config, subject) for subject in subjects]
     regrouping = None
     if mode == "fallback":
-        judged = _fall_back(context, arms, subjects, judged, results)
+        judged, kept = _fall_back(context, arms, subjects, judged, results)
+        results = _with_cost(results, kept)
     if mode == "regroup":
         judged, regrouping = regroup(context, subjects, judged)
     record = Transfer(
@@ -60,12 +64,28 @@ def judge_subsets(context: GroupContext) -> int:
 
 
 def read_transfer(context: GroupContext) -> Transfer | None:
-    """Give the verdicts; None where none were asked for. Raises RecordError when they have to be made first."""
+    """Give the verdicts; None where none were asked for.
+
+    Raises RecordError when they have to be made first, or a model that they name is not there any more.
+    """
     mode = context.config.evaluate.on_negative_transfer
     if mode is None:
         return None
     fingerprint = _fingerprint(context, arms_of(context))
-    return context.run_directory.require(_TRANSFER, Transfer, fingerprint, stage="evaluate")
+    found = context.run_directory.require(_TRANSFER, Transfer, fingerprint, stage="evaluate")
+    if lost := _lost_models(context, found):
+        raise RecordError(
+            f"every model that {_TRANSFER} names must be there, with the weights that were judged",
+            value=lost[0],
+            remedy="Run `orchestrator evaluate` (or `orchestrator run`) first.",
+        )
+    return found
+
+
+def _lost_models(context: GroupContext, found: Transfer) -> list[str]:
+    """Name the models of subsets, other than their groups', that are gone or have other weights."""
+    shipped = {subset.model: subset.weights_digest for subset in found.subsets if subset.action != "kept"}
+    return [model for model, digest in shipped.items() if not is_saved(context.run_directory.path(model), digest)]
 
 
 def _fingerprint(context: GroupContext, arms: Arms) -> str:
@@ -115,8 +135,8 @@ def _fall_back(
     subjects: Sequence[Subject],
     judged: Sequence[SubsetTransfer],
     results: Sequence[ArmResult],
-) -> list[SubsetTransfer]:
-    """Give every subset the arm's model that its validation images speak for."""
+) -> tuple[list[SubsetTransfer], list[ArmResult]]:
+    """Give every subset the arm's model that its validation images speak for; gives the arms that were kept, too."""
     chosen = [choose_better(found.validation) for found in judged]
     wanted = [
         _arm_of(results, subject.subset, choice.name)
@@ -130,7 +150,16 @@ def _fall_back(
             settled.append(found.model_copy(update={"reason": why_kept(found, "model")}))
         else:
             settled.append(_give(context, subject, found, choice, kept))
-    return settled
+    return settled, kept
+
+
+def _with_cost(results: Sequence[ArmResult], kept: Sequence[ArmResult]) -> list[ArmResult]:
+    """Add to arms what keeping their models took."""
+    again = {(arm.group, arm.subset, arm.name): arm.seconds_again for arm in kept}
+    return [
+        arm.model_copy(update={"seconds_again": again.get((arm.group, arm.subset, arm.name), arm.seconds_again)})
+        for arm in results
+    ]
 
 
 def _give(
@@ -157,6 +186,7 @@ def _give(
         "taken": choice.name,
         "reason": f"on validation images {better}",
         "model": result.model,
+        "weights_digest": result.weights_digest,
         "gain": gain,
     }
     return judged.model_copy(update=update)

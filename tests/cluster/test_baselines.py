@@ -18,6 +18,13 @@ def test_a_source_brings_an_arm_that_is_the_winner_on_the_target_alone() -> None
     assert control_arms(winner, FIXED, NUM_STAGES, has_source=True) == {**alone, "target_only": winner}
 
 
+def test_heads_of_subsets_bring_an_arm_with_one_head_by_the_winners_recipe() -> None:
+    winner = some_hyperparameters(task_weighting="uncertainty")
+    arms = control_arms(winner, FIXED, NUM_STAGES, has_heads=True)
+    one = some_hyperparameters(task_weighting="equal")
+    assert arms == {**control_arms(winner, FIXED, NUM_STAGES), "one_head": one}
+
+
 def test_control_arms_have_linear_heads_whatever_the_winner_has() -> None:
     winner = Hyperparameters(freeze_depth=NUM_STAGES, learning_rate=1e-4, epochs=10, head="prototype")
     arms = control_arms(winner, FIXED, NUM_STAGES)

@@ -8,16 +8,18 @@ import numpy as np
 import pytest
 from builders import write_parquet_shards
 
-from orchestrator.cluster.inference import InferencePlan, predict_samples
+from orchestrator.cluster.inference import InferencePlan
 from orchestrator.cluster.ingest import IngestPlan, make_catalogue, pixel_reader, read_samples
 from orchestrator.config import DataConfig
 from orchestrator.data.reader import blocks_of, number_rows
 from orchestrator.diversity.feature_sums import DirectionSums
 from orchestrator.diversity.vendi import unit_directions
+from orchestrator.evaluation.parts import whole
 from orchestrator.finetune.classifier import new_classifier, predict_with_features
 from orchestrator.finetune.models import save_model
 from orchestrator.finetune.weights import load_pretrained
 from orchestrator.records import BackboneSpec, Hyperparameters, ModelCard
+from orchestrator.stages.predicted import predicted
 
 SPEC = BackboneSpec(
     name="mobilenet_v2",
@@ -73,7 +75,9 @@ def test_predictions_kin_and_class_sums_are_those_of_the_images_whatever_the_blo
         model_uri=str(tmp_path / "model"), weights_digest=saved.weights_digest, use_gpu=False, stall_timeout_s=60
     )
     blocks = blocks_of(number_rows(rows), 4)
-    predictions, directions = predict_samples(blocks, reader, plan, CLASSES)
+    with predicted(rows, blocks, reader, plan, [CLASSES], tells_outliers=False) as ([found], directions):
+        predictions = whole(found)
+        assert (len(found), found.num_units, found.has_kin("south")) == (16, 2, True)
 
     probabilities, features = predict_with_features(classifier, SPEC, reader.read(rows), device="cpu")
     labels = rows.column("label").to_pylist()
@@ -86,5 +90,5 @@ def test_predictions_kin_and_class_sums_are_those_of_the_images_whatever_the_blo
     for name in CLASSES:
         np.testing.assert_allclose(directions.sums[name], expected.sums[name], atol=1e-4)
 
-    nothing, no_directions = predict_samples([], reader, plan, CLASSES)
-    assert len(nothing) == no_directions.num_images == 0
+    with predicted(rows.slice(0, 0), [], reader, plan, [CLASSES], tells_outliers=False) as ([nothing], no_directions):
+        assert len(whole(nothing)) == no_directions.num_images == 0

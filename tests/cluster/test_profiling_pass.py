@@ -18,8 +18,9 @@ from scipy.stats import entropy
 from tiny_experiments import SUBSETS
 from workbenches import random_workbench
 
+from orchestrator.cluster import profiling
 from orchestrator.cluster.ingest import IngestPlan, make_catalogue, pixel_reader, read_samples
-from orchestrator.cluster.profiling import ProfilePlan, make_profile, require_room, sampled
+from orchestrator.cluster.profiling import ProfilePlan, make_profile, require_room, runs_of, sampled
 from orchestrator.cluster.workers import Workbench
 from orchestrator.config import DataConfig
 from orchestrator.data.catalogue import SampleTable
@@ -209,6 +210,34 @@ def test_kept_measures_give_the_same_bits_and_open_no_image(tmp_path: Path) -> N
         path.unlink()
     second = make_profile(samples, reader, a_workbench(), kept, fingerprint="p")
     assert plain.subsets == first.subsets == second.subsets
+
+
+def test_blocks_are_put_together_by_their_number_alone_and_stay_in_order() -> None:
+    blocks = [pa.table({"id": [f"{number}"], "block": [number]}) for number in range(200)]
+    runs = runs_of(blocks)
+    assert [run.num_rows for run in runs] == [3] * 66 + [2]
+    assert pa.concat_tables(runs).column("block").to_pylist() == list(range(200))
+    assert [run.column("key").unique().to_pylist() for run in runs] == [[key] for key in range(67)]
+    assert [run.num_rows for run in runs_of(blocks[:20])] == [1] * 20
+    assert {run.num_rows for run in runs_of(blocks * 8)} == {16} and runs_of([]) == []
+
+
+def test_a_task_that_merges_blocks_keeps_and_gives_what_single_blocks_give(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_parquet_shards(tmp_path / "data", subsets=SUBSETS, num_shards=4)
+    samples, reader = ingest(data, tmp_path / "run")
+    kept = plan(*ALL_MEASURES, partials_uri=str(tmp_path / "partials"))
+    single = make_profile(samples, reader, a_workbench(), kept, fingerprint="p")
+    before = kept_files(tmp_path / "partials")
+    monkeypatch.setattr(profiling, "_LEAST_RUNS", 2)
+    merged = make_profile(samples, reader, a_workbench(), kept, fingerprint="p")
+    assert kept_files(tmp_path / "partials") == before
+    for one, other in zip(single.subsets, merged.subsets, strict=True):
+        assert (one.subset, one.label_counts) == (other.subset, other.label_counts)
+        assert other.feature_diversity == one.feature_diversity
+        assert other.pixel_entropy == pytest.approx(one.pixel_entropy, rel=1e-12)
+        assert other.raw_feature_diversity == pytest.approx(one.raw_feature_diversity, rel=1e-9)
 
 
 def test_a_new_shard_alone_is_measured(tmp_path: Path) -> None:

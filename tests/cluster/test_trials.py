@@ -135,6 +135,19 @@ def test_one_fold_is_the_split_as_it_is_bitwise(bench: Workbench, samples: Group
     assert trial.standard_error is None
 
 
+def test_re_splits_never_judge_by_images_whose_labels_the_weights_have_learnt(samples: GroupSamples) -> None:
+    learnt = replace(samples, is_learnt=True)
+    first, again, other = (learnt.resplit(number, seed=0) for number in (1, 1, 2))
+    for found in (first, other):
+        np.testing.assert_array_equal(found.validation.keys, samples.validation.keys)
+        np.testing.assert_array_equal(found.validation.labels, samples.validation.labels)
+        assert set(found.train.keys) < set(samples.train.keys)
+        # A quarter of all is for validation: a quarter of training is left out, by units of four.
+        assert len(found.train) == pytest.approx(68, abs=4) and len(found.units) == len(found.train) + 30
+    np.testing.assert_array_equal(first.train.keys, again.train.keys)
+    assert set(first.train.keys) != set(other.train.keys)
+
+
 def test_a_race_is_run_on_its_re_split_and_not_on_folds(bench: Workbench, samples: GroupSamples) -> None:
     run = RaceRun(group="only", recipe="any", hyperparameters=a_recipe(), resplit=2)
     raced = assignment(a_recipe(), race=run)

@@ -16,9 +16,10 @@ from pyarrow import parquet as pq
 
 from orchestrator.config import DataConfig
 from orchestrator.data import duplicates
-from orchestrator.data.catalogue import CATALOGUE_SCHEMA, assemble, bad_rows, data_fingerprint, summarise
-from orchestrator.data.duplicates import connect, deduplicate
+from orchestrator.data.catalogue import CATALOGUE_SCHEMA, assemble, bad_rows, data_fingerprint, examine, summarise
+from orchestrator.data.duplicates import connect, copies_among, deduplicate
 from orchestrator.data.identity import assign_split, split_key
+from orchestrator.data.sources import list_fragments, read_fragment
 
 Row = dict[str, Any]
 Mode = Literal["none", "exact", "near"]
@@ -141,6 +142,21 @@ def test_near_looks_of_several_labels_stay_once_for_each_label_on_one_side() -> 
     assert [row["split"] for row in found if row["ok"]] == ["train", "train"]
     assert counts["exact_copies"] is not None and counts["exact_copies"].copies == 0
     assert counts["near_copies"] is not None and counts["near_copies"].copies == 2
+
+
+def test_plain_pictures_are_told_by_their_pixels_alone() -> None:
+    rows = [
+        a_sample("a", "white"),
+        a_sample("b", "black"),
+        a_sample("c", "white"),
+        a_sample("d", "p", perceptual=looks()),
+    ]
+    found, counts = deduplicated([*rows, a_sample("e", "q", perceptual=looks(3))], "near")
+    assert staying(found) == ["a", "b", "d"]
+    assert {row["id"]: row["copy_of"] for row in found} == {"a": "", "b": "", "c": "a", "d": "", "e": "d"}
+    assert counts["near_copies"] is not None and counts["near_copies"].copies == 2
+    alone, _ = deduplicated(rows[:3], "near")
+    assert staying(alone) == ["a", "b"]
 
 
 def test_chains_of_near_looks_are_one_picture_and_farther_ones_are_not() -> None:
@@ -335,3 +351,41 @@ def test_looks_are_hashed_only_where_near_copies_are_looked_for(
     for mode, length in (("none", 0), ("exact", 0), ("near", 64)):
         hashes = make_catalogue(parquet_config(tmp_path, deduplicate=mode)).column("perceptual").to_pylist()
         assert {len(text) for text in hashes} == {length}
+
+
+def test_looks_are_hashed_for_others_too(tmp_path: Path, parquet_config: Callable[..., DataConfig]) -> None:
+    rows = build_rows(subsets={"north": {"cat": 3}}, image_px=8)
+    pq.write_table(pa.Table.from_pylist(rows, schema=ROW_SCHEMA), tmp_path / "a.parquet")
+    config = parquet_config(tmp_path)
+    [fragment] = list_fragments(config)
+    table = read_fragment(fragment, config, with_image=True)
+    found, _ = examine(table, config, 0, 8, "crop", 0, 0.0, with_looks=True)
+    assert {len(text) for text in found.column("perceptual").to_pylist()} == {64}
+
+
+# Copies in other data.
+
+
+def rows_of(*samples: Row) -> pa.Table:
+    return assemble([pa.Table.from_pylist(list(samples), schema=CATALOGUE_SCHEMA)])
+
+
+def test_what_looks_like_an_image_of_other_data_is_a_copy_of_it() -> None:
+    others = rows_of(a_sample("a", "p", perceptual=looks()), a_sample("b", "white"), a_sample("bad", ""))
+    table = rows_of(
+        a_sample("1", "p", perceptual=looks()),
+        a_sample("2", "q", perceptual=looks(*range(10))),
+        a_sample("3 of a chain", "r", perceptual=looks(*range(20))),
+        a_sample("4", "s", perceptual=looks(*range(100))),
+        a_sample("5", "white"),
+        a_sample("6", "black"),
+        a_sample("7 never opened", ""),
+    )
+    assert copies_among(table, others).tolist() == [True, True, True, False, True, False, False]
+
+
+def test_without_looks_on_one_side_copies_have_the_same_pixels() -> None:
+    hashed = rows_of(a_sample("a", "p", perceptual=looks()), a_sample("b", "q", perceptual=looks(200)))
+    plain = rows_of(a_sample("1", "p"), a_sample("2", "r"), a_sample("3", ""))
+    assert copies_among(plain, hashed).tolist() == [True, False, False]
+    assert copies_among(hashed, plain).tolist() == [True, False]

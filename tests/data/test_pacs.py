@@ -9,6 +9,7 @@ import pytest
 
 from orchestrator.config import DataConfig
 from orchestrator.data.catalogue import SampleTable, summarise
+from orchestrator.data.duplicates import deduplicate
 
 PACS = Path(os.environ.get("ORCHESTRATOR_PACS", Path(__file__).parents[3] / "shared/data/pacs"))
 
@@ -33,6 +34,15 @@ def test_labels_of_all_shards_are_read_without_opening_an_image(
     assert len(set(table.column("id").to_pylist())) == 9991
     share = len(SampleTable(table).where(split="test")) / 9991
     assert share == pytest.approx(0.15, abs=0.015)
+
+
+@pytest.mark.slow
+def test_near_copies_are_the_known_ones(pacs: DataConfig, make_catalogue: Callable[..., pa.Table]) -> None:
+    table = make_catalogue(pacs.model_copy(update={"deduplicate": "near"}), image_size=8, cache_fraction=0.0)
+    hashes = table.column("perceptual").to_pylist()
+    assert all(hashes)
+    _, counts = deduplicate(table, pacs.model_copy(update={"deduplicate": "near"}), 0)
+    assert counts["near_copies"] is not None and counts["near_copies"].copies == 11
 
 
 def test_the_images_of_a_shard_are_decoded_and_cached(

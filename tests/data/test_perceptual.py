@@ -65,6 +65,26 @@ def test_mirrored_pictures_and_others_of_the_same_scene_are_not_near() -> None:
     assert distance(a_picture(0), a_picture(1)) > 2 * NEAR_DISTANCE
 
 
+def shades(number: int) -> NDArray[np.uint8]:
+    """Draw a picture that goes evenly from one shade to a brighter one."""
+    rise = np.linspace(40, 60 + 10 * number, 96)
+    return np.repeat(np.repeat(rise[:, None, None], 96, axis=1), 3, axis=2).astype(np.uint8)
+
+
+def test_plain_pictures_have_no_hash_that_would_make_them_all_alike() -> None:
+    for colour in (0, 90, 255):
+        plain = np.full((50, 70, 3), colour, dtype=np.uint8)
+        assert perceptual_hash(plain) == perceptual_hash(encoded(plain, "JPEG", quality=75)) == ""
+    assert [perceptual_hash(shades(number)) for number in range(3)] == [""] * 3
+    assert perceptual_hash(np.zeros((1, 1, 3), dtype=np.uint8)) == ""
+
+
+def test_a_faded_picture_and_one_of_noise_still_have_looks() -> None:
+    faded = (120 + a_picture(0) / 50).astype(np.uint8)
+    noise = np.random.default_rng(0).normal(100, 1.5, size=(160, 160, 1)).repeat(3, axis=2).astype(np.uint8)
+    assert perceptual_hash(faded) and perceptual_hash(noise)
+
+
 def test_a_hash_is_read_as_it_is_written() -> None:
     text = perceptual_hash(a_picture(0))
     assert len(text) == 64

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -15,20 +16,23 @@ from hypothesis import strategies as st
 
 from orchestrator.config import DataConfig
 from orchestrator.data import shards as shards_module
+from orchestrator.data.catalogue import assemble, data_fingerprint, examine
 from orchestrator.data.identity import image_digest
 from orchestrator.data.shards import (
     SHARD_SCHEMA,
     Shard,
     ShardFile,
     describe_shards,
+    further_columns,
     make_shards,
     plan_shards,
     plan_tasks,
     quarantine_table,
     write_shard,
 )
-from orchestrator.data.sources import list_fragments
-from orchestrator.errors import DataError
+from orchestrator.data.sources import list_fragments, read_fragment
+from orchestrator.data.text_columns import read_columns, read_tasks
+from orchestrator.errors import ConfigError, DataError
 
 MakeConfig = Callable[..., DataConfig]
 SUBSETS = {"north": {"cat": 7, "dog": 4}, "south": {"cat": 6}}
@@ -77,13 +81,13 @@ def test_short_fragments_make_a_task_of_every_shard_and_a_long_one_is_cut_up_by_
     assert [len(task) for task in plan_tasks(long, [1000, 100])] == [10, 1]
 
 
-def write_all(config: DataConfig, folder: Path, rows_per_shard: int) -> list[ShardFile]:
+def write_all(config: DataConfig, folder: Path, rows_per_shard: int, columns: Sequence[str] = ()) -> list[ShardFile]:
     fragments = list_fragments(config)
     counts = [fragment.num_rows for fragment in fragments]
     written = []
     for task in plan_tasks(plan_shards(counts, rows_per_shard), counts):
-        for shard, rows in zip(task, make_shards(task, dict(enumerate(fragments)), config), strict=True):
-            written.append(write_shard(str(folder), f"shard-{shard.number}.parquet", rows, config))
+        for shard, rows in zip(task, make_shards(task, dict(enumerate(fragments)), config, columns), strict=True):
+            written.append(write_shard(str(folder), f"shard-{shard.number}.parquet", rows, config, columns))
     return written
 
 
@@ -182,8 +186,92 @@ def test_a_fragment_that_lost_rows_since_it_was_listed_is_an_error(tmp_path: Pat
 
 
 def test_the_section_of_an_experiment_names_the_fields_that_rows_have() -> None:
-    assert describe_shards("/out", ["label"]) == {"uri": "/out", "image": "image", "id": "id", "label": "label"}
-    assert describe_shards("/out", ["label", "subset", "split", "together"])["split"] == {
+    config = DataConfig(uri="/in")
+    assert describe_shards("/out", ["label"], config) == {"uri": "/out", "image": "image", "id": "id", "label": "label"}
+    assert describe_shards("/out", ["label", "subset", "split", "together"], config)["split"] == {
         "column": "split",
         "keep_together": "together",
     }
+
+
+def test_the_section_of_an_experiment_keeps_what_is_true_of_shards_too() -> None:
+    split = {"fractions": {"val": 0.1, "test": 0.2}, "keep_together": "sequence"}
+    config = DataConfig.model_validate(
+        {"uri": "/in", "tasks": ["foot"], "deduplicate": "near", "image_root": "/photos", "label": "x", "split": split}
+    )
+    section = describe_shards("/out", ["label", "together"], config)
+    assert section["split"] == {"fractions": {"val": 0.1, "test": 0.2}, "keep_together": "together"}
+    assert (section["tasks"], section["deduplicate"], section["label"]) == (["foot"], "near", "label")
+    assert "image_root" not in section
+
+
+def as_bytes(image: object) -> bytes:
+    assert isinstance(image, bytes)
+    return image
+
+
+ATTRIBUTES = ("weather", "subset")
+
+
+def write_tasks(format: str, directory: Path) -> DataConfig:
+    """Write samples with two labels, an attribute and what is kept together; one has no second label."""
+    rows = [
+        {**row, "foot": {"cat": "soft", "dog": "hard"}[str(row["label"])], "weather": ("wet", "dry")[number % 2]}
+        for number, row in enumerate(build_rows(subsets=SUBSETS))
+    ]
+    rows = [{**row, "scene": f"s{number // 3}"} for number, row in enumerate(rows)]
+    split = {"keep_together": "scene", "fractions": {"val": 0.3, "test": 0.3}}
+    directory.mkdir()
+    if format == "images":
+        for row in rows:
+            folder = directory / "/".join(str(row[name]) for name in ("subset", "label", "foot", "weather", "scene"))
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{str(row['id']).replace('/', '-')}.png").write_bytes(as_bytes(row["image"]))
+        path = "{subset}/{label}/{foot}/{weather}/{scene}/{name}"
+        return DataConfig(uri=str(directory), path=path, tasks=["foot"], split=split)
+    rows[0]["foot"] = None
+    named = {"label": "label", "tasks": ["foot"], "subset": "subset", "id": "id", "split": split}
+    if format == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), directory / "x.parquet")
+        return DataConfig(uri=str(directory), image="image", **named)
+    for row in rows:
+        (directory / f"{str(row['id']).replace('/', '-')}.png").write_bytes(as_bytes(row["image"]))
+    lines = [json.dumps({**row, "image": f"{str(row['id']).replace('/', '-')}.png"}) for row in rows]
+    (directory / "x.jsonl").write_text("\n".join(lines))
+    return DataConfig(uri=str(directory / "x.jsonl"), image="image", **named)
+
+
+@pytest.mark.parametrize("format", ["parquet", "jsonl", "images"])
+def test_shards_hold_the_labels_of_every_task_and_the_attributes(format: str, tmp_path: Path) -> None:
+    def read(config: DataConfig) -> tuple[str, list[dict[str, Any]]]:
+        parts, attributes = [], []
+        for fragment in list_fragments(config):
+            rows = read_fragment(fragment, config, with_image=True)
+            found = read_columns(fragment, config, ATTRIBUTES)
+            attributes += found.append_column("bytes", rows.column("image")).to_pylist()
+            parts.append(examine(rows, config, fragment.key, 8, "crop", 0, 0.0, read_tasks(fragment, config))[0])
+        return data_fingerprint(assemble(parts)), sorted(attributes, key=lambda row: str(row["bytes"]))
+
+    config = write_tasks(format, tmp_path / "data")
+    columns = further_columns(config, ATTRIBUTES, list_fragments(config)[0].format)
+    assert columns == ("foot", "weather")
+    written = write_all(config, tmp_path / "out", 5, columns)
+    fields = {field for made in written for field in made.fields}
+    section = describe_shards(str(tmp_path / "out"), fields, config)
+    # Identity, subset, labels of all tasks, split, content and what is kept together.
+    assert read(DataConfig.model_validate(section)) == read(config)
+
+
+def test_bad_rows_have_no_further_columns(tmp_path: Path) -> None:
+    config = write_tasks("parquet", tmp_path / "data")
+    (tmp_path / "data" / "y.parquet").write_bytes(b"no table")
+    written = write_all(config, tmp_path / "out", 9, ("foot",))
+    assert [len(made.quarantined) for made in written] == [0, 1]
+    assert sum(made.num_rows for made in written) == 17
+
+
+def test_a_further_column_must_not_take_the_name_of_another() -> None:
+    config = DataConfig(uri="/in", image="image", label="species", tasks=["label"])
+    with pytest.raises(ConfigError, match=r"must not be named like one of every shard.*, got label"):
+        further_columns(config, [], "parquet")
+    assert further_columns(DataConfig(uri="/in", subset="subset"), ["subset", "a", "a"], "csv") == ("a",)

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from orchestrator.diversity.distances import MOST_SUBSETS, distance_to, measure_distances, own_range, relation
+from orchestrator.diversity.distances import (
+    MOST_SUBSETS,
+    Source,
+    distance_to,
+    measure_distances,
+    own_range,
+    relation,
+)
 from orchestrator.diversity.feature_sums import FeatureSums
 from orchestrator.diversity.transferability import frechet_distance
 from orchestrator.diversity.vendi import unit_directions
@@ -20,11 +27,13 @@ def directions(num_images: int, *, seed: int = 0, shift: float = 0.0, dimensions
     return unit_directions(generator.normal(size=(num_images, dimensions)) + shift * np.eye(dimensions)[0])
 
 
-def measured(subsets: dict[str, Array], source: Array | None = None, min_images: int = 10) -> Distances:
+def a_source(rows: Array, classes: tuple[str, ...] = ("cat", "dog")) -> Source:
+    return Source(kind="pretraining", uri="/source", features="kept", directions=rows, classes=classes)
+
+
+def measured(subsets: dict[str, Array], *sources: Source, min_images: int = 10) -> Distances:
     classes = {name: ["cat", "dog"] if name != "odd" else ["axe", "saw", "cat"] for name in subsets}
-    return measure_distances(
-        subsets, classes, source=source, source_classes=["cat", "dog"], min_images=min_images, seed=0
-    )
+    return measure_distances(subsets, classes, sources=sources, min_images=min_images, seed=0)
 
 
 def test_a_distance_is_that_of_the_sums_of_equally_many_images() -> None:
@@ -44,16 +53,36 @@ def test_a_size_is_no_distance() -> None:
     assert max(ab, ac, bc) < 2 * min(ab, ac, bc)
 
 
+SUBSETS = {"same": directions(60, seed=5), "far": directions(60, seed=6, shift=3.0), "odd": directions(60, seed=7)}
+
+
 def test_subsets_of_the_source_are_its_domain_and_shifted_ones_are_not() -> None:
-    subsets = {"same": directions(60, seed=5), "far": directions(60, seed=6, shift=3.0), "odd": directions(60, seed=7)}
-    found = measured(subsets, directions(256, seed=8))
-    assert {near.subset: near.relation for near in found.to_source} == {
+    found = measured(SUBSETS, a_source(directions(256, seed=8)))
+    (source,) = found.sources
+    assert {near.subset: near.relation for near in source.subsets} == {
         "same": "same domain, same task",
         "far": "another domain, same task",
         "odd": "same domain, another task",
     }
-    assert [near.shared_classes for near in found.to_source] == [2, 2, 1]
-    assert found.source_range == own_range(directions(256, seed=8), 60, seed=0)
+    assert [near.shared_classes for near in source.subsets] == [2, 2, 1]
+    assert source.own_range == own_range(directions(256, seed=8), 60, seed=0)
+    assert (source.kind, source.uri, source.features, source.classes) == (
+        "pretraining", "/source", "kept", ["cat", "dog"],
+    )  # fmt: skip
+
+
+def test_every_source_is_compared_by_itself() -> None:
+    large, small = a_source(directions(256, seed=8)), a_source(directions(40, seed=9), classes=())
+    both = measured(SUBSETS, large, small)
+    assert both.sources == [*measured(SUBSETS, large).sources, *measured(SUBSETS, small).sources]
+    assert both.between == measured(SUBSETS).between
+    assert [source.num_images for source in both.sources] == [60, 20]
+    assert [near.relation for near in both.sources[1].subsets] == ["same domain", "another domain", "same domain"]
+
+
+def test_a_source_of_few_images_counts_as_none() -> None:
+    assert measured(SUBSETS, a_source(directions(15))).sources == []
+    assert measured({}, a_source(directions(40))).sources == []
 
 
 def test_most_samples_of_the_source_seem_to_be_of_its_domain() -> None:
@@ -84,4 +113,7 @@ def test_subsets_too_small_to_compare_have_no_distance() -> None:
 
 def test_the_matrix_is_bounded() -> None:
     few = {str(number): directions(12, seed=number) for number in range(MOST_SUBSETS + 1)}
-    assert measured(few).between == [] and len(measured(few, directions(40)).to_source) == MOST_SUBSETS + 1
+    assert (
+        measured(few).between == []
+        and len(measured(few, a_source(directions(40))).sources[0].subsets) == MOST_SUBSETS + 1
+    )

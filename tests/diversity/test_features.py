@@ -105,7 +105,22 @@ def test_memory_stops_growing_with_the_number_of_images() -> None:
         moments.add(rng.normal(size=(20, 4)), hash_ids(identities(20, str(block))), ["cat"] * 20)
     assert moments.num_images == 1000
     assert len(moments.sample()) == 8
-    assert len(moments._rows) == 8
+    # The sample, and what waits to be summed up.
+    assert len(moments._rows) <= 8 + 8
+
+
+def test_rows_wait_until_they_are_many_and_every_measure_has_them() -> None:
+    features, ids = np.random.default_rng(0).normal(size=(95, 6)), identities(95)
+    expected = FeatureSums.of(unit_directions(features), labels_of(ids))
+    parts = moments_of(features, ids, 8, list(range(2, 95, 2)))
+    found = merged(parts, 8)
+    assert found._sums is not None and found._sums.num_images == 90
+    np.testing.assert_allclose(found.similarity_matrix(), expected.outer / 95, rtol=0, atol=1e-12)
+    assert found._sums.num_images == found.num_images == 95
+    for measured in (found.sums(), merged(parts, 8).sums(), merged(parts, 8).class_sums()):
+        assert measured.counts == expected.counts
+        np.testing.assert_allclose(measured.class_means(), expected.class_means(), rtol=0, atol=1e-12)
+    np.testing.assert_array_equal(found.sample(), merged(moments_of(features, ids, 8, []), 8).sample())
 
 
 def test_merging_leaves_the_parts_as_they_were() -> None:

@@ -111,6 +111,43 @@ def test_features_that_part_the_classes_score_higher_than_features_that_do_not()
         assert getattr(well_parted, name) > getattr(mixed, name)
 
 
+@pytest.mark.filterwarnings("error")
+def test_features_that_are_the_same_for_all_images_have_measures_too() -> None:
+    features, labels = np.full((30, 40), 0.7, dtype=np.float32), ["cat", "dog"] * 15
+    partial = PartialProfile(key=0)
+    partial.add_features("alike", features, identities(30, "alike"), labels)
+    partial.add_features("one class", features, identities(30, "one class"), ["cat"] * 30)
+    partial.add_features("one image", features[:1], identities(1, "one image"), ["cat"])
+    counts = {"alike": labels, "one class": ["cat"] * 30, "one image": ["cat"]}
+    profile = finished(label_table(**counts), [partial], ["feature_diversity"])
+    for subset in profile.subsets:
+        assert subset.feature_diversity == pytest.approx(1.0) and subset.raw_feature_diversity == pytest.approx(1.0)
+        assert subset.h_score == subset.fisher_ratio == 0.0
+    evidences = {subset.subset: subset.log_evidence for subset in profile.subsets}
+    assert evidences["alike"] is not None and evidences["alike"] < 0.0
+    assert evidences["one class"] is evidences["one image"] is None
+    assert Profile.from_json(profile.to_json(), source="") == profile
+
+
+def test_sketched_features_state_the_bounds_of_their_score() -> None:
+    features, labels = np.random.default_rng(0).normal(size=(700, 520)), ["cat", "dog"] * 350
+    profiles = []
+    for sketch_above in (520, 519):
+        partial = PartialProfile(key=0, sketch_above=sketch_above)
+        partial.add_features("large", features, identities(700, "large"), labels)
+        # All are compared at its size, which is quick.
+        partial.add_features("small", features[:12], identities(12, "small"), labels[:12])
+        counts = label_table(large=labels, small=labels[:12])
+        profiles.append(finished(counts, [partial], ["feature_diversity"]))
+    (exact, small), (sketched, other) = (profile.subsets for profile in profiles)
+    assert small == other and exact.raw_feature_diversity_bounds is None and exact.raw_feature_diversity is not None
+    assert sketched.raw_feature_diversity_bounds is not None
+    low, high = sketched.raw_feature_diversity_bounds
+    assert low < exact.raw_feature_diversity < high
+    assert sketched.feature_diversity == exact.feature_diversity
+    assert exact.h_score is not None and sketched.h_score is not None and sketched.h_score <= exact.h_score
+
+
 def test_classes_are_as_far_apart_as_their_mean_directions_and_the_closest_two_are_named() -> None:
     rows, labels = np.random.default_rng(5).normal(size=(60, 6)) + 2, np.array(["cat", "dog", "fox"] * 20)
     partial = PartialProfile(key=0)

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from orchestrator.diversity import features as features_module
+from orchestrator.config import MOST_EXACT_DIMENSIONS
 from orchestrator.diversity.feature_sums import FeatureSums
-from orchestrator.diversity.features import MOST_EXACT_DIMENSIONS, FeatureMoments, hash_ids
+from orchestrator.diversity.features import FeatureMoments, hash_ids
 from orchestrator.diversity.sketch import SketchedSums
 from orchestrator.diversity.transferability import h_score
 from orchestrator.diversity.vendi import similarity_matrix, unit_directions, vendi_score
@@ -104,8 +104,8 @@ def test_an_h_score_of_the_sketch_is_at_most_that_of_all_axes_and_near_where_lit
     assert scores[-1] == pytest.approx(exact, rel=1e-6)
 
 
-def moments_of(features: NDArray[np.float64], parts: int) -> FeatureMoments:
-    moments = FeatureMoments(8)
+def moments_of(features: NDArray[np.float64], parts: int, sketch_above: int = MOST_EXACT_DIMENSIONS) -> FeatureMoments:
+    moments = FeatureMoments(8, sketch_above)
     ids, labels = identities(len(features)), labels_of(len(features))
     for rows in np.array_split(np.arange(len(features)), parts):
         moments.add(features[rows], hash_ids([ids[row] for row in rows]), [labels[row] for row in rows])
@@ -113,16 +113,17 @@ def moments_of(features: NDArray[np.float64], parts: int) -> FeatureMoments:
 
 
 @pytest.mark.parametrize("parts", [1, 3])
-def test_long_features_are_sketched_and_say_so(parts: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(features_module, "MOST_EXACT_DIMENSIONS", 20)
+def test_long_features_are_sketched_and_say_so(parts: int) -> None:
     features = np.random.default_rng(0).normal(size=(600, 30)) * np.arange(1, 31) ** -1.0
-    moments = moments_of(features, parts)
+    moments = moments_of(features, parts, sketch_above=20)
     low, high = moments.vendi_bounds()
     assert low <= vendi_score(similarity_matrix(unit_directions(features))) * (1 + 1e-9)
     assert vendi_score(similarity_matrix(unit_directions(features))) <= high * (1 + 1e-9)
     assert moments.sums_on_own_axes().counts == {"cat": 200, "dog": 200, "fox": 200}
     for exact_only in (moments.sums, moments.similarity_matrix):
-        with pytest.raises(DataError, match="at most 20 dimensions to be summed up exactly, got 30"):
+        with pytest.raises(
+            DataError, match=r"at most diversity\.sketch_above dimensions to be summed up exactly, got 30"
+        ):
             exact_only()
 
 

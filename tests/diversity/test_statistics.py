@@ -97,6 +97,27 @@ def test_a_key_that_comes_twice_is_refused(keys: list[int]) -> None:
         merge_partials([PartialProfile(key=key) for key in keys])
 
 
+@given(st.permutations(range(4)), st.integers(0, 3))
+def test_blocks_that_tasks_merged_give_the_same_bits_in_any_order_and_what_single_blocks_give(
+    order: list[int], seed: int
+) -> None:
+    blocks = random_partials(8, seed)
+    runs = [PartialProfile(key=key) for key in range(4)]
+    for key, block in enumerate(blocks):
+        runs[key // 2].merge(block)
+    in_order, single = merge_partials(runs), merge_partials(blocks)
+    shuffled = merge_partials(runs[key] for key in order)
+    assert list(shuffled) == list(in_order) == list(single)
+    for subset, statistics in in_order.items():
+        assert bits_of(shuffled[subset]) == bits_of(statistics)
+        assert statistics.num_histograms == single[subset].num_histograms
+        assert statistics.pixel_entropy_sum == pytest.approx(single[subset].pixel_entropy_sum, rel=1e-12)
+        np.testing.assert_array_equal(statistics.features.sample(), single[subset].features.sample())
+        np.testing.assert_allclose(
+            statistics.features.similarity_matrix(), single[subset].features.similarity_matrix(), rtol=0, atol=1e-12
+        )
+
+
 def a_block(**changes: object) -> ImageMeasures:
     rng = np.random.default_rng(0)
     base = {"pixel_entropies": rng.random(6), "features": rng.random((6, 4)).astype(np.float32)}

@@ -13,12 +13,14 @@ from scipy.stats import multivariate_normal
 from sklearn.covariance import ledoit_wolf
 
 from orchestrator.diversity.feature_sums import DirectionSums, FeatureSums
+from orchestrator.diversity.sketch import SketchedSums
 from orchestrator.diversity.transferability import (
     class_distances,
     fisher_ratio,
     frechet_distance,
     h_score,
     log_evidence,
+    mean_directions,
     separation,
     shrunk_h_score,
     variance_between,
@@ -53,6 +55,9 @@ def test_sums_give_the_moments_of_the_rows() -> None:
     np.testing.assert_allclose(sums.mean(), rows.mean(axis=0), atol=1e-14)
     np.testing.assert_allclose(sums.covariance(), np.cov(rows.T, bias=True), atol=1e-14)
     np.testing.assert_allclose(sums.class_means(), [part.mean(axis=0) for part in parts.values()], atol=1e-14)
+    kept = mean_directions(sums).to_pylist()
+    assert {row["label"]: row["num_images"] for row in kept} == {name: len(part) for name, part in parts.items()}
+    np.testing.assert_array_equal([row["mean"] for row in kept], sums.class_means())
     means = np.concatenate([np.tile(part.mean(axis=0), (len(part), 1)) for part in parts.values()])
     expected = np.cov(means.T, bias=True)
     np.testing.assert_allclose(sums.between_classes(), expected, atol=1e-14)
@@ -141,6 +146,47 @@ def test_extremes_have_scores_too() -> None:
     assert all(math.isfinite(value) for value in (h_score(few), log_evidence(few), fisher_ratio(few)))
     with pytest.raises(DataError, match="at least one image"):
         h_score(FeatureSums(outer=np.zeros((2, 2)), counts={}, sums={}))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("dimensions", [3, 40])
+@pytest.mark.parametrize("labels", [["cat"], ["cat"] * 24, ["cat", "dog"] * 12, list("abcdefghijklmnopqrstuvwx")])
+@pytest.mark.parametrize("feature", ["same", "same direction", "zero"])
+def test_features_that_are_the_same_for_all_images_part_nothing(
+    feature: str, labels: list[str], dimensions: int
+) -> None:
+    generator = np.random.default_rng(0)
+    rows = np.tile(generator.normal(size=dimensions), (len(labels), 1))
+    if feature == "zero":
+        rows *= 0.0
+    if feature == "same direction":
+        rows *= generator.uniform(0.1, 10.0, size=(len(labels), 1))
+    directions = unit_directions(rows.astype(np.float32))
+    every = [FeatureSums.of(directions, labels), FeatureSums.of(on_own_axes(directions), labels)]
+    for sums in [*every, SketchedSums.of(directions, labels, 4).on_own_axes()]:
+        assert h_score(sums) == shrunk_h_score(sums, dimensions + 1) == fisher_ratio(sums) == 0.0
+        assert math.isfinite(log_evidence(sums))
+        assert variance_within(sums) == pytest.approx(0.0, abs=1e-12)
+        assert variance_between(sums) == pytest.approx(0.0, abs=1e-12)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("copies", [3, 10, 100])
+def test_copies_of_fewer_images_than_features_have_an_evidence(copies: int) -> None:
+    """A model fits them exactly, and along axes that none of them has there is rounding alone."""
+    rows, labels = features_of(60, dimensions=80, apart=0.0)
+    parts = [FeatureSums.of(rows, labels) for _ in range(copies)]
+    found = log_evidence(sum(parts[1:], parts[0]))
+    assert math.isfinite(found) and found > log_evidence(parts[0])
+
+
+@pytest.mark.filterwarnings("error")
+def test_classes_that_are_one_point_each_are_parted_without_bound_but_for_rounding() -> None:
+    points = np.random.default_rng(0).normal(size=(2, 30)).astype(np.float32)
+    directions, labels = unit_directions(np.repeat(points, 10, axis=0)), ["cat"] * 10 + ["dog"] * 10
+    for sums in (FeatureSums.of(directions, labels), SketchedSums.of(directions, labels, 4).on_own_axes()):
+        assert fisher_ratio(sums) == math.inf and h_score(sums) == pytest.approx(1.0)
+        assert math.isfinite(log_evidence(sums))
 
 
 @pytest.mark.parametrize("score", [h_score, log_evidence, fisher_ratio, variance_within, variance_between])

@@ -80,7 +80,7 @@ def test_fitting_chunk_by_chunk_finds_the_same(monkeypatch: pytest.MonkeyPatch) 
 
 def test_an_over_confident_model_is_mended_on_images_that_were_not_fitted() -> None:
     validation, (probabilities, truth) = a_sure_model(3.0, 2000, seed=1), a_sure_model(3.0, 2000, seed=2)
-    found = calibrate(probabilities, truth, validation=validation)
+    found = calibrate(lambda: [(probabilities, truth)], validation=lambda: [validation])
     assert found is not None and found.num_images == 2000
     assert found.temperature == pytest.approx(3.0, rel=0.1)
     assert error_of(probabilities, truth) > 0.1 and found.expected_calibration_error < 0.03
@@ -96,9 +96,10 @@ def test_without_a_mistake_or_without_images_no_temperature_can_be_told() -> Non
     sure = np.array([[0.9, 0.1], [0.2, 0.8]])
     assert fit_temperature(sure, np.array([0, 1])) is None
     assert fit_temperature(np.zeros((0, 2)), np.zeros(0, dtype=np.int64)) is None
-    assert calibrate(sure, np.array([0, 0]), validation=(sure, np.array([0, 1]))) is None
+    assert calibrate(lambda: [(sure, np.array([0, 0]))], validation=lambda: [(sure, np.array([0, 1]))]) is None
     nothing = (np.zeros((0, 2)), np.zeros(0, dtype=np.int64))
-    assert calibrate(*nothing, validation=(sure, np.array([0, 0]))) is None
+    assert calibrate(lambda: [nothing], validation=lambda: [(sure, np.array([0, 0]))]) is None
+    assert calibrate(lambda: [(sure, np.array([0, 0]))], validation=lambda: [nothing]) is None
 
 
 def test_a_model_that_is_worse_than_guessing_is_as_unsure_as_can_be() -> None:

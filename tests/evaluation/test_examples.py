@@ -1,7 +1,8 @@
 import numpy as np
+import pytest
 from evaluation_examples import a_prediction_table
 
-from orchestrator.evaluation.examples import confident_answers, confident_mistakes
+from orchestrator.evaluation.examples import choose_examples, confident_answers, confident_mistakes
 from orchestrator.evaluation.predictions import Predictions
 
 
@@ -48,6 +49,22 @@ def test_the_choice_does_not_depend_on_the_order_of_images() -> None:
         assert found and found == [backwards.ids[at] for at in choose(backwards, 6)]
 
 
+@pytest.mark.parametrize("size", [1, 7, 60, 100])
+def test_parts_are_chosen_from_as_the_whole_is(size: int) -> None:
+    table = a_prediction_table(60)
+    whole = predictions_of(
+        [
+            (f"{index * 7 % 60:03d}", int(truth), np.round(row, 1).tolist())
+            for index, (truth, row) in enumerate(zip(table.truth, table.probabilities, strict=True))
+        ]
+    )
+    parts = [whole.at(np.arange(start, min(start + size, 60))) for start in range(0, 60, size)]
+    expected = confident_mistakes(whole, 3) + confident_answers(whole, 3)
+    chosen, positions = choose_examples(iter(parts), 3)
+    assert positions == expected
+    assert list(chosen.ids) == [whole.ids[position] for position in expected]
+
+
 def test_chosen_predictions_are_what_they_are_chosen_for() -> None:
     predictions = a_prediction_table(200, num_classes=5)
     confidence = predictions.probabilities.max(axis=1)
@@ -66,3 +83,4 @@ def test_there_is_nothing_to_choose_where_there_is_nothing() -> None:
     assert confident_mistakes(nothing, 3) == confident_answers(nothing, 3) == []
     assert confident_mistakes(perfect, 3) == []
     assert confident_answers(perfect, 0) == []
+    assert choose_examples([nothing], 3)[1] == []

@@ -175,9 +175,9 @@ def test_units_of_one_image_each_give_the_intervals_of_images(images: Images) ->
     alone = scores_of(probabilities, truth, bootstrap_samples=4000)
     units = scores_of(probabilities, truth, bootstrap_samples=4000, units=np.arange(len(truth)))
     assert units.accuracy_interval == pytest.approx(alone.accuracy_interval, abs=1 / len(truth) + 0.02)
-    assert units.model_dump(include={"accuracy", "macro_f1", "by_class"}) == alone.model_dump(
-        include={"accuracy", "macro_f1", "by_class"}
-    )
+    assert (units.accuracy, units.macro_f1) == (alone.accuracy, alone.macro_f1)
+    for single, found in zip(alone.by_class, units.by_class, strict=True):
+        assert found == single.model_copy(update={"num_units": single.num_images})
 
 
 def test_accuracy_over_kin_has_the_interval_of_its_mean() -> None:
@@ -186,3 +186,14 @@ def test_accuracy_over_kin_has_the_interval_of_its_mean() -> None:
     found = scores_of(probabilities, truth, units=units, bootstrap_samples=4000).accuracy_interval
     correct = probabilities.argmax(axis=1) == truth
     assert found == pytest.approx(bootstrap_interval(correct, 4000, 1, units), abs=0.01)
+
+
+def test_the_units_of_a_class_count_kin_as_one() -> None:
+    rng = np.random.default_rng(3)
+    probabilities = rng.dirichlet(np.ones(3), 8)
+    truth = np.array([0, 0, 0, 1, 1, 0, 1, 1])
+    units = np.array([0, 0, 1, 1, 2, 3, 4, 4])
+    scored = score(probabilities, truth, bootstrap_samples=100, seed=0, units=units)
+    assert [found.num_units for found in scored.by_class] == [3, 3, 0]
+    alone = score(probabilities, truth, bootstrap_samples=100, seed=0)
+    assert [found.num_units for found in alone.by_class] == [None, None, None]

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 from builders import class_image
+from label_set_images import SHAPES, label_set_image
 from numpy.typing import NDArray
 from torch import nn
 
@@ -49,7 +50,7 @@ class ArraySamples:
     """Samples in memory that remember which ones were taken."""
 
     pixels: NDArray[np.uint8]
-    labels: NDArray[np.int64]
+    labels: NDArray[np.int64] | NDArray[np.float32]
     taken: list[int] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -79,6 +80,24 @@ def two_tasks(count: int, *, seed: int = 0, missing: int = 0) -> ArraySamples:
     second = np.where(samples.labels == 0, 0, 1)
     second[count - missing :] = NO_LABEL
     return ArraySamples(samples.pixels, np.stack([samples.labels, second], axis=1))
+
+
+def subsets_of_a_group(count: int, *, seed: int = 0) -> ArraySamples:
+    """Samples of two subsets by turns of three: one knows three classes, the other two, which it numbers otherwise."""
+    samples = some_samples(count, seed=seed)
+    labels = np.full((count, 2), NO_LABEL)
+    is_first = np.arange(count) // 3 % 2 == 0
+    labels[is_first, 0] = samples.labels[is_first]
+    labels[~is_first, 1] = np.where(samples.labels[~is_first] == 0, 1, 0)
+    return ArraySamples(samples.pixels, labels)
+
+
+def label_sets(count: int, *, seed: int = 0, image_size: int = 16) -> ArraySamples:
+    """Images of any number of three shapes, each there in about half of them."""
+    rng = np.random.default_rng(seed)
+    indicators = (rng.uniform(size=(count, len(SHAPES))) < 0.5).astype(np.float32)
+    named = [[name for name, there in zip(SHAPES, row, strict=True) if there] for row in indicators]
+    return ArraySamples(np.stack([label_set_image(names, rng, image_size) for names in named]), indicators)
 
 
 @dataclass

@@ -23,8 +23,15 @@ from orchestrator.config import AugmentConfig
 from orchestrator.errors import TrainingError
 from orchestrator.evaluation.outliers import area_under_curve, tell_outliers
 from orchestrator.finetune.checkpoints import TrainingState
-from orchestrator.finetune.classifier import Classifier, new_classifier, predict_probabilities, preprocess
+from orchestrator.finetune.classifier import (
+    Classifier,
+    extract_features,
+    new_classifier,
+    predict_probabilities,
+    preprocess,
+)
 from orchestrator.finetune.companions import Companion
+from orchestrator.finetune.cosine import CosineHead
 from orchestrator.finetune.joint import without_extra
 from orchestrator.finetune.loop import FineTuneResult, fine_tune
 from orchestrator.finetune.weights import load_pretrained
@@ -170,6 +177,34 @@ def test_extra_outputs_are_learned_judged_apart_and_left_out_of_the_finished_mod
     best = result.history[result.best_epoch - 1]
     assert best.val_accuracy == pytest.approx((kept.argmax(axis=1) == truth).mean())
     assert best.val_loss == pytest.approx(-np.log(kept[np.arange(12), truth]).mean(), abs=1e-5)
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_a_cosine_head_starts_from_the_targets_directions_and_from_the_sources_for_classes_of_its_own(
+    depth: int,
+) -> None:
+    outside = dark(some_samples(30, seed=9))
+    # Classes 1 and 2 of the source are the target's; 0 is its own.
+    labels = np.where(outside.labels == 0, len(LABELS), outside.labels)
+    companion = Companion(samples=ArraySamples(outside.pixels, labels), num_extra=1)
+    classifier, _ = train(companion, freeze_depth=depth, epochs=3, learning_rate=1e-12, head="cosine")
+    assert isinstance(classifier.head, CosineHead)
+
+    def directions(samples: Any, of: list[int]) -> Any:
+        found = extract_features(classifier.backbone, a_spec(), samples.pixels, device="cpu").astype(np.float64)
+        units = found / np.linalg.norm(found, axis=1, keepdims=True)
+        means = np.stack([units[samples.labels == label].mean(axis=0) for label in of])
+        return means / np.linalg.norm(means, axis=1, keepdims=True)
+
+    rows = classifier.head.weight.detach().numpy()
+    np.testing.assert_allclose(rows[:3], directions(some_samples(30), [0, 1, 2]), atol=1e-4)
+    np.testing.assert_allclose(rows[3:], directions(outside, [0]), atol=1e-4)
+    finished = without_extra(classifier, companion.num_dropped)
+    assert isinstance(finished.head, CosineHead) and finished.head.out_features == 3
+    assert torch.equal(finished.head.scale, classifier.head.scale)
+    pixels = some_samples(12, seed=1).pixels
+    whole, kept = (predict_probabilities(model, a_spec(), pixels, device="cpu") for model in (classifier, finished))
+    np.testing.assert_allclose(kept, whole[:, :3] / whole[:, :3].sum(axis=1, keepdims=True), atol=1e-6)
 
 
 def dark(samples: ArraySamples) -> ArraySamples:

@@ -18,9 +18,11 @@ from finetune_examples import (
     ArraySamples,
     ListStream,
     a_spec,
+    label_sets,
     some_hyperparameters,
     some_samples,
     some_settings,
+    subsets_of_a_group,
     two_tasks,
 )
 from numpy.typing import NDArray
@@ -61,9 +63,14 @@ def train(
     **changes: object,
 ) -> Outcome:
     backbone, _ = load_pretrained("none", a_spec(), seed=0)
-    tasks = samples.labels.ndim == 2 if isinstance(samples, ArraySamples) else False
+    is_multi_label = changes.get("loss") == "binary_cross_entropy"
+    tasks = samples.labels.ndim == 2 and not is_multi_label if isinstance(samples, ArraySamples) else False
     classifier = new_classifier(backbone, (len(LABELS), 2) if tasks else len(LABELS), seed=0)
     validation = two_tasks(11, seed=1, missing=4) if tasks else some_samples(11, seed=1)
+    if isinstance(samples, ArraySamples) and tasks and (samples.labels[:, 0] < 0).any():
+        validation = subsets_of_a_group(11, seed=1)
+    if is_multi_label:
+        validation = label_sets(11, seed=1)
     settings = {key: changes.pop(key) for key in list(changes) if key in some_settings().__dict__}
     ends: list[EpochEnd] = []
 
@@ -181,6 +188,45 @@ def trained_statistics_of_unequal_streams(rank: int) -> Outcome:
     return train(ListStream(some_samples(STREAMED), RANK_BATCHES[max(rank, 0)], STREAMED), batch_norm="train")
 
 
+# A bias before BatchNorm has no gradient but rounding, which Adam would turn into whole steps.
+SHARED = {"batch_norm": "sync", "optimizer": "sgd", "learning_rate": 0.05}
+
+
+def shared_statistics(rank: int) -> Outcome:
+    return train(some_samples(31), freeze_depth=1, epochs=3, **SHARED)
+
+
+def shared_statistics_of_stages_freed_in_turn(rank: int) -> Outcome:
+    return train(some_samples(30), freeze_depth=0, epochs=4, strategy="gradual", accumulate=2, ema_decay=0.5, **SHARED)
+
+
+def shared_statistics_of_batches_of_two(rank: int) -> Outcome:
+    return train(some_samples(8), freeze_depth=1, batch_size=2, epochs=3, **SHARED)
+
+
+def shared_statistics_of_unequal_streams(rank: int) -> Outcome:
+    batches = GLOBAL_BATCHES if rank < 0 else RANK_BATCHES[rank]
+    return train(ListStream(some_samples(STREAMED), batches, STREAMED), freeze_depth=0, **SHARED)
+
+
+def shared_statistics_with_adversaries(rank: int) -> Outcome:
+    return train(some_samples(30), freeze_depth=1, adversarial=0.05, **SHARED)
+
+
+def shared_statistics_beside_a_source(rank: int) -> Outcome:
+    return train(some_samples(31), companion=Companion(samples=some_samples(15, seed=9), batch_share=0.1), **SHARED)
+
+
+def shared_statistics_of_one_sample(rank: int) -> Outcome:
+    return train(some_samples(1), freeze_depth=1, **SHARED)
+
+
+def shared_statistics_resumed(rank: int) -> Outcome:
+    states: list[TrainingState] = []
+    train(some_samples(31), freeze_depth=1, epochs=3, states=states, **SHARED)
+    return train(some_samples(31), freeze_depth=1, epochs=3, resume=states[0], **SHARED)
+
+
 def diverging(rank: int) -> Outcome:
     return train(some_samples(30), freeze_depth=0, optimizer="sgd", learning_rate=1e30, epochs=3)
 
@@ -224,8 +270,20 @@ def two_tasks_weighed_by_uncertainty(rank: int) -> Outcome:
     return train(two_tasks(31, missing=9), epochs=3, task_weighting="uncertainty", accumulate=2)
 
 
+def heads_of_two_subsets(rank: int) -> Outcome:
+    return train(subsets_of_a_group(31), epochs=3, task_weighting="uncertainty", accumulate=2)
+
+
 def two_tasks_of_a_rank_without_samples(rank: int) -> Outcome:
     return train(two_tasks(1, missing=1), task_weighting="uncertainty")
+
+
+def any_number_of_labels(rank: int) -> Outcome:
+    return train(label_sets(31), loss="binary_cross_entropy", freeze_depth=0, epochs=3)
+
+
+def any_number_of_labels_of_a_rank_without_samples(rank: int) -> Outcome:
+    return train(label_sets(1), loss="binary_cross_entropy", mixing="mixup", freeze_depth=1)
 
 
 PHASED = {"freeze_depth": 1, "epochs": 6, "strategy": "feature_then_network", "ema_decay": 0.5, "schedule": "cosine"}
@@ -264,7 +322,10 @@ EQUAL_TO_ONE_PROCESS = [
     recomputed,
     a_rank_without_samples,
     two_tasks_weighed_by_uncertainty,
+    heads_of_two_subsets,
     two_tasks_of_a_rank_without_samples,
+    any_number_of_labels,
+    any_number_of_labels_of_a_rank_without_samples,
     unequal_streams,
     an_empty_stream,
     a_source_beside,
@@ -272,8 +333,19 @@ EQUAL_TO_ONE_PROCESS = [
     a_cosine_head,
     stages_below_prototypes_of_unequal_streams,
 ]
+EQUAL_WITH_SHARED_STATISTICS = [
+    shared_statistics,
+    shared_statistics_of_stages_freed_in_turn,
+    shared_statistics_of_unequal_streams,
+    shared_statistics_with_adversaries,
+    shared_statistics_beside_a_source,
+    shared_statistics_of_one_sample,
+]
 SCENARIOS: list[Callable[[int], Outcome]] = [
     *EQUAL_TO_ONE_PROCESS,
+    *EQUAL_WITH_SHARED_STATISTICS,
+    shared_statistics_of_batches_of_two,
+    shared_statistics_resumed,
     *RESUMED,
     prototypes_alone,
     a_stream_that_loses_samples,
@@ -344,6 +416,51 @@ def test_two_ranks_are_one_process_with_the_same_global_batches(
             torch.testing.assert_close(tensor, alone.tensors[name], atol=tolerance, rtol=1e-3)
 
 
+@pytest.mark.parametrize("scenario", EQUAL_WITH_SHARED_STATISTICS)
+def test_ranks_that_share_statistics_are_one_process_that_learns_them(
+    on_two_ranks: OnTwoRanks, scenario: Callable[[int], Outcome]
+) -> None:
+    alone = scenario(-1)
+    for outcome in on_two_ranks(scenario):
+        assert outcome.error == ""
+        for one, other in zip(outcome.history, alone.history, strict=True):
+            assert one.train_loss == pytest.approx(other.train_loss, abs=1e-5)
+            assert one.val_loss == pytest.approx(other.val_loss, abs=1e-5)
+        assert list(outcome.tensors) == list(alone.tensors)
+        for name, tensor in outcome.tensors.items():
+            torch.testing.assert_close(tensor, alone.tensors[name], atol=1e-4, rtol=1e-4)
+
+
+def test_shared_statistics_are_learnt_where_stages_are_trained_alone(on_two_ranks: OnTwoRanks) -> None:
+    start = load_pretrained("none", a_spec(), seed=0)[0].state_dict()
+    for name, tensor in on_two_ranks(shared_statistics)[0].tensors.items():
+        if "running" in name or "num_batches" in name:
+            is_frozen = name.startswith("backbone.stages.0.")
+            assert torch.equal(tensor, start[name.removeprefix("backbone.")]) is is_frozen
+
+
+def test_a_killed_training_with_shared_statistics_goes_on_as_if_it_had_not_been(on_two_ranks: OnTwoRanks) -> None:
+    for found, expected in zip(on_two_ranks(shared_statistics_resumed), on_two_ranks(shared_statistics), strict=True):
+        assert found.history == expected.history
+        assert all(torch.equal(tensor, expected.tensors[name]) for name, tensor in found.tensors.items())
+
+
+def test_alone_sharing_statistics_changes_no_bit() -> None:
+    shared, plain = (
+        shared_statistics(-1),
+        train(some_samples(31), freeze_depth=1, epochs=3, **{**SHARED, "batch_norm": "train"}),
+    )
+    assert shared.history == plain.history
+    assert all(torch.equal(tensor, plain.tensors[name]) for name, tensor in shared.tensors.items())
+
+
+def test_two_ranks_rank_all_validation_images_for_the_average_precision(on_two_ranks: OnTwoRanks) -> None:
+    alone = any_number_of_labels(-1)
+    for outcome in on_two_ranks(any_number_of_labels):
+        found = [metrics.val_accuracy for metrics in outcome.history]
+        assert found == pytest.approx([metrics.val_accuracy for metrics in alone.history], abs=1e-9)
+
+
 @pytest.mark.parametrize("scenario", RESUMED)
 def test_two_ranks_that_were_killed_go_on_as_if_they_had_not_been(
     on_two_ranks: OnTwoRanks, scenario: Callable[[int], Outcome]
@@ -364,7 +481,7 @@ def test_ranks_agree_to_the_bit_and_each_is_called_back(
     one, other = on_two_ranks(scenario)
     assert one.history == other.history
     assert one.callbacks == other.callbacks
-    assert scenario in RESUMED or one.callbacks == len(one.history)
+    assert scenario in (*RESUMED, shared_statistics_resumed) or one.callbacks == len(one.history)
     assert one.error == other.error
     if not one.error:
         assert all(torch.equal(tensor, other.tensors[name]) for name, tensor in one.tensors.items())
@@ -406,6 +523,11 @@ def test_every_rank_learns_that_samples_were_not_seen_once(on_two_ranks: OnTwoRa
 def test_batches_too_small_to_train_statistics_are_refused(on_two_ranks: OnTwoRanks) -> None:
     [error, _] = [outcome.error for outcome in on_two_ranks(batches_too_small_for_statistics)]
     assert "batch_size must be at least 4 to train BatchNorm on 2 workers, got 2" in error
+
+
+def test_batches_too_small_for_the_statistics_of_a_rank_are_enough_for_those_of_all(on_two_ranks: OnTwoRanks) -> None:
+    [error, _] = [outcome.error for outcome in on_two_ranks(shared_statistics_of_batches_of_two)]
+    assert error == ""
 
 
 def test_rows_of_one_process_are_all_rows() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from finetune_examples import LABELS, a_spec, some_hyperparameters, some_samples, some_settings
-from torch import Tensor
+from torch import Tensor, nn
 
 from orchestrator.config.finetune import RegularizerName, StrategyName
 from orchestrator.errors import TrainingError
@@ -229,6 +229,29 @@ def test_two_half_batches_make_the_step_of_a_whole_one(tiny_classifier: Maker) -
     halves, _ = run(other, batch_size=7, accumulate=3, optimizer="sgd", epochs=3, learning_rate=0.1)
     for a, b in zip(whole.history, halves.history, strict=True):
         assert a.val_loss == pytest.approx(b.val_loss, rel=1e-4)
+
+
+def test_batches_that_go_together_are_not_held_together(tiny_classifier: Maker) -> None:
+    samples = some_samples(42)
+    seen: list[tuple[int, int]] = []
+
+    class Watched(nn.Module):
+        def forward(self, inputs: Tensor) -> Tensor:
+            if torch.is_grad_enabled():
+                seen.append((len(inputs), len(samples.taken)))
+            return inputs
+
+    classifier = tiny_classifier()
+    classifier.backbone.stages[2].append(Watched())
+    fine_tune(
+        classifier,
+        a_spec(),
+        samples,
+        some_samples(11, seed=1),
+        some_hyperparameters(freeze_depth=0, batch_size=7, accumulate=3, epochs=1),
+        some_settings(),
+    )
+    assert seen == [(7, taken) for taken in (7, 14, 21, 28, 35, 42)]
 
 
 def test_clipping_bounds_how_far_a_step_goes(tiny_classifier: Maker) -> None:

@@ -9,7 +9,7 @@ from finetune_examples import LABELS, a_spec, some_hyperparameters, some_samples
 from orchestrator.errors import RecordError, StorageError, WeightsError
 from orchestrator.finetune.classifier import Classifier, new_classifier, predict_probabilities
 from orchestrator.finetune.loop import fine_tune
-from orchestrator.finetune.models import load_card, load_model, save_model
+from orchestrator.finetune.models import is_saved, load_card, load_model, save_model
 from orchestrator.finetune.weights import load_pretrained
 from orchestrator.records import BackboneSpec, ModelCard, SourceUse
 
@@ -87,6 +87,19 @@ def test_a_missing_or_damaged_card_is_named(saved_model: Path) -> None:
     (saved_model / "model.json").unlink()
     with pytest.raises(StorageError, match=r"model\.json"):
         load_model(str(saved_model))
+
+
+def test_a_model_is_saved_as_long_as_its_card_and_its_weights_are_there(saved_model: Path) -> None:
+    digest = load_card(str(saved_model)).weights_digest
+    assert is_saved(str(saved_model), digest)
+    assert not is_saved(str(saved_model), "of others") and not is_saved(str(saved_model / "elsewhere"), digest)
+    weights = saved_model / "model.safetensors"
+    content = weights.read_bytes()
+    weights.unlink()
+    assert not is_saved(str(saved_model), digest)
+    weights.write_bytes(content)
+    (saved_model / "model.json").write_text("{}")
+    assert not is_saved(str(saved_model), digest)
 
 
 def test_a_model_that_rejects_has_one_output_more_than_classes(tmp_path: Path) -> None:

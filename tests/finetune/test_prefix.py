@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from finetune_examples import ArraySamples, a_spec, some_hyperparameters, some_samples, some_settings
+from finetune_examples import ArraySamples, a_spec, label_sets, some_hyperparameters, some_samples, some_settings
 from numpy.typing import NDArray
 
 from orchestrator.config import AugmentConfig
@@ -157,6 +157,19 @@ def test_training_on_stored_activations_is_the_same_training_and_touches_no_pixe
     for one, other in zip(plain.history, found.history, strict=True):
         assert one.train_loss == pytest.approx(other.train_loss, abs=1e-5)
         assert one.val_loss == pytest.approx(other.val_loss, abs=1e-5)
+
+
+def test_training_on_stored_activations_is_the_same_for_any_number_of_labels(
+    tiny_classifier: Callable[..., Classifier],
+) -> None:
+    run = some_hyperparameters(freeze_depth=2, epochs=3, loss="binary_cross_entropy")
+    train, validation = label_sets(30), label_sets(20, seed=1)
+    kept = stored(tiny_classifier(), 2, train, validation)
+    plain = fine_tune(tiny_classifier(), a_spec(), train, validation, run, some_settings())
+    found = fine_tune(tiny_classifier(), a_spec(), train, validation, run, some_settings(), activations=kept)
+    assert (plain.inputs, found.inputs) == ("memory", "activations")
+    for one, other in zip(plain.history, found.history, strict=True):
+        assert one.model_dump() == pytest.approx(other.model_dump(), abs=1e-5)
 
 
 def test_activations_of_another_depth_are_left_alone(tiny_classifier: Callable[..., Classifier]) -> None:

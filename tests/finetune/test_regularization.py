@@ -2,9 +2,13 @@ from collections.abc import Callable, Mapping
 
 import pytest
 import torch
+from finetune_examples import a_spec, tiny_backbone
 from torch import Tensor
 
-from orchestrator.finetune.regularization import RegularizerName, penalty, sparsity
+from orchestrator.finetune.classifier import new_classifier
+from orchestrator.finetune.freezing import freeze
+from orchestrator.finetune.regularization import RegularizerName, penalty, sparsity, start_of
+from orchestrator.finetune.weights import load_pretrained
 
 Weights = dict[str, Tensor]
 
@@ -138,6 +142,24 @@ def test_without_weights_there_is_no_penalty(name: RegularizerName) -> None:
 
 def test_none_is_zero_whatever_the_weights() -> None:
     assert penalty("none", some_weights(1), some_weights(2)) == 0
+
+
+def test_the_start_is_copied_to_another_device_once_for_all_trainings() -> None:
+    source, classifier = load_pretrained("none", a_spec(), seed=0)[0], new_classifier(tiny_backbone(), 3, seed=0)
+    suffixes = [freeze(classifier, depth)[1] for depth in (1, 2)]
+    one, other = (start_of(suffix, source, "meta") for suffix in suffixes)
+    assert set(one) == {name for name, _ in suffixes[0].named_parameters()}
+    assert one["1.0.weight"].device.type == "meta"
+    # The last stage is the second after one that is frozen, and the first after two.
+    assert one["1.0.weight"] is other["0.0.weight"]
+
+
+def test_on_the_sources_own_device_nothing_is_copied() -> None:
+    source, classifier = load_pretrained("none", a_spec(), seed=0)[0], new_classifier(tiny_backbone(), 3, seed=0)
+    start = start_of(freeze(classifier, 1)[1], source, "cpu")
+    known = dict(source.stages[1].named_parameters())
+    assert start["0.0.weight"].data_ptr() == known["0.weight"].data_ptr()
+    assert not start["0.0.weight"].requires_grad
 
 
 def test_sparsity_is_the_share_of_weights_up_to_the_threshold() -> None:

@@ -16,7 +16,7 @@ from torch import nn
 
 from orchestrator.config import SimSiamConfig
 from orchestrator.errors import TrainingError
-from orchestrator.finetune.shared_batch_norm import SharedBatchNorm, share_batch_norms
+from orchestrator.finetune.shared_batch_norm import SharedBatchNorm, restore_batch_norms, share_batch_norms
 from orchestrator.finetune.simsiam import new_simsiam
 from orchestrator.finetune.simsiam_checkpoints import SimSiamState
 from orchestrator.finetune.simsiam_training import train_simsiam
@@ -114,3 +114,15 @@ def test_alone_a_shared_layer_is_the_plain_one(layer: nn.Module) -> None:
         torch.testing.assert_close(shared.train()(inputs), plain.train()(inputs), atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(shared.eval()(inputs), plain.eval()(inputs), atol=1e-5, rtol=1e-5)
     assert shared[0].num_batches_tracked == 2
+    restore_batch_norms(shared)
+    assert type(shared[0]) is type(layer)
+    torch.testing.assert_close(shared.eval()(inputs), plain.eval()(inputs), atol=1e-5, rtol=1e-5)
+
+
+def test_blank_inputs_are_normalised_and_not_counted() -> None:
+    inputs = torch.randn(6, 5)
+    shared = nn.Sequential(nn.BatchNorm1d(5))
+    [layer] = share_batch_norms(shared)
+    expected = shared(inputs[2:])
+    layer.num_blank = 2
+    torch.testing.assert_close(shared(inputs)[2:], expected)

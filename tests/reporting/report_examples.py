@@ -1,6 +1,7 @@
 import math
 import random
 from collections.abc import Sequence
+from typing import Any
 
 from orchestrator.records import (
     BackboneRanking,
@@ -20,6 +21,8 @@ from orchestrator.records import (
     Explanations,
     FeatureSeparation,
     Group,
+    GroupDistance,
+    GroupDistances,
     GroupingRule,
     Groups,
     Hyperparameters,
@@ -33,6 +36,8 @@ from orchestrator.records import (
     SearchResult,
     ShiftScores,
     SourceDistance,
+    SourceDistances,
+    SourceKind,
     StageCost,
     SubsetCount,
     SubsetProfile,
@@ -309,22 +314,29 @@ def a_report(*, subsets_per_group: int = 8, num_classes: int = 7, num_trials: in
             StageCost(stage="evaluate", seconds=96.5),
         ],
         rankings=[a_ranking()],
-        distances=Distances(
-            num_images=60,
-            subsets=[],
-            between=[],
-            source_range=0.12,
-            to_source=[
-                SourceDistance(
-                    subset=subset,
-                    distance=0.31,
-                    num_classes=3,
-                    shared_classes=1,
-                    relation="another domain, another task",
-                )
-                for subset in ("harbour", "quarry")
-            ],
-        ),
+        distances=Distances(num_images=60, subsets=[], between=[], sources=[a_source("pretraining")]),
+        group_distances=GroupDistances(sources=[[GroupDistance(group="high", **ANOTHER)]]),
+    )
+
+
+ANOTHER: dict[str, Any] = {
+    "distance": 0.31,
+    "num_classes": 3,
+    "shared_classes": 1,
+    "relation": "another domain, another task",
+}
+
+
+def a_source(kind: SourceKind) -> SourceDistances:
+    """Two subsets of another domain and task than a source of one of their classes."""
+    return SourceDistances(
+        kind=kind,
+        uri="s3://bucket/source",
+        classes=["dog"],
+        features="features.safetensors",
+        num_images=60,
+        own_range=0.12,
+        subsets=[SourceDistance(subset=subset, **ANOTHER) for subset in ("harbour", "quarry")],
     )
 
 

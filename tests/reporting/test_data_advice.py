@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from report_examples import a_report
+from scipy.stats import binomtest
 
 from orchestrator.records import Advice, ClassNeighbour, Report
 from orchestrator.reporting.data_advice import (
+    highest_share,
     missing_attributes,
     missing_classes,
     untold_subsets,
@@ -124,6 +127,7 @@ def with_recall(
             "by_class": scores,
             "balanced_accuracy": 0.85,
             "num_images": images + 6 * tested,
+            "num_units": images + 6 * tested,
             "confusion_matrix": matrix,
             "separation": evaluation.separation.model_copy(update={"neighbours": neighbours, "mean_distance": 0.8}),
         }
@@ -140,6 +144,35 @@ def test_more_images_are_advised_of_a_class_with_low_recall_and_few_images() -> 
         "and it has 40 images, the median class 160. Recognised like the mean class it would bring +5.0 points of "
         "accuracy."
     )
+
+
+def with_units(records: GroupRecords, *, of_all: int, of_giraffe: int | None) -> GroupRecords:
+    """Keep images together: so many units of all test images, and of giraffe, are left."""
+    evaluation = records.evaluation
+    assert evaluation is not None
+    scores = [
+        found.model_copy(update={"num_units": of_giraffe}) if label == "giraffe" else found
+        for label, found in zip(evaluation.classes, evaluation.by_class, strict=True)
+    ]
+    return replace(records, evaluation=evaluation.model_copy(update={"by_class": scores, "num_units": of_all}))
+
+
+def test_a_class_is_not_weak_by_images_that_are_right_or_wrong_together() -> None:
+    records = with_recall(0.6, images=100, training=5)
+    (alone,) = weak_classes(records)
+    (few,) = weak_classes(with_units(records, of_all=500, of_giraffe=60))
+    assert "60.0% of its 100 test images are recognised" in alone.sentence
+    assert "60.0% of its 100 test images (60 where kin count as one) are recognised" in few.sentence
+    assert weak_classes(with_units(records, of_all=500, of_giraffe=6)) == []
+    # Where units of a class are not counted, it has its share of them all.
+    assert weak_classes(with_units(records, of_all=700, of_giraffe=None)) != []
+    assert weak_classes(with_units(records, of_all=42, of_giraffe=None)) == []
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.5, 20), (0.0, 7), (1.0, 7), (0.25, 400)])
+def test_the_upper_end_of_wilsons_interval_is_that_of_scipy(share: float, count: int) -> None:
+    ours = highest_share(share, count)
+    assert ours == pytest.approx(binomtest(round(share * count), count).proportion_ci(method="wilson").high)
 
 
 def test_more_images_are_advised_against_where_there_are_enough_and_the_class_lies_close_to_another() -> None:

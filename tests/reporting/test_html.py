@@ -221,9 +221,9 @@ def test_the_source_task_is_compared_with_where_there_is_one(report: Report, doc
     text = Reader(document).text
     assert "another domain, another task (2 subsets)" in text and "keep within 0.120" in text
     assert "1 of 3" in text
-    assert report.distances is not None
-    without = report.distances.model_copy(update={"source_range": None, "to_source": []})
-    assert "source task:" not in Reader(render_html(report.model_copy(update={"distances": without}))).text
+    assert "Distance to the source task of the weights" in text and "group high 0.310" in text
+    without = report.model_copy(update={"distances": None, "group_distances": None})
+    assert "Compared with" not in Reader(render_html(without)).text
 
 
 def test_explained_images_stand_beside_their_heat_maps_with_words(report: Report, document: str) -> None:

@@ -67,6 +67,19 @@ def test_amounts_of_money_keep_their_size() -> None:
     assert price(a_gain(extra_seconds=-3.0)) == "none"
 
 
+def test_models_beside_the_groups_are_named_with_what_they_took(report: Report) -> None:
+    beside = {"subset_models": Spending(seconds=30.0, money=0.02), "retraining": Spending(seconds=12.0, money=0.01)}
+    found = an_investment(gain=None, prospect=None, beside=beside)
+    assert investment_finding(found).endswith(
+        " Beside it 42 s of work, 0.03 by cluster.cost_per_hour were spent on models of single subsets 30 s and "
+        "models that subsets were moved to 12 s."
+    )
+    # The line of all groups has all that was spent.
+    assert "3 min 02 s of work" in investment_summary(
+        report.model_copy(update={"investment": Investment(groups=[found])})
+    )
+
+
 def test_the_summary_adds_groups_up_in_a_line(report: Report) -> None:
     groups = [an_investment(), an_investment("high", gain=a_gain((-0.02, 0.05)))]
     found = investment_summary(report.model_copy(update={"investment": Investment(groups=groups)}))

@@ -1,13 +1,17 @@
 from report_examples import a_configuration, a_history
 
-from orchestrator.config import SimSiamConfig
+from orchestrator.config import ReptileConfig, SimSiamConfig
 from orchestrator.records import (
     BackboneSpec,
     PretrainedBackbone,
     Pretraining,
+    PretrainingTarget,
     Report,
+    ReptilePhase,
+    ReptilePoint,
     SimSiamEpoch,
     SimSiamPhase,
+    StartingWeights,
     SupervisedPhase,
 )
 from orchestrator.reporting.html import render_html
@@ -57,11 +61,74 @@ def test_without_labels_nothing_is_said_of_classes_or_neighbours() -> None:
     assert "lasses" not in said and "nearest" not in said and "1,200 images at" in said
 
 
+def test_what_was_learnt_beside_the_source_is_said_with_its_weights_and_the_regulariser() -> None:
+    target = PretrainingTarget(
+        data_uri="s3://bucket/own",
+        data_fingerprint="f01",
+        num_images=70,
+        shared_classes=["dog"],
+        own_classes=["cat", "fox"],
+        batch_share=0.2,
+        weight=0.5,
+    )
+    held = a_configuration().model_copy(update={"regularizer": "l2_sp", "regularizer_weight": 1e-4})
+    said = pretraining_finding(
+        a_pretraining(
+            start=StartingWeights(source="/weights/trunk.pt", digest="abc"),
+            target=target,
+            phases=[LABELS.model_copy(update={"hyperparameters": held})],
+        )
+    )
+    assert "It began with the weights /weights/trunk.pt (digest abc)." in said
+    assert "together with 70 training images of s3://bucket/own, 20.0% of every batch" in said
+    assert "their loss by 0.5 beside the source's by 1. Shared classes: dog; 2 classes" in said and "cat" in said
+    assert "L2-SP toward what it began with added, over the backbone, by 0.0001." in said
+    plain = pretraining_finding(a_pretraining())
+    assert "began" not in plain and "together" not in plain and "added" not in plain
+
+
 def test_each_phase_has_a_row() -> None:
     images, labels = phase_rows(a_pretraining())
-    assert (images.epochs, images.num_images, labels.epochs) == (2, 900, 4)
+    assert (images.length, images.num_images, labels.length) == ("2 epochs", 900, "4 epochs")
     assert "-0.61" in images.ended and "0.91" in images.ended
     assert "62.0% of validation images right in epoch 3" in labels.ended
+
+
+def a_start(*, accuracies: tuple[float | None, float | None]) -> ReptilePhase:
+    before, after = accuracies
+    error = None if after is None else 0.012
+    return ReptilePhase(
+        num_images=600,
+        num_subsets=18,
+        settings=ReptileConfig(steps=200, tasks_per_step=3, inner_steps=8),
+        history=[
+            ReptilePoint(step=0, accuracy=before, standard_error=error),
+            ReptilePoint(step=100, first_loss=1.9, last_loss=1.1),
+            ReptilePoint(step=200, first_loss=1.84, last_loss=0.62, accuracy=after, standard_error=error),
+        ],
+        seconds=40.0,
+        num_workers=1,
+    )
+
+
+def test_a_start_learnt_by_reptile_has_how_far_a_few_steps_go_before_and_after() -> None:
+    pretraining = a_pretraining(
+        phases=[a_start(accuracies=(0.41, 0.633))], start=StartingWeights(source="weights/imagenet.pt", digest="5f3a")
+    )
+    (row,) = phase_rows(pretraining)
+    assert row.length == "200 steps of 3 tasks of 18 subsets"
+    assert "41.0% before and 63.3% after (standard error 1.2%)" in row.ended and "8 inner steps" in row.ended
+    assert "from 1.84 to 0.62" in row.ended
+    said = pretraining_finding(pretraining)
+    assert (
+        "(Reptile, a start for each subset)" in said
+        and "It began with the weights weights/imagenet.pt (digest 5f3a)." in said
+    )
+
+
+def test_without_held_out_tasks_the_last_losses_stand_alone() -> None:
+    (row,) = phase_rows(a_pretraining(phases=[a_start(accuracies=(None, None))]))
+    assert row.ended.startswith("losses of the last tasks from 1.84 to 0.62") and "%" not in row.ended
 
 
 def test_the_report_has_the_section_where_the_source_is_known(report: Report) -> None:

@@ -205,6 +205,13 @@ def test_more_search_is_advised_by_its_chance() -> None:
     assert may.kind == "more_search" and may.sentence.startswith("More search may pay")
 
 
+def test_the_bounds_of_advice_are_chances_that_searches_have() -> None:
+    assert [more_search(first(invested(chance=chance)))[0].kind for chance in (0.15, 0.4)] == [
+        "enough_search",
+        "more_search",
+    ]
+
+
 def test_a_middling_or_unknown_chance_advises_nothing() -> None:
     assert more_search(first(invested(chance=0.3))) == []
     assert more_search(first(a_report())) == []

@@ -15,7 +15,7 @@ from orchestrator.records import (
     TransferVerdict,
 )
 from orchestrator.reporting.html import render_html
-from orchestrator.reporting.transfer_findings import regrouping_finding, transfer_finding, transfer_rows
+from orchestrator.reporting.transfer_findings import arm_titles, regrouping_finding, transfer_finding, transfer_rows
 
 
 def a_gain(name: str, gain: float) -> ArmGain:
@@ -117,6 +117,14 @@ def test_those_who_are_hurt_come_first_with_what_was_done() -> None:
         "+20.0 points [+15.0, +25.0] on test images"
     )
     assert [gain.gain if gain else None for gain in rows[0].gains] == [0.1, None, -0.2, None]
+
+
+def test_a_model_without_the_source_has_a_column_where_one_was_trained() -> None:
+    assert "target_only" not in arm_titles(TRANSFER)
+    arm = TRANSFER.arms[0].model_copy(update={"name": "target_only"})
+    transfer = TRANSFER.model_copy(update={"arms": [*TRANSFER.arms, arm]})
+    assert list(arm_titles(transfer)) == ["from_scratch", "head_only", "target_only", "subset_only", "pooled"]
+    assert all(len(row.gains) == 5 for row in transfer_rows(transfer))
 
 
 def test_a_regrouping_says_what_moved_and_what_it_took() -> None:

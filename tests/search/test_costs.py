@@ -9,10 +9,12 @@ import pytest
 from orchestrator.records import CompiledCost, CostFigures
 from orchestrator.search.costs import (
     DepthPlan,
+    SourceLoad,
     Workload,
     compile_what_pays,
     expected_epochs,
     plan_cache,
+    source_seconds,
     worth_compiling,
 )
 
@@ -116,3 +118,23 @@ def test_a_depth_is_compiled_when_a_trial_gains_more_than_compiling_takes() -> N
     assert chosen == {0}
     # The trial pays for its own compiling.
     assert figures.train_s == (pytest.approx(5e-3), *FIGURES.train_s[1:])
+
+
+LOAD = SourceLoad(num_images=300, num_draws=3000, views=1, most_bytes=10**9)
+
+
+def test_a_source_is_trained_on_at_every_draw_and_passes_the_frozen_stages_once() -> None:
+    once = 300 * (2e-5 + 1e-3 + 5e-4)
+    assert source_seconds(FIGURES, LOAD, 2) == pytest.approx(3000 * 1.5e-3 + once)
+    assert source_seconds(FIGURES, replace(LOAD, views=4), 2) == pytest.approx(3000 * 1.5e-3 + 4 * once)
+    # A short training draws a part of it.
+    assert source_seconds(FIGURES, replace(LOAD, num_draws=30), 2) == pytest.approx(30 * 1.5e-3 + once / 10)
+
+
+@pytest.mark.parametrize(("load", "depth"), [(replace(LOAD, most_bytes=10**6), 2), (replace(LOAD, views=0), 2)])
+def test_what_is_not_kept_of_a_source_passes_the_frozen_stages_at_every_draw(load: SourceLoad, depth: int) -> None:
+    assert source_seconds(FIGURES, load, depth) == pytest.approx(3000 * (1.5e-3 + 2e-5 + 1e-3 + 5e-4))
+
+
+def test_without_frozen_stages_a_source_is_only_read_and_trained_on() -> None:
+    assert source_seconds(FIGURES, LOAD, 0) == pytest.approx(3000 * (6e-3 + 2e-5))

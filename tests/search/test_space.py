@@ -173,6 +173,31 @@ def test_what_may_be_off_is_searched_as_a_range_or_with_a_choice_of_none(name: s
 
 
 @pytest.mark.parametrize(
+    ("searched", "fixed", "copies"),
+    [
+        ({}, {}, 1),
+        ({}, {"ema_decay": 0.9}, 2),
+        ({"ema_decay": [None, 0.9]}, {}, 2),
+        ({"ema_decay": {"low": 0.5, "high": 0.9}, "regularizer": ["none", "l2_sp"]}, {}, 3),
+        ({"regularizer": ["none", "l1", "l2"]}, {}, 1),
+        ({}, {"regularizer": "cosine"}, 2),
+        ({"ema_decay": [None]}, {"ema_decay": 0.9}, 1),
+    ],
+)
+def test_weights_are_kept_as_often_as_some_configuration_needs(
+    searched: dict[str, object], fixed: dict[str, object], copies: int
+) -> None:
+    space = SearchSpace.from_config(SpaceConfig.model_validate(searched), 5, FineTuneConfig.model_validate(fixed))
+    assert space.copies_of_weights == copies
+
+
+def test_adversarial_images_are_known_to_come_in_addition() -> None:
+    assert not SearchSpace.from_config(SpaceConfig(), 5).has_adversaries
+    assert SearchSpace.from_config(SpaceConfig.model_validate({"adversarial": [0.0, 0.1]}), 5).has_adversaries
+    assert SearchSpace.from_config(SpaceConfig(), 5, FineTuneConfig(adversarial=0.1)).has_adversaries
+
+
+@pytest.mark.parametrize(
     ("name", "values", "message"),
     [
         ("layer_decay", [0.0], r"layer_decay must be greater than 0, got 0"),

@@ -13,6 +13,8 @@ from orchestrator.evaluation.intervals import paired_gain
 from orchestrator.evaluation.predictions import Predictions
 from orchestrator.experiment_file import validate_experiment
 from orchestrator.records import (
+    Arm,
+    ArmName,
     BackboneSpec,
     Baseline,
     Catalogue,
@@ -25,11 +27,17 @@ from orchestrator.records import (
     ModelCard,
     Profile,
     RaceRun,
+    RegroupedModel,
+    Regrouping,
     Report,
     SearchCosts,
     SearchResult,
     StageCost,
     SubsetCount,
+    SubsetEvaluation,
+    SubsetResult,
+    SubsetTransfer,
+    Transfer,
     Trial,
 )
 from orchestrator.search.prospects import chance_of_gain
@@ -238,6 +246,106 @@ def test_subsets_share_the_groups_cost_by_their_training_images_and_have_gains_o
         assert subset.gain is not None and subset.gain.num_images == rows.stop - rows.start
         assert (subset.gain.gain, subset.gain.interval) == paired_gain(right[rows], baseline[rows], samples, 0)
         assert subset.gain.extra_seconds == pytest.approx(subset.share * (found.spent.seconds - 18))
+
+
+def with_models_of_subsets(report: Report) -> Report:
+    results = [
+        SubsetResult(subset="plain", model="m", seconds=40.0, num_workers=2, worker_resources={"CPU": 1.0, "GPU": 0.5}),
+        SubsetResult(subset="even", model=None, reason="it has few images"),
+    ]
+    return report.model_copy(update={"subset_evaluations": [SubsetEvaluation(group="low", subsets=results)]})
+
+
+def an_arm(name: ArmName, group: str | None, subset: str | None, seconds: float, again: float = 0.0) -> Arm:
+    return Arm(
+        group=group,
+        subset=subset,
+        name=name,
+        hyperparameters=RECIPE,
+        seconds=seconds,
+        seconds_again=again,
+        resources=HALF_A_GPU,
+    )
+
+
+def a_verdict(subset: str, group: str, taken: ArmName | None = None) -> SubsetTransfer:
+    return SubsetTransfer(
+        subset=subset,
+        group=group,
+        verdict=None,
+        test=None,
+        validation=None,
+        action="kept" if taken is None else "fallback",
+        taken=taken,
+        reason="",
+        model="",
+    )
+
+
+def test_models_of_single_subsets_are_charged_to_them_and_to_their_group() -> None:
+    before, found = low(a_report(), **PRICES), low(with_models_of_subsets(a_report()), **PRICES)
+    plain, even = found.subsets
+    assert plain.beside["subset_models"].seconds == 80
+    assert plain.beside["subset_models"].gpu_hours == pytest.approx(40 / 3600)
+    assert plain.beside["subset_models"].money == pytest.approx((80 * 0.5 + 40 * 2) / 3600)
+    assert even.beside == {} and found.beside == plain.beside
+    # What the group's model cost and gained is another account.
+    assert (found.spent, found.gain, found.parts) == (before.spent, before.gain, before.parts)
+
+
+def test_arms_are_charged_to_the_subsets_that_they_are_for_and_fallbacks_to_those_that_took_them() -> None:
+    transfer = Transfer(
+        mode="fallback",
+        arms=[
+            an_arm("from_scratch", "low", None, 40.0, again=10.0),
+            an_arm("subset_only", "low", "even", 6.0),
+            an_arm("pooled", None, None, 160.0),
+            an_arm("head_only", "high", None, 0.0),
+        ],
+        subsets=[a_verdict("plain", "low"), a_verdict("even", "low", "from_scratch"), a_verdict("rich", "high")],
+    )
+    found = account(a_report().model_copy(update={"transfer": transfer}), {}, a_config(**PRICES))
+    spent = {
+        subset.subset: {part: spending.seconds for part, spending in subset.beside.items()}
+        for group in found.groups
+        for subset in group.subsets
+    }
+    # Of 160 training images plain has 30, even 90 and rich 40.
+    assert spent == {
+        "plain": {"arms": pytest.approx(40 / 4 + 30)},
+        "even": {"arms": pytest.approx(40 * 3 / 4 + 6 + 90), "retraining": pytest.approx(10)},
+        "rich": {"arms": pytest.approx(40)},
+    }
+    assert found.groups[0].beside["arms"].gpu_hours == pytest.approx((40 + 6 + 120) / 2 / 3600)
+
+
+def test_groups_that_were_trained_again_are_charged_even_if_that_was_undone() -> None:
+    model = RegroupedModel(
+        group="high",
+        subsets=["plain", "rich"],
+        recipe_of="high",
+        predicted_s=1.0,
+        seconds=35.0,
+        num_workers=2,
+        worker_resources={"CPU": 1.0},
+        model="regrouped/high/model",
+    )
+    regrouping = Regrouping(
+        moves=[], left_out=[], models=[model], budget_left_s=None, gains=[], is_kept=False, reason="undone"
+    )
+    report = a_report().model_copy(
+        update={"transfer": Transfer(mode="regroup", arms=[], subsets=[], regrouping=regrouping)}
+    )
+    found = account(report, {}, a_config(**PRICES))
+    assert found.groups[0].beside["retraining"].seconds == pytest.approx(70 * 30 / 70)
+    assert found.groups[1].subsets[0].beside["retraining"].money == pytest.approx(40 * 0.5 / 3600)
+
+
+def test_what_nobody_kept_of_an_older_arm_is_not_known() -> None:
+    arm = an_arm("head_only", "low", None, 20.0).model_copy(update={"resources": {}})
+    report = a_report().model_copy(update={"transfer": Transfer(mode="report", arms=[arm], subsets=[])})
+    spent = low(report, **PRICES).beside["arms"]
+    assert (spent.seconds, spent.gpu_hours, spent.money) == (20.0, None, None)
 
 
 def test_a_subset_without_test_images_has_costs_and_no_gain() -> None:

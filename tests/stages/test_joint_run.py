@@ -23,6 +23,9 @@ def test_a_source_that_is_rejected_goes_the_whole_way(
     source = write_parquet_shards(
         tmp_path / "source", subsets={"elsewhere": {"blob": 30, "noise": 30}}, num_shards=1, seed=3
     )
+    for shard in source.glob("*.parquet"):
+        # What is not the target needs no name.
+        pq.write_table(pq.read_table(shard).drop_columns(["label"]), shard)
     config = profiled_experiment(
         source={"uri": str(source), "as_negatives": "reject", "batch_share": 0.3},
         grouping={"num_groups": 1},

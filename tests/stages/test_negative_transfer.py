@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,10 @@ import pytest
 from builders import class_image, encode_image
 
 from orchestrator.config import ExperimentConfig
-from orchestrator.finetune.models import load_card
-from orchestrator.pipeline import Pipeline
+from orchestrator.errors import RecordError
+from orchestrator.finetune.models import is_saved, load_card
+from orchestrator.finetune.validation import load_validation
+from orchestrator.pipeline import STAGES, Pipeline
 from orchestrator.records import Report, SubsetTransfer, Transfer
 
 pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(600)]
@@ -45,7 +47,15 @@ def contradiction(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path.parent
 
 
-def run(make: MakeExperiment, data: Path, mode: str | None, **search: object) -> tuple[Report, list[str]]:
+def run(
+    make: MakeExperiment,
+    data: Path,
+    mode: str | None,
+    *,
+    source: dict[str, object] | None = None,
+    stages: Sequence[str] = STAGES,
+    **search: object,
+) -> tuple[Report, list[str]]:
     config = make(
         data={"uri": str(data), "split": {"column": "split"}},
         backbone={"name": "tests.stages.tiny_network:tiny_backbone", "kwargs": {}},
@@ -57,16 +67,64 @@ def run(make: MakeExperiment, data: Path, mode: str | None, **search: object) ->
             **search,
         },
         evaluate={"on_negative_transfer": mode, "explanations": 0},
+        **({} if source is None else {"source": source}),
     )
     lines: list[str] = []
     pipeline = Pipeline(config, say=lines.append)
-    pipeline.run()
+    pipeline.run(stages)
     return pipeline.report(), lines
 
 
 def site(transfer: Transfer | None, name: str) -> SubsetTransfer:
     assert transfer is not None
     return next(found for found in transfer.subsets if found.subset == name)
+
+
+@pytest.fixture
+def misleading(tmp_path: Path) -> tuple[Path, Path]:
+    """Give the folder of one site, and that of a source that has five times as many images, all of the wrong label."""
+    folders = []
+    for name, counts in (("site", (24, 24, 30)), ("source", (120, 0, 0))):
+        rows = []
+        for split, count in zip(("train", "val", "test"), counts, strict=True):
+            for number in range(2 * count):
+                identity = f"{name}/{split}/{number}"
+                image = class_image(LABELS[number % 2], np.random.default_rng(zlib.crc32(identity.encode())), 32)
+                label = LABELS[number % 2 if name == "site" else 1 - number % 2]
+                content = encode_image(image)
+                rows.append({"image": content, "label": label, "subset": "site", "id": identity, "split": split})
+        folders.append(tmp_path / "misleading" / name)
+        folders[-1].mkdir(parents=True)
+        pq.write_table(pa.Table.from_pylist(rows), folders[-1] / "images.parquet")
+    return folders[0], folders[1]
+
+
+@pytest.mark.slow
+def test_a_source_that_misleads_is_found_and_mended_by_falling_back_to_a_model_without_it(
+    tiny_experiment: MakeExperiment, misleading: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])
+    data, source = misleading
+    report, _ = run(tiny_experiment, data, "fallback", source={"uri": str(source), "batch_share": 0.5, "weight": 5.0})
+    found = site(report.transfer, "site")
+    assert found.verdict == "hurts" and found.action == "fallback" and found.test is not None
+    arms = {arm.name: arm for arm in report.transfer.arms} if report.transfer else {}
+    assert set(arms) == {"from_scratch", "head_only", "target_only"}
+    assert arms["target_only"].hyperparameters == report.models[0].hyperparameters
+    alone = next(other for other in found.test.others if other.name == "target_only")
+    assert alone.gain_interval[1] < -0.5
+    assert found.gain is not None and found.gain.test_interval is not None and found.gain.test_interval[0] > 0.5
+    directory = tmp_path / "runs" / "tiny"
+    assert load_card(str(directory / found.model)).source is None and report.models[0].source is not None
+    assert "Gain over target only" in (directory / "report.html").read_text()
+
+
+def spent_beside(report: Report, subset: str) -> set[str]:
+    assert report.investment is not None
+    subsets = [found for group in report.investment.groups for found in group.subsets]
+    beside = next(found for found in subsets if found.subset == subset).beside
+    assert all(spent.seconds > 0 and spent.gpu_hours is not None for spent in beside.values())
+    return set(beside)
 
 
 @pytest.mark.slow
@@ -114,7 +172,19 @@ def test_a_misled_subset_is_found_and_mended_by_fallback_and_by_regrouping(
     assert card.subsets == ["south"] and card.classes == list(LABELS)
     assert site(fallen.transfer, "north").model == site(fallen.transfer, "lonely").model
     assert len(list(directory.glob("groups/*/arms/**/*.safetensors"))) == 1
-    assert south.model in (directory / "report.html").read_text()
+    page = (directory / "report.html").read_text()
+    assert south.model in page and "Beside it" in page and "models that transfer is judged by" in page
+    assert len(load_validation(str(directory / south.model), card)) == 2 * SITES["south"][1]
+    assert spent_beside(fallen, "south") == {"arms", "retraining"} and spent_beside(fallen, "north") == {"arms"}
+
+    # What transfer.json names is gone, and comes again as it was.
+    (directory / south.model / "model.safetensors").unlink()
+    with pytest.raises(RecordError, match=r"that transfer\.json names must be there.*orchestrator evaluate"):
+        run(tiny_experiment, contradiction, "fallback", stages=["report"])
+    again, lines = run(tiny_experiment, contradiction, "fallback")
+    assert len([line for line in lines if "arm " in line]) == 1
+    assert is_saved(str(directory / south.model), card.weights_digest)
+    assert site(again.transfer, "south") == south
 
     moved, lines = run(tiny_experiment, contradiction, "regroup")
     assert not any("arm " in line for line in lines)
@@ -126,11 +196,17 @@ def test_a_misled_subset_is_found_and_mended_by_fallback_and_by_regrouping(
         assert found.gain is not None and found.gain.test_interval is not None
         card = load_card(str(directory / found.model))
         assert found.subset in card.subsets
+        assert len(load_validation(str(directory / found.model), card, found.subset)) == 2 * SITES[found.subset][1]
+        assert spent_beside(moved, found.subset) == {"arms", "retraining"}
     assert south.gain is not None and south.gain.test_interval is not None and south.gain.test_interval[0] > 0.2
     assert not list(directory.glob("groups/*/arms/**/*.safetensors"))
 
     _, lines = run(tiny_experiment, contradiction, "regroup")
     assert "evaluate: up to date, skipped" in lines
+    (directory / south.model / "model.json").unlink()
+    _, lines = run(tiny_experiment, contradiction, "regroup")
+    assert len([line for line in lines if "trained again in" in line]) == 1
+    assert is_saved(str(directory / south.model), south.weights_digest)
 
     # The search has spent what there was.
     kept, _ = run(tiny_experiment, contradiction, "regroup", budget={"time_budget_s": 0.001})

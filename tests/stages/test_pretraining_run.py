@@ -88,8 +88,10 @@ def test_weights_learnt_without_labels_are_known_to_a_later_run(
     assert features.features.shape == (phase.num_images, first.feature_dim)
     np.testing.assert_array_equal(features.features, kept.features)
     distances = Distances.from_json((run_of(later) / "distances.json").read_bytes(), source="distances.json")
-    assert [found.subset for found in distances.to_source] == ["even", "full", "plain", "rich"]
-    assert distances.source_range is not None and all(found.distance > 0 for found in distances.to_source)
+    (known,) = distances.sources
+    assert known.kind == "pretraining" and known.own_range > 0 and known.features == second.pretraining.features
+    assert [found.subset for found in known.subsets] == ["even", "full", "plain", "rich"]
+    assert all(found.distance > 0 for found in known.subsets)
 
     card = run_of(config) / first.weights.replace(".safetensors", ".card.json")
     card.write_text(json.dumps({**json.loads(card.read_text()), "digest": "of others"}))

@@ -12,6 +12,8 @@ from finetune_examples import some_hyperparameters
 from orchestrator.cluster.group_samples import GroupSamples
 from orchestrator.data.pixels import PixelCache
 from orchestrator.data.samples import CachedSamples
+from orchestrator.finetune.companions import Companion
+from orchestrator.records import CostFigures
 from orchestrator.search.costs import DepthPlan
 from orchestrator.stages.shared_inputs import SharedInputs
 
@@ -37,10 +39,47 @@ def test_a_trial_is_predicted_to_take_a_training_on_each_fold_and_a_run_of_a_rac
     assert folded.predict_run("low", recipe) == inputs.predict_run("low", recipe)
 
 
-def test_a_trial_with_a_source_beside_it_is_predicted_to_take_as_much_more_as_its_batches_are_larger(
-    tmp_path: Path,
-) -> None:
-    groups = {"low": some_group(tmp_path, "low", 20, 10)}
-    inputs = SharedInputs(samples=groups, plans=[PLAN], index=None, probe_seconds=0.0, heads_fit=True)
-    recipe = some_hyperparameters(freeze_depth=0, epochs=5)
-    assert replace(inputs, batch_growth=4 / 3).predict("low", recipe) == pytest.approx(5 * 8.0 * 4 / 3)
+FIGURES = CostFigures(
+    decode_s=0.0,
+    read_pixels_s=1e-3,
+    forward_s=(0.5,),
+    train_s=(0.1, 0.01),
+    validate_s=(0.1, 0.01),
+    activation_bytes=(0, 1000),
+    read_bytes_per_s=1e9,
+    write_bytes_per_s=1e9,
+)
+
+
+def test_what_a_source_adds_to_a_trial_is_its_steps_and_its_own_pass_through_the_frozen_stages(tmp_path: Path) -> None:
+    low = some_group(tmp_path, "low", 20, 10)
+    plans = [PLAN, replace(PLAN, depth=1)]
+    alone = SharedInputs(
+        samples={"low": low}, plans=plans, index=None, probe_seconds=0, heads_fit=True, figures=FIGURES
+    )
+    companion = Companion(samples=some_group(tmp_path, "source", 30, 0).train, batch_share=0.25)
+    joint = replace(alone, samples={"low": replace(low, companion=companion)})
+    for depth, once in ((0, 0.0), (1, 30 * 0.5)):
+        recipe = some_hyperparameters(freeze_depth=depth, epochs=12)
+        # A third as many source images as 12 x 20 target images, of which there are 30.
+        added = 80 * FIGURES.train_s[depth] + (30 if depth else 80) * 1e-3 + once
+        assert joint.predict("low", recipe) - alone.predict("low", recipe) == pytest.approx(added)
+    idle = replace(low, companion=replace(companion, weight=0.0))
+    assert replace(alone, samples={"low": idle}).predict("low", recipe) == alone.predict("low", recipe)
+
+
+def test_a_source_that_does_not_fit_beside_the_target_passes_the_frozen_stages_at_every_draw(tmp_path: Path) -> None:
+    low = some_group(tmp_path, "low", 20, 10)
+    companion = Companion(samples=some_group(tmp_path, "source", 30, 0).train, batch_share=0.5)
+    # Of 2 GiB the target's 30 images take 1.5.
+    figures = FIGURES.model_copy(update={"activation_bytes": (0, 2**29 // 10)})
+    inputs = SharedInputs(
+        samples={"low": replace(low, companion=companion)},
+        plans=[PLAN, replace(PLAN, depth=1)],
+        index=None,
+        probe_seconds=0.0,
+        heads_fit=True,
+        figures=figures,
+    )
+    recipe = some_hyperparameters(freeze_depth=1, epochs=5)
+    assert inputs.predict("low", recipe) == pytest.approx(5 * 8.0 + 100 * (0.01 + 1e-3 + 0.5))

@@ -42,23 +42,25 @@ def test_subsets_are_compared_with_each_other_and_with_the_classes_of_the_source
         whole.samples, whole.reader, random_workbench(SPEC), classes=classes, most_per_subset=1024, stall_timeout_s=60
     )
     assert set(rows.column("label").to_pylist()) == set(classes)
-    source = KnownSource(features=features, classes=classes)
-    found = distances_of(images, source, random_workbench(SPEC), min_images=10, stall_timeout_s=60)
+    source = KnownSource(kind="pretraining", uri="/source", path="kept", features=features, classes=classes)
+    found, sample = distances_of(images, [source], random_workbench(SPEC), min_images=10, stall_timeout_s=60)
+    (known,) = found.sources
     assert found.subsets == sorted(SUBSETS) and len(found.between) == len(SUBSETS)
-    assert {near.subset: (near.shared_classes, near.num_classes) for near in found.to_source} == {
+    assert set(sample.labels) == set(SUBSETS) and len(sample.features) == len(images.samples.where(split="train"))
+    assert {near.subset: (near.shared_classes, near.num_classes) for near in known.subsets} == {
         "even": (2, 2),
         "full": (2, 4),
         "plain": (2, 2),
         "rich": (2, 3),
     }
-    assert found.source_range is not None and found.source_range > 0
-    nearest = min(found.to_source, key=lambda near: near.distance)
+    assert known.own_range > 0
+    nearest = min(known.subsets, key=lambda near: near.distance)
     # The source lacks two of the classes of `full`, and has those of `even` in other shares.
     assert nearest.subset in ("even", "plain")
 
 
 def test_without_a_source_only_the_distances_between_subsets_are_known(tiny_data: Path, tmp_path: Path) -> None:
     images = images_of(tiny_data, tmp_path, "catalogue")
-    found = distances_of(images, None, random_workbench(SPEC), min_images=10, stall_timeout_s=60)
-    assert found.source_range is None and found.to_source == []
+    found, _ = distances_of(images, [], random_workbench(SPEC), min_images=10, stall_timeout_s=60)
+    assert found.sources == []
     assert all(row[place] == 0 for place, row in enumerate(found.between))

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from sample_tables import a_table
 
 from orchestrator.config import DataConfig, SourceConfig
-from orchestrator.data.catalogue import CATALOGUE_SCHEMA, SampleTable, assemble, data_fingerprint, summarise
+from orchestrator.data.catalogue import SampleTable, data_fingerprint, summarise
 from orchestrator.data.reader import PixelReader
 from orchestrator.errors import DataError
 from orchestrator.records import Catalogue
@@ -19,27 +20,7 @@ from orchestrator.stages.sources import companion_of, known_classes, source_use,
 GROUP = ("cat", "dog")
 
 
-def a_table(labels: list[str], *, pixels: str = "source", splits: tuple[str, ...] = ("train",)) -> SampleTable:
-    plain = {"subset": "all", "file": "a", "reason": "", "copy_of": "", "content": "", "perceptual": "", "together": ""}
-    rows = [
-        {
-            **plain,
-            "id": f"{number:05}",
-            "label": label,
-            "split": splits[number % len(splits)],
-            "split_given": False,
-            "row": number,
-            "ok": True,
-            "pixels": f"{pixels}/{number}",
-            "fragment": 0,
-            "pixel_row": number,
-        }
-        for number, label in enumerate(labels)
-    ]
-    return SampleTable(assemble([pa.Table.from_pylist(rows, schema=CATALOGUE_SCHEMA)]))
-
-
-def images(samples: SampleTable, classes: list[str] | None = None) -> LabelledImages:
+def images(samples: SampleTable, classes: list[str] | None = None, **fields: Any) -> LabelledImages:
     catalogue = Catalogue(
         table="t",
         quarantine="q",
@@ -53,7 +34,10 @@ def images(samples: SampleTable, classes: list[str] | None = None) -> LabelledIm
         data=DataConfig(uri="/source"), image_size=8, resize="crop", pixels_uri="/p", fragments_uri="/f"
     )
     return LabelledImages(
-        catalogue=catalogue, samples=samples, reader=reader, classes=known_classes(classes, catalogue)
+        catalogue=catalogue,
+        samples=samples,
+        reader=reader,
+        classes=known_classes(config(classes=classes, **fields), catalogue),
     )
 
 
@@ -94,6 +78,21 @@ def test_negatives_are_all_alike(negatives: str, label: int, extra: int, dropped
     assert (use.shared_classes, use.num_other_classes) == ([], 0)
 
 
+@pytest.mark.parametrize("negatives", ["reject", "outlier_exposure"])
+def test_negatives_need_no_labels(negatives: str) -> None:
+    source = images(a_table(["", "bird", ""], splits=("train", "train", "val")), as_negatives=negatives)
+    companion = companion_of(source, config(as_negatives=negatives), GROUP, TARGET)
+    assert len(companion.samples) == 2 and len(set(companion.samples.labels.tolist())) == 1
+    assert unseen_images(source, TARGET, seed=0).num_rows == 1
+
+
+def test_what_is_learnt_or_chosen_by_labels_is_not_learnt_from_images_without() -> None:
+    unlabelled = a_table(["", "dog", ""])
+    assert len(companion_of(images(unlabelled), config(), GROUP, TARGET).samples) == 1
+    chosen = images(unlabelled, ["dog"], as_negatives="reject")
+    assert len(companion_of(chosen, config(classes=["dog"], as_negatives="reject"), GROUP, TARGET).samples) == 1
+
+
 def test_what_has_the_pixels_of_an_image_of_the_run_is_left_out() -> None:
     source = images(a_table(["dog", "cat", "dog"], pixels="target"))
     companion = companion_of(source, config(), GROUP, TARGET)
@@ -107,6 +106,14 @@ def test_what_the_run_has_left_out_as_a_copy_is_left_out_too() -> None:
     left_out = TARGET.table.set_column(TARGET.table.schema.get_field_index("ok"), "ok", pa.array([True, False]))
     source = images(a_table(["dog", "cat", "dog"], pixels="target"))
     assert len(companion_of(source, config(), GROUP, SampleTable(left_out)).samples) == 1
+
+
+def test_what_looks_like_an_image_of_the_run_is_left_out_where_the_run_looks_for_near_copies() -> None:
+    # Of 256 bits 8 differ, then 64.
+    source = images(a_table(["dog", "cat"], looks=(2**8 - 1, 2**64 - 1)))
+    target = a_table(["cat"], pixels="target", looks=(0,))
+    assert companion_of(source, config(), GROUP, target).samples.labels.tolist() == [0]
+    assert len(companion_of(source, config(), GROUP, TARGET).samples) == 2
 
 
 def test_scores_are_tested_on_what_was_not_trained_on() -> None:

@@ -9,19 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from orchestrator.config import ExperimentConfig
+from orchestrator.finetune.validation import load_validation
 from orchestrator.pipeline import Pipeline
 from orchestrator.records import ModelCard, Report, SubsetModels
-from orchestrator.stages.subset_models import folder_name
 
 MakeExperiment = Callable[..., ExperimentConfig]
-
-
-@pytest.mark.parametrize(("name", "is_kept"), [("camera-7.b", True), ("..", False), ("a/b", False), ("é", False)])
-def test_a_folder_is_named_after_its_subset_and_by_no_other_name(name: str, is_kept: bool) -> None:
-    folder = folder_name(name)
-    assert (folder == name) is is_kept
-    assert "/" not in folder and folder not in {".", ".."} and folder.isascii()
-    assert len({folder_name(text) for text in ("a b", "a/b", "a-b", "a b ", "x" * 90, "x" * 91)}) == 6
 
 
 @pytest.mark.slow
@@ -45,6 +37,7 @@ def test_every_subset_gets_a_model_and_a_lost_one_is_trained_again(profiled_expe
         if found.model:
             card = ModelCard.from_json((run / found.model / "model.json").read_bytes(), source="model.json")
             assert card.subsets == [found.subset] and len(card.history) == card.hyperparameters.epochs
+            assert len(load_validation(str(run / found.model), card, found.subset)) == found.num_validation
     _check_report(run, own)
     lost = folder / sorted(own)[0] / "model" / "model.json"
     kept = {path: path.stat().st_mtime_ns for path in folder.glob("*/model/model.json") if path != lost}
@@ -69,4 +62,7 @@ def _check_report(run: Path, own: set[str]) -> None:
         if found.scores is not None:
             assert found.scores.num_images == by_subset[found.subset].num_images
             assert pq.read_table(run / tested.predictions[found.subset]).num_rows == found.scores.num_images
+    assert report.investment is not None
+    charged = {found.subset for group in report.investment.groups for found in group.subsets if found.beside}
+    assert charged == own
     assert "Models of single subsets" in (run / "report.html").read_text()

@@ -203,7 +203,7 @@ def plan(
 
 
 def tables(outcomes: list[Outcome], arms: list[str]) -> Iterator[str]:
-    """Write what was found: mean, least and most over seeds, and the mean gain over the target alone."""
+    """Write what was found: the mean over seeds and the mean gain over the target alone, with standard errors."""
     left_out = {
         (found.target, found.arm, found.seed): found.accuracy for found in outcomes if found.study == "left out"
     }
@@ -231,9 +231,14 @@ def tables(outcomes: list[Outcome], arms: list[str]) -> Iterator[str]:
 def _cell(values: list[float], gains: list[float]) -> str:
     if not values:
         return ""
-    spread = f"[{min(gains):.1f}, {max(gains):.1f}]" if gains else f"[{min(values):.3f}, {max(values):.3f}]"
-    gained = f", {statistics.mean(gains):+.1f}" if gains else ""
-    return f"{statistics.mean(values):.3f}{gained} {spread}"
+    if gains:
+        return f"{statistics.mean(values):.3f}, {statistics.mean(gains):+.1f}{_error(gains, 1)}"
+    return f"{statistics.mean(values):.3f}{_error(values, 3)}"
+
+
+def _error(values: list[float], digits: int) -> str:
+    """Write the standard error of a mean; nothing for a single value."""
+    return f" ({statistics.stdev(values) / len(values) ** 0.5:.{digits}f})" if len(values) > 1 else ""
 
 
 def main() -> None:

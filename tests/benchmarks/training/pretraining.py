@@ -1,15 +1,16 @@
 """Measure what pretraining on other domains gives a PACS domain of ten images a class, at equal optimizer steps.
 
-    python tests/benchmarks/training/pretraining.py DATA RESULTS [--target NAME] [--seeds N] [--images N] [--epochs N]
-        [--minutes M]
+    python tests/benchmarks/training/pretraining.py DATA RESULTS [--target NAME] [--seeds N ...] [--objectives NAME ...]
+        [--images N] [--epochs N] [--batch-size N] [--minutes M]
 
 DATA holds the shards `<domain>-*.parquet` of PACS. MobileNetV2 0.35 starts from nothing at 64 px and learns from IMAGES
-images of the three domains that are not the target, over EPOCHS epochs in batches of 64: their labels (Adam at 1e-3,
-along a cosine), the images alone (SimSiam with the defaults, 512 wide), or nothing. Then all of it, and the head alone,
-are trained on ten images a class of the target, alike for each. The best epoch on 150 images is kept and tested on 580.
-A seed says which images are drawn, how networks start and how samples are ordered. Appends a JSON object for each
-pretraining to RESULTS, where those that are there already are not run again; none begins after M minutes. At the end, a
-table.
+images of the three domains that are not the target, over EPOCHS epochs in batches of N: their labels (Adam at 1e-3,
+along a cosine), these together with those of the target's ten images a class (a fifth of every batch, which come in
+addition; weight 1), the images alone (SimSiam with the defaults, 512 wide), or nothing. Then all of it, and the head
+alone, are trained on the same ten images a class of the target, alike for each. The best epoch on 150 images is kept
+and tested on 580. A seed says which images are drawn, how networks start and how samples are ordered. Appends a JSON
+object for each pretraining to RESULTS, where those that are there already are not run again; none begins after M
+minutes. At the end, a table.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from pacs_images import ArraySamples, Domain, read_domain
 from orchestrator.config import SimSiamConfig
 from orchestrator.finetune.backbones import Backbone
 from orchestrator.finetune.classifier import new_classifier, predict_probabilities
+from orchestrator.finetune.companions import Companion
 from orchestrator.finetune.contracts import TrainingSettings
 from orchestrator.finetune.loop import fine_tune
 from orchestrator.finetune.simsiam import new_simsiam
@@ -38,8 +40,8 @@ from orchestrator.finetune.weights import load_pretrained
 from orchestrator.records import BackboneSpec, Hyperparameters
 
 DOMAINS = ("art_painting", "cartoon", "photo", "sketch")
-OBJECTIVES = ("none", "supervised", "simsiam")
-BATCH = 64
+OBJECTIVES = ("none", "supervised", "simsiam", "with_target")
+TARGET_SHARE = 0.2
 NUM_STAGES = 6
 SPEC = BackboneSpec(
     name="mobilenet_v2", kwargs={"width_mult": 0.35}, image_size=64, resize="crop",
@@ -66,6 +68,10 @@ class Task:
     def source(self, images: int, seed: int) -> ArraySamples:
         """Draw images, as many of each source domain."""
         return joined([domain.pool.drawn(images // len(self.sources), seed) for domain in self.sources])
+
+    def few(self, seed: int) -> ArraySamples:
+        """Draw ten images of every class of the target."""
+        return self.target.pool.drawn_per_class(10, seed)
 
     def source_validation(self) -> ArraySamples:
         """Give the source images that judge the supervised pretraining."""
@@ -103,16 +109,20 @@ def adam(epochs: int, batch_size: int, *, depth: int = 0, rate: float = 1e-3) ->
 RECIPES = {"full": adam(30, 32), "head": adam(100, 32, depth=NUM_STAGES, rate=1e-2)}
 
 
-def pretrain(task: Task, objective: str, images: int, epochs: int, seed: int) -> tuple[Backbone, dict[str, Any]]:
+def pretrain(task: Task, objective: str, seed: int, options: argparse.Namespace) -> tuple[Backbone, dict[str, Any]]:
     """Pretrain from nothing; give the backbone and how it went."""
     backbone, _ = load_pretrained("none", SPEC, seed=seed)
-    source = task.source(images, seed)
-    if objective == "supervised":
+    source, epochs, batch_size = task.source(options.images, seed), options.epochs, options.batch_size
+    if objective in ("supervised", "with_target"):
         classifier = new_classifier(backbone, len(task.target.classes), seed=seed)
-        found = fine_tune(classifier, SPEC, source, task.source_validation(), adam(epochs, BATCH), settings(seed))
+        companion = None
+        if objective == "with_target":
+            companion = Companion(samples=task.few(seed), batch_share=TARGET_SHARE)
+        judge, recipe = task.source_validation(), adam(epochs, batch_size)
+        found = fine_tune(classifier, SPEC, source, judge, recipe, settings(seed), companion=companion)
         return classifier.backbone, {"loss": found.history[-1].train_loss, "accuracy": found.history[-1].val_accuracy}
     if objective == "simsiam":
-        config = SimSiamConfig(epochs=epochs, batch_size=BATCH, width=512)
+        config = SimSiamConfig(epochs=epochs, batch_size=batch_size, width=512)
         model = new_simsiam(backbone, config, seed=seed)
         last = train_simsiam(model, SPEC, source, config, settings(seed)).history[-1]
         return model.backbone, {"loss": last.loss, "spread": last.spread}
@@ -122,8 +132,7 @@ def pretrain(task: Task, objective: str, images: int, epochs: int, seed: int) ->
 def tune(task: Task, backbone: Backbone, recipe: Hyperparameters, seed: int) -> float:
     """Fine-tune on ten images a class of the target, and give the accuracy on its test images."""
     classifier = new_classifier(backbone, len(task.target.classes), seed=seed)
-    train = task.target.pool.drawn_per_class(10, seed)
-    fine_tune(classifier, SPEC, train, task.target.validation, recipe, settings(seed))
+    fine_tune(classifier, SPEC, task.few(seed), task.target.validation, recipe, settings(seed))
     found = predict_probabilities(classifier, SPEC, task.target.test.pixels, device="cpu").argmax(axis=1)
     return float((found == task.target.test.labels).mean())
 
@@ -131,7 +140,7 @@ def tune(task: Task, backbone: Backbone, recipe: Hyperparameters, seed: int) -> 
 def run(task: Task, objective: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """Pretrain and fine-tune once."""
     started = time.perf_counter()
-    backbone, found = pretrain(task, objective, options.images, options.epochs, seed)
+    backbone, found = pretrain(task, objective, seed, options)
     seconds = time.perf_counter() - started
     accuracies = {name: tune(task, backbone, recipe, seed) for name, recipe in RECIPES.items()}
     return {
@@ -140,6 +149,7 @@ def run(task: Task, objective: str, seed: int, options: argparse.Namespace) -> d
         "seed": seed,
         "images": options.images,
         "epochs": options.epochs,
+        "batch_size": options.batch_size,
         "seconds": round(seconds, 1),
         **{key: round(value, 4) for key, value in {**found, **accuracies}.items()},
     }
@@ -171,9 +181,11 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("results", type=Path)
     parser.add_argument("--target", default="photo", choices=DOMAINS)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N")
+    parser.add_argument("--objectives", nargs="+", choices=OBJECTIVES, default=OBJECTIVES, metavar="NAME")
     parser.add_argument("--images", type=int, default=960)
     parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--minutes", type=float, default=60)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -182,8 +194,8 @@ def main() -> None:
     done = [json.loads(line) for line in lines]
     known = {(found["objective"], found["seed"]) for found in done}
     task = read_task(options.data, options.target)
-    for seed in range(options.seeds):
-        for objective in OBJECTIVES:
+    for seed in options.seeds:
+        for objective in options.objectives:
             if (objective, seed) in known or time.monotonic() - started > 60 * options.minutes:
                 continue
             done.append(run(task, objective, seed, options))

@@ -1,0 +1,93 @@
+"""Sums over buckets of what a bootstrap draws as one, for more images than can be told apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from hashlib import blake2b
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.evaluation.calibration import calibration_error
+from orchestrator.evaluation.intervals import Estimates, Measure, Sums, mean_interval, resample
+from orchestrator.evaluation.metrics import ClassCounts
+from orchestrator.evaluation.predictions import Predictions
+from orchestrator.evaluation.tallies import CONFIDENCE_BINS, confidence_bins
+
+NUM_BUCKETS = 4096
+
+
+class UnitBuckets:
+    """Add up images over K classes in 4,096 buckets, by a stable hash of the name that they share with their kin.
+
+    Kin are in one bucket, so that a bootstrap can draw buckets instead of kin: the random groups of survey sampling
+    (Wolter, "Introduction to Variance Estimation", 1985, chapter 2). Groups at random have, in expectation, the
+    variance of what is in them; as there are 4,096, a standard error is off by about 1.1%. The memory is 98 kB a class,
+    whatever the number of images, and 64 kB for each of the `baselines`.
+    """
+
+    def __init__(self, num_classes: int, baselines: Iterable[str]) -> None:
+        # Of each class: images of it, images taken for it, images of it that were found.
+        self._classes = np.zeros((NUM_BUCKETS, 3, num_classes))
+        self._gaps = np.zeros((NUM_BUCKETS, CONFIDENCE_BINS + 1))
+        # Images that a baseline got right, and how many more the model did.
+        self._baselines = {name: np.zeros((NUM_BUCKETS, 2)) for name in baselines}
+
+    def add(self, part: Predictions) -> None:
+        """Add images, with what the baselines got right."""
+        buckets, predicted, is_right = _buckets(part), part.predicted, part.correct
+        for place, classes, counted in ((0, part.truth, 1), (1, predicted, 1), (2, part.truth, is_right)):
+            np.add.at(self._classes[:, place], (buckets, classes), counted)
+        confidence = part.probabilities[np.arange(len(part)), predicted].astype(np.float64)
+        np.add.at(self._gaps, (buckets, confidence_bins(confidence)), is_right - confidence)
+        np.add.at(self._gaps[:, -1], buckets, 1)
+        for name, sums in self._baselines.items():
+            found = part.baselines[name]
+            np.add.at(sums[:, 0], buckets, found)
+            np.add.at(sums[:, 1], buckets, is_right.astype(np.int64) - found)
+
+    def measures(self, num_classes: int, samples: int, seed: int) -> Estimates:
+        """Give accuracy, balanced accuracy and macro F1 [samples, 3] of resamples."""
+
+        def measure(sums: Sums) -> Estimates:
+            actual, predicted, correct = np.moveaxis(sums.reshape(-1, 3, num_classes), 1, 0)
+            counts = ClassCounts(actual=actual, predicted=predicted, correct=correct)
+            return np.stack([counts.accuracy(), counts.balanced_accuracy(), counts.macro_f1()], axis=1)
+
+        return self._resampled(self._classes.reshape(NUM_BUCKETS, -1), samples, seed, measure)
+
+    def calibration_errors(self, samples: int, seed: int) -> Estimates:
+        """Give the expected calibration error [samples] of resamples."""
+        return self._resampled(
+            self._gaps, samples, seed, lambda sums: calibration_error(sums[:, :-1], np.rint(sums[:, -1]))
+        )
+
+    def accuracy_interval(self, baseline: str, samples: int, seed: int) -> tuple[float, float]:
+        """Bound the accuracy of a baseline."""
+        return self._mean_interval(self._baselines[baseline][:, 0], samples, seed)
+
+    def gain_interval(self, baseline: str, samples: int, seed: int) -> tuple[float, float]:
+        """Bound how much more accurate the model is than a baseline, image by image."""
+        return self._mean_interval(self._baselines[baseline][:, 1], samples, seed)
+
+    def _mean_interval(self, sums: NDArray[np.float64], samples: int, seed: int) -> tuple[float, float]:
+        rows = np.stack([sums, self._gaps[:, -1]], axis=1)[self._is_held]
+        return mean_interval(*np.unique(rows, axis=0, return_counts=True), samples, seed)
+
+    def _resampled(self, sums: NDArray[np.float64], samples: int, seed: int, measure: Measure) -> Estimates:
+        held = sums[self._is_held]
+        return resample(held, np.ones(len(held), dtype=np.int64), samples, seed, measure)
+
+    @property
+    def _is_held(self) -> NDArray[np.bool_]:
+        held: NDArray[np.bool_] = self._gaps[:, -1] > 0
+        return held
+
+
+def _buckets(part: Predictions) -> NDArray[np.int64]:
+    """Give the bucket of each image [n]; one without kin goes by its own identity."""
+    # A name of kin may be the identity of another image.
+    names = [f"kin {kin}" if kin else f"id {own}" for kin, own in zip(part.together, part.ids, strict=True)]
+    known, places = np.unique(np.asarray(names, dtype=object), return_inverse=True)
+    buckets = [int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "big") % NUM_BUCKETS for name in known]
+    return np.asarray(buckets, dtype=np.int64)[places]

@@ -1,0 +1,91 @@
+"""Puts the records of a run together into its report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from orchestrator import storage
+from orchestrator.errors import StorageError
+from orchestrator.evaluation.comparisons import pool
+from orchestrator.records import BackboneRanking, Distances, GroupDistances, Report, StageCost
+from orchestrator.reporting.advice import advise
+from orchestrator.reporting.html import render_html
+from orchestrator.stages.evaluate import read_evaluations, read_predictions
+from orchestrator.stages.explain import read_explanations, read_pictures
+from orchestrator.stages.inputs import RunInputs
+from orchestrator.stages.investment import account
+from orchestrator.stages.search import read_searches
+from orchestrator.stages.shared_inputs import read_costs
+from orchestrator.stages.subset_models import read_subset_evaluations
+from orchestrator.stages.train import read_models
+from orchestrator.stages.transfer import read_transfer
+
+
+def report(inputs: RunInputs, *, costs: Sequence[StageCost], chosen: BackboneRanking | None) -> None:
+    """Write `report.html`, `investment.json` and, last, `report.json`.
+
+    `chosen` is the ranking that chose the run's backbone, if one did. Raises RecordError where a record is missing.
+    """
+    context, run_directory = inputs.context, inputs.run_directory
+    evaluations, explanations = read_evaluations(context), read_explanations(context)
+    predictions = {found.group: read_predictions(context, found) for found in evaluations}
+    found = Report(
+        fingerprint=storage.digest("report", [record.fingerprint for record in evaluations]),
+        name=inputs.config.name,
+        catalogue=inputs.catalogue,
+        profile=inputs.profile,
+        groups=inputs.groups,
+        searches=read_searches(context),
+        recipes=context.recipes(),
+        models=read_models(context),
+        evaluations=evaluations,
+        comparisons=pool(
+            list(predictions.values()),
+            bootstrap_samples=inputs.config.evaluate.bootstrap_samples,
+            seed=inputs.config.seed,
+        ),
+        costs=list(costs),
+        search_costs=read_costs(context),
+        rankings=_rankings(inputs, chosen),
+        distances=_distances(inputs),
+        group_distances=_group_distances(inputs),
+        explanations=explanations,
+        transfer=read_transfer(context),
+        subset_evaluations=read_subset_evaluations(context),
+        backbone=inputs.backbone,
+    )
+    investment = account(found, predictions, inputs.config)
+    run_directory.write("investment.json", investment)
+    found = found.model_copy(update={"investment": investment})
+    found = found.model_copy(update={"advice": advise(found)})
+    page = render_html(found, read_pictures(context, explanations))
+    storage.write_bytes(run_directory.path("report.html"), page.encode())
+    run_directory.write("report.json", found)
+
+
+def _rankings(inputs: RunInputs, chosen: BackboneRanking | None) -> list[BackboneRanking]:
+    """Give the ranking that chose the backbone, and the last one that was asked for, of the data as it is."""
+    asked = inputs.run_directory.find_any("rankings/asked.json", BackboneRanking)
+    return [found for found in (chosen, asked) if found is not None and _is_current(inputs, found)]
+
+
+def _is_current(inputs: RunInputs, ranking: BackboneRanking) -> bool:
+    """Tell whether a ranking is of the data, pixels and weights as they are."""
+    candidates = inputs.candidates_named([candidate.title for candidate in ranking.candidates])
+    try:
+        return ranking.fingerprint == candidates.ranking_fingerprint(inputs.catalogue.data_fingerprint)
+    except StorageError:
+        # The weights of a candidate that was only asked about may be gone.
+        return False
+
+
+def _distances(inputs: RunInputs) -> Distances | None:
+    if not inputs.measures_features:
+        return None
+    return inputs.run_directory.find("distances.json", Distances, inputs.distances_fingerprint)
+
+
+def _group_distances(inputs: RunInputs) -> GroupDistances | None:
+    if not inputs.measures_features:
+        return None
+    return inputs.run_directory.find("group_distances.json", GroupDistances, inputs.group_distances_fingerprint)

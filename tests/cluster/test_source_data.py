@@ -1,0 +1,67 @@
+"""The samples of a source task go with the numbers of their subsets, also where not all are cached or learnt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from tiny_experiments import experiment_dict
+
+from orchestrator import storage
+from orchestrator.cluster.pretraining_phases import SourceData
+from orchestrator.data.catalogue import CATALOGUE_SCHEMA, assemble, data_fingerprint, summarise
+from orchestrator.experiment_file import validate_experiment
+from orchestrator.records import Catalogue
+
+LABELS, SUBSETS, SPLITS = ("cat", "dog", "ant"), ("north", "south"), ("train", "train", "val", "test")
+
+
+def a_table() -> pa.Table:
+    """48 samples in which label, subset and split go through all combinations; every fifth one is not cached."""
+    plain = {"file": "a", "reason": "", "copy_of": "", "content": "", "perceptual": "", "together": ""}
+    rows: list[dict[str, Any]] = [
+        {
+            **plain,
+            "id": f"{number:05}",
+            "label": LABELS[number % 3],
+            "subset": SUBSETS[number // 3 % 2],
+            "split": SPLITS[number // 6 % 4],
+            "split_given": True,
+            "row": number,
+            "ok": True,
+            "pixels": str(number),
+            "fragment": 0,
+            "pixel_row": -1 if number % 5 == 0 else number,
+        }
+        for number in range(48)
+    ]
+    return assemble([pa.Table.from_pylist(rows, schema=CATALOGUE_SCHEMA)])
+
+
+def test_subsets_are_those_of_the_cached_samples_of_the_classes_that_are_learnt(tmp_path: Path) -> None:
+    table = a_table()
+    storage.write_table(str(tmp_path / "table.parquet"), table)
+    catalogue = Catalogue(
+        table="table.parquet",
+        quarantine="q",
+        pixels="p",
+        image_size=8,
+        data_fingerprint=data_fingerprint(table),
+        seconds=0.0,
+        **summarise(table),
+    )
+    pretrain = {"objective": "reptile", "classes": ["dog", "cat"]}
+    config = validate_experiment(experiment_dict(tmp_path, tmp_path, pretrain=pretrain))
+    samples, train, validation = SourceData.of(config, str(tmp_path), catalogue).labelled_by_subset()
+    assert samples.classes == ("dog", "cat")
+    for cached, subsets, splits in ((samples.train, train, (0, 1)), (samples.validation, validation, (2,))):
+        # The row in the cache is the number that everything else is told by.
+        numbers = cached.pixels.rows
+        assert set(numbers // 6 % 4) == set(splits) and not np.any(numbers % 5 == 0)
+        np.testing.assert_array_equal(cached.labels, [("dog", "cat").index(LABELS[number % 3]) for number in numbers])
+        names = np.array(SUBSETS)[numbers // 3 % 2]
+        assert len(subsets) == len(cached) > 4
+        assert len({(name, int(subset)) for name, subset in zip(names, subsets, strict=True)}) == 2
+        assert len(set(subsets)) == 2

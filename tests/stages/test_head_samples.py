@@ -1,0 +1,153 @@
+"""What trainings get where each subset has a head: through a trial, a baseline and a saved model, without Ray."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from builders import write_parquet_shards
+from finetune_examples import a_spec, some_hyperparameters
+from test_task_samples import write_catalogue
+from tiny_experiments import experiment_dict
+from workbenches import random_workbench
+
+from orchestrator.cluster.baselines import right_answers
+from orchestrator.cluster.resources import ClusterShape
+from orchestrator.cluster.trials import run_trial
+from orchestrator.data.reader import PixelReader, number_rows
+from orchestrator.evaluation.heads import by_own_heads
+from orchestrator.experiment_file import validate_experiment
+from orchestrator.finetune.classifier import predict_probabilities
+from orchestrator.finetune.loop import fine_tune
+from orchestrator.finetune.models import load_model, save_model
+from orchestrator.records import Group, GroupingRule, Groups, ModelCard, Profile, TaskClasses
+from orchestrator.runs import RunDirectory
+from orchestrator.search.assignments import Assignment, Member
+from orchestrator.stages.context import GroupContext
+from orchestrator.stages.train import headless
+
+SUBSETS = {"a": {"circle": 24, "stripe": 24}, "b": {"circle": 12, "noise": 20}, "late": {"noise": 3, "cross": 2}}
+GROUP = Group(name="low", subsets=["late", "b", "a"], num_images=85, score_range=(0.0, 1.0))
+HEADS = (
+    TaskClasses(task="a", classes=["circle", "stripe"]),
+    TaskClasses(task="b", classes=["circle", "noise"]),
+)
+SPEC = a_spec(image_size=32)
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> GroupContext:
+    """Three subsets, of which one has no image to train on."""
+    data = write_parquet_shards(tmp_path / "data", subsets=SUBSETS)
+    changes = {"train": {"scope": "multitask", "heads": "subset"}}
+    config = validate_experiment(experiment_dict(data, tmp_path / "runs", **changes))
+    table = write_catalogue(config, tmp_path / "pixels")
+    subset, split = (table.table.column(name).to_pylist() for name in ("subset", "split"))
+    later = ["val" if name == "late" and of == "train" else of for name, of in zip(subset, split, strict=True)]
+    place = table.table.schema.get_field_index("split")
+    table.table = table.table.set_column(place, "split", pa.array(later))
+    rule = GroupingRule(means=[0.0], deviations=[1.0])
+    return GroupContext(
+        config=config,
+        run_directory=RunDirectory.of(config),
+        backbone=random_workbench(SPEC).backbone,
+        table=table,
+        reader=PixelReader(
+            data=config.data, image_size=32, resize="crop", pixels_uri=str(tmp_path / "pixels"), fragments_uri=""
+        ),
+        profile=Profile(subsets=[], split="train", rarefied_to=None, seconds=0.0),
+        groups=Groups(groups=[GROUP], method="quantiles", measures=["label_entropy"], rule=rule),
+        shape=ClusterShape(nodes=()),
+        say=lambda line: None,
+    )
+
+
+def expected_labels(rows: list[dict[str, str]]) -> list[list[int]]:
+    return [[h.classes.index(row["label"]) if h.task == row["subset"] else -1 for h in HEADS] for row in rows]
+
+
+def test_a_group_has_a_head_for_each_subset_that_can_teach_one_over_its_own_classes(context: GroupContext) -> None:
+    samples = context.samples(GROUP)
+    assert samples.tasks == HEADS and samples.class_counts == (2, 2)
+    assert samples.classes == ("circle", "cross", "noise", "stripe")
+    for split, found in (("train", samples.train), ("val", samples.validation)):
+        assert found.labels.tolist() == expected_labels(context.rows(GROUP, split).to_pylist())
+    assert (samples.validation.labels == -1).all(axis=1).any()
+    assert headless(GROUP.subsets, samples) == ["late"]
+
+
+def test_a_group_of_one_subset_has_one_head_and_labels_for_it(context: GroupContext) -> None:
+    group = Group(name="only", subsets=["b", "late"], num_images=37, score_range=(0.0, 1.0))
+    samples = context.samples(group)
+    assert samples.tasks == (TaskClasses(task="b", classes=["circle", "cross", "noise"]),)
+    assert samples.train.labels.ndim == 1 and samples.validation.labels.min() >= 0
+
+
+def test_heads_are_other_data_than_one_head(context: GroupContext) -> None:
+    config = context.config
+    plain = config.model_copy(update={"train": config.train.model_copy(update={"scope": "group", "heads": "column"})})
+    assert replace(context, config=plain).data_fingerprint(GROUP) != context.data_fingerprint(GROUP)
+
+
+@pytest.mark.parametrize("folds", [1, 2])
+@pytest.mark.parametrize("depth", [1, 3])
+def test_a_trial_learns_every_head_also_on_folds_and_resplits(context: GroupContext, folds: int, depth: int) -> None:
+    samples = context.samples(GROUP).with_folds(folds, seed=0)
+    recipe = some_hyperparameters(freeze_depth=depth, task_weighting="uncertainty")
+    member = Member(name="low-0", number=0, hyperparameters=recipe)
+    assignment = Assignment(kind="trial", group="low", members=(member,), seconds=1.0)
+    trial = run_trial(assignment, samples, random_workbench(SPEC), "cpu", on_epoch=lambda metrics: None)
+    assert trial.error is None and len(trial.history) == recipe.epochs
+    for part in [samples.resplit(1, seed=0), *samples.parts()]:
+        assert (part.train.labels >= 0).any(axis=0).all() and (part.validation.labels >= 0).any(axis=0).all()
+
+
+def test_one_head_for_all_has_the_same_samples_with_the_groups_classes(context: GroupContext) -> None:
+    samples = context.samples(GROUP)
+    one = samples.with_one_head()
+    assert one.class_counts == (4,) and one.train.labels.ndim == one.validation.labels.ndim == 1
+    rows = context.rows(GROUP, "train").to_pylist()
+    assert [one.classes[label] for label in one.train.labels] == [row["label"] for row in rows]
+    judged = [row["label"] for row in context.rows(GROUP, "val").to_pylist() if row["subset"] != "late"]
+    assert [one.classes[label] for label in one.validation.labels] == judged
+    assert len(one.units) == len(one.train) + len(one.validation)
+
+
+def test_a_baseline_and_the_saved_model_judge_every_image_by_its_subsets_head(
+    context: GroupContext, tmp_path: Path
+) -> None:
+    samples, bench, recipe = context.samples(GROUP), random_workbench(SPEC), some_hyperparameters(epochs=4)
+    classifier = bench.classifier(samples.class_counts)
+    fine_tune(classifier, SPEC, samples.train, samples.validation, recipe, bench.settings("cpu"))
+    card = ModelCard(
+        group="low",
+        backbone=SPEC,
+        classes=list(samples.classes),
+        hyperparameters=recipe,
+        weights_digest="",
+        pretrained_digest="none",
+        data_fingerprint="abc",
+        subsets=GROUP.subsets,
+        best_epoch=1,
+        history=[],
+        seconds=1.0,
+        num_workers=1,
+        tasks=list(samples.tasks),
+        heads=samples.heads,
+    )
+    save_model(str(tmp_path / "model"), classifier, card)
+    loaded, found = load_model(str(tmp_path / "model"))
+    assert found.heads == "subset" and found.predicted_classes == [list(samples.classes)]
+    rows = number_rows(context.rows(GROUP, "val"))
+    subsets, labels = (rows.column(name).to_pylist() for name in ("subset", "label"))
+    probabilities = predict_probabilities(loaded, SPEC, context.reader.read(rows), device="cpu")
+    judged = by_own_heads(probabilities, subsets, found.tasks, found.classes)
+    np.testing.assert_allclose(judged.sum(axis=1), 1, atol=1e-5)
+    right = [found.classes[place] == label for place, label in zip(judged.argmax(axis=1), labels, strict=True)]
+    given = ([rows], samples.classes, bench, context.reader, classifier, "cpu")
+    assert right_answers(*given, heads=samples.tasks).tolist() == right
+    own = [name == "a" for name in subsets]
+    assert not judged[own][:, [1, 2]].any()

@@ -1,0 +1,80 @@
+"""Where the weights were pretrained on the run's own training images, these judge no recipe."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from finetune_examples import a_spec
+from sample_tables import a_table
+from tiny_experiments import experiment_dict
+from workbenches import random_workbench
+
+from orchestrator.cluster.resources import ClusterShape
+from orchestrator.data.catalogue import data_fingerprint
+from orchestrator.data.reader import PixelReader
+from orchestrator.experiment_file import validate_experiment
+from orchestrator.records import Group, GroupingRule, Groups, Pretraining, PretrainingTarget, Profile
+from orchestrator.runs import RunDirectory
+from orchestrator.stages.context import GroupContext
+
+GROUP = Group(name="low", subsets=["all"], num_images=40, score_range=(0.0, 1.0))
+
+
+@pytest.fixture
+def context() -> GroupContext:
+    config = validate_experiment(experiment_dict("/data", "/runs", search={"few_shot_threshold": 20}))
+    return GroupContext(
+        config=config,
+        run_directory=RunDirectory.of(config),
+        backbone=random_workbench(a_spec()).backbone,
+        table=a_table(["cat", "dog"] * 20, splits=("train", "train", "val", "test")),
+        reader=PixelReader(data=config.data, image_size=8, resize="crop", pixels_uri="/p", fragments_uri=""),
+        profile=Profile(subsets=[], split="train", rarefied_to=None, seconds=0.0),
+        groups=Groups(
+            groups=[GROUP],
+            method="quantiles",
+            measures=["label_entropy"],
+            rule=GroupingRule(means=[0.0], deviations=[1.0]),
+        ),
+        shape=ClusterShape(nodes=()),
+        say=lambda line: None,
+    )
+
+
+def pretrained_on(context: GroupContext, data: str) -> GroupContext:
+    """Give the context of a run whose weights learnt the training images of this data beside their source."""
+    target = PretrainingTarget(
+        data_uri="/data",
+        data_fingerprint=data,
+        num_images=20,
+        shared_classes=["cat"],
+        own_classes=["dog"],
+        batch_share=0.2,
+        weight=1.0,
+    )
+    pretraining = Pretraining(
+        data_uri="/source",
+        data_fingerprint="s",
+        num_images=9,
+        classes=["cat"],
+        phases=[],
+        features=None,
+        trained_in="/runs/first",
+        seconds=0.0,
+        target=target,
+    )
+    return replace(context, backbone=context.backbone.model_copy(update={"pretraining": pretraining}))
+
+
+def test_samples_are_learnt_where_the_weights_saw_the_same_data(context: GroupContext) -> None:
+    same = pretrained_on(context, data_fingerprint(context.table.table))
+    other = pretrained_on(context, "of others")
+    assert [found.samples(GROUP).is_learnt for found in (context, same, other)] == [False, True, False]
+
+
+def test_a_small_group_whose_samples_are_learnt_keeps_its_split(context: GroupContext) -> None:
+    learnt = pretrained_on(context, data_fingerprint(context.table.table))
+    assert context.tuning(GROUP).search.folds > 1
+    assert learnt.tuning(GROUP).search.folds == 1
+    assert learnt.tuning(GROUP).few_shot is not None

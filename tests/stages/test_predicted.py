@@ -1,0 +1,84 @@
+"""Predictions that lie on disk are given as those in memory would be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from numpy.typing import NDArray
+
+from orchestrator.data.scratch import scratch_rows
+from orchestrator.evaluation.parts import whole
+from orchestrator.evaluation.predictions import predictions_of_tasks
+from orchestrator.stages import predicted
+from orchestrator.stages.predicted import PredictedRows, tasks_of
+
+CLASSES = [["cat", "dog"], ["day", "dusk", "night"]]
+TOGETHER = ["a", "", "b", "a", "", "b", "", "", "b", ""]
+
+
+def some_rows() -> pa.Table:
+    times = [["day"], ["night"], [None], ["dusk"], ["day"], [None], [None], ["night"], ["dusk"], ["day"]]
+    return pa.table(
+        {
+            "id": [f"image {number}" for number in range(10)],
+            "subset": ["south", "north"] * 5,
+            "together": TOGETHER,
+            "label": ["cat", "dog", "dog", "cat", "cat", "dog", "cat", "dog", "cat", "dog"],
+            "tasks": pa.array(times, pa.list_(pa.string())),
+        }
+    )
+
+
+def outputs() -> NDArray[np.float32]:
+    return np.random.default_rng(0).random((10, 5)).astype(np.float32)
+
+
+@pytest.fixture
+def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[PredictedRows]]:
+    monkeypatch.setattr(predicted, "PART_ROWS", 4)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with scratch_rows(10, 5, np.float32) as rows:
+        rows.put(np.arange(10)[::-1], outputs()[::-1])
+        yield tasks_of(some_rows(), rows, CLASSES)
+
+
+def test_every_task_has_the_predictions_that_memory_would_hold(found: list[PredictedRows]) -> None:
+    expected = predictions_of_tasks(some_rows().to_pylist(), outputs(), CLASSES)
+    for one, other in zip(found, expected, strict=True):
+        assert whole(one).to_table().equals(other.to_table())
+        assert len(one) == len(other)
+        np.testing.assert_array_equal(one.truth(), other.truth)
+        np.testing.assert_array_equal(np.concatenate([scored[0] for scored in one.scored()]), other.probabilities)
+
+
+def test_parts_are_no_larger_than_they_may_be_and_keep_their_order(found: list[PredictedRows]) -> None:
+    assert [len(part) for part in found[0].parts()] == [4, 4, 2]
+    assert [len(part) for part in found[0].parts("north")] == [4, 1]
+    ids = [name for part in found[0].parts("north") for name in part.ids]
+    assert ids == [f"image {number}" for number in range(1, 10, 2)]
+
+
+def test_kin_and_subsets_are_known_without_the_predictions(found: list[PredictedRows]) -> None:
+    expected = predictions_of_tasks(some_rows().to_pylist(), outputs(), CLASSES)[0]
+    assert found[0].subset_names == expected.subset_names == ["north", "south"]
+    assert found[0].num_units == expected.num_units == 7
+    for subset in (None, "north", "south"):
+        assert found[0].has_kin(subset) is expected.has_kin(subset)
+
+
+def test_baselines_go_along_with_their_images(found: list[PredictedRows]) -> None:
+    correct = np.arange(10) % 3 == 0
+    images = whole(found[0].with_baselines({"fixed_rule": correct}))
+    np.testing.assert_array_equal(images.baselines["fixed_rule"], correct)
+
+
+def test_no_images_are_one_empty_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with scratch_rows(0, 5, np.float32) as rows:
+        for task in tasks_of(some_rows().slice(0, 0), rows, CLASSES):
+            assert [len(part) for part in task.parts()] == [0]
+            assert (task.num_units, task.has_kin(), task.subset_names) == (0, False, [])
