@@ -58,8 +58,8 @@ def of_backbone(config: ExperimentConfig, *, weights: str, source_listing: str, 
         is_supervised = config.pretrain is None or config.pretrain.is_supervised
         augment = _plain(config.augment) if is_supervised else None
         source = [_of_objectives(config.pretrain), source_listing, config.train.precision, augment, seeds]
-        if config.pretrain is not None and "reptile" in config.pretrain.objective:
-            source.append(config.train.batch_norm)
+        if config.pretrain is not None:
+            source += _modes_of_batch_norm(config, config.pretrain.objective)
     network = _plain(config.backbone, without={"candidates"})
     return digest("backbone", version, network, weights, source, config.seed_of("trial"))
 
@@ -75,16 +75,21 @@ def of_phase(
         case "simsiam":
             keys = _plain(pretrain.simsiam)
         case "reptile":
-            # Copies of a target's images are left out of its tasks too.
-            target = {"with_target"} - _idle(pretrain)
-            keys = [
-                _plain(pretrain.reptile),
-                pretrain.model_dump(mode="json", include={"classes", *target}),
-                config.train.batch_norm,
-            ]
+            keys = [_plain(pretrain.reptile), pretrain.classes]
     augment = _plain(config.augment) if objective == "supervised" else None
     seeds = [config.seed_of("trial"), config.seed_of("loader")]
-    return digest("phase", version, objective, keys, augment, start, data, config.train.precision, seeds)
+    modes = _modes_of_batch_norm(config, [objective])
+    return digest("phase", version, objective, keys, augment, start, data, config.train.precision, seeds, *modes)
+
+
+def _modes_of_batch_norm(config: ExperimentConfig, objectives: Sequence[Objective]) -> list[str]:
+    """Say what these objectives heed of `train.batch_norm`: Reptile whether it is frozen, labels whether shared."""
+    modes = []
+    if "reptile" in objectives:
+        modes.append("frozen" if config.train.batch_norm == "frozen" else "train")
+    if "supervised" in objectives and _batch_norm(config, config.train.num_workers) == "sync":
+        modes.append("sync")
+    return modes
 
 
 def _of_objectives(pretrain: PretrainConfig | None) -> object:

@@ -128,7 +128,7 @@ class Pipeline:
     @property
     def _order(self) -> tuple[str, ...]:
         """Give the stages in their order: weights are learnt from the run's own subsets after the catalogue."""
-        if not self.config.learns_own_subsets:
+        if not self.config.learns_own_subsets and not self.config.pretrains_on_target:
             return STAGES
         return ("catalogue", *(stage for stage in STAGES if stage != "catalogue"))
 
@@ -218,7 +218,6 @@ class Pipeline:
         elif self._inputs.source is not None:
             source = self._inputs.find_catalogue(self._inputs.source) or self._make_catalogue(self._inputs.source)
         if self.config.pretrains_on_target:
-            self._catalogue_own()
             target = self._inputs.catalogue
         record = prepare_backbone(
             self.config,

@@ -90,7 +90,8 @@ def patiently(work: Callable[[], T], *, what: str) -> T:
     try:
         return work()
     except (OSError, pa.ArrowException) as error:
-        if not is_passing(error):
+        # Memory that is short again and again may be what a damaged file asks for.
+        if not is_passing(error) or isinstance(error, MemoryError):
             raise
         raise UnavailableError(
             "reads and writes must get through",

@@ -86,6 +86,7 @@ def test_shards_run_with_the_experiment_that_they_were_made_from(
         "name": "x",
         "data": {**data, "subset": "subset", "split": split},
         "diversity": {"columns": ["weather"]},
+        "train": {"scope": "multitask"},
     }
     (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(experiment))
     assert main(["shard", str(tmp_path / "experiment.yaml"), str(tmp_path / "out"), "--column", "scene"]) == 0

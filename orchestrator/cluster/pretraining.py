@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import time
 
-import numpy as np
-
 from orchestrator import storage
 from orchestrator.cluster.ingest import IngestPlan, pixel_reader
 from orchestrator.cluster.pretraining_phases import PhaseTrainer, SourceData, describe
-from orchestrator.cluster.ranking import SOURCE_IMAGES, shuffled_features
+from orchestrator.cluster.ranking import source_features
 from orchestrator.cluster.workers import Workbench
 from orchestrator.config import ExperimentConfig
-from orchestrator.diversity.source_features import SourceFeatures
 from orchestrator.finetune.backbone_cards import features_of, find_card, save_card
 from orchestrator.finetune.backbones import resolve_spec
 from orchestrator.finetune.models import save_backbone
@@ -22,7 +19,6 @@ from orchestrator.records import (
     PretrainedBackbone,
     Pretraining,
     PretrainingPhase,
-    StartingWeights,
     SupervisedPhase,
 )
 
@@ -75,7 +71,7 @@ def _accuracy(phases: list[PretrainingPhase]) -> float | None:
 
 def _with_origin(record: PretrainedBackbone, run_uri: str) -> PretrainedBackbone:
     """Say where weights come from that an earlier run has pretrained, and keep its source's features."""
-    card = find_card(record.source, record)
+    card = find_card(record.source, digest=record.digest, image_size=record.spec.image_size)
     if card is None or card.pretraining is None:
         return record
     features, there = None, features_of(record.source)
@@ -91,15 +87,13 @@ def _pretraining(
 ) -> Pretraining:
     """Say what a backbone was pretrained on, and keep the features of some of the source's images."""
     config, run_uri, data, start = trainer.config, trainer.run_uri, trainer.source, trainer.start
-    rows, features = shuffled_features(
-        data.table,
+    kept = source_features(
+        data.own_table,
         pixel_reader(plan, data.catalogue),
         Workbench.of(config, record, run_uri),
         classes=data.classes,
-        most_per_subset=max(1, SOURCE_IMAGES // len(data.catalogue.subsets)),
         stall_timeout_s=config.cluster.stall_timeout_s,
     )
-    kept = SourceFeatures(features=features.astype(np.float32), labels=rows.column("label").to_pylist())
     path = features_of(record.weights)
     storage.write_bytes(storage.join(run_uri, path), kept.to_bytes())
     return Pretraining(
@@ -112,6 +106,6 @@ def _pretraining(
         neighbour_accuracy=kept.neighbour_accuracy(),
         trained_in=run_uri,
         seconds=sum(phase.seconds for phase in phases),
-        start=None if start is None else StartingWeights(source=start.source, digest=start.digest),
+        start=None if start is None else start.described(),
         target=None if data.target is None else data.target.described(data.classes),
     )

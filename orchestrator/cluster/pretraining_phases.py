@@ -22,11 +22,11 @@ from orchestrator.cluster.resources import ClusterShape, observe_cluster
 from orchestrator.cluster.self_supervision import SimSiamJob, run_simsiam
 from orchestrator.cluster.training import TrainingJob, TrainingPlan, train_groups
 from orchestrator.cluster.workers import Workbench
-from orchestrator.config import ExperimentConfig, Objective, PretrainConfig
+from orchestrator.config import BatchNormMode, ExperimentConfig, Objective, PretrainConfig
 from orchestrator.data.catalogue import SampleTable
 from orchestrator.data.duplicates import copies_among
 from orchestrator.data.samples import CachedSamples
-from orchestrator.errors import ConfigError, DataError, OrchestratorError, RecordError, StorageError
+from orchestrator.errors import ConfigError, DataError, OrchestratorError, RecordError, StorageError, UnavailableError
 from orchestrator.finetune.backbones import Backbone, create_backbone
 from orchestrator.finetune.models import load_model, save_backbone
 from orchestrator.finetune.simsiam_training import simsiam_hyperparameters
@@ -113,14 +113,28 @@ class SourceData:
         )
 
     def _learnt(self, split: str) -> NDArray[np.int64]:
-        positions = _of_classes(self.table, split, self.classes)
-        if self.target is None:
-            return positions
-        return positions[~copies_among(self.table.table, self.target.table.table)[positions]]
+        return self._without_copies(_of_classes(self.table, split, self.classes))
+
+    def _without_copies(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        return positions if self._is_copy is None else positions[~self._is_copy[positions]]
+
+    @cached_property
+    def _is_copy(self) -> NDArray[np.bool_] | None:
+        """Tell which rows [n] show a picture of the run's own; None where those are not learnt."""
+        return None if self.target is None else copies_among(self.table.table, self.target.table.table)
+
+    @property
+    def own_table(self) -> pa.Table:
+        """Give the rows of the catalogue but those that show a picture of the run's own, where that is learnt too."""
+        table = self.table.table
+        return table if self._is_copy is None else table.filter(pa.array(~self._is_copy))
 
     def images(self) -> GroupSamples:
-        """Give all cached training samples, whatever their labels; nothing is held out for validation."""
-        train, none = self.table.where(split="train"), np.zeros(0, dtype=np.int64)
+        """Give all cached training samples, whatever their labels; nothing is held out for validation.
+
+        Copies of the run's own images are left out as in `labelled`.
+        """
+        train, none = self._without_copies(self.table.where(split="train")), np.zeros(0, dtype=np.int64)
         return GroupSamples(
             group=_SOURCE_GROUP,
             classes=("", *self.catalogue.labels),
@@ -174,7 +188,7 @@ class PhaseTrainer:
                 self.source.pretrain,
                 objective,
                 start=start.digest if start else f"none {self.spec.model_dump_json()}",
-                data=self._fingerprint_of_data(objective),
+                data=self._fingerprint_of_data,
                 version=PHASE_VERSION,
             )
             trained.append(self._found(fingerprint) or self._trained(objective, start, fingerprint, shape))
@@ -187,11 +201,13 @@ class PhaseTrainer:
         """Give the weights that the first objective begins with; None for random ones."""
         return keep_start(self.source.pretrain.weights, self.spec, self.run_uri, _FOLDER)
 
-    def _fingerprint_of_data(self, objective: Objective) -> str:
+    @property
+    def _fingerprint_of_data(self) -> str:
         catalogue, target = self.source.catalogue, self.source.target
         # Cached are those of the lowest hashes: their number says which.
         source = f"{catalogue.data_fingerprint} {catalogue.num_cached}"
-        return source if target is None or objective != "supervised" else f"{source} {target.fingerprint}"
+        # Copies of the target's images are left out for every objective.
+        return source if target is None else f"{source} {target.fingerprint}"
 
     def _trained(
         self, objective: Objective, start: TrainedPhase | KeptStart | None, fingerprint: str, shape: ClusterShape
@@ -209,6 +225,8 @@ class PhaseTrainer:
         uri = self._record_of(fingerprint)
         try:
             found = TrainedPhase.from_json(storage.read_bytes(uri), source=uri)
+        except UnavailableError:
+            raise
         except (StorageError, RecordError):
             return None
         return found if storage.exists(storage.join(self.run_uri, found.weights)) else None
@@ -234,7 +252,8 @@ class PhaseTrainer:
             backbone = describe(self._backbone(start), self.spec, "pretrain", start.weights)
         # How groups are searched and tuned is no part of the source task: all of the network is to be learnt.
         workbench = Workbench.of(self.config, backbone, self.run_uri)
-        return replace(workbench, metric="val_accuracy", batch_norm="train")
+        batch_norm: BatchNormMode = "sync" if self.config.train.batch_norm == "sync" else "train"
+        return replace(workbench, metric="val_accuracy", batch_norm=batch_norm)
 
     def _supervised(
         self, workbench: Workbench, fingerprint: str, weights_uri: str, shape: ClusterShape, *, from_scratch: bool

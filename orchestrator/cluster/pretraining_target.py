@@ -27,6 +27,7 @@ class TargetData:
     catalogue: Catalogue
     table: SampleTable
     pixels_uri: str | None
+    tells_near_copies: bool = False
 
     @classmethod
     def of(cls, config: ExperimentConfig, run_uri: str, catalogue: Catalogue | None) -> TargetData | None:
@@ -39,12 +40,14 @@ class TargetData:
             catalogue=catalogue,
             table=read_samples(run_uri, catalogue),
             pixels_uri=None if catalogue.pixels is None else storage.join(run_uri, catalogue.pixels),
+            tells_near_copies=config.data.deduplicate == "near",
         )
 
     @property
     def fingerprint(self) -> str:
-        """Tell the samples, and which of them are cached, from others."""
-        return f"{self.catalogue.data_fingerprint} {self.catalogue.num_cached}"
+        """Tell the samples, which of them are cached, and how their copies are told, from others."""
+        near = " near" if self.tells_near_copies else ""
+        return f"{self.catalogue.data_fingerprint} {self.catalogue.num_cached}{near}"
 
     def companion(self, classes: Sequence[str]) -> Companion:
         """Give the cached training images, labelled by the outputs of a head that begins with the source's classes.

@@ -38,7 +38,7 @@ from orchestrator.diversity.features import held_bytes
 from orchestrator.diversity.profiling import ProfileSettings, class_means, finish
 from orchestrator.diversity.statistics import ImageMeasures, PartialProfile, merge_partials
 from orchestrator.diversity.subset_counts import SubsetCounts
-from orchestrator.errors import ResourceError, StorageError
+from orchestrator.errors import ResourceError, StorageError, UnavailableError
 from orchestrator.finetune.classifier import extract_features
 from orchestrator.records import Profile
 
@@ -304,6 +304,8 @@ def _find(uri: str, name: str) -> ImageMeasures | None:
     try:
         manifest = Manifest.parse(storage.read_bytes(storage.join(uri, f"{name}.json")))
         content = storage.read_bytes(storage.join(uri, f"{name}.npz"))
+    except UnavailableError:
+        raise
     except StorageError:
         return None
     if manifest is None or not manifest.describes(content):

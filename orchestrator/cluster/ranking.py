@@ -16,6 +16,7 @@ from orchestrator.data.catalogue import SampleTable
 from orchestrator.data.identity import stable_fraction
 from orchestrator.data.reader import PixelReader, blocks_of, number_rows
 from orchestrator.data.sampling import lowest_hashes
+from orchestrator.diversity.source_features import SourceFeatures
 from orchestrator.finetune.classifier import extract_features
 
 MOST_IMAGES = 4096
@@ -72,6 +73,25 @@ def shuffled_features(
     hashes = [stable_fraction(identity, workbench.seed) for identity in rows.column("id").to_pylist()]
     rows = rows.take(pa.array(np.argsort(hashes, kind="stable")))
     return rows, features_of(rows, reader, workbench, stall_timeout_s=stall_timeout_s)
+
+
+def source_features(
+    table: pa.Table, reader: PixelReader, workbench: Workbench, *, classes: Sequence[str], stall_timeout_s: float
+) -> SourceFeatures:
+    """Give the features of at most 1,024 training images of a source's catalogue table, with their labels.
+
+    They are a uniform sample: a source is one domain, whatever subsets it has of its own.
+    """
+    whole = pa.array([""] * table.num_rows, pa.string())
+    rows, features = shuffled_features(
+        SampleTable(table.set_column(table.column_names.index("subset"), "subset", whole)),
+        reader,
+        workbench,
+        classes=classes,
+        most_per_subset=SOURCE_IMAGES,
+        stall_timeout_s=stall_timeout_s,
+    )
+    return SourceFeatures(features=features.astype(np.float32), labels=rows.column("label").to_pylist())
 
 
 @dataclass(frozen=True)

@@ -196,7 +196,8 @@ class ExperimentConfig(Section):
             return
         if self.data.verify == "none":
             raise ValueError(f"data.verify must be decode {learnt}, got none: its images are trained on")
-        if self.search.folds > 1:
+        learns_labels = self.pretrain is not None and self.pretrain.needs_labels
+        if self.search.folds > 1 and learns_labels:
             raise ValueError(
                 f"search.folds must be 1 {learnt}, got {self.search.folds}: folds would judge by images that the "
                 "weights have learnt"

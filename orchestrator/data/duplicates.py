@@ -130,7 +130,11 @@ def _near_firsts(samples: pa.Table) -> NDArray[np.int64]:
     is_plain = pc.equal(samples.column("perceptual"), "")
     looks = pc.if_else(is_plain, samples.column("pixels"), samples.column("perceptual"))
     different = pc.unique(looks)
-    hashed = np.flatnonzero(np.asarray(pc.is_in(different, value_set=pc.unique(samples.column("perceptual")))))
+    # What was never opened has neither.
+    is_hashed = pc.and_(
+        pc.is_in(different, value_set=pc.unique(samples.column("perceptual"))), pc.not_equal(different, "")
+    )
+    hashed = np.flatnonzero(np.asarray(is_hashed))
     hashes = parse_hashes(different.take(pa.array(hashed)).to_pylist())
     pairs = ((hashed[left], hashed[right]) for left, right in near_pairs(hashes))
     return _firsts(connect(len(different), pairs)[_codes(looks)])

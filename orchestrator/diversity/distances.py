@@ -125,7 +125,7 @@ def relation(distance: float, own: float, classes: set[str], source_classes: set
     same_domain = distance <= own
     if not source_classes:
         return "same domain" if same_domain else "another domain"
-    same_task = len(classes & source_classes) >= _SAME_TASK * len(classes)
+    same_task = bool(classes) and len(classes & source_classes) >= _SAME_TASK * len(classes)
     if same_domain:
         return "same domain, same task" if same_task else "same domain, another task"
     return "another domain, same task" if same_task else "another domain, another task"

@@ -158,7 +158,6 @@ def _score_sets(said: Truth, truth: Truth, samples: int, seed: int, units: Units
     accuracy, loss, micro, macro = (
         (_known(value), _interval(estimates)) for value, estimates in zip(found, resampled.T, strict=True)
     )
-    assert accuracy[0] is not None and accuracy[1] is not None and loss[0] is not None and loss[1] is not None
     return LabelSetScores(
         subset_accuracy=accuracy[0],
         subset_accuracy_interval=accuracy[1],

@@ -193,19 +193,6 @@ class Predictions:
         )
 
 
-def predictions_of_label_sets(
-    rows: Sequence[Mapping[str, Any]], truth: NDArray[np.bool_], probabilities: NDArray[np.float32]
-) -> Predictions:
-    """Put together the probabilities [n, K] of catalogue rows [n] and which labels they have [n, K]."""
-    return Predictions(
-        ids=[row["id"] for row in rows],
-        subsets=[row["subset"] for row in rows],
-        together=[row["together"] for row in rows],
-        truth=truth,
-        probabilities=probabilities,
-    )
-
-
 def predictions_of_tasks(
     rows: Sequence[Mapping[str, Any]], probabilities: NDArray[np.float32], classes: Sequence[Sequence[str]]
 ) -> list[Predictions]:

@@ -22,8 +22,8 @@ def save_card(weights_uri: str, record: PretrainedBackbone) -> None:
     storage.write_bytes(_card_of(weights_uri), record.to_json().encode())
 
 
-def find_card(weights: str, found: PretrainedBackbone) -> PretrainedBackbone | None:
-    """Read the record beside weights from which `found` was made; None where there is none.
+def find_card(weights: str, *, digest: str, image_size: int) -> PretrainedBackbone | None:
+    """Read the record beside weights that have this digest for this size of images; None where there is none.
 
     Raises WeightsError when it is that of other weights, RecordError when it is damaged.
     """
@@ -32,10 +32,10 @@ def find_card(weights: str, found: PretrainedBackbone) -> PretrainedBackbone | N
     uri = _card_of(weights)
     card = PretrainedBackbone.from_json(storage.read_bytes(uri), source=uri)
     # Weights that are fitted to another size of images have another digest.
-    if card.digest != found.digest and card.spec.image_size == found.spec.image_size:
+    if card.digest != digest and card.spec.image_size == image_size:
         raise WeightsError(
             f"weights must have the digest {card.digest} of the card beside them",
-            value=f"{found.digest} in {weights}",
+            value=f"{digest} in {weights}",
             remedy="Copy both files together, or remove the card.",
         )
     return card

@@ -6,7 +6,7 @@ import safetensors.torch
 from torch import nn
 
 from orchestrator import storage
-from orchestrator.errors import RecordError, StorageError, WeightsError
+from orchestrator.errors import RecordError, StorageError, UnavailableError, WeightsError
 from orchestrator.finetune.backbones import Backbone, create_backbone
 from orchestrator.finetune.classifier import Classifier
 from orchestrator.finetune.cosine import new_head
@@ -41,6 +41,8 @@ def is_saved(uri: str, weights_digest: str) -> bool:
     """Tell whether there is a saved model with weights of this digest; the weights themselves are not read."""
     try:
         card = load_card(uri)
+    except UnavailableError:
+        raise
     except (StorageError, RecordError):
         return False
     return card.weights_digest == weights_digest and storage.exists(storage.join(uri, _WEIGHTS))

@@ -44,7 +44,8 @@ class TaskObjective:
         # The tie to the logits keeps a gradient where no sample has any label.
         total = 0 * logits.sum()
         for task, part in enumerate(torch.split(logits, list(self.class_counts), dim=1)):
-            if not self.class_counts[task]:
+            # A task of one class is always right: it teaches nothing, and its uncertainty would shrink without end.
+            if self.class_counts[task] < 2:
                 continue
             is_known = targets[:, task] != NO_LABEL
             loss = self.objectives[task].sum_of_losses(part[is_known], targets[is_known, task])
@@ -154,6 +155,12 @@ def mean_over_tasks(totals: Tensor, labels: Labels) -> tuple[float, float]:
     columns = labels[:, None] if labels.ndim == 1 else labels
     counts = torch.from_numpy((columns != NO_LABEL).sum(axis=0)).to(totals.device)
     has_labels = counts > 0
+    if not has_labels.any():
+        raise TrainingError(
+            "validation must have an image with a label that some head knows",
+            value=f"none of {len(labels)}",
+            remedy="Check the splits of the subsets: those without training images have no head.",
+        )
     loss, accuracy = (totals[has_labels] / counts[has_labels, None]).mean(dim=0).tolist()
     return loss, accuracy
 

@@ -78,6 +78,16 @@ class Pretraining(Value):
     start: StartingWeights | None = None
     target: PretrainingTarget | None = None
 
+    @property
+    def learnt(self) -> set[str]:
+        """Give the fingerprints of all data whose labels the weights know."""
+        learnt = set() if self.start is None else set(self.start.learnt)
+        if self.classes:
+            learnt.add(self.data_fingerprint)
+        if self.target is not None:
+            learnt.add(self.target.data_fingerprint)
+        return learnt
+
 
 class TrainedPhase(Record):
     """Keep a phase that another one follows: `weights` is the path of its backbone below the run directory."""

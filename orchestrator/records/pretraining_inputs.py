@@ -6,10 +6,14 @@ from orchestrator.records.base import Value
 
 
 class StartingWeights(Value):
-    """Name the weights that a pretraining begins with, as the experiment file does, and their digest."""
+    """Name the weights that a pretraining begins with, as the experiment file does, and their digest.
+
+    `learnt` are the fingerprints of the data whose labels they know, as far as that was told.
+    """
 
     source: str
     digest: str
+    learnt: list[str] = []
 
 
 class PretrainingTarget(Value):

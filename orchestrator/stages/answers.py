@@ -47,7 +47,16 @@ def keep_validation(
     """
     plan, numbered = _plan(context, model_path, card), number_rows(rows)
     blocks = blocks_of(numbered, BLOCK_ROWS)
-    with predicted(numbered, blocks, context.reader, plan, [card.classes], tells_outliers=False) as ((validation,), _):
+    tasks = predicted(
+        numbered,
+        blocks,
+        context.reader,
+        plan,
+        [card.classes],
+        tells_outliers=False,
+        is_multi_label=card.is_multi_label,
+    )
+    with tasks as ((validation,), _):
         save_validation(plan.model_uri, card, validation, fingerprint=fingerprint)
         correct = np.concatenate([part.correct for part in validation.parts()])
     return by_subset(correct, rows.column("subset").to_pylist())

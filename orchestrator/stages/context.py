@@ -148,12 +148,7 @@ class GroupContext:
     def is_learnt(self) -> bool:
         """Tell whether the pretrained weights know the labels of these training samples."""
         pretraining = self.backbone.pretraining
-        if pretraining is None:
-            return False
-        learnt = {pretraining.data_fingerprint} if pretraining.classes else set()
-        if pretraining.target is not None:
-            learnt.add(pretraining.target.data_fingerprint)
-        return data_fingerprint(self.table.table) in learnt
+        return pretraining is not None and data_fingerprint(self.table.table) in pretraining.learnt
 
     def companion(self, classes: tuple[str, ...]) -> Companion | None:
         """Give what a group with these classes is trained together with; None where there is nothing."""

@@ -132,7 +132,7 @@ def _classes_of(samples: SampleTable) -> dict[str, list[str]]:
     rows = samples.occurrences(samples.where(split="train"))
     classes: dict[str, list[str]] = defaultdict(list)
     for pair in rows.group_by(["subset", "label"]).aggregate([]).to_pylist():
-        if samples.multi_label and pair["label"] == NO_LABEL:
-            continue
-        classes[pair["subset"]].append(pair["label"])
+        known = classes[pair["subset"]]
+        if not samples.multi_label or pair["label"] != NO_LABEL:
+            known.append(pair["label"])
     return {name: sorted(found) for name, found in classes.items()}

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from orchestrator import fingerprints, storage
 from orchestrator.cluster.explaining import ExplainedImage, ExplainedImages, ExplanationJob, explain_images
-from orchestrator.errors import BackboneError, DataError, OrchestratorError, StorageError
+from orchestrator.errors import BackboneError, DataError, OrchestratorError, StorageError, UnavailableError
 from orchestrator.evaluation.examples import choose_examples
 from orchestrator.records import Evaluation, Explanation, Explanations
 from orchestrator.reporting.overlays import draw_pair
@@ -63,6 +63,8 @@ def read_pictures(context: GroupContext, explanations: Sequence[Explanations]) -
     for name in names:
         try:
             pictures[name] = storage.read_bytes(context.run_directory.path(name))
+        except UnavailableError:
+            raise
         except StorageError:
             context.say(f"report: {name} cannot be read and is left out")
     return pictures

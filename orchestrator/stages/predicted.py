@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -17,6 +18,7 @@ from orchestrator.data.multi_label import label_indicators
 from orchestrator.data.reader import PixelReader
 from orchestrator.data.scratch import ScratchRows, scratch_rows
 from orchestrator.diversity.feature_sums import DirectionSums
+from orchestrator.errors import DataError
 from orchestrator.evaluation.parts import PART_ROWS
 from orchestrator.evaluation.predictions import Predictions
 
@@ -100,15 +102,28 @@ class PredictedRows:
             for start in range(0, max(1, len(self)), PART_ROWS):
                 yield np.arange(start, min(start + PART_ROWS, len(self)), dtype=np.int64)
             return
-        members = np.flatnonzero(np.asarray(pc.equal(self.rows.column("subset"), subset)))
+        members = self._members(subset)
         for start in range(0, max(1, len(members)), PART_ROWS):
-            yield members[start : start + PART_ROWS].astype(np.int64)
+            yield members[start : start + PART_ROWS]
+
+    def _members(self, subset: str) -> NDArray[np.int64]:
+        """Give the numbers of the rows of a subset, ascending."""
+        return self._by_subset.get(subset, np.zeros(0, dtype=np.int64))
+
+    @cached_property
+    def _by_subset(self) -> dict[str, NDArray[np.int64]]:
+        """Order the numbers of rows by subset once: with thousands of subsets every scan for one would tell."""
+        encoded = self.rows.column("subset").combine_chunks().dictionary_encode()
+        codes, names = np.asarray(encoded.indices), encoded.dictionary.to_pylist()
+        order = np.argsort(codes, kind="stable").astype(np.int64)
+        parts = np.split(order, np.flatnonzero(np.diff(codes[order])) + 1)
+        return {names[codes[part[0]]]: part for part in parts if len(part)}
 
     def _kin(self, subset: str | None) -> tuple[int, pa.ChunkedArray]:
         """Count the images that are alone, and give the names that the others share with their kin."""
         names = self.rows.column("together")
         if subset is not None:
-            names = names.filter(pc.equal(self.rows.column("subset"), subset))
+            names = names.take(pa.array(self._members(subset)))
         kin = names.filter(pc.not_equal(names, ""))
         return len(names) - len(kin), kin
 
@@ -119,7 +134,13 @@ class PredictedRows:
         return has
 
     def _indices(self, labels: pa.ChunkedArray) -> NDArray[np.int64]:
-        return np.asarray(pc.index_in(labels, value_set=pa.array(self.classes, pa.string()))).astype(np.int64)
+        found = pc.index_in(labels, value_set=pa.array(self.classes, pa.string()))
+        if found.null_count:
+            raise DataError(
+                "every label must be one of the classes that are predicted",
+                value=labels.filter(pc.is_null(found))[0].as_py(),
+            )
+        return np.asarray(found).astype(np.int64)
 
     def _probabilities(self, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
         kept = self.probabilities.take(self._place(chosen))
@@ -157,7 +178,8 @@ def predicted(
                 scores.put(places, outlying[:, None])
 
         directions = predict_rows(blocks, reader, plan, keep)
-        yield tasks_of(rows, probabilities, classes, scores if tells_outliers else None), directions
+        told = scores if tells_outliers else None
+        yield tasks_of(rows, probabilities, classes, told, is_multi_label=is_multi_label), directions
 
 
 def tasks_of(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import pyarrow as pa
-
 from orchestrator import storage
-from orchestrator.cluster.ranking import SOURCE_IMAGES, shuffled_features
+from orchestrator.cluster.ranking import source_features
 from orchestrator.cluster.workers import Workbench
 from orchestrator.data.catalogue import SampleTable
 from orchestrator.diversity.source_features import SourceFeatures
@@ -60,25 +58,17 @@ def relate_groups(inputs: RunInputs) -> bool:
     return True
 
 
-def source_features(
+def _features_of(
     source: LabelledImages, target: SampleTable, workbench: Workbench, *, stall_timeout_s: float
 ) -> SourceFeatures:
-    """Give the features of at most 1,024 training images of a source, with their labels, as are kept of a pretraining.
-
-    They are a uniform sample of what groups are trained together with: no copies of a target's images are among them.
-    """
-    table = training_rows(source, target)
-    # The source is one domain, whatever subsets it has of its own.
-    whole = pa.array([""] * table.num_rows, pa.string())
-    rows, features = shuffled_features(
-        SampleTable(table.set_column(table.column_names.index("subset"), "subset", whole)),
+    """Give the features of what groups are trained together with: no copies of a target's images are among them."""
+    return source_features(
+        training_rows(source, target),
         source.reader,
         workbench,
         classes=source.classes,
-        most_per_subset=SOURCE_IMAGES,
         stall_timeout_s=stall_timeout_s,
     )
-    return SourceFeatures(features=features, labels=rows.column("label").to_pylist())
 
 
 def _found(inputs: RunInputs) -> Distances | None:
@@ -96,7 +86,7 @@ def _labelled_source(inputs: RunInputs, workbench: Workbench) -> KnownSource | N
     source, plan, config = inputs.companion_images, inputs.companion, inputs.config.source
     if source is None or plan is None or config is None:
         return None
-    found = source_features(source, inputs.samples, workbench, stall_timeout_s=inputs.config.cluster.stall_timeout_s)
+    found = _features_of(source, inputs.samples, workbench, stall_timeout_s=inputs.config.cluster.stall_timeout_s)
     path = f"{_SOURCE_FOLDER}/{inputs.distances_fingerprint}.safetensors"
     storage.write_bytes(inputs.run_directory.path(path), found.to_bytes())
     return KnownSource(

@@ -51,6 +51,7 @@ def search(context: GroupContext) -> int:
         return 0
     _require_room(context)
     _require_held(context)
+    require_unlearnt_folds(context)
     # Groups that have their recipes are held against the others still: a search that was cut off between two recipes
     # must not choose otherwise than one that was not.
     seed = context.config.seed_of("split")
@@ -104,6 +105,17 @@ def describe(recipe: Hyperparameters) -> str:
         f"freeze depth {recipe.freeze_depth}, rate {recipe.learning_rate:.2g}, {recipe.epochs} epochs, "
         f"batch {recipe.batch_size}, {recipe.optimizer}"
     )
+
+
+def require_unlearnt_folds(context: GroupContext) -> None:
+    """Raise ConfigError for folds that would judge by training samples which the pretrained weights have learnt."""
+    folds = context.config.search.folds
+    if folds > 1 and context.is_learnt:
+        raise ConfigError(
+            "search.folds must be 1 where the pretrained weights have learnt the run's training images",
+            value=folds,
+            remedy="Leave it out, or take other weights.",
+        )
 
 
 def _require_held(context: GroupContext) -> None:

@@ -56,6 +56,10 @@ def test_a_size_is_no_distance() -> None:
 SUBSETS = {"same": directions(60, seed=5), "far": directions(60, seed=6, shift=3.0), "odd": directions(60, seed=7)}
 
 
+def test_a_subset_without_any_class_shares_no_task() -> None:
+    assert relation(0.1, 1.0, set(), {"cat"}) == "same domain, another task"
+
+
 def test_subsets_of_the_source_are_its_domain_and_shifted_ones_are_not() -> None:
     found = measured(SUBSETS, a_source(directions(256, seed=8)))
     (source,) = found.sources

@@ -38,6 +38,10 @@ class InParts:
         return self.images.num_classes
 
     @property
+    def is_multi_label(self) -> bool:
+        return self.images.is_multi_label
+
+    @property
     def subset_names(self) -> list[str]:
         return self.images.subset_names
 

@@ -25,7 +25,7 @@ from orchestrator.evaluation.answers import pack, pack_matrix
 from orchestrator.evaluation.average_precision import Ranking, average_precisions
 from orchestrator.evaluation.judging import judge
 from orchestrator.evaluation.multi_label import fit_thresholds, precision_gain, predict_labels, score_label_sets
-from orchestrator.evaluation.predictions import Predictions, predictions_of_label_sets
+from orchestrator.evaluation.predictions import Predictions
 from orchestrator.records import BaselineResult, Evaluation, Hyperparameters, Scores
 
 LABELS = ["bar", "disc", "frame", "star"]
@@ -190,8 +190,13 @@ def test_what_does_not_fit_is_refused(fault: str) -> None:
 
 def predictions(count: int, seed: int = 0) -> Predictions:
     probabilities, truth = drawn(count, seed=seed)
-    rows = [{"id": str(number), "subset": "ab"[number % 2], "together": ""} for number in range(count)]
-    return predictions_of_label_sets(rows, truth, probabilities)
+    return Predictions(
+        ids=[str(number) for number in range(count)],
+        subsets=["ab"[number % 2] for number in range(count)],
+        together=[""] * count,
+        truth=truth,
+        probabilities=probabilities,
+    )
 
 
 def test_predictions_are_kept_with_their_label_sets() -> None:

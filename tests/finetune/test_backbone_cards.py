@@ -13,29 +13,34 @@ def a_record(**changes: object) -> PretrainedBackbone:
     return PretrainedBackbone.model_validate({**fields, **changes})
 
 
+def found(weights: str, **changes: object) -> PretrainedBackbone | None:
+    record = a_record(**changes)
+    return find_card(weights, digest=record.digest, image_size=record.spec.image_size)
+
+
 def test_a_card_is_found_beside_its_weights(tmp_path: Path) -> None:
     weights, record = str(tmp_path / "a.safetensors"), a_record(source_accuracy=0.5)
-    assert find_card(weights, a_record()) is None
+    assert found(weights) is None
     save_card(weights, record)
-    assert find_card(weights, a_record()) == record
+    assert found(weights) == record
     assert {path.name for path in tmp_path.iterdir()} == {"a.card.json"}
     assert features_of(weights) == str(tmp_path / "a.source.safetensors")
 
 
 @pytest.mark.parametrize("weights", ["DEFAULT", "none", "pretrain", "/folder/model.pt"])
 def test_other_weights_have_no_card(weights: str) -> None:
-    assert find_card(weights, a_record()) is None
+    assert found(weights) is None
 
 
 def test_the_card_of_other_weights_is_refused_but_not_where_they_were_fitted_to_another_size(tmp_path: Path) -> None:
     weights = str(tmp_path / "a.safetensors")
     save_card(weights, a_record())
     with pytest.raises(WeightsError, match="must have the digest d of the card beside them, got e in"):
-        find_card(weights, a_record(digest="e"))
-    assert find_card(weights, a_record(digest="e", spec=a_spec(image_size=24))) == a_record()
+        found(weights, digest="e")
+    assert found(weights, digest="e", spec=a_spec(image_size=24)) == a_record()
 
 
 def test_a_damaged_card_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.card.json").write_text("{")
     with pytest.raises(RecordError, match="must be a PretrainedBackbone record"):
-        find_card(str(tmp_path / "a.safetensors"), a_record())
+        found(str(tmp_path / "a.safetensors"))

@@ -92,6 +92,23 @@ def test_a_missing_label_has_no_part_in_loss_or_gradient(method: dict[str, objec
     assert an_objective(log_variances).sum_of_losses(LOGITS, unlabelled) == 0
 
 
+def test_a_head_over_one_class_teaches_nothing_and_its_uncertainty_stays() -> None:
+    log_variances = torch.zeros(2, requires_grad=True)
+    objectives = (Objective(), Objective())
+    objective = TaskObjective(
+        objectives=objectives, class_counts=(3, 1), weights=torch.ones(2), log_variances=log_variances
+    )
+    logits = torch.randn(4, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    objective.sum_of_losses(logits, torch.zeros(4, 2, dtype=torch.int64)).backward()
+    assert log_variances.grad is not None and log_variances.grad[1] == 0 != log_variances.grad[0]
+    assert logits.grad is not None and not logits.grad[:, 3].any()
+
+
+def test_validation_that_no_head_judges_is_an_error() -> None:
+    with pytest.raises(TrainingError, match="validation must have an image with a label that some head knows"):
+        mean_over_tasks(torch.zeros(2, 2), np.full((3, 2), NO_LABEL))
+
+
 def test_uncertainty_weighs_by_the_formula_of_kendall_and_others() -> None:
     log_variances = torch.tensor([0.3, -0.2], requires_grad=True)
     found = an_objective(log_variances).sum_of_losses(LOGITS, TARGETS)

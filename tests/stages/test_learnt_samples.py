@@ -13,10 +13,20 @@ from workbenches import random_workbench
 from orchestrator.cluster.resources import ClusterShape
 from orchestrator.data.catalogue import data_fingerprint
 from orchestrator.data.reader import PixelReader
+from orchestrator.errors import ConfigError
 from orchestrator.experiment_file import validate_experiment
-from orchestrator.records import Group, GroupingRule, Groups, Pretraining, PretrainingTarget, Profile
+from orchestrator.records import (
+    Group,
+    GroupingRule,
+    Groups,
+    Pretraining,
+    PretrainingTarget,
+    Profile,
+    StartingWeights,
+)
 from orchestrator.runs import RunDirectory
 from orchestrator.stages.context import GroupContext
+from orchestrator.stages.search import require_unlearnt_folds
 
 GROUP = Group(name="low", subsets=["all"], num_images=40, score_range=(0.0, 1.0))
 
@@ -71,6 +81,23 @@ def test_samples_are_learnt_where_the_weights_saw_the_same_data(context: GroupCo
     same = pretrained_on(context, data_fingerprint(context.table.table))
     other = pretrained_on(context, "of others")
     assert [found.samples(GROUP).is_learnt for found in (context, same, other)] == [False, True, False]
+
+
+def test_samples_are_learnt_where_the_weights_began_with_some_that_knew_them(context: GroupContext) -> None:
+    began = pretrained_on(context, "of others")
+    pretraining = began.backbone.pretraining
+    assert pretraining is not None
+    start = StartingWeights(source="/w", digest="d", learnt=[data_fingerprint(context.table.table)])
+    known = began.backbone.model_copy(update={"pretraining": pretraining.model_copy(update={"start": start})})
+    assert not began.is_learnt and replace(began, backbone=known).is_learnt
+
+
+def test_folds_are_refused_where_samples_are_learnt(context: GroupContext) -> None:
+    config = validate_experiment(experiment_dict("/data", "/runs", search={"folds": 3}))
+    learnt = pretrained_on(replace(context, config=config), data_fingerprint(context.table.table))
+    with pytest.raises(ConfigError, match=r"search\.folds must be 1 where the pretrained weights have learnt"):
+        require_unlearnt_folds(learnt)
+    require_unlearnt_folds(pretrained_on(replace(context, config=config), "of others"))
 
 
 def test_a_small_group_whose_samples_are_learnt_keeps_its_split(context: GroupContext) -> None:

@@ -10,7 +10,12 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
+from orchestrator.cluster.inference import InferencePlan
+from orchestrator.config import DataConfig
+from orchestrator.data.multi_label import canonical_labels
+from orchestrator.data.reader import PixelReader
 from orchestrator.data.scratch import scratch_rows
+from orchestrator.errors import DataError
 from orchestrator.evaluation.parts import whole
 from orchestrator.evaluation.predictions import predictions_of_tasks
 from orchestrator.stages import predicted
@@ -74,6 +79,35 @@ def test_baselines_go_along_with_their_images(found: list[PredictedRows]) -> Non
     correct = np.arange(10) % 3 == 0
     images = whole(found[0].with_baselines({"fixed_rule": correct}))
     np.testing.assert_array_equal(images.baselines["fixed_rule"], correct)
+
+
+def test_images_of_any_number_of_labels_are_given_with_their_sets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    labels = [canonical_labels(text, "|") for text in ("cat", "", "dog|cat")]
+    rows = pa.table({"id": list("abc"), "subset": list("xyx"), "together": [""] * 3, "label": labels})
+    plan = InferencePlan(model_uri="/model", weights_digest="d", use_gpu=False, stall_timeout_s=1.0)
+    reader = PixelReader(
+        data=DataConfig(uri="/data"), image_size=8, resize="crop", pixels_uri="/pixels", fragments_uri="/fragments"
+    )
+    # Without blocks nothing is predicted: all probabilities are 0.
+    with predicted.predicted(rows, [], reader, plan, [["cat", "dog"]], tells_outliers=False, is_multi_label=True) as (
+        (found,),
+        _,
+    ):
+        images = whole(found)
+    assert found.is_multi_label and images.is_multi_label
+    assert images.label_sets.tolist() == [[True, False], [False, False], [True, True]]
+    assert images.correct.tolist() == [False, True, False]
+
+
+def test_a_label_that_is_no_class_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with scratch_rows(10, 5, np.float32) as rows:
+        one, _ = tasks_of(some_rows(), rows, [["cat"], CLASSES[1]])
+        with pytest.raises(DataError, match="one of the classes that are predicted, got dog"):
+            one.truth()
 
 
 def test_no_images_are_one_empty_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
