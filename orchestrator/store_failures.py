@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import errno
-import random
 import re
-import time
 from collections.abc import Callable
 from typing import TypeVar
 
 import pyarrow as pa
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_chain, wait_random
 
 from orchestrator.errors import UnavailableError
 
@@ -79,16 +78,15 @@ def patiently(work: Callable[[], T], *, what: str) -> T:
 
     Other failures are raised as they are. Raises UnavailableError when the store goes on failing.
     """
-    for pause_s in PAUSES_S:
-        try:
-            return work()
-        except (OSError, pa.ArrowException) as error:
-            if not is_passing(error):
-                raise
+    asking = Retrying(
+        retry=retry_if_exception(is_passing),
+        stop=stop_after_attempt(len(PAUSES_S) + 1),
         # Drawn, so that workers who were refused together do not come back together.
-        time.sleep(random.uniform(0.5, 1.0) * pause_s)
+        wait=wait_chain(*(wait_random(pause_s / 2, pause_s) for pause_s in PAUSES_S)),
+        reraise=True,
+    )
     try:
-        return work()
+        return asking(work)
     except (OSError, pa.ArrowException) as error:
         # Memory that is short again and again may be what a damaged file asks for.
         if not is_passing(error) or isinstance(error, MemoryError):

@@ -5,25 +5,21 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import ray
-import ray.train
 from numpy.typing import NDArray
-from ray.train import Checkpoint
-from ray.train.torch import get_device
 
 from orchestrator.cluster.group_samples import GroupSamples
+from orchestrator.cluster.ranks import Rank
 from orchestrator.cluster.resources import ClusterShape
-from orchestrator.cluster.training import TrainingJob, TrainingPlan, node_ids, report_epoch, run_jobs
-from orchestrator.cluster.workers import Workbench, use_threads
+from orchestrator.cluster.training import TrainingJob, TrainingPlan, run_jobs
+from orchestrator.cluster.workers import Workbench
 from orchestrator.config import ReptileConfig
 from orchestrator.errors import OrchestratorError
 from orchestrator.finetune.models import save_backbone
-from orchestrator.finetune.reptile_checkpoints import ReptileState, load_reptile, save_reptile
-from orchestrator.finetune.reptile_training import ReptileEnd, SubsetSamples, require_tasks, train_reptile
+from orchestrator.finetune.reptile_checkpoints import load_reptile, save_reptile
+from orchestrator.finetune.reptile_training import SubsetSamples, require_tasks, train_reptile
 from orchestrator.records import Hyperparameters, ReptilePhase
 
 
@@ -68,30 +64,24 @@ def run_reptile(
     return ReptilePhase.model_validate_json(outcome)
 
 
-def reptile_worker(loop_config: dict[str, Any]) -> Any:
+def reptile_worker(arguments: dict[str, Any]) -> Any:
     """Train on one rank; rank 0 keeps a checkpoint at every point and saves the backbone at the end."""
-    job: ReptileJob = ray.get(loop_config["job"])
-    samples: GroupSamples = ray.get(loop_config["samples"])
-    workbench: Workbench = loop_config["workbench"]
-    plan: TrainingPlan = loop_config["plan"]
-    use_threads(plan.resources_per_worker.get("CPU", 1.0))
-    context = ray.train.get_context()
-    rank = context.get_world_rank()
+    rank: Rank[ReptileJob] = Rank.of(arguments)
+    job, samples, workbench = rank.job, rank.samples, rank.workbench
     # A copy: what the process has loaded is not to be changed.
     backbone = copy.deepcopy(workbench.start(from_scratch=job.from_scratch))
-    checkpoint = ray.train.get_checkpoint()
     result = train_reptile(
         backbone,
         workbench.backbone.spec,
         SubsetSamples(samples=samples.train, subsets=job.train_subsets),
         SubsetSamples(samples=samples.validation, subsets=job.validation_subsets),
         job.reptile,
-        workbench.settings(str(get_device()), from_scratch=job.from_scratch),
-        on_point=lambda end: _report(end, rank),
-        resume=None if checkpoint is None else _restore(checkpoint),
+        workbench.settings(rank.device, from_scratch=job.from_scratch),
+        on_point=lambda end: rank.report(end.point, lambda directory: save_reptile(end.take_state(), directory)),
+        resume=rank.restored(load_reptile),
     )
-    nodes = node_ids(context.get_world_size())
-    if rank != 0:
+    nodes = rank.node_ids()
+    if rank.number != 0:
         return None
     save_backbone(job.model_uri, backbone)
     return ReptilePhase(
@@ -102,12 +92,3 @@ def reptile_worker(loop_config: dict[str, Any]) -> Any:
         seconds=result.seconds,
         num_workers=len(nodes),
     ).model_dump_json()
-
-
-def _report(end: ReptileEnd, rank: int) -> None:
-    report_epoch(end.point, rank, lambda directory: save_reptile(end.take_state(), directory))
-
-
-def _restore(checkpoint: Checkpoint) -> ReptileState:
-    with checkpoint.as_directory() as directory:
-        return load_reptile(Path(directory))

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import ray
-import ray.train
-from ray.train import Checkpoint
-from ray.train.torch import get_device
-
 from orchestrator.cluster.group_samples import GroupSamples
+from orchestrator.cluster.ranks import Rank
 from orchestrator.cluster.resources import ClusterShape
-from orchestrator.cluster.training import TrainingJob, TrainingPlan, node_ids, report_epoch, run_jobs
-from orchestrator.cluster.workers import Workbench, use_threads
+from orchestrator.cluster.training import TrainingJob, TrainingPlan, run_jobs
+from orchestrator.cluster.workers import Workbench
 from orchestrator.config import SimSiamConfig
 from orchestrator.errors import OrchestratorError
 from orchestrator.finetune.models import save_backbone
 from orchestrator.finetune.simsiam import new_simsiam
-from orchestrator.finetune.simsiam_checkpoints import SimSiamState, load_simsiam, save_simsiam
-from orchestrator.finetune.simsiam_training import SimSiamEnd, train_simsiam
+from orchestrator.finetune.simsiam_checkpoints import load_simsiam, save_simsiam
+from orchestrator.finetune.simsiam_training import train_simsiam
 from orchestrator.records import SimSiamPhase
 
 
@@ -47,43 +42,28 @@ def run_simsiam(
     return SimSiamPhase.model_validate_json(outcome)
 
 
-def simsiam_worker(loop_config: dict[str, Any]) -> Any:
+def simsiam_worker(arguments: dict[str, Any]) -> Any:
     """Train on one rank; rank 0 keeps a checkpoint an epoch and saves the backbone at the end."""
-    job: SimSiamJob = ray.get(loop_config["job"])
-    samples: GroupSamples = ray.get(loop_config["samples"])
-    workbench: Workbench = loop_config["workbench"]
-    plan: TrainingPlan = loop_config["plan"]
-    use_threads(plan.resources_per_worker.get("CPU", 1.0))
-    context = ray.train.get_context()
-    rank = context.get_world_rank()
+    rank: Rank[SimSiamJob] = Rank.of(arguments)
+    job, workbench = rank.job, rank.workbench
     model = new_simsiam(workbench.start(from_scratch=job.from_scratch), job.simsiam, seed=workbench.seed)
-    checkpoint = ray.train.get_checkpoint()
     result = train_simsiam(
         model,
         workbench.backbone.spec,
-        samples.train,
+        rank.samples.train,
         job.simsiam,
-        workbench.settings(str(get_device()), from_scratch=job.from_scratch),
-        on_epoch=lambda end: _report(end, rank),
-        resume=None if checkpoint is None else _restore(checkpoint),
+        workbench.settings(rank.device, from_scratch=job.from_scratch),
+        on_epoch=lambda end: rank.report(end.metrics, lambda directory: save_simsiam(end.take_state(), directory)),
+        resume=rank.restored(load_simsiam),
     )
-    nodes = node_ids(context.get_world_size())
-    if rank != 0:
+    nodes = rank.node_ids()
+    if rank.number != 0:
         return None
     save_backbone(job.model_uri, model.backbone)
     return SimSiamPhase(
-        num_images=len(samples.train),
+        num_images=len(rank.samples.train),
         settings=job.simsiam,
         history=result.history,
         seconds=result.seconds,
         num_workers=len(nodes),
     ).model_dump_json()
-
-
-def _report(end: SimSiamEnd, rank: int) -> None:
-    report_epoch(end.metrics, rank, lambda directory: save_simsiam(end.take_state(), directory))
-
-
-def _restore(checkpoint: Checkpoint) -> SimSiamState:
-    with checkpoint.as_directory() as directory:
-        return load_simsiam(Path(directory))

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import ray
 import ray.train
-import torch.distributed
 from numpy.typing import NDArray
 from ray.train import (
-    Checkpoint,
     CheckpointConfig,
     DataConfig,
     FailureConfig,
@@ -24,23 +20,24 @@ from ray.train import (
     ScalingConfig,
     UserCallback,
 )
-from ray.train.torch import TorchTrainer, get_device
+from ray.train.torch import TorchTrainer
 
 from orchestrator import storage
 from orchestrator.cluster.failures import translate
 from orchestrator.cluster.group_samples import GroupSamples
+from orchestrator.cluster.ranks import Rank, rank_arguments
 from orchestrator.cluster.resources import ClusterShape, models_at_once, require_fit, uses_gpu, worker_resources
 from orchestrator.cluster.session import set_environment
 from orchestrator.cluster.watchdog import Watchdog, beside_driver, gather, start_progress
-from orchestrator.cluster.workers import Workbench, use_threads
+from orchestrator.cluster.workers import Workbench
 from orchestrator.config import ExperimentConfig
 from orchestrator.data.reader import PixelReader
 from orchestrator.errors import OrchestratorError, ResourceError
 from orchestrator.finetune.checkpoints import load_state, save_state
 from orchestrator.finetune.joint import without_extra
-from orchestrator.finetune.loop import EpochEnd, FineTuneResult, fine_tune
+from orchestrator.finetune.loop import FineTuneResult, fine_tune
 from orchestrator.finetune.models import save_model
-from orchestrator.records import Hyperparameters, ModelCard, SourceUse, Value
+from orchestrator.records import Hyperparameters, ModelCard, SourceUse
 
 TRAIN_VERSION = 1
 _STREAM = "train"
@@ -189,11 +186,10 @@ def _finish(job: TrainingJob, outcome: str | Exception) -> str | OrchestratorErr
 def _train(job: TrainingJob, samples: GroupSamples, workbench: Workbench, plan: TrainingPlan, progress: Any) -> str:
     set_environment()
     file_system, path = storage.resolve(job.storage_uri)
-    loop_config = {"job": ray.put(job), "samples": ray.put(samples), "workbench": workbench, "plan": plan}
     callbacks: list[Any] = [_Step(progress)]
     trainer = TorchTrainer(
         job.worker,
-        train_loop_config=loop_config,
+        train_loop_config=rank_arguments(job, samples, workbench, plan.resources_per_worker),
         scaling_config=ScalingConfig(
             num_workers=plan.num_workers, use_gpu=plan.use_gpu, resources_per_worker=plan.resources_per_worker
         ),
@@ -214,65 +210,29 @@ def _train(job: TrainingJob, samples: GroupSamples, workbench: Workbench, plan: 
     return str(result.return_value)
 
 
-def train_worker(loop_config: dict[str, Any]) -> Any:
+def train_worker(arguments: dict[str, Any]) -> Any:
     """Train on one rank; rank 0 keeps a checkpoint an epoch and saves the model of the best one at the end."""
-    job: TrainingJob = ray.get(loop_config["job"])
-    samples: GroupSamples = ray.get(loop_config["samples"])
-    workbench: Workbench = loop_config["workbench"]
-    plan: TrainingPlan = loop_config["plan"]
-    use_threads(plan.resources_per_worker.get("CPU", 1.0))
-    context = ray.train.get_context()
-    rank = context.get_world_rank()
+    rank: Rank[TrainingJob] = Rank.of(arguments)
+    job, samples, workbench = rank.job, rank.samples, rank.workbench
     classifier = workbench.classifier(samples.output_counts, from_scratch=job.from_scratch)
-    checkpoint = ray.train.get_checkpoint()
     result = fine_tune(
         classifier,
         workbench.backbone.spec,
-        samples.train if job.stream is None else _ShardStream(job, context.get_world_size()),
+        samples.train if job.stream is None else _ShardStream(job, rank.world_size),
         samples.validation,
         job.hyperparameters,
-        workbench.settings(str(get_device()), from_scratch=job.from_scratch),
-        on_epoch=lambda end: _report(end, rank),
-        resume=None if checkpoint is None else _restore(checkpoint),
+        workbench.settings(rank.device, from_scratch=job.from_scratch),
+        on_epoch=lambda end: rank.report(end.metrics, lambda directory: save_state(end.state, directory)),
+        resume=rank.restored(load_state),
         companion=samples.companion,
     )
-    nodes = node_ids(context.get_world_size())
-    if rank != 0:
+    nodes = rank.node_ids()
+    if rank.number != 0:
         return None
     if samples.companion is not None:
         classifier = without_extra(classifier, samples.companion.num_dropped)
-    return save_model(
-        job.model_uri, classifier, describe_model(job, samples, workbench, result, nodes, plan.resources_per_worker)
-    ).to_json()
-
-
-def _report(end: EpochEnd, rank: int) -> None:
-    report_epoch(end.metrics, rank, lambda directory: save_state(end.state, directory))
-
-
-def report_epoch(metrics: Value, rank: int, save: Callable[[Path], None]) -> None:
-    """Tell Ray Train of an epoch, on rank 0 with the checkpoint that `save` writes into a directory."""
-    if rank != 0:
-        ray.train.report(metrics.model_dump())
-        return
-    with tempfile.TemporaryDirectory(prefix="orchestrator-checkpoint-") as directory:
-        save(Path(directory))
-        ray.train.report(metrics.model_dump(), checkpoint=Checkpoint.from_directory(directory))
-
-
-def _restore(checkpoint: Checkpoint) -> Any:
-    with checkpoint.as_directory() as directory:
-        return load_state(Path(directory))
-
-
-def node_ids(world_size: int) -> list[str]:
-    """Gather the node of every rank, so that the record can say where the model was trained."""
-    mine = ray.get_runtime_context().get_node_id()
-    if world_size == 1:
-        return [mine]
-    nodes: list[Any] = [None] * world_size
-    torch.distributed.all_gather_object(nodes, mine)
-    return [str(node) for node in nodes]
+    card = describe_model(job, samples, workbench, result, nodes, rank.resources)
+    return save_model(job.model_uri, classifier, card).to_json()
 
 
 def describe_model(
