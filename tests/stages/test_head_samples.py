@@ -10,21 +10,19 @@ import pyarrow as pa
 import pytest
 from builders import write_parquet_shards
 from finetune_examples import a_spec, some_hyperparameters
-from test_task_samples import write_catalogue
+from group_contexts import a_context, write_catalogue
 from tiny_experiments import experiment_dict
 from workbenches import random_workbench
 
 from orchestrator.cluster.baselines import right_answers
-from orchestrator.cluster.resources import ClusterShape
 from orchestrator.cluster.trials import run_trial
-from orchestrator.data.reader import PixelReader, number_rows
+from orchestrator.data.reader import number_rows
 from orchestrator.evaluation.heads import by_own_heads
 from orchestrator.experiment_file import validate_experiment
 from orchestrator.finetune.classifier import predict_probabilities
 from orchestrator.finetune.loop import fine_tune
 from orchestrator.finetune.models import load_model, save_model
-from orchestrator.records import Group, GroupingRule, Groups, ModelCard, Profile, TaskClasses
-from orchestrator.runs import RunDirectory
+from orchestrator.records import Group, ModelCard, TaskClasses
 from orchestrator.search.assignments import Assignment, Member
 from orchestrator.stages.context import GroupContext
 from orchestrator.stages.train import headless
@@ -49,20 +47,7 @@ def context(tmp_path: Path) -> GroupContext:
     later = ["val" if name == "late" and of == "train" else of for name, of in zip(subset, split, strict=True)]
     place = table.table.schema.get_field_index("split")
     table.table = table.table.set_column(place, "split", pa.array(later))
-    rule = GroupingRule(means=[0.0], deviations=[1.0])
-    return GroupContext(
-        config=config,
-        run_directory=RunDirectory.of(config),
-        backbone=random_workbench(SPEC).backbone,
-        table=table,
-        reader=PixelReader(
-            data=config.data, image_size=32, resize="crop", pixels_uri=str(tmp_path / "pixels"), fragments_uri=""
-        ),
-        profile=Profile(subsets=[], split="train", rarefied_to=None, seconds=0.0),
-        groups=Groups(groups=[GROUP], method="quantiles", measures=["label_entropy"], rule=rule),
-        shape=ClusterShape(nodes=()),
-        say=lambda line: None,
-    )
+    return a_context(config, table, tmp_path / "pixels", SPEC, GROUP)
 
 
 def expected_labels(rows: list[dict[str, str]]) -> list[list[int]]:

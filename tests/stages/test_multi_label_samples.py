@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from finetune_examples import a_spec, some_hyperparameters
+from group_contexts import a_context, write_catalogue
 from label_set_images import SHAPES, label_set_rows
 from tiny_experiments import experiment_dict
 from workbenches import random_workbench
@@ -19,14 +20,10 @@ from orchestrator.cluster.baselines import label_answers
 from orchestrator.cluster.corrected_inference import predict_and_correct
 from orchestrator.cluster.inference import prediction_table
 from orchestrator.cluster.profiling import ProfilePlan, make_profile
-from orchestrator.cluster.resources import ClusterShape
 from orchestrator.cluster.trials import run_trial
-from orchestrator.config import ExperimentConfig
-from orchestrator.data.catalogue import SampleTable, assemble, examine
+from orchestrator.data.catalogue import SampleTable
 from orchestrator.data.multi_label import NO_LABEL, labels_of
-from orchestrator.data.pixels import write_pixels
-from orchestrator.data.reader import BLOCK_ROWS, PixelReader, blocks_of, number_rows
-from orchestrator.data.sources import list_fragments, read_fragment
+from orchestrator.data.reader import BLOCK_ROWS, blocks_of, number_rows
 from orchestrator.diversity.profiling import ProfileSettings, finish
 from orchestrator.diversity.statistics import PartialProfile, merge_partials
 from orchestrator.errors import DataError
@@ -34,24 +31,13 @@ from orchestrator.experiment_file import validate_experiment
 from orchestrator.finetune.classifier import Classifier, predict_probabilities
 from orchestrator.finetune.loop import fine_tune
 from orchestrator.finetune.models import load_model, save_model
-from orchestrator.records import Group, GroupingRule, Groups, ModelCard, Profile
-from orchestrator.runs import RunDirectory
+from orchestrator.records import Group, ModelCard
 from orchestrator.search.assignments import Assignment, Member
 from orchestrator.stages.context import GroupContext
 
 GROUP = Group(name="low", subsets=["a", "b"], num_images=80, score_range=(0.0, 1.0))
 SPEC = a_spec(image_size=32)
 RECIPE = some_hyperparameters(loss="binary_cross_entropy")
-
-
-def write_catalogue(config: ExperimentConfig, pixels: Path) -> SampleTable:
-    parts = []
-    for fragment in list_fragments(config.data):
-        rows = read_fragment(fragment, config.data, with_image=True)
-        part, images = examine(rows, config.data, fragment.key, 32, "crop", 0, 1.0, needs_label=False)
-        write_pixels(str(pixels), fragment.key, images)
-        parts.append(part)
-    return SampleTable(assemble(parts), multi_label=True)
 
 
 @pytest.fixture
@@ -62,20 +48,7 @@ def context(tmp_path: Path) -> GroupContext:
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "data" / "x.parquet")
     changes = {"data": {"label": "labels", "label_separator": "|"}}
     config = validate_experiment(experiment_dict(tmp_path / "data", tmp_path / "runs", **changes))
-    rule = GroupingRule(means=[0.0], deviations=[1.0])
-    return GroupContext(
-        config=config,
-        run_directory=RunDirectory.of(config),
-        backbone=random_workbench(SPEC).backbone,
-        table=write_catalogue(config, tmp_path / "pixels"),
-        reader=PixelReader(
-            data=config.data, image_size=32, resize="crop", pixels_uri=str(tmp_path / "pixels"), fragments_uri=""
-        ),
-        profile=Profile(subsets=[], split="train", rarefied_to=None, seconds=0.0),
-        groups=Groups(groups=[GROUP], method="quantiles", measures=["label_entropy"], rule=rule),
-        shape=ClusterShape(nodes=()),
-        say=lambda line: None,
-    )
+    return a_context(config, write_catalogue(config, tmp_path / "pixels"), tmp_path / "pixels", SPEC, GROUP)
 
 
 def test_a_group_has_the_single_labels_of_its_images_and_indicators_of_them(context: GroupContext) -> None:

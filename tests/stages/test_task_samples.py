@@ -11,24 +11,17 @@ import pyarrow.parquet as pq
 import pytest
 from builders import build_rows
 from finetune_examples import a_spec, some_hyperparameters
+from group_contexts import a_context, write_catalogue
 from tiny_experiments import experiment_dict
 from workbenches import random_workbench
 
-from orchestrator.cluster.resources import ClusterShape
 from orchestrator.cluster.trials import run_trial
-from orchestrator.config import ExperimentConfig
-from orchestrator.data.catalogue import SampleTable, assemble, examine
-from orchestrator.data.pixels import write_pixels
-from orchestrator.data.reader import PixelReader
-from orchestrator.data.sources import list_fragments, read_fragment
-from orchestrator.data.text_columns import read_tasks
 from orchestrator.evaluation.predictions import predictions_of_tasks
 from orchestrator.experiment_file import validate_experiment
 from orchestrator.finetune.classifier import predict_probabilities
 from orchestrator.finetune.loop import fine_tune
 from orchestrator.finetune.models import load_model, save_model
-from orchestrator.records import Group, GroupingRule, Groups, ModelCard, Profile, TaskClasses
-from orchestrator.runs import RunDirectory
+from orchestrator.records import Group, ModelCard, TaskClasses
 from orchestrator.search.assignments import Assignment, Member
 from orchestrator.stages.context import GroupContext
 
@@ -42,17 +35,6 @@ TASKS = (
 SPEC = a_spec(image_size=32)
 
 
-def write_catalogue(config: ExperimentConfig, pixels: Path) -> SampleTable:
-    parts = []
-    for fragment in list_fragments(config.data):
-        rows = read_fragment(fragment, config.data, with_image=True)
-        tasks = read_tasks(fragment, config.data)
-        part, images = examine(rows, config.data, fragment.key, 32, "crop", 0, 1.0, tasks)
-        write_pixels(str(pixels), fragment.key, images)
-        parts.append(part)
-    return SampleTable(assemble(parts))
-
-
 @pytest.fixture
 def context(tmp_path: Path) -> GroupContext:
     rows = [{**row, "form": FORMS[str(row["label"])]} for row in build_rows(subsets=SUBSETS)]
@@ -60,20 +42,7 @@ def context(tmp_path: Path) -> GroupContext:
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "data" / "x.parquet")
     changes = {"data": {"tasks": ["form"]}, "train": {"scope": "multitask"}}
     config = validate_experiment(experiment_dict(tmp_path / "data", tmp_path / "runs", **changes))
-    rule = GroupingRule(means=[0.0], deviations=[1.0])
-    return GroupContext(
-        config=config,
-        run_directory=RunDirectory.of(config),
-        backbone=random_workbench(SPEC).backbone,
-        table=write_catalogue(config, tmp_path / "pixels"),
-        reader=PixelReader(
-            data=config.data, image_size=32, resize="crop", pixels_uri=str(tmp_path / "pixels"), fragments_uri=""
-        ),
-        profile=Profile(subsets=[], split="train", rarefied_to=None, seconds=0.0),
-        groups=Groups(groups=[GROUP], method="quantiles", measures=["label_entropy"], rule=rule),
-        shape=ClusterShape(nodes=()),
-        say=lambda line: None,
-    )
+    return a_context(config, write_catalogue(config, tmp_path / "pixels"), tmp_path / "pixels", SPEC, GROUP)
 
 
 def test_a_group_has_the_classes_that_occur_in_it_and_a_label_for_each_task(context: GroupContext) -> None:

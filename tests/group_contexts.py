@@ -1,0 +1,49 @@
+"""Contexts of stages over catalogues made on the spot, without a cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from workbenches import random_workbench
+
+from orchestrator.cluster.resources import ClusterShape
+from orchestrator.config import ExperimentConfig
+from orchestrator.data.catalogue import SampleTable, assemble, examine
+from orchestrator.data.pixels import write_pixels
+from orchestrator.data.reader import PixelReader
+from orchestrator.data.sources import list_fragments, read_fragment
+from orchestrator.data.text_columns import read_tasks
+from orchestrator.records import BackboneSpec, Group, GroupingRule, Groups, Profile
+from orchestrator.runs import RunDirectory
+from orchestrator.stages.context import GroupContext
+
+
+def write_catalogue(config: ExperimentConfig, pixels: Path) -> SampleTable:
+    """Catalogue a run's data at 32 px, with its tasks or sets of labels, and write all of its pixels."""
+    is_multi_label, parts = config.data.is_multi_label, []
+    for fragment in list_fragments(config.data):
+        rows, tasks = read_fragment(fragment, config.data, with_image=True), read_tasks(fragment, config.data)
+        part, images = examine(
+            rows, config.data, fragment.key, 32, "crop", 0, 1.0, tasks, needs_label=not is_multi_label
+        )
+        write_pixels(str(pixels), fragment.key, images)
+        parts.append(part)
+    return SampleTable(assemble(parts), multi_label=is_multi_label)
+
+
+def a_context(
+    config: ExperimentConfig, table: SampleTable, pixels: Path, spec: BackboneSpec, group: Group
+) -> GroupContext:
+    """Give the context of a run of one group, whose backbone has random weights."""
+    rule = GroupingRule(means=[0.0], deviations=[1.0])
+    return GroupContext(
+        config=config,
+        run_directory=RunDirectory.of(config),
+        backbone=random_workbench(spec).backbone,
+        table=table,
+        reader=PixelReader(data=config.data, image_size=32, resize="crop", pixels_uri=str(pixels), fragments_uri=""),
+        profile=Profile(subsets=[], split="train", rarefied_to=None, seconds=0.0),
+        groups=Groups(groups=[group], method="quantiles", measures=["label_entropy"], rule=rule),
+        shape=ClusterShape(nodes=()),
+        say=lambda line: None,
+    )
