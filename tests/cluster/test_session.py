@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -72,9 +73,15 @@ def test_word_of_a_cluster_that_cannot_be_read_is_no_cluster(ray_directory: Path
     assert cluster_address() == "local"
 
 
-def test_a_session_starts_beside_the_remains_of_a_killed_cluster(tmp_path_factory: pytest.TempPathFactory) -> None:
-    # Ray's sockets need a short path.
-    directory = tmp_path_factory.mktemp("r", numbered=True)
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A directory for Ray's sockets, whose paths must be short: pytest's own are longer in each of several processes."""
+    with TemporaryDirectory(prefix="r-", ignore_cleanup_errors=True) as name:
+        yield Path(name)
+
+
+def test_a_session_starts_beside_the_remains_of_a_killed_cluster(short_path: Path) -> None:
+    directory = short_path
     (directory / "ray").mkdir()
     _leave_word(directory / "ray", _unused_port())
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
