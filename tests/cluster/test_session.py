@@ -75,7 +75,7 @@ def test_word_of_a_cluster_that_cannot_be_read_is_no_cluster(ray_directory: Path
 
 @pytest.fixture
 def short_path() -> Iterator[Path]:
-    """A directory for Ray's sockets, whose paths must be short: pytest's own are longer in each of several processes."""
+    """A directory for the sockets of Ray: their paths must be short, and pytest's own may be too long."""
     with TemporaryDirectory(prefix="r-", ignore_cleanup_errors=True) as name:
         yield Path(name)
 
