@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from orchestrator.cluster.group_samples import GroupSamples
-from orchestrator.cluster.resources import slots, trial_resources, trials_at_once
+from orchestrator.cluster.resources import slots, trial_resources
 from orchestrator.cluster.trials import describe_outcome
 from orchestrator.cluster.tuning import TuningPlan, run_search
 from orchestrator.errors import ConfigError, SearchError, StorageError
@@ -26,8 +26,8 @@ from orchestrator.stages.context import GroupContext
 from orchestrator.stages.journals import Journal
 from orchestrator.stages.ledger import SearchLedger
 from orchestrator.stages.library import add_entry, warm_starts
+from orchestrator.stages.search_checks import require_searchable
 from orchestrator.stages.shared_inputs import SharedInputs, prepare_inputs, spaces_of
-from orchestrator.stages.train import is_streamed
 from orchestrator.storage import digest
 
 _LEDGER = "search/ledger.jsonl"
@@ -49,9 +49,7 @@ def search(context: GroupContext) -> int:
     pending = [group for group in context.groups.groups if _find(context, group) is None]
     if not pending:
         return 0
-    _require_room(context)
-    _require_held(context)
-    require_unlearnt_folds(context)
+    require_searchable(context)
     # Groups that have their recipes are held against the others still: a search that was cut off between two recipes
     # must not choose otherwise than one that was not.
     seed = context.config.seed_of("split")
@@ -107,47 +105,10 @@ def describe(recipe: Hyperparameters) -> str:
     )
 
 
-def require_unlearnt_folds(context: GroupContext) -> None:
-    """Raise ConfigError for folds that would judge by training samples which the pretrained weights have learnt."""
-    folds = context.config.search.folds
-    if folds > 1 and context.is_learnt:
-        raise ConfigError(
-            "search.folds must be 1 where the pretrained weights have learnt the run's training images",
-            value=folds,
-            remedy="Leave it out, or take other weights.",
-        )
-
-
-def _require_held(context: GroupContext) -> None:
-    """Refuse to balance classes, or several tasks, where some training samples are not cached: they are streamed."""
-    fixed, space = context.config.finetune, context.config.search.space
-    wanted = {
-        context.config.several_heads: context.config.several_heads is not None,
-        "finetune.balanced": fixed.balanced or True in (space.balanced or []),
-        "finetune.class_weights": "balanced" in [fixed.class_weights, *(space.class_weights or [])],
-    }
-    key = next((key for key, is_wanted in wanted.items() if is_wanted), None)
-    if key is None:
-        return
-    streamed = [group.name for group in context.groups.groups if is_streamed(context.rows(group, "train"))]
-    if streamed:
-        raise ConfigError(
-            f"{key} must be off, and not be searched, where training samples do not fit the cache of pixels",
-            value=f"groups {', '.join(streamed)}",
-            remedy="Raise data.max_cache_bytes, or leave it out.",
-        )
-
-
 def _say_few_shot(context: GroupContext, group: Group) -> None:
     few_shot = context.tuning(group).few_shot
     if few_shot is not None:
         context.say(f"search {group.name}: {few_shot_finding(few_shot)}")
-
-
-def _require_room(context: GroupContext) -> None:
-    search = context.config.search
-    resources = trial_resources(search, use_gpu=context.use_gpu)
-    trials_at_once(resources, search.num_workers_per_trial, context.shape, most=1)
 
 
 def _find(context: GroupContext, group: Group) -> Recipe | None:

@@ -26,7 +26,7 @@ from orchestrator.records import (
 )
 from orchestrator.runs import RunDirectory
 from orchestrator.stages.context import GroupContext
-from orchestrator.stages.search import require_unlearnt_folds
+from orchestrator.stages.search_checks import require_unlearnt_folds
 
 GROUP = Group(name="low", subsets=["all"], num_images=40, score_range=(0.0, 1.0))
 

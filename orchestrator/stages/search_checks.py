@@ -1,0 +1,52 @@
+"""Refuses a search that could not run, or that would judge by the wrong images, before anything is trained."""
+
+from __future__ import annotations
+
+from orchestrator.cluster.resources import trial_resources, trials_at_once
+from orchestrator.errors import ConfigError
+from orchestrator.stages.context import GroupContext
+from orchestrator.stages.train import is_streamed
+
+
+def require_searchable(context: GroupContext) -> None:
+    """Raise ResourceError when not even one trial fits the cluster, and ConfigError for what does not go together."""
+    _require_room(context)
+    _require_held(context)
+    require_unlearnt_folds(context)
+
+
+def require_unlearnt_folds(context: GroupContext) -> None:
+    """Raise ConfigError for folds that would judge by training samples which the pretrained weights have learnt."""
+    folds = context.config.search.folds
+    if folds > 1 and context.is_learnt:
+        raise ConfigError(
+            "search.folds must be 1 where the pretrained weights have learnt the run's training images",
+            value=folds,
+            remedy="Leave it out, or take other weights.",
+        )
+
+
+def _require_held(context: GroupContext) -> None:
+    """Refuse to balance classes, or several tasks, where some training samples are not cached: they are streamed."""
+    fixed, space = context.config.finetune, context.config.search.space
+    wanted = {
+        context.config.several_heads: context.config.several_heads is not None,
+        "finetune.balanced": fixed.balanced or True in (space.balanced or []),
+        "finetune.class_weights": "balanced" in [fixed.class_weights, *(space.class_weights or [])],
+    }
+    key = next((key for key, is_wanted in wanted.items() if is_wanted), None)
+    if key is None:
+        return
+    streamed = [group.name for group in context.groups.groups if is_streamed(context.rows(group, "train"))]
+    if streamed:
+        raise ConfigError(
+            f"{key} must be off, and not be searched, where training samples do not fit the cache of pixels",
+            value=f"groups {', '.join(streamed)}",
+            remedy="Raise data.max_cache_bytes, or leave it out.",
+        )
+
+
+def _require_room(context: GroupContext) -> None:
+    search = context.config.search
+    resources = trial_resources(search, use_gpu=context.use_gpu)
+    trials_at_once(resources, search.num_workers_per_trial, context.shape, most=1)
