@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,15 +27,17 @@ def measure_memory(place: Place) -> Iterator[Figure]:
         with catalogued(place, data) as pipeline, _PeakMemory() as memory:
             seconds, _ = timed_profile(pipeline)
         peaks[copies] = memory.peak / 2**30
-        note(f"{copies} x the data: peak {peaks[copies]:.3f} GiB, {seconds:.1f} s")
+        parts = ", ".join(f"{name} {size / 2**30:.2f}" for name, size in memory.parts.most_common(6))
+        note(f"{copies} x the data: peak {peaks[copies]:.3f} GiB, {seconds:.1f} s; {parts}")
     yield Figure.of_medians("memory_flatness", ours=[peaks[place.sizes.copies]], peer=[peaks[1]], aim=0.83, unit="GiB")
 
 
 class _PeakMemory:
-    """Sample the memory of this process and all below it, and keep the greatest sum in bytes."""
+    """Sample the memory of this process and all below it, and keep the greatest sum in bytes, also by process."""
 
     def __init__(self) -> None:
         self.peak = 0
+        self.parts: Counter[str] = Counter()
         self._finished = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -48,7 +51,11 @@ class _PeakMemory:
 
     def _watch(self) -> None:
         while not self._finished.wait(_EVERY_S):
-            self.peak = max(self.peak, sum(_proportional_bytes(process) for process in _family(os.getpid())))
+            parts: Counter[str] = Counter()
+            for process in _family(os.getpid()):
+                parts["driver" if process == os.getpid() else _name(process)] += _proportional_bytes(process)
+            if parts.total() > self.peak:
+                self.peak, self.parts = parts.total(), parts
 
 
 def _family(root: int) -> list[int]:
@@ -69,6 +76,15 @@ def _parent(directory: Path) -> int:
         return int((directory / "stat").read_text().rpartition(")")[2].split()[1])
     except OSError:
         return 0
+
+
+def _name(process: int) -> str:
+    """Give the first word of a process's command line, which Ray sets to what its worker does."""
+    try:
+        command = Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").split()
+    except OSError:
+        return "gone"
+    return next((Path(word).name for word in command if not word.startswith("-") and "python" not in word), "python")
 
 
 def _proportional_bytes(process: int) -> int:
