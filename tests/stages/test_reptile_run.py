@@ -47,7 +47,9 @@ def test_a_start_is_learnt_over_the_training_images_of_the_runs_own_subsets(
     catalogue = Catalogue.from_json((run_of(config) / "catalogue.json").read_bytes(), source="catalogue.json")
     found = backbone_of(config)
     assert found.pretraining is not None and found.digest != backbone_of(given).digest
-    assert found.pretraining.start == str(weights) and found.source_accuracy is None
+    start = found.pretraining.start
+    assert start is not None and (start.source, start.digest) == (str(weights), backbone_of(given).digest)
+    assert found.source_accuracy is None
     assert found.pretraining.data_fingerprint == catalogue.data_fingerprint
     assert found.pretraining.classes == catalogue.labels
     (phase,) = found.pretraining.phases
@@ -57,7 +59,9 @@ def test_a_start_is_learnt_over_the_training_images_of_the_runs_own_subsets(
     assert [point.step for point in phase.history] == [0, 2, 3]
     assert phase.history[0].accuracy is not None and phase.history[-1].accuracy is not None
     assert (run_of(config) / found.weights.replace(".safetensors", ".card.json")).exists()
-    assert any("Reptile, a start for each subset" in line and f"They began as {weights}" in line for line in lines)
+    assert any(
+        "Reptile, a start for each subset" in line and f"It began with the weights {weights}" in line for line in lines
+    )
     Pipeline(config, say=lines.append).run(["catalogue", "pretrain"])
     assert lines[-2:] == ["catalogue: up to date, skipped", "pretrain: up to date, skipped"]
 
@@ -73,7 +77,7 @@ def test_two_workers_learn_a_start_over_subsets_of_a_source_and_then_its_labels(
     config = tiny_experiment(pretrain=pretrain, **sections)
     Pipeline(config, say=lambda line: None).run(["pretrain"])
     found = backbone_of(config).pretraining
-    assert found is not None and found.start == "none" and found.classes == ["circle", "cross", "stripe"]
+    assert found is not None and found.start is None and found.classes == ["circle", "cross", "stripe"]
     start, labels = found.phases
     assert isinstance(start, ReptilePhase) and start.num_workers == labels.num_workers == 2
     assert start.num_subsets == 2, "one class alone is no task"
