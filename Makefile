@@ -29,7 +29,7 @@ demo: install
 	$(BIN)/orchestrator run jobs/experiments/demo.yaml
 
 # Two processes: tests that share the Ray cluster stay in one of them (tests/conftest.py). One thread for each, since
-# threads of the one would wait for those of the other.
+# threads of the one would wait for those of the other. A third made Ray's workers start too late on two cores.
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow' --numprocesses 2
 

@@ -24,6 +24,7 @@ def estimated(
     return estimate_shift(Source.of(validation), Target.of(target), method, bootstrap_samples=samples, seed=seed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_frequencies_and_corrected_accuracy_lie_in_their_intervals_in_ninety_of_a_hundred_draws(
     classifier: Classifier, method: ShiftMethod

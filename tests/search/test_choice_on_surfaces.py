@@ -26,13 +26,18 @@ def interval(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> tuple[floa
     return float(values.mean() - 1.96 * error), float(values.mean() + 1.96 * error)
 
 
-@pytest.mark.parametrize("num_validation", [60, 300, 2000])
+# One of the middle is enough for every day.
+SIZES = [pytest.param(60, marks=pytest.mark.slow), 300, pytest.param(2000, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("num_validation", SIZES)
 def test_alike_groups_lose_at_most_a_fifth_of_a_point_to_one_recipe_for_all(num_validation: int) -> None:
     low, high = interval(gains(differ=False, num_validation=num_validation))
     print(f"alike, {num_validation} validation images: {low:+.2f} to {high:+.2f} points")
     assert (low + high) / 2 >= -0.2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [0.5, 1.5])
 def test_noise_that_is_not_what_it_is_taken_for_costs_alike_groups_little(noise: float) -> None:
     low, high = interval(gains(differ=False, num_validation=300, noise=noise))
@@ -40,7 +45,7 @@ def test_noise_that_is_not_what_it_is_taken_for_costs_alike_groups_little(noise:
     assert (low + high) / 2 >= -0.2
 
 
-@pytest.mark.parametrize("num_validation", [60, 300, 2000])
+@pytest.mark.parametrize("num_validation", SIZES)
 def test_groups_that_differ_gain_beyond_the_interval(num_validation: int) -> None:
     low, high = interval(gains(differ=True, num_validation=num_validation))
     print(f"different, {num_validation} validation images: {low:+.2f} to {high:+.2f} points")
