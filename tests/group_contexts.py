@@ -6,14 +6,20 @@ from pathlib import Path
 
 from workbenches import random_workbench
 
+from orchestrator.cluster.group_samples import GroupSamples
 from orchestrator.cluster.resources import ClusterShape
+from orchestrator.cluster.training import ModelJob, describe_model
+from orchestrator.cluster.workers import Workbench
 from orchestrator.config import ExperimentConfig
 from orchestrator.data.catalogue import SampleTable, assemble, examine
 from orchestrator.data.pixels import write_pixels
 from orchestrator.data.reader import PixelReader
 from orchestrator.data.sources import list_fragments, read_fragment
 from orchestrator.data.text_columns import read_tasks
-from orchestrator.records import BackboneSpec, Group, GroupingRule, Groups, Profile
+from orchestrator.finetune.classifier import Classifier
+from orchestrator.finetune.loop import fine_tune
+from orchestrator.finetune.models import save_model
+from orchestrator.records import BackboneSpec, Group, GroupingRule, Groups, Hyperparameters, ModelCard, Profile
 from orchestrator.runs import RunDirectory
 from orchestrator.stages.context import GroupContext
 
@@ -47,3 +53,20 @@ def a_context(
         shape=ClusterShape(nodes=()),
         say=lambda line: None,
     )
+
+
+def train_and_save(
+    samples: GroupSamples, bench: Workbench, recipe: Hyperparameters, group: Group, folder: Path
+) -> tuple[Classifier, ModelCard]:
+    """Train a group's model in this process, and save it with its card as a final training does."""
+    classifier = bench.classifier(samples.class_counts)
+    settings = bench.settings("cpu")
+    result = fine_tune(classifier, bench.backbone.spec, samples.train, samples.validation, recipe, settings)
+    job = ModelJob(
+        group=group.name,
+        subsets=tuple(group.subsets),
+        hyperparameters=recipe,
+        fingerprint="",
+        data_fingerprint="abc",
+    )
+    return classifier, save_model(str(folder), classifier, describe_model(job, samples, bench, result, ["here"], {}))

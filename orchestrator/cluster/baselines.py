@@ -206,13 +206,12 @@ def right_answers(
     """
     names = np.asarray(classes)
     correct = np.zeros(sum(block.num_rows for block in blocks), dtype=np.bool_)
-    for block in blocks:
-        probabilities = predict_probabilities(classifier, workbench.backbone.spec, reader.read(block), device=device)
+    for block, places, probabilities in _predicted(blocks, workbench, reader, classifier, device):
         if heads:
             probabilities = by_own_heads(probabilities, block.column("subset").to_pylist(), heads, classes)
         # Of several tasks the first is compared.
         found = names[probabilities[:, : len(names)].argmax(axis=1)] == np.asarray(block.column("label").to_pylist())
-        correct[np.asarray(block.column("position"))] = found
+        correct[places] = found
     return correct
 
 
@@ -227,8 +226,20 @@ def label_answers(
     """Give each label's probability and whether it is there [n, K] for every numbered row, in the catalogue's order."""
     shape = (sum(block.num_rows for block in blocks), len(classes))
     probabilities, truth = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.bool_)
-    for block in blocks:
-        places, spec = np.asarray(block.column("position")), workbench.backbone.spec
-        probabilities[places] = predict_probabilities(classifier, spec, reader.read(block), device=device)
+    for block, places, predicted in _predicted(blocks, workbench, reader, classifier, device):
+        probabilities[places] = predicted
         truth[places] = label_indicators(block.column("label").to_pylist(), classes) > 0
     return probabilities, truth
+
+
+def _predicted(
+    blocks: Sequence[pa.Table], workbench: Workbench, reader: PixelReader, classifier: Classifier, device: str
+) -> Iterator[tuple[pa.Table, NDArray[np.int64], NDArray[np.float32]]]:
+    """Iterate over blocks of numbered rows, their places [n] and the probabilities [n, K] of their images."""
+    for block in blocks:
+        pixels = reader.read(block)
+        yield (
+            block,
+            np.asarray(block.column("position")),
+            predict_probabilities(classifier, workbench.backbone.spec, pixels, device=device),
+        )

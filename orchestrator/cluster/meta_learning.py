@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from orchestrator.cluster.group_samples import GroupSamples
 from orchestrator.cluster.ranks import Rank
 from orchestrator.cluster.resources import ClusterShape
-from orchestrator.cluster.training import TrainingJob, TrainingPlan, run_jobs
+from orchestrator.cluster.training import TrainingJob, TrainingPlan, run_job
 from orchestrator.cluster.workers import Workbench
 from orchestrator.config import ReptileConfig
-from orchestrator.errors import OrchestratorError
 from orchestrator.finetune.models import save_backbone
 from orchestrator.finetune.reptile_checkpoints import load_reptile, save_reptile
 from orchestrator.finetune.reptile_training import SubsetSamples, require_tasks, train_reptile
@@ -55,13 +54,10 @@ def inner_hyperparameters(config: ReptileConfig) -> Hyperparameters:
 def run_reptile(
     job: ReptileJob, samples: GroupSamples, workbench: Workbench, plan: TrainingPlan, shape: ClusterShape
 ) -> ReptilePhase:
-    """Pretrain a backbone, and give what happened. Raises what training raises, and what `run_jobs` does."""
+    """Pretrain a backbone, and give what happened. Raises what training raises, and what `run_job` does."""
     # Workers would say so too, but only after they were started again and again.
     require_tasks(SubsetSamples(samples=samples.train, subsets=job.train_subsets), job.reptile)
-    ((_, outcome),) = run_jobs([job], {job.run_name: samples}, workbench, plan, shape)
-    if isinstance(outcome, OrchestratorError):
-        raise outcome
-    return ReptilePhase.model_validate_json(outcome)
+    return ReptilePhase.model_validate_json(run_job(job, samples, workbench, plan, shape))
 
 
 def reptile_worker(arguments: dict[str, Any]) -> Any:

@@ -9,10 +9,9 @@ from typing import Any
 from orchestrator.cluster.group_samples import GroupSamples
 from orchestrator.cluster.ranks import Rank
 from orchestrator.cluster.resources import ClusterShape
-from orchestrator.cluster.training import TrainingJob, TrainingPlan, run_jobs
+from orchestrator.cluster.training import TrainingJob, TrainingPlan, run_job
 from orchestrator.cluster.workers import Workbench
 from orchestrator.config import SimSiamConfig
-from orchestrator.errors import OrchestratorError
 from orchestrator.finetune.models import save_backbone
 from orchestrator.finetune.simsiam import new_simsiam
 from orchestrator.finetune.simsiam_checkpoints import load_simsiam, save_simsiam
@@ -35,11 +34,8 @@ class SimSiamJob(TrainingJob):
 def run_simsiam(
     job: SimSiamJob, samples: GroupSamples, workbench: Workbench, plan: TrainingPlan, shape: ClusterShape
 ) -> SimSiamPhase:
-    """Pretrain a backbone, and give what happened. Raises what training raises, and what `run_jobs` does."""
-    ((_, outcome),) = run_jobs([job], {job.run_name: samples}, workbench, plan, shape)
-    if isinstance(outcome, OrchestratorError):
-        raise outcome
-    return SimSiamPhase.model_validate_json(outcome)
+    """Pretrain a backbone, and give what happened. Raises what training raises, and what `run_job` does."""
+    return SimSiamPhase.model_validate_json(run_job(job, samples, workbench, plan, shape))
 
 
 def simsiam_worker(arguments: dict[str, Any]) -> Any:

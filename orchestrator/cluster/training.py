@@ -165,6 +165,16 @@ def run_jobs(
             yield jobs[index], _finish(jobs[index], outcome)
 
 
+def run_job(
+    job: TrainingJob, samples: GroupSamples, workbench: Workbench, plan: TrainingPlan, shape: ClusterShape
+) -> str:
+    """Run the workers of one job, and give its record as JSON. Raises its error, and what `run_jobs` raises."""
+    ((_, outcome),) = run_jobs([job], {job.run_name: samples}, workbench, plan, shape)
+    if isinstance(outcome, OrchestratorError):
+        raise outcome
+    return outcome
+
+
 def _require_reading_cpu(plan: TrainingPlan, shape: ClusterShape) -> None:
     taken = plan.resources_per_worker.get("CPU", 0.0) * plan.num_workers
     if not shape.elastic and shape.total("CPU") - taken < 1.0:

@@ -57,6 +57,18 @@ def verdict(gain_interval: tuple[float, float] | None) -> Verdict:
     return "worse" if high < 0 else "unclear"
 
 
+def tally(gain_intervals: Sequence[tuple[float, float] | None], *, better: str = "is better") -> str:
+    """Say in how many subsets something is better, worse or neither, by the intervals of its gains there."""
+    verdicts = [verdict(interval) for interval in gain_intervals]
+    tallies = {
+        better: verdicts.count("better"),
+        "is worse": verdicts.count("worse"),
+        "shows no clear difference": verdicts.count("unclear"),
+        "could not be compared": verdicts.count("unknown"),
+    }
+    return enumerated([f"in {count} it {what}" for what, count in tallies.items() if count])
+
+
 def headline(report: Report) -> str:
     """Sum up all groups against the fixed rule in one or two sentences."""
     verdicts = [

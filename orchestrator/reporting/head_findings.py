@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from orchestrator.evaluation.heads import ONE_HEAD
 from orchestrator.records import Evaluation
-from orchestrator.reporting.findings import verdict
+from orchestrator.reporting.findings import tally
 from orchestrator.reporting.wording import counted, enumerated, points, points_interval
 
 
@@ -22,13 +22,7 @@ def heads_finding(evaluation: Evaluation) -> str:
         return sentence
     if compared.accuracy_gain is None:
         return f"{sentence} One head for all could not be compared with them."
-    verdicts = [verdict(found.accuracy_gain_interval) for found in own]
-    tallies = {
-        "is better": verdicts.count("better"),
-        "is worse": verdicts.count("worse"),
-        "shows no clear difference": verdicts.count("unclear"),
-    }
-    told = enumerated([f"in {count} it {what}" for what, count in tallies.items() if count])
+    told = tally([found.accuracy_gain_interval for found in own])
     return (
         f"{sentence} Beside one head for all on the same data, {told}; over all test images the gain is "
         f"{points(compared.accuracy_gain)} points {points_interval(compared.accuracy_gain_interval)}."

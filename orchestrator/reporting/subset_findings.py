@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from orchestrator.records import SubsetEvaluation
-from orchestrator.reporting.findings import verdict
-from orchestrator.reporting.wording import counted, enumerated, percent, points, points_interval
+from orchestrator.reporting.findings import tally
+from orchestrator.reporting.wording import counted, percent, points, points_interval
 
 
 def subset_models_finding(evaluation: SubsetEvaluation) -> str:
@@ -13,14 +13,7 @@ def subset_models_finding(evaluation: SubsetEvaluation) -> str:
     total = counted(len(evaluation.subsets), "subset")
     if not own:
         return f"None of {total} has a model of its own: the group's serves all."
-    verdicts = [verdict(found.accuracy_gain_interval) for found in own]
-    tallies = {
-        "is better than the group's": verdicts.count("better"),
-        "is worse": verdicts.count("worse"),
-        "shows no clear difference": verdicts.count("unclear"),
-        "could not be compared": verdicts.count("unknown"),
-    }
-    told = enumerated([f"in {count} it {what}" for what, count in tallies.items() if count])
+    told = tally([found.accuracy_gain_interval for found in own], better="is better than the group's")
     have = "has a model of its own" if len(own) == 1 else "have models of their own"
     sentence = f"{len(own)} of {total} {have}: {told}."
     if evaluation.accuracy is None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing
 from finetune_examples import (
     LABELS,
     ArraySamples,
@@ -27,6 +23,7 @@ from finetune_examples import (
 )
 from numpy.typing import NDArray
 from torch import Tensor
+from two_ranks import meeting, run_two_ranks
 
 from orchestrator.errors import DataError, DivergedError, TrainingError
 from orchestrator.finetune.checkpoints import TrainingState
@@ -359,35 +356,19 @@ SCENARIOS: list[Callable[[int], Outcome]] = [
 
 
 def run_rank(rank: int, directory: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{directory}/meeting",
-        rank=rank,
-        world_size=2,
-        timeout=datetime.timedelta(seconds=TIMEOUT_S / 2),
-    )
-    for scenario in SCENARIOS:
-        outcome = scenario(rank)
-        torch.save(
-            {**outcome.__dict__, "history": [metrics.model_dump() for metrics in outcome.history]},
-            Path(directory) / f"{scenario.__name__}-{rank}.pt",
-        )
-    dist.destroy_process_group()
+    with meeting(rank, directory, timeout_s=TIMEOUT_S):
+        for scenario in SCENARIOS:
+            outcome = scenario(rank)
+            torch.save(
+                {**outcome.__dict__, "history": [metrics.model_dump() for metrics in outcome.history]},
+                Path(directory) / f"{scenario.__name__}-{rank}.pt",
+            )
 
 
 @pytest.fixture(scope="module")
 def on_two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Callable[[int], Outcome]], list[Outcome]]:
     directory = tmp_path_factory.mktemp("ranks")
-    context = torch.multiprocessing.start_processes(
-        run_rank, args=(str(directory),), nprocs=2, join=False, start_method="spawn"
-    )
-    deadline = time.monotonic() + TIMEOUT_S
-    while not context.join(timeout=1):
-        if time.monotonic() > deadline:
-            for process in context.processes:
-                process.kill()
-            pytest.fail(f"two ranks were not done after {TIMEOUT_S} s")
+    run_two_ranks(run_rank, directory, timeout_s=TIMEOUT_S)
 
     def outcomes(scenario: Callable[[int], Outcome]) -> list[Outcome]:
         found = [torch.load(directory / f"{scenario.__name__}-{rank}.pt", weights_only=True) for rank in range(2)]

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import datetime
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing
 from reptile_examples import QUICK, a_backbone, train
+from two_ranks import meeting, run_two_ranks
 
 TIMEOUT_S = 150
 # One rank has two tasks of each step, and the other one.
@@ -32,28 +29,12 @@ def outcome(*, resumes: bool = False) -> dict[str, Any]:
 
 
 def run_rank(rank: int, directory: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{directory}/meeting",
-        rank=rank,
-        world_size=2,
-        timeout=datetime.timedelta(seconds=TIMEOUT_S / 2),
-    )
-    torch.save({"whole": outcome(), "resumed": outcome(resumes=True)}, Path(directory) / f"{rank}.pt")
-    dist.destroy_process_group()
+    with meeting(rank, directory, timeout_s=TIMEOUT_S):
+        torch.save({"whole": outcome(), "resumed": outcome(resumes=True)}, Path(directory) / f"{rank}.pt")
 
 
 def test_two_ranks_are_one_process_also_when_they_go_on(tmp_path: Path) -> None:
-    context = torch.multiprocessing.start_processes(
-        run_rank, args=(str(tmp_path),), nprocs=2, join=False, start_method="spawn"
-    )
-    deadline = time.monotonic() + TIMEOUT_S
-    while not context.join(timeout=1):
-        if time.monotonic() > deadline:
-            for process in context.processes:
-                process.kill()
-            pytest.fail(f"two ranks were not done after {TIMEOUT_S} s")
+    run_two_ranks(run_rank, tmp_path, timeout_s=TIMEOUT_S)
     one, other = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     alone = outcome()
     for key in ("whole", "resumed"):

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import datetime
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing
 from finetune_examples import a_spec, some_samples, some_settings
 from torch import nn
+from two_ranks import meeting, run_two_ranks
 
 from orchestrator.config import SimSiamConfig
 from orchestrator.errors import TrainingError
@@ -45,38 +42,22 @@ def train(*, resume: SimSiamState | None = None, samples: int = NUM_SAMPLES) -> 
 
 
 def run_rank(rank: int, directory: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{directory}/meeting",
-        rank=rank,
-        world_size=2,
-        timeout=datetime.timedelta(seconds=TIMEOUT_S / 2),
-    )
-    whole = train()
-    resumed = train(resume=whole.pop("first"))
-    try:
-        train(samples=3)
-        error = ""
-    except TrainingError as refused:
-        error = str(refused)
-    resumed.pop("first")
-    torch.save({"whole": whole, "resumed": resumed, "error": error}, Path(directory) / f"{rank}.pt")
-    dist.destroy_process_group()
+    with meeting(rank, directory, timeout_s=TIMEOUT_S):
+        whole = train()
+        resumed = train(resume=whole.pop("first"))
+        try:
+            train(samples=3)
+            error = ""
+        except TrainingError as refused:
+            error = str(refused)
+        resumed.pop("first")
+        torch.save({"whole": whole, "resumed": resumed, "error": error}, Path(directory) / f"{rank}.pt")
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     directory = tmp_path_factory.mktemp("ranks")
-    context = torch.multiprocessing.start_processes(
-        run_rank, args=(str(directory),), nprocs=2, join=False, start_method="spawn"
-    )
-    deadline = time.monotonic() + TIMEOUT_S
-    while not context.join(timeout=1):
-        if time.monotonic() > deadline:
-            for process in context.processes:
-                process.kill()
-            pytest.fail(f"two ranks were not done after {TIMEOUT_S} s")
+    run_two_ranks(run_rank, directory, timeout_s=TIMEOUT_S)
     return [torch.load(directory / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 

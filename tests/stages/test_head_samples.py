@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from builders import write_parquet_shards
 from finetune_examples import a_spec, some_hyperparameters
-from group_contexts import a_context, write_catalogue
+from group_contexts import a_context, train_and_save, write_catalogue
 from tiny_experiments import experiment_dict
 from workbenches import random_workbench
 
@@ -20,9 +20,8 @@ from orchestrator.data.reader import number_rows
 from orchestrator.evaluation.heads import by_own_heads
 from orchestrator.experiment_file import validate_experiment
 from orchestrator.finetune.classifier import predict_probabilities
-from orchestrator.finetune.loop import fine_tune
-from orchestrator.finetune.models import load_model, save_model
-from orchestrator.records import Group, ModelCard, TaskClasses
+from orchestrator.finetune.models import load_model
+from orchestrator.records import Group, TaskClasses
 from orchestrator.search.assignments import Assignment, Member
 from orchestrator.stages.context import GroupContext
 from orchestrator.stages.train import headless
@@ -105,25 +104,7 @@ def test_a_baseline_and_the_saved_model_judge_every_image_by_its_subsets_head(
     context: GroupContext, tmp_path: Path
 ) -> None:
     samples, bench, recipe = context.samples(GROUP), random_workbench(SPEC), some_hyperparameters(epochs=4)
-    classifier = bench.classifier(samples.class_counts)
-    fine_tune(classifier, SPEC, samples.train, samples.validation, recipe, bench.settings("cpu"))
-    card = ModelCard(
-        group="low",
-        backbone=SPEC,
-        classes=list(samples.classes),
-        hyperparameters=recipe,
-        weights_digest="",
-        pretrained_digest="none",
-        data_fingerprint="abc",
-        subsets=GROUP.subsets,
-        best_epoch=1,
-        history=[],
-        seconds=1.0,
-        num_workers=1,
-        tasks=list(samples.tasks),
-        heads=samples.heads,
-    )
-    save_model(str(tmp_path / "model"), classifier, card)
+    classifier, _ = train_and_save(samples, bench, recipe, GROUP, tmp_path / "model")
     loaded, found = load_model(str(tmp_path / "model"))
     assert found.heads == "subset" and found.predicted_classes == [list(samples.classes)]
     rows = number_rows(context.rows(GROUP, "val"))

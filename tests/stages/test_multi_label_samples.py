@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from finetune_examples import a_spec, some_hyperparameters
-from group_contexts import a_context, write_catalogue
+from group_contexts import a_context, train_and_save, write_catalogue
 from label_set_images import SHAPES, label_set_rows
 from tiny_experiments import experiment_dict
 from workbenches import random_workbench
@@ -29,8 +29,7 @@ from orchestrator.diversity.statistics import PartialProfile, merge_partials
 from orchestrator.errors import DataError
 from orchestrator.experiment_file import validate_experiment
 from orchestrator.finetune.classifier import Classifier, predict_probabilities
-from orchestrator.finetune.loop import fine_tune
-from orchestrator.finetune.models import load_model, save_model
+from orchestrator.finetune.models import load_model
 from orchestrator.records import Group, ModelCard
 from orchestrator.search.assignments import Assignment, Member
 from orchestrator.stages.context import GroupContext
@@ -109,25 +108,8 @@ def test_every_fold_and_resplit_has_its_share_of_the_rarest_label(context: Group
 
 
 def trained(context: GroupContext, folder: Path) -> tuple[Classifier, ModelCard]:
-    samples, bench = context.samples(GROUP), random_workbench(SPEC)
-    classifier = bench.classifier(samples.class_counts)
     recipe = RECIPE.model_copy(update={"freeze_depth": 0, "epochs": 8, "learning_rate": 1e-2})
-    fine_tune(classifier, SPEC, samples.train, samples.validation, recipe, bench.settings("cpu"))
-    card = ModelCard(
-        group="low",
-        backbone=SPEC,
-        classes=list(samples.classes),
-        hyperparameters=recipe,
-        weights_digest="",
-        pretrained_digest="none",
-        data_fingerprint="abc",
-        subsets=GROUP.subsets,
-        best_epoch=1,
-        history=[],
-        seconds=1.0,
-        num_workers=1,
-    )
-    return classifier, save_model(str(folder), classifier, card)
+    return train_and_save(context.samples(GROUP), random_workbench(SPEC), recipe, GROUP, folder)
 
 
 def test_a_saved_model_gives_a_probability_for_each_label_and_lists_those_of_one_half(

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from builders import build_rows
 from finetune_examples import a_spec, some_hyperparameters
-from group_contexts import a_context, write_catalogue
+from group_contexts import a_context, train_and_save, write_catalogue
 from tiny_experiments import experiment_dict
 from workbenches import random_workbench
 
@@ -20,8 +20,8 @@ from orchestrator.evaluation.predictions import predictions_of_tasks
 from orchestrator.experiment_file import validate_experiment
 from orchestrator.finetune.classifier import predict_probabilities
 from orchestrator.finetune.loop import fine_tune
-from orchestrator.finetune.models import load_model, save_model
-from orchestrator.records import Group, ModelCard, TaskClasses
+from orchestrator.finetune.models import load_model
+from orchestrator.records import Group, TaskClasses
 from orchestrator.search.assignments import Assignment, Member
 from orchestrator.stages.context import GroupContext
 
@@ -96,24 +96,7 @@ def test_a_group_without_a_label_for_a_task_learns_the_others(context: GroupCont
 
 def test_a_saved_model_of_two_tasks_predicts_both(context: GroupContext, tmp_path: Path) -> None:
     samples, bench, recipe = context.samples(GROUP), random_workbench(SPEC), some_hyperparameters()
-    classifier = bench.classifier(samples.class_counts)
-    fine_tune(classifier, SPEC, samples.train, samples.validation, recipe, bench.settings("cpu"))
-    card = ModelCard(
-        group="low",
-        backbone=SPEC,
-        classes=list(samples.classes),
-        hyperparameters=recipe,
-        weights_digest="",
-        pretrained_digest="none",
-        data_fingerprint="abc",
-        subsets=GROUP.subsets,
-        best_epoch=1,
-        history=[],
-        seconds=1.0,
-        num_workers=1,
-        tasks=list(samples.tasks),
-    )
-    save_model(str(tmp_path / "model"), classifier, card)
+    classifier, _ = train_and_save(samples, bench, recipe, GROUP, tmp_path / "model")
     loaded, found = load_model(str(tmp_path / "model"))
     assert loaded.class_counts == (3, 2) and found.class_counts == [3, 2]
     rows = context.rows(GROUP, "val").to_pylist()

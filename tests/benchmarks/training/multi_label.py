@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from methods import SPEC
 from numpy.typing import NDArray
+from pacs_images import ArraySamples
 from two_tasks import RECIPE, Pictures, read_pictures, train
 
 from orchestrator.evaluation.multi_label import fit_thresholds, score_label_sets
@@ -32,22 +33,6 @@ from orchestrator.finetune.contracts import TrainingSettings
 from orchestrator.finetune.loop import fine_tune
 from orchestrator.finetune.weights import load_pretrained
 from orchestrator.records import Hyperparameters, LabelSetScores, MultiLabelScores
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class LabelSets:
-    """Hold pictures whose labels are indicators, float32 [n, K]."""
-
-    pixels: NDArray[np.uint8]
-    labels: NDArray[np.float32]
-    keys: NDArray[np.uint64]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def take(self, positions: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Give the pixels at positions."""
-        return self.pixels[positions]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -70,7 +55,7 @@ def by_sigmoids(backbone: Backbone, pictures: Pictures, *, images: int, epochs: 
     """Train on label sets."""
     drawn = pictures.train(images, seed)
     parts = [
-        LabelSets(pixels=part.pixels, labels=indicators(part.labels, pictures.class_counts), keys=part.keys)
+        ArraySamples(pixels=part.pixels, labels=indicators(part.labels, pictures.class_counts), keys=part.keys)
         for part in (drawn, pictures.validation)
     ]
     recipe = Hyperparameters.model_validate({**RECIPE, "epochs": epochs, "loss": "binary_cross_entropy"})

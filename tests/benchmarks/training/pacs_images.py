@@ -21,10 +21,10 @@ _FRACTIONS = SplitFractions(val=0.15, test=0.35)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ArraySamples:
-    """Hold decoded samples in memory."""
+    """Hold decoded samples in memory; `labels` are class indices [n], or indicators of any number of labels [n, K]."""
 
     pixels: NDArray[np.uint8]
-    labels: NDArray[np.int64]
+    labels: NDArray[np.int64] | NDArray[np.float32]
     keys: NDArray[np.uint64]
 
     def __len__(self) -> int:
