@@ -51,15 +51,12 @@ def of_catalogue(
 
 def of_backbone(config: ExperimentConfig, *, weights: str, source_listing: str, version: int) -> str:
     """Fingerprint the pretrained backbone: its section, the content of its weights, the source task."""
-    is_trained_here = config.backbone.weights == "pretrain"
-    source = None
-    if is_trained_here:
+    source, pretrain = None, config.own_pretraining
+    if pretrain is not None:
         seeds = [config.seed_of("split"), config.seed_of("loader")]
-        is_supervised = config.pretrain is None or config.pretrain.is_supervised
-        augment = _plain(config.augment) if is_supervised else None
-        source = [_of_objectives(config.pretrain), source_listing, config.train.precision, augment, seeds]
-        if config.pretrain is not None:
-            source += _modes_of_batch_norm(config, config.pretrain.objective)
+        augment = _plain(config.augment) if pretrain.is_supervised else None
+        modes = _modes_of_batch_norm(config, pretrain.objective)
+        source = [_of_objectives(pretrain), source_listing, config.train.precision, augment, seeds, *modes]
     network = _plain(config.backbone, without={"candidates"})
     return digest("backbone", version, network, weights, source, config.seed_of("trial"))
 
@@ -92,13 +89,11 @@ def _modes_of_batch_norm(config: ExperimentConfig, objectives: Sequence[Objectiv
     return modes
 
 
-def _of_objectives(pretrain: PretrainConfig | None) -> object:
+def _of_objectives(pretrain: PretrainConfig) -> object:
     """Give what counts of the section: what no objective reads does not, nor that there is but the plain one.
 
     The weights that it begins with count by their content.
     """
-    if pretrain is None:
-        return None
     unread = {"weights", *({"simsiam", "reptile"} - set(pretrain.objective)), *_idle(pretrain)}
     if pretrain.objective == ["supervised"]:
         unread.add("objective")

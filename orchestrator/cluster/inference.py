@@ -266,8 +266,7 @@ def prediction_table(
         columns |= _columns_of_labels(card.classes, parts[0], good)
     else:
         columns |= _columns_of_task("", card.classes, parts[0], good)
-    further = card.tasks[1:] if card.heads == "column" else []
-    for task, part in zip(further, parts[1:], strict=True):
+    for task, part in zip(card.further_tasks, parts[1:], strict=True):
         columns |= _columns_of_task(f"[{task.task}]", task.classes, part, good)
     if scores is not None:
         outlying = np.full(len(errors), np.nan)

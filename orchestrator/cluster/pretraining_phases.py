@@ -148,18 +148,12 @@ class SourceData:
         They are of training samples [n_train] and of validation samples [n_validation].
         """
         samples = replace(self.labelled(), companion=None)
-        names = pc.unique(self.table.table.column("subset"))
+        subsets = self.table.table.column("subset")
         train, validation = (
-            np.asarray(pc.index_in(self._cached_column("subset", split), value_set=names), dtype=np.int64)
-            for split in ("train", "val")
+            subsets.take(pa.array(self.table.cached(self._learnt(split)))) for split in ("train", "val")
         )
-        return samples, train, validation
-
-    def _cached_column(self, name: str, split: str) -> pa.ChunkedArray:
-        """Give a column of the table for the samples that `labelled` gives of a split, in their order."""
-        positions = pa.array(self._learnt(split))
-        rows = self.table.table.select([name, "pixel_row"]).take(positions)
-        return rows.filter(pc.greater_equal(rows.column("pixel_row"), 0)).column(name)
+        names = pc.unique(subsets)
+        return samples, _places(train, names), _places(validation, names)
 
     def _cached(self, positions: NDArray[np.int64], classes: Sequence[str] | None = None) -> CachedSamples:
         return CachedSamples.of(self.table, positions, self.pixels_uri, self.classes if classes is None else classes)
@@ -344,6 +338,10 @@ def _classes(pretrain: PretrainConfig, source: Catalogue) -> tuple[str, ...]:
             remedy=f"It has {', '.join(source.labels[:10]) or 'none: pretrain with objective simsiam'}.",
         )
     return tuple(classes)
+
+
+def _places(texts: pa.ChunkedArray, names: pa.Array) -> NDArray[np.int64]:
+    return np.asarray(pc.index_in(texts, value_set=names), dtype=np.int64)
 
 
 def _of_classes(table: SampleTable, split: str, classes: Sequence[str]) -> NDArray[np.int64]:

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import pyarrow as pa
-from pyarrow import compute as pc
-
 from orchestrator import storage
 from orchestrator.cluster.ingest import read_samples
 from orchestrator.config import ExperimentConfig, PretrainingTargetConfig
@@ -89,5 +86,4 @@ class TargetData:
 
     def _own_classes(self, classes: Sequence[str]) -> list[str]:
         """Name the classes of the training images that the source has not."""
-        labels = self.table.table.column("label").take(pa.array(self.table.where(split="train")))
-        return sorted(set(pc.unique(labels).to_pylist()) - set(classes))
+        return sorted(set(self.table.classes(self.table.where(split="train"))) - set(classes))

@@ -13,7 +13,7 @@ from pydantic import (
 
 from orchestrator.config.base import Fraction, OptimizerName, PositiveFloat, PositiveInt
 from orchestrator.config.data import DataConfig, Section
-from orchestrator.config.finetune import NonNegativeFloat, RegularizerName, RegularizerScope
+from orchestrator.config.finetune import PLAIN_REGULARIZERS, NonNegativeFloat, RegularizerName, RegularizerScope
 from orchestrator.config.pretraining_target import PretrainingTargetConfig
 from orchestrator.config.reptile import ReptileConfig
 
@@ -229,7 +229,7 @@ class PretrainConfig(Section):
             raise ValueError(
                 f"regularizer must be none where nothing is supervised, got {self.regularizer}: leave it out"
             )
-        pulls = self.regularizer not in ("none", "l1", "l2")
+        pulls = self.regularizer not in PLAIN_REGULARIZERS
         if pulls and self.weights == "none" and self.objective[0] == "supervised":
             raise ValueError(
                 f"regularizer must have weights to pull to, got {self.regularizer} with weights none: name weights, "

@@ -196,8 +196,8 @@ class ExperimentConfig(Section):
             return
         if self.data.verify == "none":
             raise ValueError(f"data.verify must be decode {learnt}, got none: its images are trained on")
-        learns_labels = self.pretrain is not None and self.pretrain.needs_labels
-        if self.search.folds > 1 and learns_labels:
+        task = self.own_pretraining
+        if self.search.folds > 1 and task is not None and task.needs_labels:
             raise ValueError(
                 f"search.folds must be 1 {learnt}, got {self.search.folds}: folds would judge by images that the "
                 "weights have learnt"
@@ -245,7 +245,13 @@ class ExperimentConfig(Section):
     @property
     def learns_own_subsets(self) -> bool:
         """Tell whether the source task learns from the run's own subsets."""
-        return self.backbone.weights == "pretrain" and self.pretrain is not None and self.pretrain.data is None
+        task = self.own_pretraining
+        return task is not None and task.data is None
+
+    @property
+    def own_pretraining(self) -> PretrainConfig | None:
+        """Give the source task that this run learns; None where its weights come from elsewhere."""
+        return self.pretrain if self.backbone.weights == "pretrain" else None
 
     @property
     def takes_few_shot_defaults(self) -> bool:
@@ -339,8 +345,8 @@ class ExperimentConfig(Section):
     @property
     def pretrains_on_target(self) -> bool:
         """Tell whether the run's own training images are a part of its source task."""
-        is_pretrained_here = self.backbone.weights == "pretrain"
-        return is_pretrained_here and self.pretrain is not None and self.pretrain.with_target is not None
+        task = self.own_pretraining
+        return task is not None and task.with_target is not None
 
     @property
     def source_data(self) -> DataConfig | None:

@@ -49,7 +49,7 @@ class SourceConfig(Section):
     @property
     def labels(self) -> LabelNeed:
         """Tell whether every source image must have a label, or none needs one: of negatives none does."""
-        return "every" if self.as_negatives == "none" or self.classes is not None else "none"
+        return "every" if self.has_task or self.classes is not None else "none"
 
     @property
     def loss_weight(self) -> float:
@@ -70,7 +70,7 @@ class SourceConfig(Section):
             raise ValueError(f"uri or data must name the source, got {found}: write one of them")
         if self.data is not None and self.data.verify == "none":
             raise ValueError("data.verify must be decode for a source, got none: its images are trained on")
-        if self.loss_weight == 0 and self.as_negatives != "none":
+        if self.loss_weight == 0 and not self.has_task:
             raise ValueError(f"weight must be above 0 with as_negatives {self.as_negatives}, got 0: raise it")
         if self.loss_weight == 0 and self.penalty == "none":
             raise ValueError("weight must be above 0 without a penalty, got 0: raise it, or leave the source out")

@@ -288,6 +288,11 @@ class SampleTable:
             chosen = pc.and_(chosen, pc.equal(self.table.column("split"), split))
         return np.flatnonzero(np.asarray(chosen)).astype(np.int64)
 
+    def cached(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Keep those of these samples whose pixels are cached, in their order."""
+        kept: NDArray[np.int64] = positions[np.asarray(self.table.column("pixel_row").take(pa.array(positions))) >= 0]
+        return kept
+
     def classes(self, positions: NDArray[np.int64] | None = None) -> tuple[str, ...]:
         """Give the labels of these samples, of all rows without positions: each once, sorted."""
         texts = pc.unique(self._labels(positions)).to_pylist()

@@ -58,3 +58,10 @@ def average_precisions(scores: NDArray[np.floating], truth: Truth) -> Measures:
     """
     columns = range(scores.shape[1])
     return np.array([float(Ranking.of(scores[:, k], truth[:, k]).average_precision()) for k in columns])
+
+
+def mean_average_precision(scores: NDArray[np.floating], truth: Truth) -> float | None:
+    """Average the precisions of labels over those that some image has; None where none has any."""
+    found = average_precisions(scores, truth)
+    known = found[np.isfinite(found)]
+    return float(known.mean()) if len(known) else None

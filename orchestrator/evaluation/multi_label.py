@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.sparse import eye_array
 
 from orchestrator.errors import DataError
-from orchestrator.evaluation.average_precision import Ranking, Truth, average_precisions
+from orchestrator.evaluation.average_precision import Ranking, Truth, average_precisions, mean_average_precision
 from orchestrator.evaluation.intervals import Estimates, Sums, Units, percentile_interval, resample
 from orchestrator.evaluation.metrics import SMALLEST_PROBABILITY, ClassCounts, Measures, Probabilities, auc
 from orchestrator.records import ClassScores, LabelScores, LabelSetScores, MultiLabelScores, Scores
@@ -193,8 +193,7 @@ def precision_gain(
 
     That is of a paired bootstrap of images, None where there are too many answers. None where no image has a label.
     """
-    found = [average_precisions(probabilities, truth) for probabilities in (mine, others)]
-    means = [_mean(precisions[np.isfinite(precisions)]) for precisions in found]
+    means = [mean_average_precision(probabilities, truth) for probabilities in (mine, others)]
     if means[0] is None or means[1] is None:
         return None
     again = _resampled_precisions([mine, others], truth, bootstrap_samples, seed, units)

@@ -93,21 +93,20 @@ class CompanionFeed:
 
         Each that is ever drawn is given once, as the first epoch shows it, divided over the ranks.
         """
-        settings, labels = self._prefix.settings, self._companion.samples.labels
+        labels = self._companion.samples.labels
         mine = share(self._wanted[labels[self._wanted] >= label], rank(), world_size())
         for start in range(0, len(mine), EVALUATION_BATCH):
-            positions = mine[start : start + EVALUATION_BATCH]
-            inputs = self._inputs.take(np.searchsorted(self._wanted, positions), draw_of(1, settings.augment))
-            yield inputs, torch.from_numpy(labels[positions]).to(settings.device)
+            yield self._shown(mine[start : start + EVALUATION_BATCH], epoch=1)
 
     def _part(self, positions: NDArray[np.int64], total: int, epoch: int) -> SourcePart:
+        inputs, targets = self._shown(positions, epoch)
+        return SourcePart(inputs=inputs, targets=targets, scale=world_size() / total)
+
+    def _shown(self, positions: NDArray[np.int64], epoch: int) -> tuple[Tensor, Tensor]:
+        """Give the suffix's inputs and the labels [n] of samples as an epoch shows them."""
         settings = self._prefix.settings
-        places = np.searchsorted(self._wanted, positions)
-        return SourcePart(
-            inputs=self._inputs.take(places, draw_of(epoch, settings.augment)),
-            targets=torch.from_numpy(self._companion.samples.labels[positions]).to(settings.device),
-            scale=world_size() / total,
-        )
+        inputs = self._inputs.take(np.searchsorted(self._wanted, positions), draw_of(epoch, settings.augment))
+        return inputs, torch.from_numpy(self._companion.samples.labels[positions]).to(settings.device)
 
     def _draw(self, first: int, last: int) -> NDArray[np.int64]:
         """Give the positions of the draws from `first` to before `last`."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from orchestrator.errors import TrainingError
-from orchestrator.evaluation.average_precision import average_precisions
+from orchestrator.evaluation.average_precision import mean_average_precision
 from orchestrator.finetune.classifier import EVALUATION_BATCH
 from orchestrator.finetune.contracts import BatchStream, Labels, Samples
 from orchestrator.finetune.distributed import sum_over_ranks
@@ -52,9 +52,7 @@ def judge_label_sets(
     logits = sum_over_ranks(logits)
     truth = torch.from_numpy(labels).to(device, torch.float32)
     loss = float(binary_cross_entropy_with_logits(logits.double(), truth.double()))
-    found = average_precisions(logits.cpu().numpy(), labels > 0)
-    known = found[np.isfinite(found)]
-    return loss, float(known.mean()) if len(known) else 0.0
+    return loss, mean_average_precision(logits.cpu().numpy(), labels > 0) or 0.0
 
 
 def require_label_sets(

@@ -28,6 +28,7 @@ from orchestrator.finetune.reptile import Weights, outer_rate, take_outer_step
 from orchestrator.finetune.reptile_checkpoints import ReptileState
 from orchestrator.finetune.reptile_tasks import Episode, Task, TaskPool, draw_batches
 from orchestrator.finetune.tasks import class_indices
+from orchestrator.finetune.training_checks import require_same_pretraining
 from orchestrator.records import BackboneSpec, ReptilePoint
 
 # Scalers of gradients are new with every task: with their usual scale its first steps would be skipped.
@@ -176,13 +177,7 @@ class ReptileTraining:
 
     def restore(self, state: ReptileState) -> None:
         """Go on from a state. Raises TrainingError when it is that of another training."""
-        shapes = {name: tensor.shape for name, tensor in self._backbone.state_dict().items()}
-        if state.config != self._config or {name: found.shape for name, found in state.backbone.items()} != shapes:
-            raise TrainingError(
-                "a checkpoint must come from the same backbone and the same pretrain.reptile",
-                value=state.config,
-                remedy="Remove the checkpoint to train from the start.",
-            )
+        require_same_pretraining(self._backbone, state.backbone, self._config, state.config, section="pretrain.reptile")
         self._backbone.load_state_dict(state.backbone)
         self.step = state.step
         self._history = list(state.history)

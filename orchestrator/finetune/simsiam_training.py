@@ -27,6 +27,7 @@ from orchestrator.finetune.schedules import rate_factor
 from orchestrator.finetune.shared_batch_norm import share_batch_norms
 from orchestrator.finetune.simsiam import SimSiam, spread
 from orchestrator.finetune.simsiam_checkpoints import SimSiamState
+from orchestrator.finetune.training_checks import require_same_pretraining
 from orchestrator.finetune.view_pairs import view_pair
 from orchestrator.records import BackboneSpec, Hyperparameters, SimSiamEpoch
 
@@ -145,13 +146,7 @@ class SimSiamTraining:
 
     def restore(self, state: SimSiamState) -> None:
         """Go on from a state. Raises TrainingError when it is that of another training."""
-        shapes = {name: tensor.shape for name, tensor in self._model.state_dict().items()}
-        if state.config != self._config or {name: found.shape for name, found in state.model.items()} != shapes:
-            raise TrainingError(
-                "a checkpoint must come from the same backbone and the same pretrain.simsiam",
-                value=state.config,
-                remedy="Remove the checkpoint to train from the start.",
-            )
+        require_same_pretraining(self._model, state.model, self._config, state.config, section="pretrain.simsiam")
         self._model.load_state_dict(state.model)
         # The optimizer goes on with the tensors that it is given.
         steps = copy.deepcopy(state.steps)

@@ -108,8 +108,7 @@ def class_indices(labels: Labels) -> NDArray[np.int64]:
 
 def first_task(labels: Labels) -> NDArray[np.int64]:
     """Give the class indices [n] of the first task, which every sample has, of labels [n] or [n, T]."""
-    found: NDArray[np.int64] = (labels if labels.ndim == 1 else labels[:, 0]).astype(np.int64, copy=False)
-    return found
+    return class_indices(labels if labels.ndim == 1 else labels[:, 0])
 
 
 def strata(labels: Labels) -> NDArray[np.int64]:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from orchestrator.config import Section
 from orchestrator.errors import TrainingError
 from orchestrator.finetune.checkpoints import TrainingState
 from orchestrator.finetune.contracts import BatchStream, Samples, TrainingSettings
@@ -55,9 +60,26 @@ def require_same_training(state: TrainingState, hyperparameters: Hyperparameters
             value=state.hyperparameters,
             remedy="Remove the checkpoint to train from the start.",
         )
-    shapes = {name: tensor.shape for name, tensor in suffix.state_dict().items()}
-    if {name: tensor.shape for name, tensor in state.suffix.items()} != shapes:
+    if not _has_shapes(suffix, state.suffix):
         raise TrainingError(
             "a checkpoint must come from the same backbone and classes",
             remedy="Remove the checkpoint to train from the start.",
         )
+
+
+def require_same_pretraining(
+    module: nn.Module, kept: Mapping[str, Tensor], config: Section, kept_config: Section, *, section: str
+) -> None:
+    """Refuse the tensors and the settings that another pretraining has left. Raises TrainingError."""
+    if kept_config != config or not _has_shapes(module, kept):
+        raise TrainingError(
+            f"a checkpoint must come from the same backbone and the same {section}",
+            value=kept_config,
+            remedy="Remove the checkpoint to train from the start.",
+        )
+
+
+def _has_shapes(module: nn.Module, tensors: Mapping[str, Tensor]) -> bool:
+    """Tell whether tensors have the names and shapes of a module's."""
+    shapes = {name: tensor.shape for name, tensor in module.state_dict().items()}
+    return {name: tensor.shape for name, tensor in tensors.items()} == shapes

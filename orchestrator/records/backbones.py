@@ -151,6 +151,11 @@ class ModelCard(Record):
         return [found.classes for found in self.tasks] or [self.classes]
 
     @property
+    def further_tasks(self) -> list[TaskClasses]:
+        """List the tasks after the first that a prediction has; heads of subsets predict for one."""
+        return [] if self.heads == "subset" else self.tasks[1:]
+
+    @property
     def negatives(self) -> Negatives:
         """Say how the model tells images that are none of its classes; `none` where it does not."""
         return "none" if self.source is None else self.source.as_negatives

@@ -32,7 +32,7 @@ def answers_of(context: GroupContext, model_path: str, card: ModelCard, rows: pa
         # Of several tasks the first is compared.
         right[places] = probabilities[:, : len(card.classes)].argmax(axis=1) == truth[places]
 
-    predict_rows(blocks_of(known, BLOCK_ROWS), context.reader, _plan(context, model_path, card), keep)
+    predict_rows(blocks_of(known, BLOCK_ROWS), context.reader, plan_of(context, model_path, card), keep)
     correct = np.zeros(rows.num_rows, dtype=np.bool_)
     correct[is_known] = right
     return by_subset(correct, rows.column("subset").to_pylist())
@@ -45,18 +45,9 @@ def keep_validation(
 
     Gives by subset which of them it gets right, in their order.
     """
-    plan, numbered = _plan(context, model_path, card), number_rows(rows)
+    plan, numbered = plan_of(context, model_path, card), number_rows(rows)
     blocks = blocks_of(numbered, BLOCK_ROWS)
-    tasks = predicted(
-        numbered,
-        blocks,
-        context.reader,
-        plan,
-        [card.classes],
-        tells_outliers=False,
-        is_multi_label=card.is_multi_label,
-    )
-    with tasks as ((validation,), _):
+    with predicted(numbered, blocks, context.reader, plan, card) as ((validation,), _):
         save_validation(plan.model_uri, card, validation, fingerprint=fingerprint)
         correct = np.concatenate([part.correct for part in validation.parts()])
     return by_subset(correct, rows.column("subset").to_pylist())
@@ -68,7 +59,8 @@ def by_subset(correct: Correct, subsets: Sequence[str]) -> BySubset:
     return {name: correct[names == name] for name in sorted(set(subsets))}
 
 
-def _plan(context: GroupContext, model_path: str, card: ModelCard) -> InferencePlan:
+def plan_of(context: GroupContext, model_path: str, card: ModelCard) -> InferencePlan:
+    """Plan to predict with the model at a path below the run directory."""
     return InferencePlan(
         model_uri=context.run_directory.path(model_path),
         weights_digest=card.weights_digest,

@@ -50,7 +50,7 @@ class Arms:
         No arm's model is kept before it is wanted: there is one for each subset. The few that are, are trained again,
         from the same seeds; what they predict on validation images is kept beside them.
         """
-        results = {_key(result): result for result in wanted}
+        results = {arm_key(result): result for result in wanted}
         jobs = [job for job in self.jobs if (*job.material, job.name) in results]
         again = []
         for job in jobs:
@@ -60,14 +60,14 @@ class Arms:
                 path = f"{_folder(job)}/model"
                 again.append(replace(job, hyperparameters=known.hyperparameters, rival=None, model_path=path))
         for job, found in self._run(again):
-            known = results[_key(found)]
+            known = results[arm_key(found)]
             update = {
                 "epoch_cost": known.epoch_cost,
                 "seconds": known.seconds,
                 "seconds_again": known.seconds_again + found.seconds,
             }
-            results[_key(found)] = found.model_copy(update=update)
-            self._keep(job, results[_key(found)])
+            results[arm_key(found)] = found.model_copy(update=update)
+            self._keep(job, results[arm_key(found)])
         for result in results.values():
             if result.model is not None and result.error is None:
                 rows = self.context.rows(_part(self.context, (result.group, result.subset)), "val")
@@ -176,7 +176,8 @@ def _job(
     )
 
 
-def _key(result: ArmResult) -> tuple[str | None, str | None, ArmName]:
+def arm_key(result: ArmResult) -> tuple[str | None, str | None, ArmName]:
+    """Give what tells an arm from the others: its group, its subset and its name."""
     return result.group, result.subset, result.name
 
 

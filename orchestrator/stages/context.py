@@ -148,7 +148,7 @@ class GroupContext:
     def is_learnt(self) -> bool:
         """Tell whether the pretrained weights know the labels of these training samples."""
         pretraining = self.backbone.pretraining
-        return pretraining is not None and data_fingerprint(self.table.table) in pretraining.learnt
+        return pretraining is not None and self._own_fingerprint in pretraining.learnt
 
     def companion(self, classes: tuple[str, ...]) -> Companion | None:
         """Give what a group with these classes is trained together with; None where there is nothing."""
@@ -159,10 +159,7 @@ class GroupContext:
     def cached_positions(self, group: Group, split: str) -> NDArray[np.int64]:
         """Give the places in the catalogue of a group's cached samples of a split, in the order of `samples`."""
         positions = self._positions(group, split)
-        if self.reader.pixels_uri is None:
-            return positions[:0]
-        pixel_rows = np.asarray(self.table.table.column("pixel_row").take(pa.array(positions)))
-        return positions[pixel_rows >= 0]
+        return positions[:0] if self.reader.pixels_uri is None else self.table.cached(positions)
 
     def classes(self, group: Group) -> tuple[str, ...]:
         """Give the union of the classes of a group's subsets, sorted."""
@@ -265,15 +262,20 @@ class GroupContext:
             source=self.source_fingerprint,
         )
 
-    @property
+    @cached_property
     def source_fingerprint(self) -> str:
         """Digest the source's samples and which of them are cached; nothing without one."""
         if self.source is None:
             return ""
         cached = (np.asarray(self.source.samples.table.column("pixel_row")) >= 0).tobytes()
         # What is a copy of the run's own images is left out, whichever group has them.
-        own = self.source.catalogue.data_fingerprint, storage.digest_bytes([cached]), data_fingerprint(self.table.table)
+        own = self.source.catalogue.data_fingerprint, storage.digest_bytes([cached]), self._own_fingerprint
         return storage.digest(*own, *(["near"] if self.config.data.deduplicate == "near" else []))
+
+    @cached_property
+    def _own_fingerprint(self) -> str:
+        """Digest the samples of the whole catalogue."""
+        return data_fingerprint(self.table.table)
 
     def search_fingerprint(self, group: Group) -> str:
         """Fingerprint a group's finished search."""

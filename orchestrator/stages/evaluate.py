@@ -37,6 +37,7 @@ from orchestrator.records import (
     OutlierScores,
     TaskScores,
 )
+from orchestrator.stages.answers import plan_of
 from orchestrator.stages.context import GroupContext
 from orchestrator.stages.predicted import PredictedRows, predicted
 from orchestrator.stages.sources import unseen_images
@@ -188,12 +189,7 @@ def _episodes(
 
 def _evaluate_model(context: GroupContext, test: _Test, blocks: list[pa.Table]) -> Evaluation:
     card = test.card
-    plan = InferencePlan(
-        model_uri=context.path(card.group, "model"),
-        weights_digest=card.weights_digest,
-        use_gpu=context.use_gpu,
-        stall_timeout_s=context.config.cluster.stall_timeout_s,
-    )
+    plan = plan_of(context, f"groups/{card.group}/model", card)
     results = [result for job in test.baselines if (result := _find_baseline(context, job))]
     # A byte for each image: that many pairs of answers make an interval, and the table has them beside each other.
     correct: dict[str, NDArray[np.bool_]] = {
@@ -235,15 +231,7 @@ def _predicted(
 ) -> AbstractContextManager[tuple[list[PredictedRows], DirectionSums]]:
     """Predict a group's split; see `predicted`."""
     rows = context.rows(context.group(card.group), split)
-    return predicted(
-        rows,
-        blocks,
-        context.reader,
-        plan,
-        card.predicted_classes,
-        tells_outliers=card.negatives != "none",
-        is_multi_label=card.is_multi_label,
-    )
+    return predicted(rows, blocks, context.reader, plan, card)
 
 
 def _separation(context: GroupContext, test: _Test, directions: DirectionSums) -> FeatureSeparation | None:
@@ -293,8 +281,7 @@ def _judge_heads(context: GroupContext, card: ModelCard, predictions: PredictedR
 def _judge_tasks(context: GroupContext, test: _Test, predictions: Sequence[PredictedRows]) -> list[TaskScores]:
     """Keep the predictions of further tasks, and score them; a group may have no label at all for one."""
     scores = []
-    further = test.card.tasks[1:] if test.card.heads == "column" else []
-    for number, (task, found) in enumerate(zip(further, predictions, strict=True), start=1):
+    for number, (task, found) in enumerate(zip(test.card.further_tasks, predictions, strict=True), start=1):
         if not task.classes:
             continue
         name = f"groups/{test.card.group}/predictions/{test.fingerprint}.task-{number}.parquet"

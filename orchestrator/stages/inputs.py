@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 
 from orchestrator import fingerprints
@@ -57,15 +56,19 @@ class RunInputs:
     @cached_property
     def source(self) -> IngestPlan | None:
         """The source task's plan; None when the weights come from elsewhere."""
-        if self.config.backbone.weights != "pretrain" or self.config.pretrain is None:
+        pretrain = self.config.own_pretraining
+        if pretrain is None:
             return None
-        pretrain = self.config.pretrain
         if pretrain.data is None:
             return self.ingest
-        plan = self.ingest_plan(pretrain.data, "pretrain/catalogue", needs_subset=False, labels=pretrain.labels)
-        # Where the run's images are learnt too, what looks like one of them must not be.
-        is_compared = pretrain.with_target is not None and self.config.data.deduplicate == "near"
-        return replace(plan, with_looks=plan.with_looks or is_compared)
+        return self.ingest_plan(
+            pretrain.data,
+            "pretrain/catalogue",
+            needs_subset=False,
+            labels=pretrain.labels,
+            # Where the run's images are learnt too, what looks like one of them must not be.
+            with_looks=pretrain.with_target is not None and self.config.data.deduplicate == "near",
+        )
 
     @cached_property
     def companion(self) -> IngestPlan | None:
@@ -73,9 +76,14 @@ class RunInputs:
         source, data = self.config.source, self.config.source_data
         if source is None or data is None:
             return None
-        plan = self.ingest_plan(data, "source/catalogue", needs_subset=False, labels=source.labels)
-        # What looks like one of the run's images is no source for them.
-        return replace(plan, with_looks=plan.with_looks or self.config.data.deduplicate == "near")
+        return self.ingest_plan(
+            data,
+            "source/catalogue",
+            needs_subset=False,
+            labels=source.labels,
+            # What looks like one of the run's images is no source for them.
+            with_looks=self.config.data.deduplicate == "near",
+        )
 
     @cached_property
     def companion_catalogue(self) -> Catalogue | None:
@@ -99,7 +107,13 @@ class RunInputs:
         )
 
     def ingest_plan(
-        self, data: DataConfig, folder: str, *, needs_subset: bool, labels: LabelNeed = "every"
+        self,
+        data: DataConfig,
+        folder: str,
+        *,
+        needs_subset: bool,
+        labels: LabelNeed = "every",
+        with_looks: bool = False,
     ) -> IngestPlan:
         """Plan a catalogue pass over some data, whose results go to `folder`."""
         return IngestPlan(
@@ -111,6 +125,7 @@ class RunInputs:
             folder=folder,
             needs_subset=needs_subset,
             labels=labels,
+            with_looks=with_looks,
             stall_timeout_s=self.config.cluster.stall_timeout_s,
         )
 

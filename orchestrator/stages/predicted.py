@@ -21,6 +21,7 @@ from orchestrator.diversity.feature_sums import DirectionSums
 from orchestrator.errors import DataError
 from orchestrator.evaluation.parts import PART_ROWS
 from orchestrator.evaluation.predictions import Predictions
+from orchestrator.records import ModelCard
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -156,17 +157,15 @@ def predicted(
     blocks: Sequence[pa.Table],
     reader: PixelReader,
     plan: InferencePlan,
-    classes: Sequence[Sequence[str]],
-    *,
-    tells_outliers: bool,
-    is_multi_label: bool = False,
+    card: ModelCard,
 ) -> Iterator[tuple[list[PredictedRows], DirectionSums]]:
-    """Predict catalogue rows, numbered and in blocks, and give the predictions of each task, by the `classes` of each.
+    """Predict catalogue rows, numbered and in blocks, and give the predictions of each of the model's tasks.
 
     Of a further task there are predictions for the rows alone that it labels. With them come the sums of unit features
     by the first task's classes. What was predicted lies on this machine's disk, 4 bytes an image and class, until the
     context ends: in memory an image is but its catalogue row.
     """
+    classes, tells_outliers = card.predicted_classes, card.negatives != "none"
     with (
         scratch_rows(rows.num_rows, sum(map(len, classes)), np.float32) as probabilities,
         scratch_rows(rows.num_rows if tells_outliers else 0, 1, np.float64) as scores,
@@ -179,7 +178,7 @@ def predicted(
 
         directions = predict_rows(blocks, reader, plan, keep)
         told = scores if tells_outliers else None
-        yield tasks_of(rows, probabilities, classes, told, is_multi_label=is_multi_label), directions
+        yield tasks_of(rows, probabilities, classes, told, is_multi_label=card.is_multi_label), directions
 
 
 def tasks_of(

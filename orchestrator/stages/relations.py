@@ -5,8 +5,6 @@ from __future__ import annotations
 from orchestrator import storage
 from orchestrator.cluster.ranking import source_features
 from orchestrator.cluster.workers import Workbench
-from orchestrator.data.catalogue import SampleTable
-from orchestrator.diversity.source_features import SourceFeatures
 from orchestrator.records import Distances, GroupDistances
 from orchestrator.stages.distances import KnownSource, LabelledImages, distances_of, group_distances_of
 from orchestrator.stages.inputs import RunInputs
@@ -58,19 +56,6 @@ def relate_groups(inputs: RunInputs) -> bool:
     return True
 
 
-def _features_of(
-    source: LabelledImages, target: SampleTable, workbench: Workbench, *, stall_timeout_s: float
-) -> SourceFeatures:
-    """Give the features of what groups are trained together with: no copies of a target's images are among them."""
-    return source_features(
-        training_rows(source, target),
-        source.reader,
-        workbench,
-        classes=source.classes,
-        stall_timeout_s=stall_timeout_s,
-    )
-
-
 def _found(inputs: RunInputs) -> Distances | None:
     """Give the distances of subsets, when they are up to date and the features that groups need are there."""
     run_directory = inputs.run_directory
@@ -86,7 +71,14 @@ def _labelled_source(inputs: RunInputs, workbench: Workbench) -> KnownSource | N
     source, plan, config = inputs.companion_images, inputs.companion, inputs.config.source
     if source is None or plan is None or config is None:
         return None
-    found = _features_of(source, inputs.samples, workbench, stall_timeout_s=inputs.config.cluster.stall_timeout_s)
+    # Among them are no copies of the run's own images.
+    found = source_features(
+        training_rows(source, inputs.samples),
+        source.reader,
+        workbench,
+        classes=source.classes,
+        stall_timeout_s=inputs.config.cluster.stall_timeout_s,
+    )
     path = f"{_SOURCE_FOLDER}/{inputs.distances_fingerprint}.safetensors"
     storage.write_bytes(inputs.run_directory.path(path), found.to_bytes())
     return KnownSource(

@@ -36,8 +36,8 @@ def companion_of(
     """
     table = source.samples
     positions = _positions(table, ["train"], source.classes, target)
-    own = _own_classes(table, positions, classes) if config.as_negatives == "none" else []
-    known = [*classes, *own] if config.as_negatives == "none" else _labels(table)
+    own = sorted(set(table.classes(positions)) - set(classes)) if config.has_task else []
+    known = [*classes, *own] if config.has_task else list(table.classes())
     samples = CachedSamples.of(table, positions, source.reader.pixels_uri, known)
     if len(samples) == 0:
         raise DataError(
@@ -45,7 +45,7 @@ def companion_of(
             value=0,
             remedy="Check source.classes and source.data: its split, max_cache_bytes, and copies of the run's images.",
         )
-    if config.as_negatives != "none":
+    if not config.has_task:
         # What a negative shows is of no account.
         samples = replace(samples, labels=np.full(len(samples), _negative_label(config, classes), dtype=np.int64))
     return Companion(
@@ -67,7 +67,7 @@ def training_rows(source: LabelledImages, target: SampleTable) -> pa.Table:
 
 def source_use(uri: str, config: SourceConfig, companion: Companion, classes: Sequence[str]) -> SourceUse:
     """Describe for a model's card what it was trained together with."""
-    labelled = config.as_negatives == "none"
+    labelled = config.has_task
     found = set(companion.samples.labels.tolist()) if labelled else set()
     return SourceUse(
         uri=uri,
@@ -122,17 +122,6 @@ def _copied(source: SampleTable, target: SampleTable) -> NDArray[np.bool_]:
     """Tell which rows of the source show a picture of the run's; near copies take long, and every group asks."""
     # Also what was left out of the target as a copy shows a picture that may be tested.
     return copies_among(source.table, target.table)
-
-
-def _own_classes(table: SampleTable, positions: NDArray[np.int64], classes: Sequence[str]) -> list[str]:
-    """Name the classes that the source has and the group has not."""
-    labels = table.table.column("label").take(pa.array(positions))
-    return sorted(set(pc.unique(labels).to_pylist()) - set(classes))
-
-
-def _labels(table: SampleTable) -> list[str]:
-    """Name all labels."""
-    return sorted(pc.unique(table.table.column("label")).to_pylist())
 
 
 def _negative_label(config: SourceConfig, classes: Sequence[str]) -> int:

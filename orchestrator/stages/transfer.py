@@ -13,7 +13,7 @@ from orchestrator.finetune.validation import load_validation
 from orchestrator.records import Arm, ArmGain, ArmResult, SubsetTransfer, Transfer
 from orchestrator.reporting.wording import points, points_interval
 from orchestrator.stages.answers import by_subset
-from orchestrator.stages.arms import Arms, arms_of
+from orchestrator.stages.arms import Arms, arm_key, arms_of
 from orchestrator.stages.context import GroupContext
 from orchestrator.stages.evaluate import read_evaluations, read_predictions
 from orchestrator.stages.regroup import REGROUPED, regroup, why_kept
@@ -155,11 +155,8 @@ def _fall_back(
 
 def _with_cost(results: Sequence[ArmResult], kept: Sequence[ArmResult]) -> list[ArmResult]:
     """Add to arms what keeping their models took."""
-    again = {(arm.group, arm.subset, arm.name): arm.seconds_again for arm in kept}
-    return [
-        arm.model_copy(update={"seconds_again": again.get((arm.group, arm.subset, arm.name), arm.seconds_again)})
-        for arm in results
-    ]
+    again = {arm_key(arm): arm.seconds_again for arm in kept}
+    return [arm.model_copy(update={"seconds_again": again.get(arm_key(arm), arm.seconds_again)}) for arm in results]
 
 
 def _give(

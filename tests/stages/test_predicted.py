@@ -18,6 +18,7 @@ from orchestrator.data.scratch import scratch_rows
 from orchestrator.errors import DataError
 from orchestrator.evaluation.parts import whole
 from orchestrator.evaluation.predictions import predictions_of_tasks
+from orchestrator.records import BackboneSpec, Hyperparameters, ModelCard
 from orchestrator.stages import predicted
 from orchestrator.stages.predicted import PredictedRows, tasks_of
 
@@ -40,6 +41,24 @@ def some_rows() -> pa.Table:
 
 def outputs() -> NDArray[np.float32]:
     return np.random.default_rng(0).random((10, 5)).astype(np.float32)
+
+
+def a_card(classes: list[str]) -> ModelCard:
+    """Describe a model that gives an image any number of these classes."""
+    return ModelCard(
+        group="low",
+        backbone=BackboneSpec(name="x", image_size=8, resize="crop", mean=(0, 0, 0), std=(1, 1, 1)),
+        classes=classes,
+        hyperparameters=Hyperparameters(freeze_depth=6, learning_rate=1e-3, epochs=1, loss="binary_cross_entropy"),
+        weights_digest="d",
+        pretrained_digest="none",
+        data_fingerprint="data",
+        subsets=["x", "y"],
+        best_epoch=1,
+        history=[],
+        seconds=1.0,
+        num_workers=1,
+    )
 
 
 @pytest.fixture
@@ -92,10 +111,7 @@ def test_images_of_any_number_of_labels_are_given_with_their_sets(
         data=DataConfig(uri="/data"), image_size=8, resize="crop", pixels_uri="/pixels", fragments_uri="/fragments"
     )
     # Without blocks nothing is predicted: all probabilities are 0.
-    with predicted.predicted(rows, [], reader, plan, [["cat", "dog"]], tells_outliers=False, is_multi_label=True) as (
-        (found,),
-        _,
-    ):
+    with predicted.predicted(rows, [], reader, plan, a_card(["cat", "dog"])) as ((found,), _):
         images = whole(found)
     assert found.is_multi_label and images.is_multi_label
     assert images.label_sets.tolist() == [[True, False], [False, False], [True, True]]
