@@ -19,7 +19,7 @@ from typing import IO, Any, TypeVar
 import pyarrow as pa
 from pyarrow import fs, parquet
 
-from orchestrator.errors import StorageError
+from orchestrator.errors import StorageError, UnavailableError
 from orchestrator.store_failures import is_passing, patiently
 
 T = TypeVar("T")
@@ -102,6 +102,16 @@ def read_bytes(uri: str) -> bytes:
             return bytes(stream.read())
 
     return ask(uri, "a file must be readable", read)
+
+
+def find_bytes(uri: str) -> bytes | None:
+    """Read a whole file; None when it is not there or not readable. Raises UnavailableError for a store that fails."""
+    try:
+        return read_bytes(uri)
+    except UnavailableError:
+        raise
+    except StorageError:
+        return None
 
 
 def write_bytes(uri: str, content: bytes) -> None:

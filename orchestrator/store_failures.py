@@ -94,9 +94,10 @@ def patiently(work: Callable[[], T], *, what: str) -> T:
         raise UnavailableError(
             "reads and writes must get through",
             value=f"{len(PAUSES_S) + 1} failures in a row at {what}",
-            remedy=f"Run the same command again when the store is well. The last: {_first_line(error)}",
+            remedy=f"Run the same command again when the store is well. The last: {first_line(error)[:300]}",
         ) from error
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+def first_line(error: BaseException) -> str:
+    """Give the first line of what an error says, its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -38,7 +38,7 @@ from orchestrator.diversity.features import held_bytes
 from orchestrator.diversity.profiling import ProfileSettings, class_means, finish
 from orchestrator.diversity.statistics import ImageMeasures, PartialProfile, merge_partials
 from orchestrator.diversity.subset_counts import SubsetCounts
-from orchestrator.errors import ResourceError, StorageError, UnavailableError
+from orchestrator.errors import ResourceError
 from orchestrator.finetune.classifier import extract_features
 from orchestrator.records import Profile
 
@@ -303,14 +303,10 @@ class _Measure:
 
 def _find(uri: str, name: str) -> ImageMeasures | None:
     """Give what was kept under a name; None when it is missing or damaged."""
-    try:
-        manifest = Manifest.parse(storage.read_bytes(storage.join(uri, f"{name}.json")))
-        content = storage.read_bytes(storage.join(uri, f"{name}.npz"))
-    except UnavailableError:
-        raise
-    except StorageError:
-        return None
-    if manifest is None or not manifest.describes(content):
+    described = storage.find_bytes(storage.join(uri, f"{name}.json"))
+    manifest = None if described is None else Manifest.parse(described)
+    content = None if manifest is None else storage.find_bytes(storage.join(uri, f"{name}.npz"))
+    if manifest is None or content is None or not manifest.describes(content):
         return None
     return ImageMeasures.from_bytes(content)
 

@@ -11,6 +11,7 @@ from typing import Literal
 import pyarrow as pa
 
 from orchestrator.config import DataFormat
+from orchestrator.store_failures import first_line
 
 Field = Literal["image", "label", "subset", "split", "id", "together"]
 
@@ -107,6 +108,5 @@ def describe_failure(error: Exception) -> str:
     """Say in one line why a file cannot be read, in the same words for every file: reasons are counted."""
     if isinstance(error, OSError) and error.errno is not None:
         return f"the file cannot be read: {os.strerror(error.errno)}"
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    reason = _PLACE_IN_STORE.sub("", lines[0])
+    reason = _PLACE_IN_STORE.sub("", first_line(error))
     return f"the file cannot be read: {reason.rstrip('.')[:200]}"

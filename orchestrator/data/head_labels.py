@@ -21,13 +21,9 @@ def heads_of_subsets(table: SampleTable, subsets: Sequence[str]) -> tuple[TaskCl
     taught = [name for name in sorted(subsets) if len(table.where([name], "train"))]
     sources = [[name] for name in taught] if len(taught) > 1 else [list(subsets) for _ in taught]
     return tuple(
-        TaskClasses(task=name, classes=_classes(table, source)) for name, source in zip(taught, sources, strict=True)
+        TaskClasses(task=name, classes=list(table.classes(table.where(source))))
+        for name, source in zip(taught, sources, strict=True)
     )
-
-
-def _classes(table: SampleTable, subsets: Sequence[str]) -> list[str]:
-    labels = table.table.column("label").take(pa.array(table.where(subsets)))
-    return sorted(set(labels.to_pylist()))
 
 
 def head_labels(table: SampleTable, positions: NDArray[np.int64], heads: Sequence[TaskClasses]) -> NDArray[np.int64]:

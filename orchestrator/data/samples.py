@@ -46,7 +46,7 @@ class CachedSamples:
         labels = samples.targets(cached, classes)
         if further:
             columns = [samples.task_indices(cached, task, names) for task, names in enumerate(further)]
-            labels = np.stack([samples.class_indices(cached, classes), *columns], axis=1)
+            labels = np.stack([labels, *columns], axis=1)
         return cls(
             labels=labels,
             keys=sample_keys(samples.table.column("id").take(pa.array(cached)).to_pylist()),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -20,7 +20,7 @@ from orchestrator.records import Distances, Relation, SourceDistance, SourceDist
 MOST_IMAGES = 128
 MOST_SUBSETS = 32
 _DRAWS = 40
-REFERENCES = 4
+_REFERENCES = 4
 _OWN_RANGE = 0.95
 _SAME_TASK = 0.5
 # Halves of fewer would make all distances those of a handful of images.
@@ -111,9 +111,20 @@ def distance_to(source: Directions, rows: Directions, *, seed: int) -> float:
 
     One sample alone would decide how near everything seems.
     """
-    generators = (np.random.default_rng([seed, number]) for number in range(REFERENCES))
-    samples = [source[generator.permutation(len(source))[: len(rows)]] for generator in generators]
-    return float(np.mean(side_by_side(lambda sample: squared_distance(rows, sample), samples)))
+    return mean_distance(source, lambda _: rows, len(rows), seed=seed)
+
+
+def mean_distance(
+    source: Directions, draw: Callable[[np.random.Generator], Directions], num_images: int, *, seed: int
+) -> float:
+    """Give the mean distance of what is drawn from random samples of `num_images` of a source [m, d]."""
+
+    def drawn(number: int) -> float:
+        generator = np.random.default_rng([seed, number])
+        reference = source[generator.permutation(len(source))[:num_images]]
+        return _squared_distance(draw(generator), reference)
+
+    return float(np.mean(side_by_side(drawn, range(_REFERENCES))))
 
 
 def relation(distance: float, own: float, classes: set[str], source_classes: set[str]) -> Relation:
@@ -144,14 +155,14 @@ def relate(distance: float, own: float, classes: set[str], source_classes: set[s
 def _matrix(samples: Sequence[Directions]) -> list[list[float]]:
     found = np.zeros((len(samples), len(samples)))
     pairs = list(combinations(range(len(samples)), 2))
-    distances = side_by_side(lambda pair: squared_distance(samples[pair[0]], samples[pair[1]]), pairs)
+    distances = side_by_side(lambda pair: _squared_distance(samples[pair[0]], samples[pair[1]]), pairs)
     for (one, other), distance in zip(pairs, distances, strict=True):
         found[one, other] = found[other, one] = distance
     matrix: list[list[float]] = found.tolist()
     return matrix
 
 
-def squared_distance(one: Directions, other: Directions) -> float:
+def _squared_distance(one: Directions, other: Directions) -> float:
     """Give the squared Frechet distance of directions [n, d] and [m, d]."""
     own = on_own_axes(np.vstack([one, other]))
     first, second = (FeatureSums.of(rows, [""] * len(rows)) for rows in (own[: len(one)], own[len(one) :]))

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.diversity.distances import REFERENCES, Directions, relate, squared_distance
-from orchestrator.diversity.side_by_side import side_by_side
+from orchestrator.diversity.distances import Directions, mean_distance, relate
 from orchestrator.records import GroupDistance, SourceDistances
 
 
@@ -52,13 +51,10 @@ def _distance_to(source: Directions, members: Sequence[SubsetRows], num_images: 
     rows = np.concatenate([member.directions for member in members])
     weights = np.concatenate([_weights(member) for member in members])
 
-    def drawn(number: int) -> float:
-        generator = np.random.default_rng([seed, number])
-        reference = source[generator.permutation(len(source))[:num_images]]
-        chosen = generator.choice(len(rows), size=num_images, replace=False, p=weights / weights.sum())
-        return squared_distance(rows[chosen], reference)
+    def draw(generator: np.random.Generator) -> Directions:
+        return rows[generator.choice(len(rows), size=num_images, replace=False, p=weights / weights.sum())]
 
-    return float(np.mean(side_by_side(drawn, range(REFERENCES))))
+    return mean_distance(source, draw, num_images, seed=seed)
 
 
 def _weights(member: SubsetRows) -> NDArray[np.float64]:

@@ -104,8 +104,7 @@ class PartialProfile:
 
     def merge(self, other: PartialProfile) -> None:
         """Add the images of another task's, which stays as it is."""
-        for subset, statistics in other.subsets.items():
-            self._of(subset).merge(statistics)
+        _merge_into(self.subsets, other)
 
     def add_histograms(self, subset: str, histograms: NDArray[np.int64]) -> None:
         """Add luminance histograms [n, 256] of images."""

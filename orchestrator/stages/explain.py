@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from orchestrator import fingerprints, storage
 from orchestrator.cluster.explaining import ExplainedImage, ExplainedImages, ExplanationJob, explain_images
-from orchestrator.errors import BackboneError, DataError, OrchestratorError, StorageError, UnavailableError
+from orchestrator.errors import BackboneError, DataError, OrchestratorError
 from orchestrator.evaluation.examples import choose_examples
 from orchestrator.records import Evaluation, Explanation, Explanations
 from orchestrator.reporting.overlays import draw_pair
@@ -61,12 +61,11 @@ def read_pictures(context: GroupContext, explanations: Sequence[Explanations]) -
     names = [example.picture for found in explanations for example in found.examples if example.picture]
     pictures = {}
     for name in names:
-        try:
-            pictures[name] = storage.read_bytes(context.run_directory.path(name))
-        except UnavailableError:
-            raise
-        except StorageError:
+        picture = storage.find_bytes(context.run_directory.path(name))
+        if picture is None:
             context.say(f"report: {name} cannot be read and is left out")
+        else:
+            pictures[name] = picture
     return pictures
 
 

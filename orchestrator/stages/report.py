@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from orchestrator import storage
-from orchestrator.errors import StorageError
+from orchestrator.errors import StorageError, UnavailableError
 from orchestrator.evaluation.comparisons import pool
 from orchestrator.records import BackboneRanking, Distances, GroupDistances, Report, StageCost
 from orchestrator.reporting.advice import advise
@@ -74,6 +74,8 @@ def _is_current(inputs: RunInputs, ranking: BackboneRanking) -> bool:
     candidates = inputs.candidates_named([candidate.title for candidate in ranking.candidates])
     try:
         return ranking.fingerprint == candidates.ranking_fingerprint(inputs.catalogue.data_fingerprint)
+    except UnavailableError:
+        raise
     except StorageError:
         # The weights of a candidate that was only asked about may be gone.
         return False
