@@ -11,8 +11,6 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot
 
 from orchestrator.config import LossName, SmoothingTarget
-from orchestrator.errors import TrainingError
-from orchestrator.finetune.contracts import Labels
 from orchestrator.records import Hyperparameters
 
 
@@ -74,21 +72,16 @@ class Objective:
 
 
 def create_objective(
-    hyperparameters: Hyperparameters, labels: Labels | None, num_classes: int, device: str
+    hyperparameters: Hyperparameters, class_counts: NDArray[np.int64], num_classes: int, device: str
 ) -> Objective:
-    """Create the loss that the hyperparameters name, weighing classes by the training labels [n].
+    """Create the loss that the hyperparameters name, weighing classes by how many training samples have each.
 
-    Raises TrainingError when classes are to be balanced and the labels are not known, as those of a stream.
+    Of `num_classes`, `class_counts` may leave out the last ones, of which there are none.
     """
     weights = None
     if hyperparameters.class_weights == "balanced":
-        if labels is None:
-            raise TrainingError(
-                "class_weights must be none where training data is streamed",
-                value="balanced",
-                remedy="Raise data.max_cache_bytes, or leave the weights out.",
-            )
-        weights = balanced_class_weights(np.bincount(labels, minlength=num_classes)).to(device)
+        padded = np.pad(class_counts, (0, num_classes - len(class_counts)))
+        weights = balanced_class_weights(padded).to(device)
     return Objective(
         kind=hyperparameters.loss,
         gamma=hyperparameters.focal_gamma,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TypeVar
@@ -18,10 +18,11 @@ from orchestrator.cluster.tuning import SEARCH_VERSION
 from orchestrator.cluster.workers import Workbench
 from orchestrator.config import ExperimentConfig
 from orchestrator.data.catalogue import SampleTable, data_fingerprint
-from orchestrator.data.head_labels import head_labels, heads_of_subsets
+from orchestrator.data.head_labels import heads_of_subsets
 from orchestrator.data.identity import sample_keys, split_key
 from orchestrator.data.reader import PixelReader
 from orchestrator.data.samples import CachedSamples
+from orchestrator.data.targets import Targets
 from orchestrator.diversity.entropy import shannon_entropy
 from orchestrator.errors import DataError
 from orchestrator.finetune.companions import Companion
@@ -118,13 +119,10 @@ class GroupContext:
                 value=f"none in group {group.name}",
                 remedy="Check data.label, or use fewer groups.",
             )
-        train, validation = (self._cached(group, split, classes, tasks) for split in ("train", "val"))
-        if self.table.multi_label and len(train) < len(self._positions(group, "train")):
-            raise DataError(
-                "images with any number of labels must all be in the pixel cache",
-                value=f"{len(train):,} of {len(self._positions(group, 'train')):,} training images of {group.name}",
-                remedy="Raise data.max_cache_bytes, and set data.verify to decode.",
-            )
+        targets = Targets(
+            classes=classes, tasks=tasks, heads=self.config.train.heads, is_multi_label=self.table.multi_label
+        )
+        train, validation = (self._cached(group, split, targets) for split in ("train", "val"))
         for split, samples in (("train", train), ("val", validation)):
             if len(samples) == 0:
                 raise DataError(
@@ -221,21 +219,9 @@ class GroupContext:
     def _positions(self, group: Group, split: str | None) -> NDArray[np.int64]:
         return self.table.where(subsets=group.subsets, split=split)
 
-    def _cached(
-        self, group: Group, split: str, classes: tuple[str, ...], tasks: Sequence[TaskClasses]
-    ) -> CachedSamples:
-        by_subset = self.config.train.heads == "subset"
-        found = CachedSamples.of(
-            self.table,
-            self._positions(group, split),
-            self.reader.pixels_uri,
-            classes,
-            [] if by_subset else [task.classes for task in tasks[1:]],
-        )
-        # A group without training images has no heads, and is refused.
-        if not by_subset or not tasks:
-            return found
-        return replace(found, labels=head_labels(self.table, self.cached_positions(group, split), tasks))
+    def _cached(self, group: Group, split: str, targets: Targets) -> CachedSamples:
+        found = CachedSamples.of(self.table, self._positions(group, split), self.reader.pixels_uri, targets.classes)
+        return replace(found, labels=targets.of(self.table, self.cached_positions(group, split)))
 
     # Fingerprints.
 

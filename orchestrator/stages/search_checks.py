@@ -27,20 +27,13 @@ def require_unlearnt_folds(context: GroupContext) -> None:
 
 
 def _require_held(context: GroupContext) -> None:
-    """Refuse to balance classes, or several tasks, where some training samples are not cached: they are streamed."""
-    fixed, space = context.config.finetune, context.config.search.space
-    wanted = {
-        context.config.several_heads: context.config.several_heads is not None,
-        "finetune.balanced": fixed.balanced or True in (space.balanced or []),
-        "finetune.class_weights": "balanced" in [fixed.class_weights, *(space.class_weights or [])],
-    }
-    key = next((key for key, is_wanted in wanted.items() if is_wanted), None)
-    if key is None:
+    """Refuse to balance classes where some training samples are not cached: a stream shows each of them once."""
+    if not (context.config.finetune.balanced or True in (context.config.search.space.balanced or [])):
         return
     streamed = [group.name for group in context.groups.groups if is_streamed(context.rows(group, "train"))]
     if streamed:
         raise ConfigError(
-            f"{key} must be off, and not be searched, where training samples do not fit the cache of pixels",
+            "finetune.balanced must be off, and not be searched, where training samples do not fit the cache of pixels",
             value=f"groups {', '.join(streamed)}",
             remedy="Raise data.max_cache_bytes, or leave it out.",
         )

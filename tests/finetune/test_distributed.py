@@ -61,10 +61,11 @@ def train(
 ) -> Outcome:
     backbone, _ = load_pretrained("none", a_spec(), seed=0)
     is_multi_label = changes.get("loss") == "binary_cross_entropy"
-    tasks = samples.labels.ndim == 2 and not is_multi_label if isinstance(samples, ArraySamples) else False
+    labels = samples.labels if isinstance(samples, ArraySamples) else samples.samples.labels
+    tasks = labels.ndim == 2 and not is_multi_label
     classifier = new_classifier(backbone, (len(LABELS), 2) if tasks else len(LABELS), seed=0)
     validation = two_tasks(11, seed=1, missing=4) if tasks else some_samples(11, seed=1)
-    if isinstance(samples, ArraySamples) and tasks and (samples.labels[:, 0] < 0).any():
+    if tasks and (labels[:, 0] < 0).any():
         validation = subsets_of_a_group(11, seed=1)
     if is_multi_label:
         validation = label_sets(11, seed=1)
@@ -145,6 +146,17 @@ def a_rank_without_samples(rank: int) -> Outcome:
 def unequal_streams(rank: int) -> Outcome:
     batches = GLOBAL_BATCHES if rank < 0 else RANK_BATCHES[rank]
     return train(ListStream(some_samples(STREAMED), batches, STREAMED), freeze_depth=1, optimizer="sgd")
+
+
+def unequal_streams_of_two_tasks(rank: int) -> Outcome:
+    batches = GLOBAL_BATCHES if rank < 0 else RANK_BATCHES[rank]
+    stream = ListStream(two_tasks(STREAMED, missing=5), batches, STREAMED)
+    return train(stream, freeze_depth=1, optimizer="sgd", task_weighting="size")
+
+
+def an_empty_stream_of_label_sets(rank: int) -> Outcome:
+    stream = ListStream(label_sets(STREAMED), GLOBAL_BATCHES if rank < 1 else [], STREAMED)
+    return train(stream, freeze_depth=1, optimizer="sgd", loss="binary_cross_entropy")
 
 
 def a_source_beside(rank: int) -> Outcome:
@@ -324,7 +336,9 @@ EQUAL_TO_ONE_PROCESS = [
     any_number_of_labels,
     any_number_of_labels_of_a_rank_without_samples,
     unequal_streams,
+    unequal_streams_of_two_tasks,
     an_empty_stream,
+    an_empty_stream_of_label_sets,
     a_source_beside,
     a_source_beside_a_stream,
     a_cosine_head,
