@@ -31,6 +31,7 @@ from orchestrator.records import (
 )
 from orchestrator.reporting.findings import copies_finding, grouping_finding
 from orchestrator.reporting.pretraining import pretraining_finding
+from orchestrator.reporting.pretraining_inputs import cache_finding
 from orchestrator.runs import RunDirectory
 from orchestrator.stages.assign import assign
 from orchestrator.stages.evaluate import evaluate
@@ -217,6 +218,8 @@ class Pipeline:
             source = self._inputs.catalogue
         elif self._inputs.source is not None:
             source = self._inputs.find_catalogue(self._inputs.source) or self._make_catalogue(self._inputs.source)
+        if source is not None and (finding := cache_finding(source)):
+            self._say(f"pretrain: {finding}")
         if self.config.pretrains_on_target:
             target = self._inputs.catalogue
         record = prepare_backbone(

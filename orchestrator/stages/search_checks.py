@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from orchestrator.cluster.resources import trial_resources, trials_at_once
+from orchestrator.data.reader import is_streamed
 from orchestrator.errors import ConfigError
 from orchestrator.stages.context import GroupContext
-from orchestrator.stages.train import is_streamed
 
 
 def require_searchable(context: GroupContext) -> None:

@@ -11,7 +11,7 @@ import pyarrow as pa
 from orchestrator import fingerprints, storage
 from orchestrator.cluster.subset_training import PackingPlan, PredictionJob, predict_packed, train_packed
 from orchestrator.cluster.training import TRAIN_VERSION, TrainingJob, TrainingPlan, train_groups
-from orchestrator.data.reader import BLOCK_ROWS, blocks_of, number_rows
+from orchestrator.data.reader import BLOCK_ROWS, blocks_of, number_rows, streamed_blocks
 from orchestrator.errors import DivergedError, OrchestratorError
 from orchestrator.evaluation.predictions import Predictions, predictions_of_tasks
 from orchestrator.evaluation.subset_comparisons import SUBSET_EVALUATION_VERSION, judge_subsets
@@ -29,7 +29,7 @@ from orchestrator.runs import folder_name
 from orchestrator.search.sharing import reason_to_share
 from orchestrator.stages.context import GroupContext
 from orchestrator.stages.evaluate import read_evaluations, read_predictions
-from orchestrator.stages.train import read_models, streamed_blocks
+from orchestrator.stages.train import read_models
 
 _MODELS = "subsets/models.json"
 _EVALUATION = "subsets/evaluation.json"

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-import pyarrow as pa
-
 from orchestrator import fingerprints
 from orchestrator.cluster.group_samples import GroupSamples
 from orchestrator.cluster.training import TRAIN_VERSION, TrainingJob, TrainingPlan, train_groups
 from orchestrator.config import ExperimentConfig
-from orchestrator.data.reader import BLOCK_ROWS, blocks_of
+from orchestrator.data.reader import streamed_blocks
 from orchestrator.errors import OrchestratorError
 from orchestrator.finetune.batches import count_draws, plan_balanced_batches
 from orchestrator.finetune.freezing import batch_norm_layers
@@ -138,13 +135,3 @@ def _say_repeats(job: TrainingJob, samples: GroupSamples, *, seed: int) -> str:
         f"train {job.group}: balanced epochs repeat samples of {len(repeated)} of {len(draws)} classes, "
         f"up to {most:.1f} times each, and leave out {hidden:,} of {len(labels):,}"
     )
-
-
-def is_streamed(rows: pa.Table) -> bool:
-    """Tell whether training samples are streamed: some of them are not cached."""
-    return bool((np.asarray(rows.column("pixel_row")) < 0).any())
-
-
-def streamed_blocks(rows: pa.Table) -> tuple[pa.Table, ...] | None:
-    """Give the training samples as blocks to stream when they have to be."""
-    return tuple(blocks_of(rows, BLOCK_ROWS)) if is_streamed(rows) else None
