@@ -74,7 +74,7 @@ def test_samples_of_every_kind_of_labels_are_streamed(
         train={
             "num_workers": 2,
             "batch_norm": "train",
-            "scope": "multitask" if kind == "several tasks" else "group",
+            "scope": "group" if kind == "any number of labels" else "multitask",
             "heads": "subset" if kind == "heads of subsets" else "column",
         },
         evaluate={"explanations": 0},
