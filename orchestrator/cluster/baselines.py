@@ -23,7 +23,7 @@ from orchestrator.data.multi_label import label_indicators
 from orchestrator.data.reader import PixelReader
 from orchestrator.evaluation.answers import pack, pack_matrix
 from orchestrator.evaluation.heads import ONE_HEAD, by_own_heads
-from orchestrator.evaluation.multi_label import predict_labels
+from orchestrator.evaluation.metrics import predict_labels
 from orchestrator.finetune.classifier import Classifier, predict_probabilities
 from orchestrator.finetune.loop import EpochEnd, fine_tune
 from orchestrator.records import BaselineName, BaselineResult, Hyperparameters, TaskClasses

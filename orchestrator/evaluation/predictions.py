@@ -11,8 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from orchestrator.errors import DataError, RecordError
-from orchestrator.evaluation.metrics import predict_classes
-from orchestrator.evaluation.multi_label import predict_labels
+from orchestrator.evaluation.metrics import predict_classes, predict_labels
 
 _COLUMNS = ("id", "subset", "together", "label", "predicted", "probabilities")
 _BASELINE_PREFIX = "correct_"

@@ -1,0 +1,80 @@
+"""The tally of predictions on images of any number of labels: it merges, and takes no more memory for more images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from orchestrator.evaluation.intervals import Sums
+from orchestrator.evaluation.label_set_sums import IMAGES, image_sums, num_sums
+from orchestrator.evaluation.metrics import HALF, Measures, Truth, binary_losses, predict_labels
+from orchestrator.evaluation.predictions import Predictions
+from orchestrator.evaluation.score_histograms import ScoreHistograms
+from orchestrator.evaluation.tallies import chunks
+from orchestrator.evaluation.unit_buckets import NUM_BUCKETS, buckets_of
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LabelSetTally:
+    """Hold what counts of the predictions on any number of images over K labels.
+
+    Tallies of parts add up to that of the whole however it was cut: counts exactly, sums to rounding. The memory is
+    262 kB a label, whatever the number of images.
+
+    - `histograms` count the probabilities of labels; `loss` is the sum of binary cross-entropies in nats over images
+      and labels.
+    - `at_half` and `at_fitted` [4096, 3 K + 3] are the sums of `image_sums`, at 0.5 and at each label's threshold, over
+      buckets of images by the name that they share with their kin, or their own: a bootstrap draws buckets instead, as
+      with `UnitBuckets`.
+    """
+
+    histograms: ScoreHistograms
+    loss: float
+    at_half: Sums
+    at_fitted: Sums
+
+    @classmethod
+    def of(cls, part: Predictions, thresholds: Measures) -> Self:
+        """Tally predictions, with the thresholds of labels [K]. Raises DataError when a probability is not finite."""
+        probabilities, truth = part.probabilities, part.label_sets
+        histograms = ScoreHistograms.of(probabilities, truth)
+        buckets, loss = buckets_of(part), 0.0
+        at_half, at_fitted = np.zeros((2, NUM_BUCKETS, num_sums(len(thresholds))))
+        for rows in chunks(*truth.shape):
+            given, has, places = probabilities[rows], truth[rows], buckets[rows]
+            loss += float(binary_losses(given, has).sum())
+            at_half += _by_bucket(places, predict_labels(given, HALF), has)
+            at_fitted += _by_bucket(places, predict_labels(given, thresholds), has)
+        return cls(histograms=histograms, loss=loss, at_half=at_half, at_fitted=at_fitted)
+
+    def __add__(self, other: Self) -> Self:
+        """Add the images of both; neither changes."""
+        return type(self)(
+            histograms=self.histograms + other.histograms,
+            loss=self.loss + other.loss,
+            at_half=self.at_half + other.at_half,
+            at_fitted=self.at_fitted + other.at_fitted,
+        )
+
+    @property
+    def num_images(self) -> int:
+        """Count the images."""
+        return int(self.at_half[:, IMAGES].sum())
+
+    @property
+    def is_held(self) -> NDArray[np.bool_]:
+        """Tell which buckets [4096] hold images."""
+        held: NDArray[np.bool_] = self.at_half[:, IMAGES] > 0
+        return held
+
+
+def _by_bucket(buckets: NDArray[np.int64], said: Truth, truth: Truth) -> Sums:
+    """Sum up what images [n] add, by bucket [4096, 3 K + 3]."""
+    num_images = len(buckets)
+    places = csr_array((np.ones(num_images), (buckets, np.arange(num_images))), shape=(NUM_BUCKETS, num_images))
+    sums: Sums = places @ image_sums(said, truth)
+    return sums
