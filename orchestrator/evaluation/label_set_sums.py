@@ -39,7 +39,7 @@ def label_counts(sums: Sums) -> ClassCounts:
 
 
 def score_sums(rows: Sums, counts: NDArray[np.int64], samples: int, seed: int) -> LabelSetScores:
-    """Score sums [D, 3 K + 3] of what a bootstrap draws as one, of which there are `counts` [D] each; see `resample`."""
+    """Score sums [D, 3 K + 3] of what a bootstrap draws as one; `counts` [D] say how many have the same."""
     found = _measures((counts @ rows)[None])[0].tolist()
     resampled = resample(rows, counts, samples, seed, _measures)
     accuracy, loss, micro, macro = (

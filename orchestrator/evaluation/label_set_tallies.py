@@ -15,7 +15,7 @@ from orchestrator.evaluation.metrics import HALF, Measures, Truth, binary_losses
 from orchestrator.evaluation.predictions import Predictions
 from orchestrator.evaluation.score_histograms import ScoreHistograms
 from orchestrator.evaluation.tallies import chunks
-from orchestrator.evaluation.unit_buckets import NUM_BUCKETS, buckets_of
+from orchestrator.evaluation.unit_buckets import NUM_BUCKETS
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,12 +38,21 @@ class LabelSetTally:
     at_fitted: Sums
 
     @classmethod
-    def of(cls, part: Predictions, thresholds: Measures) -> Self:
-        """Tally predictions, with the thresholds of labels [K]. Raises DataError when a probability is not finite."""
+    def none(cls, num_labels: int) -> Self:
+        """Tally no image over K labels."""
+        nothing = np.zeros((0, num_labels))
+        sums = np.zeros((NUM_BUCKETS, num_sums(num_labels)))
+        return cls(histograms=ScoreHistograms.of(nothing, nothing > 0), loss=0.0, at_half=sums, at_fitted=sums)
+
+    @classmethod
+    def of(cls, part: Predictions, buckets: NDArray[np.int64], thresholds: Measures) -> Self:
+        """Tally predictions on images in buckets [n], see `buckets_of`, with the thresholds of labels [K].
+
+        Raises DataError when a probability is not finite.
+        """
         probabilities, truth = part.probabilities, part.label_sets
         histograms = ScoreHistograms.of(probabilities, truth)
-        buckets, loss = buckets_of(part), 0.0
-        at_half, at_fitted = np.zeros((2, NUM_BUCKETS, num_sums(len(thresholds))))
+        loss, (at_half, at_fitted) = 0.0, np.zeros((2, NUM_BUCKETS, num_sums(len(thresholds))))
         for rows in chunks(*truth.shape):
             given, has, places = probabilities[rows], truth[rows], buckets[rows]
             loss += float(binary_losses(given, has).sum())

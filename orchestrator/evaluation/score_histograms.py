@@ -139,7 +139,8 @@ class _Descending:
         """Sum up the precisions at the images with the label in each bin [K, B]: 0 where there are none.
 
         The i-th of P such images, after a others, comes as number `start` + i `step` of all. The sum of
-        (a + i) / (start + i step) over i = 1..P has a closed form, for that of 1 / (i + q) is psi(P + 1 + q) - psi(1 + q).
+        (a + i) / (start + i step) over i = 1..P has a closed form: that of 1 / (i + q) is psi(P + 1 + q) - psi(1 + q),
+        psi being the digamma function.
         """
         begins = start / step
         logs = digamma(self.own + 1.0 + begins) - digamma(1.0 + begins)

@@ -159,7 +159,8 @@ class Baseline(Value):
     """Score a control arm trained on the same data and tested on the same images.
 
     `accuracy_gain` is the recipe's accuracy minus the baseline's, with a paired bootstrap interval. `resources` is what
-    its training held. Where images have any number of labels, mean average precisions are compared too.
+    its training held. Where images have any number of labels, mean average precisions are compared too;
+    `mean_average_precision_error` bounds how far the baseline's can be off, 0 where it is from ranks.
     """
 
     name: BaselineName
@@ -174,6 +175,7 @@ class Baseline(Value):
     mean_average_precision: float | None = None
     mean_average_precision_gain: float | None = None
     mean_average_precision_gain_interval: tuple[float, float] | None = None
+    mean_average_precision_error: float | None = None
 
 
 def _packed(value: object) -> object:
@@ -222,7 +224,8 @@ class PackedMatrix(Value):
 class BaselineResult(Record):
     """Hold the outcome of one trained control arm: which test images it got right, in the test table's order.
 
-    Where images have any number of labels, `probabilities` [n, K] has that of each label, else it is None.
+    Where images have any number of labels, `probabilities` [n, K] has that of each label, while an interval can be made
+    of so many; beyond, there is the mean average precision that they have, with a bound of its error, as in `Baseline`.
     """
 
     group: str
@@ -233,6 +236,8 @@ class BaselineResult(Record):
     error: str | None = None
     resources: dict[str, float] = {}
     probabilities: PackedMatrix | None = None
+    mean_average_precision: float | None = None
+    mean_average_precision_error: float | None = None
 
 
 class Evaluation(Record, Scores):

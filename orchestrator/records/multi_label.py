@@ -42,8 +42,8 @@ class MultiLabelScores(Value):
 
     `mean_average_precision` is over the labels that occur in the test images, None where none does; it has an interval
     unless there are too many answers to resample, and `mean_average_precision_error` bounds how far it can be off: 0
-    where it is from ranks, None in records from before there was a bound. `at_half` judges answers at the threshold 0.5, `at_fitted` those at
-    each label's own.
+    where it is from ranks, None in records from before there was a bound. `at_half` judges answers at the threshold
+    0.5, `at_fitted` those at each label's own.
     """
 
     mean_average_precision: float | None
