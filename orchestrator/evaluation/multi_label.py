@@ -13,11 +13,17 @@ from scipy.sparse import eye_array
 from orchestrator.errors import DataError
 from orchestrator.evaluation.average_precision import Ranking, average_precisions, mean_average_precision
 from orchestrator.evaluation.intervals import Estimates, Sums, Units, resample
-from orchestrator.evaluation.label_set_sums import IMAGES, finite_interval, image_sums, label_counts, score_sums
+from orchestrator.evaluation.label_set_sums import (
+    IMAGES,
+    finite_interval,
+    image_sums,
+    label_counts,
+    num_sums,
+    score_sums,
+)
 from orchestrator.evaluation.label_set_tallies import LabelSetTally
 from orchestrator.evaluation.metrics import (
     HALF,
-    ClassCounts,
     Measures,
     Probabilities,
     Truth,
@@ -77,9 +83,8 @@ def score_label_sets(
     """
     _check(probabilities, truth, labels)
     areas = np.array([_area(probabilities[:, k], truth[:, k]) for k in range(len(labels))])
-    half, fitted = (image_sums(predict_labels(probabilities, cut), truth) for cut in (HALF, thresholds))
     if not len(truth):
-        return _no_scores(label_counts(half.sum(axis=0)), areas)
+        return _no_scores(len(labels))
     again = _resampled_precisions([probabilities], truth, bootstrap_samples, seed, units)
     return _scores(
         _Measured(
@@ -89,10 +94,8 @@ def score_label_sets(
             precision_errors=np.zeros_like(areas),
             precision_interval=None if again is None else finite_interval(again[:, 0]),
             cross_entropy=float(binary_losses(probabilities, truth).mean()),
-            half=half.sum(axis=0),
-            fitted=fitted.sum(axis=0),
-            at_half=_score_sets(half, bootstrap_samples, seed, units),
-            at_fitted=_score_sets(fitted, bootstrap_samples, seed, units),
+            half=_score_sets(predict_labels(probabilities), truth, bootstrap_samples, seed, units),
+            fitted=_score_sets(predict_labels(probabilities, thresholds), truth, bootstrap_samples, seed, units),
         ),
         labels,
         thresholds,
@@ -107,24 +110,19 @@ def score_label_set_tally(
     AUC and average precision are of bins, with a bound of what that costs. A bootstrap draws buckets of images, and the
     mean average precision has no interval.
     """
-    histograms, held = tally.histograms, tally.is_held
-    areas = histograms.aucs()
-    half, fitted = tally.at_half[held], tally.at_fitted[held]
     if not tally.num_images:
-        return _no_scores(label_counts(half.sum(axis=0)), areas)
-    once = np.ones(len(half), dtype=np.int64)
+        return _no_scores(len(labels))
+    histograms, held = tally.histograms, tally.is_held
     return _scores(
         _Measured(
-            areas=areas,
+            areas=histograms.aucs(),
             area_errors=histograms.auc_errors(),
             precisions=histograms.average_precisions(),
             precision_errors=histograms.average_precision_errors(),
             precision_interval=None,
             cross_entropy=tally.loss / (tally.num_images * len(labels)),
-            half=half.sum(axis=0),
-            fitted=fitted.sum(axis=0),
-            at_half=score_sums(half, once, bootstrap_samples, seed),
-            at_fitted=score_sums(fitted, once, bootstrap_samples, seed),
+            half=_score_different(tally.at_half[held], bootstrap_samples, seed),
+            fitted=_score_different(tally.at_fitted[held], bootstrap_samples, seed),
         ),
         labels,
         thresholds,
@@ -132,8 +130,16 @@ def score_label_set_tally(
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class _Sets:
+    """Hold what images add up [3 K + 3], and the scores of sets of labels that follow from it."""
+
+    sums: Sums
+    scores: LabelSetScores
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class _Measured:
-    """Hold what was measured of images: by label [K], and of sets of labels with their sums [3 K + 3]."""
+    """Hold what was measured of images: by label [K], and of sets of labels at 0.5 and at fitted thresholds."""
 
     areas: Measures
     area_errors: Measures
@@ -141,26 +147,27 @@ class _Measured:
     precision_errors: Measures
     precision_interval: tuple[float, float] | None
     cross_entropy: float
-    half: Sums
-    fitted: Sums
-    at_half: LabelSetScores
-    at_fitted: LabelSetScores
+    half: _Sets
+    fitted: _Sets
 
 
-def _no_scores(counts: ClassCounts, areas: Measures) -> Scores:
-    return Scores(num_images=0, confusion_matrix=[], by_class=class_scores(counts, areas))
+def _no_scores(num_labels: int) -> Scores:
+    counts = label_counts(np.zeros(num_sums(num_labels)))
+    by_class = class_scores(counts, np.full(num_labels, np.nan))
+    return Scores(num_images=0, confusion_matrix=[], by_class=by_class)
 
 
 def _scores(found: _Measured, labels: Sequence[str], thresholds: Measures) -> Scores:
-    counts, f1 = label_counts(found.half), label_counts(found.fitted).f1()
+    at_half = found.half.scores
+    counts, f1 = label_counts(found.half.sums), label_counts(found.fitted.sums).f1()
     has_area, has_precision = np.isfinite(found.areas), np.isfinite(found.precisions)
     return Scores(
-        num_images=int(found.half[IMAGES]),
-        accuracy=found.at_half.subset_accuracy,
-        accuracy_interval=found.at_half.subset_accuracy_interval,
+        num_images=int(found.half.sums[IMAGES]),
+        accuracy=at_half.subset_accuracy,
+        accuracy_interval=at_half.subset_accuracy_interval,
         macro_precision=_mean(np.nan_to_num(counts.precision(), nan=0.0)[counts.actual > 0]),
-        macro_f1=found.at_half.macro_f1,
-        macro_f1_interval=found.at_half.macro_f1_interval,
+        macro_f1=at_half.macro_f1,
+        macro_f1_interval=at_half.macro_f1_interval,
         macro_auc=_mean(found.areas[has_area]),
         macro_auc_error=_mean(found.area_errors[has_area]),
         cross_entropy=found.cross_entropy,
@@ -170,8 +177,8 @@ def _scores(found: _Measured, labels: Sequence[str], thresholds: Measures) -> Sc
             mean_average_precision=_mean(found.precisions[has_precision]),
             mean_average_precision_error=_mean(found.precision_errors[has_precision]),
             mean_average_precision_interval=found.precision_interval,
-            at_half=found.at_half,
-            at_fitted=found.at_fitted,
+            at_half=at_half,
+            at_fitted=found.fitted.scores,
             by_label=[
                 LabelScores(
                     label=label,
@@ -190,13 +197,21 @@ def _area(probabilities: Probabilities, truth: Truth) -> float:
     return auc(probabilities, truth) if truth.any() and not truth.all() else math.nan
 
 
-def _score_sets(rows: Sums, samples: int, seed: int, units: Units | None) -> LabelSetScores:
-    """Score what images add up [n, 3 K + 3], those drawn as one together."""
+def _score_sets(said: Truth, truth: Truth, samples: int, seed: int, units: Units | None) -> _Sets:
+    """Score what images are said to have [n, K], those drawn as one together."""
+    rows = image_sums(said, truth)
     if units is not None:
         summed = np.zeros((int(units.max()) + 1, rows.shape[1]))
         np.add.at(summed, units, rows)
         rows = summed
-    return score_sums(*np.unique(rows, axis=0, return_counts=True), samples, seed)
+    distinct, counts = np.unique(rows, axis=0, return_counts=True)
+    return _Sets(sums=counts @ distinct, scores=score_sums(distinct, counts, samples, seed))
+
+
+def _score_different(rows: Sums, samples: int, seed: int) -> _Sets:
+    """Score sums of what is drawn as one [D, 3 K + 3], none of which are looked for to be the same."""
+    once = np.ones(len(rows), dtype=np.int64)
+    return _Sets(sums=rows.sum(axis=0), scores=score_sums(rows, once, samples, seed))
 
 
 def precision_gain(
