@@ -113,6 +113,7 @@ def score_label_set_tally(
     if not tally.num_images:
         return _no_scores(len(labels))
     histograms, held = tally.histograms, tally.is_held
+    once = np.ones(np.count_nonzero(held), dtype=np.int64)
     return _scores(
         _Measured(
             areas=histograms.aucs(),
@@ -121,8 +122,8 @@ def score_label_set_tally(
             precision_errors=histograms.average_precision_errors(),
             precision_interval=None,
             cross_entropy=tally.loss / (tally.num_images * len(labels)),
-            half=_score_different(tally.at_half[held], bootstrap_samples, seed),
-            fitted=_score_different(tally.at_fitted[held], bootstrap_samples, seed),
+            half=_Sets.of(tally.at_half[held], once, bootstrap_samples, seed),
+            fitted=_Sets.of(tally.at_fitted[held], once, bootstrap_samples, seed),
         ),
         labels,
         thresholds,
@@ -135,6 +136,11 @@ class _Sets:
 
     sums: Sums
     scores: LabelSetScores
+
+    @classmethod
+    def of(cls, rows: Sums, counts: NDArray[np.int64], samples: int, seed: int) -> _Sets:
+        """Score what a bootstrap draws as one; see `score_sums`."""
+        return cls(sums=counts @ rows, scores=score_sums(rows, counts, samples, seed))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -204,14 +210,7 @@ def _score_sets(said: Truth, truth: Truth, samples: int, seed: int, units: Units
         summed = np.zeros((int(units.max()) + 1, rows.shape[1]))
         np.add.at(summed, units, rows)
         rows = summed
-    distinct, counts = np.unique(rows, axis=0, return_counts=True)
-    return _Sets(sums=counts @ distinct, scores=score_sums(distinct, counts, samples, seed))
-
-
-def _score_different(rows: Sums, samples: int, seed: int) -> _Sets:
-    """Score sums of what is drawn as one [D, 3 K + 3], none of which are looked for to be the same."""
-    once = np.ones(len(rows), dtype=np.int64)
-    return _Sets(sums=rows.sum(axis=0), scores=score_sums(rows, once, samples, seed))
+    return _Sets.of(*np.unique(rows, axis=0, return_counts=True), samples, seed)
 
 
 def precision_gain(
