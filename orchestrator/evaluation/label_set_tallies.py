@@ -7,11 +7,10 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 from orchestrator.evaluation.intervals import Sums
 from orchestrator.evaluation.label_set_sums import IMAGES, image_sums, num_sums
-from orchestrator.evaluation.metrics import HALF, Measures, Truth, binary_losses, predict_labels
+from orchestrator.evaluation.metrics import Measures, binary_losses, predict_labels
 from orchestrator.evaluation.predictions import Predictions
 from orchestrator.evaluation.score_histograms import ScoreHistograms
 from orchestrator.evaluation.tallies import chunks
@@ -56,8 +55,8 @@ class LabelSetTally:
         for rows in chunks(*truth.shape):
             given, has, places = probabilities[rows], truth[rows], buckets[rows]
             loss += float(binary_losses(given, has).sum())
-            at_half += _by_bucket(places, predict_labels(given, HALF), has)
-            at_fitted += _by_bucket(places, predict_labels(given, thresholds), has)
+            np.add.at(at_half, places, image_sums(predict_labels(given), has))
+            np.add.at(at_fitted, places, image_sums(predict_labels(given, thresholds), has))
         return cls(histograms=histograms, loss=loss, at_half=at_half, at_fitted=at_fitted)
 
     def __add__(self, other: Self) -> Self:
@@ -79,11 +78,3 @@ class LabelSetTally:
         """Tell which buckets [4096] hold images."""
         held: NDArray[np.bool_] = self.at_half[:, IMAGES] > 0
         return held
-
-
-def _by_bucket(buckets: NDArray[np.int64], said: Truth, truth: Truth) -> Sums:
-    """Sum up what images [n] add, by bucket [4096, 3 K + 3]."""
-    num_images = len(buckets)
-    places = csr_array((np.ones(num_images), (buckets, np.arange(num_images))), shape=(NUM_BUCKETS, num_images))
-    sums: Sums = places @ image_sums(said, truth)
-    return sums

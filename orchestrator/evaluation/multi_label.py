@@ -82,9 +82,9 @@ def score_label_sets(
     drawn as one. Raises DataError when the shapes do not fit or a probability is not finite.
     """
     _check(probabilities, truth, labels)
-    areas = np.array([_area(probabilities[:, k], truth[:, k]) for k in range(len(labels))])
     if not len(truth):
         return _no_scores(len(labels))
+    areas = np.array([_area(probabilities[:, k], truth[:, k]) for k in range(len(labels))])
     again = _resampled_precisions([probabilities], truth, bootstrap_samples, seed, units)
     return _scores(
         _Measured(

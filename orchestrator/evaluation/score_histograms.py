@@ -49,7 +49,7 @@ class ScoreHistograms:
         for rows in chunks(*truth.shape):
             places = firsts + score_bins(probabilities[rows], LABEL_BINS)
             for has_label, found in enumerate((places[~truth[rows]], places[truth[rows]])):
-                counts[has_label] += np.bincount(found, minlength=counts.shape[1])
+                np.add.at(counts[has_label], found, 1)
         negatives, positives = counts.reshape(2, num_labels, LABEL_BINS)
         return cls(positives=positives, negatives=negatives)
 
