@@ -86,7 +86,7 @@ def _compare_precisions(
 
 
 def _mean_average_precision(packed: PackedMatrix, predictions: PredictionParts) -> tuple[float | None, float | None]:
-    """Give that of probabilities [n, K] in the order of the predictions, and a bound of its error."""
+    """Give that of a baseline's probabilities [n, K], in the order of the predictions, and a bound of its error."""
     ranks, probabilities, seen = LabelRanks(predictions.num_classes), unpack_matrix(packed), 0
     for part in predictions.parts():
         ranks.add(probabilities[seen : seen + len(part)], part.label_sets)

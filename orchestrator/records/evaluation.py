@@ -224,8 +224,8 @@ class PackedMatrix(Value):
 class BaselineResult(Record):
     """Hold the outcome of one trained control arm: which test images it got right, in the test table's order.
 
-    Where images have any number of labels, `probabilities` [n, K] has that of each label while these are at most 524,288;
-    beyond, there is the mean average precision that they have, with a bound of its error, as in `Baseline`.
+    Where images have any number of labels, `probabilities` [n, K] has that of each label, if there are at most 524,288;
+    else there is the mean average precision that they have, with a bound of its error, as in `Baseline`.
     """
 
     group: str
