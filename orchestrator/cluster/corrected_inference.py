@@ -24,7 +24,7 @@ from orchestrator.evaluation.metrics import Measures, predict_classes
 from orchestrator.evaluation.shift_judging import describe_frequencies
 from orchestrator.evaluation.target_sums import TargetSums
 from orchestrator.finetune.models import load_card
-from orchestrator.finetune.validation import load_validation
+from orchestrator.finetune.validation import load_thinned_validation
 from orchestrator.records import PredictedFrequencies, ShiftMethod
 
 FREQUENCIES = "_label_shift.json"
@@ -75,7 +75,7 @@ def predict_and_correct(
             remedy="Their classes differ: predict without it.",
         )
     plan = inference_plan(model_uri, use_gpu)
-    source = Source.of(load_validation(model_uri, card, subset))
+    source = Source.of(load_thinned_validation(model_uri, card, subset))
     output = storage.absolute(output_uri).rstrip("/")
     raw = storage.join(output, _RAW)
     _remove_unfinished(output, raw)

@@ -56,7 +56,7 @@ def judge(
     frequencies stands on, where `shift_method` asks for one. A baseline is scored on the same images and
     compared with the model image by image; one that failed, and every one where there are no test images, has None for
     its numbers. Bootstraps draw kin together. What is held of the predictions does not grow with their number, but for
-    a correction for class frequencies and for any number of labels, which take them whole. Raises DataError when the
+    any number of labels, which take them whole. Raises DataError when the
     probabilities are not over `classes`, or a baseline was tested on another number of images.
     """
     if predictions.num_classes != len(classes):
@@ -114,8 +114,7 @@ def _judge_shift(
 ) -> LabelShift | None:
     if method is None or not len(predictions):
         return None
-    images, known = whole(predictions), whole(validation)
-    return judge_shift(images, classes, known, method, bootstrap_samples=bootstrap_samples, seed=seed)
+    return judge_shift(predictions, classes, validation, method, bootstrap_samples=bootstrap_samples, seed=seed)
 
 
 def _score_subsets(predictions: PredictionParts, bootstrap_samples: int, seed: int) -> list[SubsetScores]:

@@ -59,6 +59,11 @@ class PredictionParts(Protocol):
         ...
 
 
+def count_images(predictions: PredictionParts, subset: str | None = None) -> int:
+    """Count the images, or those of a subset."""
+    return len(predictions) if subset is None else sum(len(part) for part in predictions.parts(subset))
+
+
 def whole(predictions: PredictionParts) -> Predictions:
     """Put all parts together, in memory."""
     return joined(list(predictions.parts()))

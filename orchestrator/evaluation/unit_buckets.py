@@ -35,7 +35,7 @@ class UnitBuckets:
 
     def add(self, part: Predictions) -> None:
         """Add images, with what the baselines got right."""
-        buckets, predicted, is_right = _buckets(part), part.predicted, part.correct
+        buckets, predicted, is_right = buckets_of(part), part.predicted, part.correct
         for place, classes, counted in ((0, part.truth, 1), (1, predicted, 1), (2, part.truth, is_right)):
             np.add.at(self._classes[:, place], (buckets, classes), counted)
         confidence = part.probabilities[np.arange(len(part)), predicted].astype(np.float64)
@@ -84,8 +84,8 @@ class UnitBuckets:
         return held
 
 
-def _buckets(part: Predictions) -> NDArray[np.int64]:
-    """Give the bucket of each image [n]; one without kin goes by its own identity."""
+def buckets_of(part: Predictions) -> NDArray[np.int64]:
+    """Give the bucket [n] of each image, 0 to 4,095; one without kin goes by its own identity."""
     # A name of kin may be the identity of another image.
     names = [f"kin {kin}" if kin else f"id {own}" for kin, own in zip(part.together, part.ids, strict=True)]
     known, places = np.unique(np.asarray(names, dtype=object), return_inverse=True)

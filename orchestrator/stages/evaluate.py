@@ -23,9 +23,8 @@ from orchestrator.evaluation.answers import unpack
 from orchestrator.evaluation.episodes import draw_episodes, score_episodes
 from orchestrator.evaluation.heads import judge_heads
 from orchestrator.evaluation.judging import EVALUATION_VERSION, judge, judge_task
-from orchestrator.evaluation.outliers import judge_outliers
-from orchestrator.evaluation.parts import whole
-from orchestrator.evaluation.predictions import Predictions, number_units
+from orchestrator.evaluation.outlier_judging import judge_predicted_outliers
+from orchestrator.evaluation.predictions import Predictions
 from orchestrator.finetune.validation import save_validation
 from orchestrator.records import (
     BaselineResult,
@@ -252,22 +251,15 @@ def _outliers(context: GroupContext, card: ModelCard, rows: PredictedRows, plan:
     """Test how a model that tells outliers scores images of the source that it never saw."""
     if context.source is None or rows.outlier_scores is None:
         return None
-    # Scores are compared by their ranks among all of them.
-    predictions = whole(rows)
-    if predictions.outlier_scores is None:
-        return None
     unseen = number_rows(unseen_images(context.source, context.table, seed=context.config.seed))
     blocks = blocks_of(unseen, BLOCK_ROWS)
-    found = score_outliers(blocks, context.source.reader, plan)
-    together = [name for block in blocks for name in block.column("together").to_pylist()]
-    return judge_outliers(
-        predictions.outlier_scores,
-        found,
+    return judge_predicted_outliers(
+        rows,
+        score_outliers(blocks, context.source.reader, plan),
         card.negatives,
+        source_together=[name for block in blocks for name in block.column("together").to_pylist()],
         bootstrap_samples=context.config.evaluate.bootstrap_samples,
         seed=context.config.seed,
-        units=predictions.units,
-        source_units=number_units(together),
     )
 
 

@@ -69,9 +69,9 @@ class PredictedRows:
         _, kin = self._kin(subset)
         return int(pc.count_distinct(kin).as_py()) < len(kin)
 
-    def truth(self) -> NDArray[np.int64]:
-        """Give the true class index of every image [n]."""
-        return self._indices(self.labels)
+    def truth(self) -> NDArray[np.int32]:
+        """Give the true class index of every image [n], in 4 bytes each."""
+        return np.asarray(self._found(self.labels)).astype(np.int32, copy=False)
 
     def parts(self, subset: str | None = None) -> Iterator[Predictions]:
         """Iterate over the predictions, or those of a subset, at most 65,536 at a time."""
@@ -135,13 +135,17 @@ class PredictedRows:
         return has
 
     def _indices(self, labels: pa.ChunkedArray) -> NDArray[np.int64]:
+        return np.asarray(self._found(labels)).astype(np.int64)
+
+    def _found(self, labels: pa.ChunkedArray) -> pa.ChunkedArray:
+        """Look up the class indices, of 32 bits."""
         found = pc.index_in(labels, value_set=pa.array(self.classes, pa.string()))
         if found.null_count:
             raise DataError(
                 "every label must be one of the classes that are predicted",
                 value=labels.filter(pc.is_null(found))[0].as_py(),
             )
-        return np.asarray(found).astype(np.int64)
+        return found
 
     def _probabilities(self, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
         kept = self.probabilities.take(self._place(chosen))
