@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
 from evaluation_examples import RECIPE, a_prediction_table
 from numpy.typing import NDArray
+from parts_examples import InParts
 
 from orchestrator.evaluation import gathering, unit_buckets
 from orchestrator.evaluation.gathering import Gathering
@@ -21,45 +19,6 @@ from orchestrator.records import BaselineResult, Evaluation, Scores
 
 # Mean confidence of parts is added up in another order.
 ROUNDING = 1e-9
-
-
-@dataclass(frozen=True)
-class InParts:
-    """Predictions in parts of a given size."""
-
-    images: Predictions
-    size: int
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    @property
-    def num_classes(self) -> int:
-        return self.images.num_classes
-
-    @property
-    def is_multi_label(self) -> bool:
-        return self.images.is_multi_label
-
-    @property
-    def subset_names(self) -> list[str]:
-        return self.images.subset_names
-
-    @property
-    def num_units(self) -> int:
-        return self.images.num_units
-
-    def has_kin(self, subset: str | None = None) -> bool:
-        return self.images.has_kin(subset)
-
-    def parts(self, subset: str | None = None) -> Iterator[Predictions]:
-        chosen = self.images if subset is None else self.images.for_subset(subset)
-        for start in range(0, max(1, len(chosen)), self.size):
-            yield chosen.at(np.arange(start, min(start + self.size, len(chosen))))
-
-    def scored(self) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
-        for part in self.parts():
-            yield part.probabilities, part.truth
 
 
 @pytest.fixture

@@ -76,6 +76,7 @@ def test_every_task_has_the_predictions_that_memory_would_hold(found: list[Predi
         assert whole(one).to_table().equals(other.to_table())
         assert len(one) == len(other)
         np.testing.assert_array_equal(one.truth(), other.truth)
+        assert one.truth().dtype == np.int32
         np.testing.assert_array_equal(np.concatenate([scored[0] for scored in one.scored()]), other.probabilities)
 
 
