@@ -56,8 +56,8 @@ def judge(
     frequencies stands on, where `shift_method` asks for one. A baseline is scored on the same images and
     compared with the model image by image; one that failed, and every one where there are no test images, has None for
     its numbers. Bootstraps draw kin together. What is held of the predictions does not grow with their number, but for
-    any number of labels, which take them whole. Raises DataError when the
-    probabilities are not over `classes`, or a baseline was tested on another number of images.
+    any number of labels, which take them whole. Raises DataError when the probabilities are not over `classes`, or a
+    baseline was tested on another number of images.
     """
     if predictions.num_classes != len(classes):
         raise DataError(

@@ -95,11 +95,10 @@ class Target:
             kept = thinned(predictions.parts(subset), int(counts.sum()))
             return cls(counts=counts, counts_by_unit=by_bucket, probabilities=kept.probabilities, units=kept.units)
         kept, units, predicted = thinned([images], len(images)), images.units, images.predicted
+        num_classes = images.num_classes
         return cls(
-            counts=np.bincount(predicted, minlength=images.num_classes),
-            counts_by_unit=None
-            if units is None
-            else by_unit(units, predicted, np.ones(len(units)), images.num_classes),
+            counts=np.bincount(predicted, minlength=num_classes),
+            counts_by_unit=None if units is None else by_unit(units, predicted, np.ones(len(units)), num_classes),
             probabilities=kept.probabilities,
             units=kept.units,
         )
@@ -186,9 +185,8 @@ def joint_intervals(shares: Measures, resampled: Measures) -> Measures:
 
 def thinned(parts: Iterable[Predictions], num_images: int) -> Predictions:
     """Keep of all these images, given part by part, at most 20,000 at even distances."""
-    places = np.arange(num_images)
-    if num_images > MOST_IMAGES:
-        places = np.linspace(0, num_images - 1, MOST_IMAGES).astype(np.int64)
+    # These are all numbers where there are fewer images.
+    places = np.linspace(0, num_images - 1, min(num_images, MOST_IMAGES)).astype(np.int64)
     kept, seen = [], 0
     for part in parts:
         first, last = np.searchsorted(places, [seen, seen + len(part)])

@@ -24,8 +24,8 @@ from orchestrator.evaluation.predictions import Predictions
 from orchestrator.evaluation.unit_buckets import NUM_BUCKETS, buckets_of
 from orchestrator.records import ShiftScores
 
-_NUM_FORMS = 3
-_BEFORE, _CALIBRATED, _CORRECTED = range(_NUM_FORMS)
+_BEFORE, _CALIBRATED, _CORRECTED = range(3)
+_FORMS = np.eye(3)
 
 Interval = tuple[float, float]
 
@@ -107,17 +107,17 @@ class _Sums:
     """Add up what the scores of any number of images over K classes follow from."""
 
     def __init__(self, num_classes: int, *, has_kin: bool) -> None:
-        self._confusions = np.zeros((_NUM_FORMS, num_classes, num_classes), dtype=np.int64)
-        self._losses = np.zeros(_NUM_FORMS)
+        self._confusions = np.zeros((len(_FORMS), num_classes, num_classes), dtype=np.int64)
+        self._losses = np.zeros(len(_FORMS))
         # Images that the correction lost, left as they were, and won.
         self._outcomes = np.zeros(3, dtype=np.int64)
         # Of each bucket: images that each form has right, and all.
-        self._kin = np.zeros((NUM_BUCKETS, _NUM_FORMS + 1)) if has_kin else None
+        self._kin = np.zeros((NUM_BUCKETS, len(_FORMS) + 1)) if has_kin else None
 
     def add(self, part: Predictions, correction: Correction) -> None:
         """Add images."""
         truth, num_classes = part.indices, part.num_classes
-        is_right = np.ones((len(part), _NUM_FORMS + 1), dtype=np.int64)
+        is_right = np.ones((len(part), len(_FORMS) + 1), dtype=np.int64)
         for number, probabilities in enumerate(correction.forms(part.probabilities)):
             predicted = predict_classes(probabilities)
             self._confusions[number] += confusion_matrix(truth, predicted, num_classes)
@@ -130,8 +130,7 @@ class _Sums:
     def compared(self, samples: int, seed: int) -> ShiftComparison:
         """Score the three forms."""
         lost, _, won = self._outcomes.tolist()
-        steps = np.array([-1.0, 0.0, 1.0])
-        gained = None if self._kin is None else self._kin[:, _CORRECTED] - self._kin[:, _BEFORE]
+        gained = _FORMS[_CORRECTED] - _FORMS[_BEFORE]
         return ShiftComparison(
             num_images=self._num_images,
             frequencies=self._confusions[_BEFORE].sum(axis=1) / self._num_images,
@@ -139,7 +138,7 @@ class _Sums:
             calibrated=self._score(_CALIBRATED, samples, seed),
             corrected=self._score(_CORRECTED, samples, seed),
             gain=(won - lost) / self._num_images,
-            gain_interval=self._interval(steps, self._outcomes, gained, samples, seed),
+            gain_interval=self._interval(gained, np.array([-1.0, 0.0, 1.0]), self._outcomes, samples, seed),
         )
 
     @property
@@ -148,21 +147,20 @@ class _Sums:
 
     def _score(self, form: int, samples: int, seed: int) -> ShiftScores:
         counts = ClassCounts.of(self._confusions[form])
-        right = int(counts.correct.sum())
-        answers = np.array([self._num_images - right, right])
-        by_bucket = None if self._kin is None else self._kin[:, form]
+        num_right = int(counts.correct.sum())
+        answers = np.array([self._num_images - num_right, num_right])
         return ShiftScores(
             accuracy=float(counts.accuracy()),
-            accuracy_interval=self._interval(np.array([0.0, 1.0]), answers, by_bucket, samples, seed),
+            accuracy_interval=self._interval(_FORMS[form], np.array([0.0, 1.0]), answers, samples, seed),
             balanced_accuracy=float(counts.balanced_accuracy()),
             cross_entropy=float(self._losses[form]) / self._num_images,
         )
 
     def _interval(
-        self, values: Measures, counts: NDArray[np.int64], by_bucket: Measures | None, samples: int, seed: int
+        self, weights: Measures, values: Measures, counts: NDArray[np.int64], samples: int, seed: int
     ) -> Interval:
-        """Bound a mean over images by how many have each value, or by the sums of buckets where images have kin."""
-        if self._kin is None or by_bucket is None:
+        """Bound the mean over images of what the forms have right by `weights` [3]; `counts` images have each value."""
+        if self._kin is None:
             return counted_interval(values, counts, samples, seed)
-        rows = np.stack([by_bucket, self._kin[:, -1]], axis=1)[self._kin[:, -1] > 0]
+        rows = np.stack([self._kin[:, :-1] @ weights, self._kin[:, -1]], axis=1)[self._kin[:, -1] > 0]
         return mean_interval(*np.unique(rows, axis=0, return_counts=True), samples, seed)
