@@ -83,7 +83,7 @@ class Target:
 
     counts: NDArray[np.int64]
     probabilities: Probabilities
-    counts_by_unit: csr_array | Measures | None = None
+    counts_by_unit: csr_array | None = None
     units: Units | None = None
 
     @classmethod
@@ -195,7 +195,7 @@ def thinned(parts: Iterable[Predictions], num_images: int) -> Predictions:
     return joined(kept)
 
 
-def _count_predicted(predictions: PredictionParts, subset: str | None) -> tuple[NDArray[np.int64], Measures | None]:
+def _count_predicted(predictions: PredictionParts, subset: str | None) -> tuple[NDArray[np.int64], csr_array | None]:
     """Count the predicted classes [K] part by part, and where images have kin those of its buckets [4,096, K]."""
     counts = np.zeros(predictions.num_classes, dtype=np.int64)
     by_bucket = np.zeros((NUM_BUCKETS, len(counts))) if predictions.has_kin(subset) else None
@@ -204,7 +204,7 @@ def _count_predicted(predictions: PredictionParts, subset: str | None) -> tuple[
         counts += np.bincount(predicted, minlength=len(counts))
         if by_bucket is not None:
             np.add.at(by_bucket, (buckets_of(part), predicted), 1)
-    return counts, by_bucket
+    return counts, None if by_bucket is None else csr_array(by_bucket)
 
 
 def _believed(calibrated: Probabilities, predicted: ClassIndices) -> Measures:

@@ -97,11 +97,11 @@ class PlaceCounts:
         of_target, of_source = np.random.SeedSequence(seed).generate_state(2).tolist()
         if self._kin is None:
             places = np.flatnonzero(self._counts)
-            rows, counts = np.eye(len(self._counts), dtype=np.int64)[places], self._counts[places]
+            rows, counts = _below(np.eye(len(self._counts))[places]), self._counts[places]
         else:
-            rows = self._kin[self._kin.any(axis=1)]
+            rows = _below(self._kin[self._kin.any(axis=1)])
             counts = np.ones(len(rows), dtype=np.int64)
-        below = resample(_below(rows), counts, samples, of_target, _themselves)
+        below = resample(rows, counts, samples, of_target, _themselves)
         return _areas(below, self._resampled_source(samples, of_source))
 
     def _resampled_source(self, samples: int, seed: int) -> Sums:
@@ -119,12 +119,12 @@ def _scored(predictions: PredictionParts) -> Iterator[tuple[Predictions, Scores]
             yield part, part.outlier_scores
 
 
-def _below(counts: NDArray[np.integer]) -> Sums:
+def _below(counts: NDArray[np.number]) -> Sums:
     """Count the images below each score of the source, half of those at it, and all [..., D + 1].
 
     `counts` [..., 2 D + 1] are by place.
     """
-    reached = counts.cumsum(axis=-1)
+    reached = counts.cumsum(axis=-1, dtype=counts.dtype)
     return np.concatenate([reached[..., :-1:2] + counts[..., 1::2] / 2, reached[..., -1:]], axis=-1)
 
 
