@@ -65,8 +65,8 @@ class PlaceCounts:
 
     The places are below the lowest of them, at it, between it and the next, and so on: 2 D + 1. A score's place says of
     each of the source whether it is above, below or the same, which is all that the area under the ROC curve asks for:
-    nothing is lost to bins, whatever the scores crowd at. The memory is that of D x D numbers, and where the target's
-    images have kin of 4,096 x 2 D, whatever their number: 110 MB for a thousand images of the source.
+    nothing is lost to bins, whatever the scores crowd at. The memory does not grow with the target's images: for a
+    thousand of the source's it is 0.1 GB, 0.2 GB where the target's have kin.
     """
 
     def __init__(self, source: Scores, together: Sequence[str], *, has_kin: bool) -> None:
