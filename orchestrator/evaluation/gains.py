@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from orchestrator.evaluation.intervals import paired_gain
-from orchestrator.evaluation.predictions import Predictions
+from orchestrator.evaluation.paired_answers import PairedAnswers, PairedGain
 from orchestrator.records import Baseline, Evaluation
-
-PairedGain = tuple[float, tuple[float, float]]
 
 
 def cheapest_baseline(evaluation: Evaluation) -> Baseline | None:
@@ -18,10 +15,11 @@ def cheapest_baseline(evaluation: Evaluation) -> Baseline | None:
 
 
 def subset_gains(
-    predictions: Predictions, baseline: str, *, bootstrap_samples: int, seed: int
+    answers: Mapping[str, PairedAnswers], baseline: str, *, bootstrap_samples: int, seed: int
 ) -> Iterator[tuple[str, int, PairedGain]]:
-    """Give each tested subset, its images, and its gain over a baseline with its paired bootstrap interval."""
-    for name in sorted(set(predictions.subsets)):
-        found = predictions.for_subset(name)
-        gain = paired_gain(found.correct, found.baselines[baseline], bootstrap_samples, seed, found.units)
-        yield name, len(found), gain
+    """Give each tested subset, its images, and its gain over a baseline with its paired bootstrap interval.
+
+    `answers` hold, by subset, what the group's model and its baselines got right.
+    """
+    for name, found in sorted(answers.items()):
+        yield name, found.num_images, found.gain_over(baseline, bootstrap_samples, seed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from orchestrator.errors import DataError
 from orchestrator.evaluation.answers import unpack
 from orchestrator.evaluation.calibration import calibrate
-from orchestrator.evaluation.gathering import Gathering
+from orchestrator.evaluation.gathering import Gathering, gather
 from orchestrator.evaluation.label_set_judging import judge_label_sets
 from orchestrator.evaluation.parts import PredictionParts, whole
 from orchestrator.evaluation.shift_judging import judge_shift
@@ -70,7 +70,7 @@ def judge(
         images, known = whole(predictions), whole(validation)
         sections = judge_label_sets(images, classes, baselines, known, bootstrap_samples=bootstrap_samples, seed=seed)
     else:
-        gathered = _gather(predictions, tested)
+        gathered = gather(predictions.with_baselines(tested), list(tested))
         sections = {
             **gathered.scores(bootstrap_samples, seed).model_dump(),
             "subsets": _score_subsets(predictions, bootstrap_samples, seed),
@@ -100,7 +100,7 @@ def judge_task(
         task=task.task,
         classes=task.classes,
         predictions=predictions_path,
-        **_gather(predictions, {}).scores(bootstrap_samples, seed).model_dump(),
+        **gather(predictions).scores(bootstrap_samples, seed).model_dump(),
     )
 
 
@@ -120,7 +120,7 @@ def _judge_shift(
 
 def _score_subsets(predictions: PredictionParts, bootstrap_samples: int, seed: int) -> list[SubsetScores]:
     return [
-        SubsetScores(subset=name, **_gather(predictions, {}, name).scores(bootstrap_samples, seed).model_dump())
+        SubsetScores(subset=name, **gather(predictions, subset=name).scores(bootstrap_samples, seed).model_dump())
         for name in predictions.subset_names
     ]
 
@@ -134,19 +134,6 @@ def _tested(baselines: Sequence[BaselineResult], num_images: int) -> dict[str, N
                 value=result.correct.count,
             )
     return {result.name: unpack(result.correct) for result in baselines if result.correct is not None}
-
-
-def _gather(
-    predictions: PredictionParts, correct: Mapping[str, NDArray[np.bool_]], subset: str | None = None
-) -> Gathering:
-    """Add up the predictions, or those of a subset; `correct` says which of all images [n] baselines got right."""
-    gathered = Gathering(predictions.num_classes, tuple(correct), has_kin=predictions.has_kin(subset))
-    seen = 0
-    for part in predictions.parts(subset):
-        rows = slice(seen, seen + len(part))
-        gathered.add(part.with_baselines({name: answers[rows] for name, answers in correct.items()}))
-        seen += len(part)
-    return gathered
 
 
 def _compare(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Iterator, Mapping
+from typing import Protocol, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from orchestrator.evaluation.metrics import ClassIndices, Probabilities
 from orchestrator.evaluation.predictions import Predictions
@@ -44,6 +45,15 @@ class PredictionParts(Protocol):
     @property
     def num_units(self) -> int:
         """Count what a bootstrap draws as one: an image, or images that are kin."""
+        ...
+
+    @property
+    def baselines(self) -> Mapping[str, NDArray[np.bool_]]:
+        """Give which images [n] baselines, by name, got right."""
+        ...
+
+    def with_baselines(self, correct: Mapping[str, NDArray[np.bool_]]) -> Self:
+        """Add baselines: by name, which of these images [n], in this order, each got right."""
         ...
 
     def has_kin(self, subset: str | None = None) -> bool:

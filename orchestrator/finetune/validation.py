@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from orchestrator import storage
 from orchestrator.errors import DataError, RecordError
+from orchestrator.evaluation.answered_images import AnsweredImages
 from orchestrator.evaluation.parts import PredictionParts
-from orchestrator.evaluation.predictions import Predictions
+from orchestrator.evaluation.predictions import PROBABILITIES, Predictions
 from orchestrator.records import ModelCard, ModelValidation
 
 _RECORD = "validation.json"
@@ -33,9 +36,31 @@ def save_validation(model_uri: str, card: ModelCard, validation: PredictionParts
 def load_validation(model_uri: str, card: ModelCard, subset: str | None = None) -> Predictions:
     """Read what a model predicted on validation images: all of them, or those of one subset.
 
-    Raises RecordError when there is nothing, or what there is belongs to other weights or is damaged, and DataError for
-    a subset without validation images.
+    Raises what `load_validation_answers` raises, and DataError for a subset without validation images.
     """
+    validation = Predictions.from_table(storage.read_table(_table(model_uri, card)))
+    if subset is None:
+        return validation
+    known = sorted(set(validation.subsets))
+    if subset not in known:
+        raise DataError(
+            "a subset must be one of the model's with validation images",
+            value=subset,
+            remedy=f"There are {', '.join(known)}.",
+        )
+    return validation.for_subset(subset)
+
+
+def load_validation_answers(model_uri: str, card: ModelCard) -> Iterator[AnsweredImages]:
+    """Read part by part which validation images a model got right, in the catalogue's order.
+
+    Raises RecordError when there is nothing, or what there is belongs to other weights or is damaged.
+    """
+    uri = _table(model_uri, card)
+    return (AnsweredImages.from_table(part) for part in storage.read_table_parts(uri, without=[PROBABILITIES]))
+
+
+def _table(model_uri: str, card: ModelCard) -> str:
     source = storage.join(model_uri, _RECORD)
     remedy = (
         "Take a model of a run, `groups/<group>/model` or one that its report names for a subset: `orchestrator "
@@ -55,14 +80,4 @@ def load_validation(model_uri: str, card: ModelCard, subset: str | None = None) 
     table = storage.join(model_uri, record.table)
     if storage.digest_file(table) != record.digest:
         raise RecordError(f"{record.table} must have the digest {record.digest}", value=table, remedy=remedy)
-    validation = Predictions.from_table(storage.read_table(table))
-    if subset is None:
-        return validation
-    known = sorted(set(validation.subsets))
-    if subset not in known:
-        raise DataError(
-            "a subset must be one of the model's with validation images",
-            value=subset,
-            remedy=f"There are {', '.join(known)}.",
-        )
-    return validation.for_subset(subset)
+    return table

@@ -105,9 +105,10 @@ class GroupContext:
 
     # Samples.
 
-    def rows(self, group: Group, split: str) -> pa.Table:
-        """Give the catalogue rows of a group's split."""
-        return self.table.table.take(pa.array(self._positions(group, split)))
+    def rows(self, group: Group, split: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """Give the catalogue rows of a group's split, or some of their columns."""
+        table = self.table.table if columns is None else self.table.table.select(columns)
+        return table.take(pa.array(self._positions(group, split)))
 
     def samples(self, group: Group) -> GroupSamples:
         """Give a group's cached training and validation samples. Raises DataError when one of them is empty."""

@@ -19,13 +19,14 @@ from orchestrator.config import SplitName
 from orchestrator.data.reader import BLOCK_ROWS, blocks_of, number_rows
 from orchestrator.diversity.feature_sums import DirectionSums
 from orchestrator.diversity.transferability import mean_directions, separation
+from orchestrator.evaluation.answered_images import AnsweredImages
 from orchestrator.evaluation.answers import unpack
 from orchestrator.evaluation.episodes import draw_episodes, score_episodes
 from orchestrator.evaluation.heads import judge_heads
 from orchestrator.evaluation.judging import EVALUATION_VERSION, judge, judge_task
 from orchestrator.evaluation.outliers import judge_outliers
 from orchestrator.evaluation.parts import whole
-from orchestrator.evaluation.predictions import Predictions, number_units
+from orchestrator.evaluation.predictions import PROBABILITIES, Predictions, number_units
 from orchestrator.finetune.validation import save_validation
 from orchestrator.records import (
     BaselineResult,
@@ -81,9 +82,10 @@ def read_evaluations(context: GroupContext) -> list[Evaluation]:
     ]
 
 
-def read_predictions(context: GroupContext, evaluation: Evaluation) -> Predictions:
-    """Read the predictions that a test result was made from."""
-    return Predictions.from_table(storage.read_table(context.run_directory.path(evaluation.predictions)))
+def read_answers(context: GroupContext, evaluation: Evaluation) -> Iterator[AnsweredImages]:
+    """Read which images a model and its baselines got right in a test, part by part."""
+    uri = context.run_directory.path(evaluation.predictions)
+    return (AnsweredImages.from_table(part) for part in storage.read_table_parts(uri, without=[PROBABILITIES]))
 
 
 def read_prediction_parts(context: GroupContext, evaluation: Evaluation) -> Iterator[Predictions]:

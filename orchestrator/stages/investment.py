@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from orchestrator.config import ExperimentConfig, ResourceCosts
-from orchestrator.evaluation.gains import PairedGain, cheapest_baseline, subset_gains
-from orchestrator.evaluation.predictions import Predictions
+from orchestrator.config import EvaluateConfig, ExperimentConfig, ResourceCosts
+from orchestrator.evaluation.gains import cheapest_baseline, subset_gains
+from orchestrator.evaluation.paired_answers import PairedAnswers, PairedGain
 from orchestrator.records import (
     Baseline,
     Catalogue,
+    Evaluation,
     Gain,
     Group,
     GroupInvestment,
@@ -32,11 +33,28 @@ from orchestrator.search.prospects import chance_of_gain
 from orchestrator.stages.beside import Beside, add_parts, beside_models
 from orchestrator.stages.spendings import add_up, plus, priced, scaled
 
+SubsetGains = Mapping[str, tuple[int, PairedGain]]
+"""By subset its test images, and what they gain."""
+
 _SHARED_STAGES = ("pretrain", "catalogue", "profile", "group")
 
 
-def account(report: Report, predictions: Mapping[str, Predictions], config: ExperimentConfig) -> Investment:
-    """Account for the investment in every group of a run; `predictions` are by group."""
+def gains_of_subsets(
+    evaluation: Evaluation, answers: Mapping[str, PairedAnswers], config: EvaluateConfig, seed: int
+) -> SubsetGains:
+    """Say what each tested subset of a group gains over the cheapest of its baselines; nothing where there is none.
+
+    `answers` hold, by subset, what the group's model and its baselines got right.
+    """
+    baseline = cheapest_baseline(evaluation)
+    if baseline is None:
+        return {}
+    found = subset_gains(answers, baseline.name, bootstrap_samples=config.bootstrap_samples, seed=seed)
+    return {name: (num_images, paired) for name, num_images, paired in found}
+
+
+def account(report: Report, gains: Mapping[str, SubsetGains], config: ExperimentConfig) -> Investment:
+    """Account for the investment in every group of a run; `gains` are those of its subsets, by group."""
     prices = config.cluster.cost_per_hour
     shared = _shared(report, config)
     total = sum(sum(_images(report.catalogue, group).values()) for group in report.groups.groups)
@@ -45,7 +63,7 @@ def account(report: Report, predictions: Mapping[str, Predictions], config: Expe
     groups = []
     for group in report.groups.groups:
         share = sum(_images(report.catalogue, group).values()) / max(1, total)
-        found = _account_group(report, group, predictions.get(group.name), scaled(shared, share), config)
+        found = _account_group(report, group, gains.get(group.name, {}), scaled(shared, share), config)
         groups.append(_with_beside(found, beside))
     return Investment(
         fingerprint=report.fingerprint, cost_per_hour={} if prices is None else prices.model_dump(), groups=groups
@@ -84,7 +102,7 @@ def _with_beside(found: GroupInvestment, beside: Mapping[str, Beside]) -> GroupI
 
 
 def _account_group(
-    report: Report, group: Group, predictions: Predictions | None, shared: Spending, config: ExperimentConfig
+    report: Report, group: Group, gains: SubsetGains, shared: Spending, config: ExperimentConfig
 ) -> GroupInvestment:
     prices = config.cluster.cost_per_hour
     search = of_group(group.name, report.searches)
@@ -93,26 +111,17 @@ def _account_group(
     spent = add_up(*(spending for part, spending in parts.items() if part != "baselines"))
     baseline = None if evaluation is None else cheapest_baseline(evaluation)
     gain: Gain | None = None
-    by_subset: dict[str, tuple[int, PairedGain]] = {}
     if baseline is not None and evaluation is not None:
         assert baseline.accuracy_gain is not None and baseline.accuracy_gain_interval is not None
         paired = (baseline.accuracy_gain, baseline.accuracy_gain_interval)
         gain = _gain(baseline, evaluation.num_images, paired, spent, prices)
-    if baseline is not None and predictions is not None:
-        found = subset_gains(
-            predictions,
-            baseline.name,
-            bootstrap_samples=config.evaluate.bootstrap_samples,
-            seed=config.seed,
-        )
-        by_subset = {name: (num_images, paired) for name, num_images, paired in found}
     return GroupInvestment(
         group=group.name,
         parts=parts,
         spent=spent,
         gain=gain,
         prospect=None if search is None else _prospect_of(report, group, search),
-        subsets=_subsets(report.catalogue, group, spent, baseline, by_subset, prices),
+        subsets=_subsets(report.catalogue, group, spent, baseline, gains, prices),
     )
 
 
@@ -196,7 +205,7 @@ def _subsets(
     group: Group,
     spent: Spending,
     baseline: Baseline | None,
-    gains: Mapping[str, tuple[int, PairedGain]],
+    gains: SubsetGains,
     prices: ResourceCosts | None,
 ) -> list[SubsetInvestment]:
     training = {found.subset: found.train for found in catalogue.subsets if found.subset in set(group.subsets)}

@@ -19,6 +19,7 @@ from orchestrator.data.reader import PixelReader
 from orchestrator.data.scratch import ScratchRows, scratch_rows
 from orchestrator.diversity.feature_sums import DirectionSums
 from orchestrator.errors import DataError
+from orchestrator.evaluation.answered_images import places_by
 from orchestrator.evaluation.parts import PART_ROWS
 from orchestrator.evaluation.predictions import Predictions
 from orchestrator.records import ModelCard
@@ -114,11 +115,7 @@ class PredictedRows:
     @cached_property
     def _by_subset(self) -> dict[str, NDArray[np.int64]]:
         """Order the numbers of rows by subset once: with thousands of subsets every scan for one would tell."""
-        encoded = self.rows.column("subset").combine_chunks().dictionary_encode()
-        codes, names = np.asarray(encoded.indices), encoded.dictionary.to_pylist()
-        order = np.argsort(codes, kind="stable").astype(np.int64)
-        parts = np.split(order, np.flatnonzero(np.diff(codes[order])) + 1)
-        return {names[codes[part[0]]]: part for part in parts if len(part)}
+        return places_by(self.rows.column("subset"))
 
     def _kin(self, subset: str | None) -> tuple[int, pa.ChunkedArray]:
         """Count the images that are alone, and give the names that the others share with their kin."""

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from evaluation_examples import RECIPE, a_prediction_table
+from evaluation_examples import RECIPE, a_prediction_table, paired
 
 from orchestrator.evaluation.gains import cheapest_baseline, subset_gains
 from orchestrator.evaluation.intervals import paired_gain
@@ -55,7 +55,9 @@ def test_a_baseline_that_failed_is_none_to_compare_with() -> None:
 def test_each_subset_is_compared_on_its_own_images_kin_drawn_together(images_of_one_kin: int) -> None:
     table = a_prediction_table(60, images_of_one_kin=images_of_one_kin)
     correct = np.random.default_rng(1).random(60) < 0.4
-    found = list(subset_gains(table.with_baselines({"head_only": correct}), "head_only", bootstrap_samples=300, seed=3))
+    beside = table.with_baselines({"head_only": correct})
+    answers = {name: paired(beside.for_subset(name)) for name in ("south", "north")}
+    found = list(subset_gains(answers, "head_only", bootstrap_samples=300, seed=3))
     assert [(name, images) for name, images, _ in found] == [("north", 30), ("south", 30)]
     for name, _, gain in found:
         own = np.asarray(table.subsets) == name

@@ -10,7 +10,7 @@ from tiny_experiments import experiment_dict
 
 from orchestrator.config import ExperimentConfig
 from orchestrator.evaluation.intervals import paired_gain
-from orchestrator.evaluation.predictions import Predictions
+from orchestrator.evaluation.paired_answers import PairedAnswers
 from orchestrator.experiment_file import validate_experiment
 from orchestrator.records import (
     Arm,
@@ -41,7 +41,7 @@ from orchestrator.records import (
     Trial,
 )
 from orchestrator.search.prospects import chance_of_gain
-from orchestrator.stages.investment import account, find_prospect
+from orchestrator.stages.investment import SubsetGains, account, find_prospect, gains_of_subsets
 
 RECIPE = Hyperparameters(freeze_depth=3, learning_rate=1e-3, epochs=2)
 PRICES = {"cost_per_hour": {"CPU": 0.5, "GPU": 2.0}}
@@ -168,8 +168,8 @@ def a_report(*, held: dict[str, float] = HALF_A_GPU, gain: tuple[float, float, f
     )
 
 
-def low(report: Report, predictions: dict[str, Predictions] | None = None, **cluster: Any) -> GroupInvestment:
-    found = account(report, predictions or {}, a_config(**cluster))
+def low(report: Report, gains: dict[str, SubsetGains] | None = None, **cluster: Any) -> GroupInvestment:
+    found = account(report, gains or {}, a_config(**cluster))
     assert [group.group for group in found.groups] == ["low", "high"]
     return found.groups[0]
 
@@ -229,22 +229,21 @@ def test_money_is_left_out_without_prices_and_hours_where_nobody_kept_what_was_h
 def test_subsets_share_the_groups_cost_by_their_training_images_and_have_gains_of_their_own() -> None:
     rng = np.random.default_rng(0)
     right, baseline = rng.random(50) < 0.9, rng.random(50) < 0.5
-    predictions = Predictions(
-        ids=[str(number) for number in range(50)],
-        subsets=["plain"] * 20 + ["even"] * 30,
-        together=[""] * 50,
-        truth=np.zeros(50, dtype=np.int64),
-        probabilities=np.stack([right, ~right], axis=1).astype(np.float32),
-        baselines={"head_only": baseline},
-    )
-    found = low(a_report(), {"low": predictions}, **PRICES)
+    rows = {"plain": slice(0, 20), "even": slice(20, 50)}
+    answers = {
+        name: PairedAnswers.of(right[own], {"head_only": baseline[own]}, [""] * (own.stop - own.start))
+        for name, own in rows.items()
+    }
+    evaluate = a_config().evaluate
+    found = low(a_report(), {"low": gains_of_subsets(an_evaluation("low"), answers, evaluate, 0)}, **PRICES)
     plain, even = found.subsets
     assert (plain.share, even.share) == (0.25, 0.75)
     assert plain.spent.seconds + even.spent.seconds == pytest.approx(found.spent.seconds)
-    samples = a_config().evaluate.bootstrap_samples
-    for subset, rows in ((plain, slice(0, 20)), (even, slice(20, 50))):
-        assert subset.gain is not None and subset.gain.num_images == rows.stop - rows.start
-        assert (subset.gain.gain, subset.gain.interval) == paired_gain(right[rows], baseline[rows], samples, 0)
+    samples = evaluate.bootstrap_samples
+    for subset in (plain, even):
+        own = rows[subset.subset]
+        assert subset.gain is not None and subset.gain.num_images == own.stop - own.start
+        assert (subset.gain.gain, subset.gain.interval) == paired_gain(right[own], baseline[own], samples, 0)
         assert subset.gain.extra_seconds == pytest.approx(subset.share * (found.spent.seconds - 18))
 
 
