@@ -10,15 +10,16 @@ from pydantic import (
     model_validator,
 )
 
+from orchestrator.config.augmentation import AugmentConfig
 from orchestrator.config.backbone import BackboneConfig, PretrainConfig
 from orchestrator.config.base import DiversityMeasure, PositiveFloat, PositiveInt, PrecisionName
 from orchestrator.config.data import DataConfig, Section
 from orchestrator.config.diversity import DiversityConfig, GroupingConfig
 from orchestrator.config.finetune import FineTuneConfig, NonNegativeFloat
 from orchestrator.config.multi_label import require_labels_fit, with_implied
-from orchestrator.config.search import AugmentConfig, CacheConfig, SearchConfig
+from orchestrator.config.search import CacheConfig, SearchConfig
 from orchestrator.config.source import SourceConfig
-from orchestrator.config.space import Range
+from orchestrator.config.space import Range, require_fresh_draws
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 SeedName = Literal["split", "sampler", "trial", "loader"]
@@ -170,6 +171,7 @@ class ExperimentConfig(Section):
         require_labels_fit(self)
         self._require_tasks()
         self._require_learnable_target()
+        require_fresh_draws(self.augment, self.search.space)
         if self.data.verify == "none" and self.backbone.candidates:
             raise ValueError("backbone.candidates must open images, got data.verify none: set it to decode")
         if self.data.verify == "none" and self.diversity.measures != ["label_entropy"]:
