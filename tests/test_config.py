@@ -359,6 +359,24 @@ MISTAKES = {
         "1",
         "Raise views",
     ),
+    "augment, fixed views and a search": (
+        experiment(augment={"views": 3, "flip": True}, search={"space": {"crop": [0.0, 0.1], "erasing": [0.2]}}),
+        "augment.views must be 0 where search.space has crop, erasing",
+        "3",
+        "Set it to 0, which draws afresh every epoch, or leave them out of search.space",
+    ),
+    "augment, one view and a search": (
+        space(flip=[False, True]),
+        "augment.views must be 0 where search.space has flip",
+        "1",
+        "Set it to 0",
+    ),
+    "augment, the magnitude of nothing": (
+        experiment(augment={"views": 0}, search={"space": {"magnitude": [5, 10], "randaugment": [0]}}),
+        "search.space.magnitude must be left out without operations of RandAugment",
+        "one",
+        "Set augment.randaugment, or search it",
+    ),
     "cache": (experiment(cache={"max_bytes": 0}), "cache.max_bytes must be at least 1", "0", "--set cache.max_bytes="),
     "search.budget": (
         experiment(search={"budget": {"gpu_hours": 0}}),

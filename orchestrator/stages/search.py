@@ -133,7 +133,8 @@ class _SearchRun:
         """Open the studies and the ledger where an earlier execution has left them."""
         search, groups = context.config.search, context.groups.groups
         closed = {group.name for group in groups} - {group.name for group in pending}
-        space = SearchSpace.from_config(search.space, context.backbone.num_stages, context.config.finetune)
+        num_stages, config = context.backbone.num_stages, context.config
+        space = SearchSpace.from_config(search.space, num_stages, config.finetune, config.augment)
         spaces = spaces_of(context)
         resources = trial_resources(search, use_gpu=context.use_gpu, gpu_share=inputs.gpu_share)
         settings = _settings(context, inputs, resources)
