@@ -151,7 +151,7 @@ def test_a_space_changes_images_where_no_draw_leaves_them_alone() -> None:
     assert SearchSpace.from_config(SpaceConfig(), 5, FineTuneConfig(adversarial=0.01)).changes_images
 
 
-@pytest.mark.parametrize("name", [*FineTuneConfig.model_fields, *set(AugmentConfig.model_fields) - {"views"}])
+@pytest.mark.parametrize("name", [*FineTuneConfig.model_fields, *AUGMENTATIONS])
 def test_every_method_can_be_searched(name: str) -> None:
     default = getattr(AugmentConfig() if name in AUGMENTATIONS else FineTuneConfig(), name)
     value = 0.5 if default is None and name != "patience" else 2 if default is None else default
@@ -159,6 +159,10 @@ def test_every_method_can_be_searched(name: str) -> None:
     assert list(space.distributions) == ["freeze_depth", "learning_rate", "epochs", name]
     assert getattr(space.suggest(optuna.create_study().ask()), name) == value
     assert getattr(space.clip(hyperparameters()), name) == value
+
+
+def test_every_augmentation_can_be_searched_but_how_many_views_there_are() -> None:
+    assert {*AUGMENTATIONS, "views"} == set(AugmentConfig.model_fields)
 
 
 def test_an_augmentation_that_is_not_searched_is_left_to_its_section() -> None:
