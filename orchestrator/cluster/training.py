@@ -33,6 +33,7 @@ from orchestrator.cluster.workers import Workbench
 from orchestrator.config import ExperimentConfig
 from orchestrator.data.reader import PixelReader
 from orchestrator.errors import OrchestratorError, ResourceError
+from orchestrator.finetune.balancing import balance_of
 from orchestrator.finetune.checkpoints import load_state, save_state
 from orchestrator.finetune.joint import without_extra
 from orchestrator.finetune.loop import FineTuneResult, fine_tune
@@ -270,6 +271,13 @@ def describe_model(
         num_workers=len(nodes),
         world=nodes,
         sparsity=result.sparsity,
+        balance=balance_of(
+            samples.train.labels,
+            samples.classes,
+            job.hyperparameters,
+            seed=workbench.order_seed,
+            num_stages=workbench.backbone.num_stages,
+        ),
         source=job.source,
         tasks=list(samples.tasks),
         heads=samples.heads,

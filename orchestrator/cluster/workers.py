@@ -50,6 +50,11 @@ class Workbench:
             augment=config.augment,
         )
 
+    @property
+    def order_seed(self) -> int:
+        """Give the seed that training samples are ordered and varied by."""
+        return self.seed if self.loader_seed is None else self.loader_seed
+
     def settings(self, device: str, *, from_scratch: bool = False) -> TrainingSettings:
         """Give the training settings on a device.
 

@@ -11,6 +11,7 @@ from orchestrator.records.backbones import (
     RankedCandidate,
     SubsetRank,
 )
+from orchestrator.records.balance import Balance
 from orchestrator.records.base import Record, Value, of_group
 from orchestrator.records.catalogue import Catalogue, CopyCount, SubsetCount
 from orchestrator.records.costs import CompiledCost, CostFigures, DepthCost, SearchCosts
@@ -113,6 +114,7 @@ __all__ = [
     "Assignments",
     "BackboneRanking",
     "BackboneSpec",
+    "Balance",
     "Baseline",
     "BaselineName",
     "BaselineResult",

@@ -27,6 +27,7 @@ from orchestrator.records import (
     of_group,
 )
 from orchestrator.reporting import wording
+from orchestrator.reporting.balance_findings import balance_finding
 from orchestrator.reporting.distance_findings import source_sections
 from orchestrator.reporting.feature_findings import feature_notes
 from orchestrator.reporting.few_shot_findings import episodes_finding
@@ -277,6 +278,7 @@ def _environment() -> jinja2.Environment:
         part_lines=part_lines,
         beside_lines=beside_lines,
         price=price,
+        balance_finding=balance_finding,
         investment_finding=investment_finding,
         verdict_title=lambda interval: VERDICT_TITLES[verdict(interval)],
     )
