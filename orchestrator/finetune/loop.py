@@ -109,9 +109,10 @@ def fine_tune(
 
     With stored `activations` of the freeze depth neither pixels nor frozen stages are touched; where they cannot be
     read, the training computes them itself and says so in its result. They are of no use to a training that changes
-    images batch by batch, or varies them anew in every epoch. `source` holds the weights that regularisers pull the backbone to, where it is not what the
-    classifier starts with; it is not changed. With a `companion` the classifier has its extra outputs behind those of
-    the target's classes, and is trained on both; losses and accuracies are the target's, over its classes.
+    images batch by batch, or varies them anew in every epoch. `source` holds the weights that regularisers pull the
+    backbone to, where it is not what the classifier starts with; it is not changed. With a `companion` the classifier
+    has its extra outputs behind those of the target's classes, and is trained on both; losses and accuracies are the
+    target's, over its classes.
 
     Where samples have any number of labels (`loss: binary_cross_entropy`), the accuracy of an epoch is the mean average
     precision, see `finetune.multi_label`.
@@ -144,8 +145,7 @@ class Training:
         companion: Companion | None = None,
     ) -> None:
         self._started = time.perf_counter()
-        settings = replace(settings, augment=hyperparameters.augmented(settings.augment))
-        self._settings = settings
+        self._settings = settings = replace(settings, augment=hyperparameters.augmented(settings.augment))
         self._hyperparameters = hyperparameters
         self._classifier = classifier.to(settings.device).to(memory_format=torch.channels_last)
         if hyperparameters.stochastic_depth is not None:
@@ -273,8 +273,7 @@ class Training:
 
     def _open_sources(self, train: Samples | None, activations: Activations | None) -> tuple[SuffixSources, str | None]:
         if not self._hyperparameters.changes_images:
-            kept = None if self._settings.augment.draws_afresh else activations
-            return open_sources(self._prefix, train, self._validation, kept)
+            return open_sources(self._prefix, train, self._validation, activations)
         judged = suffix_inputs(self._prefix, None, self._validation, None)
         if train is None:
             return judged, None

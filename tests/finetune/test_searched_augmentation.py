@@ -66,7 +66,5 @@ def test_a_resumed_training_goes_on_with_its_own_choice(tiny_classifier: Maker, 
 
     whole = fine_tune(tiny_classifier(), a_spec(), samples, validation, recipe, settings, on_epoch=keep)
     save_state(states[0], tmp_path)
-    resumed = fine_tune(
-        tiny_classifier(), a_spec(), samples, validation, recipe, settings, resume=load_state(tmp_path)
-    )
+    resumed = fine_tune(tiny_classifier(), a_spec(), samples, validation, recipe, settings, resume=load_state(tmp_path))
     assert resumed.history == whole.history

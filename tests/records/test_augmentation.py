@@ -37,5 +37,5 @@ def test_heads_are_plain_where_no_chosen_augmentation_is_on() -> None:
 
 
 def test_an_augmentation_beyond_its_bounds_is_refused() -> None:
-    with pytest.raises(ValidationError, match="less than or equal to 0.5"):
+    with pytest.raises(ValidationError, match=r"less than or equal to 0\.5"):
         Hyperparameters(freeze_depth=0, learning_rate=1e-3, epochs=1, crop=0.7)
