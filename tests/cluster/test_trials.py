@@ -14,6 +14,7 @@ from workbenches import random_workbench
 from orchestrator.cluster.group_samples import GroupSamples, KeptDepth
 from orchestrator.cluster.trials import describe_outcome, run_heads, run_trial
 from orchestrator.cluster.workers import Workbench
+from orchestrator.config import AugmentConfig
 from orchestrator.data.activations import ActivationStore, StoredActivations
 from orchestrator.finetune.contracts import Layout
 from orchestrator.finetune.loop import fine_tune
@@ -171,6 +172,21 @@ def test_every_fold_uses_what_is_kept_and_finds_the_same(
     for one, other in zip(trial.history, plain.history, strict=True):
         assert one.val_loss == pytest.approx(other.val_loss, abs=1e-6)
         assert one.val_accuracy == pytest.approx(other.val_accuracy, abs=1e-9)
+
+
+@pytest.mark.parametrize(("flip", "inputs"), [(True, "pixels"), (False, "activations")])
+def test_a_race_and_folds_hear_what_a_recipe_varies(
+    bench: Workbench, samples: GroupSamples, tmp_path: Path, flip: bool, inputs: str
+) -> None:
+    bench, recipe = replace(bench, augment=AugmentConfig(views=0)), a_recipe(2).model_copy(update={"flip": flip})
+    as_section = replace(bench, augment=AugmentConfig(views=0, flip=flip))
+    race = RaceRun(group="only", recipe="r", hyperparameters=recipe, resplit=1)
+    kept = with_kept(bench, samples, tmp_path / "cache", 2)
+    for data, run in ((kept.with_folds(NUM_FOLDS, seed=0), None), (kept, race)):
+        found = run_trial(assignment(recipe, race=run), data, bench, "cpu", on_epoch=lambda _: None)
+        plain = run_trial(assignment(a_recipe(2), race=run), data, as_section, "cpu", on_epoch=lambda _: None)
+        assert (found.inputs, found.error) == (inputs, None)
+        assert found.history == plain.history
 
 
 @pytest.mark.parametrize("is_kept", [True, False])

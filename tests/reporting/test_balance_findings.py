@@ -28,7 +28,7 @@ def test_classes_of_one_size_repeat_nothing() -> None:
 
 
 def test_the_report_says_beside_the_model_what_was_repeated() -> None:
-    report = a_report()
+    report = a_report(subsets_per_group=2, num_trials=4)
     models = [report.models[0].model_copy(update={"balance": BALANCE}), *report.models[1:]]
     page = render_html(report.model_copy(update={"models": models}))
     assert len(report.models) > 1 and page.count("Balanced epochs") == 1
