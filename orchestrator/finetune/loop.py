@@ -109,10 +109,10 @@ def fine_tune(
 
     With stored `activations` of the freeze depth neither pixels nor frozen stages are touched; where they cannot be
     read, the training computes them itself and says so in its result. They are of no use to a training that changes
-    images batch by batch, or varies them anew in every epoch. `source` holds the weights that regularisers pull the
-    backbone to, where it is not what the classifier starts with; it is not changed. With a `companion` the classifier
-    has its extra outputs behind those of the target's classes, and is trained on both; losses and accuracies are the
-    target's, over its classes.
+    images batch by batch or draws them afresh. `source` holds the weights that regularisers pull the backbone to, where
+    it is not what the classifier starts with; it is not changed. With a `companion` the classifier has its extra
+    outputs behind those of the target's classes, and is trained on both; losses and accuracies are the target's, over
+    its classes.
 
     Where samples have any number of labels (`loss: binary_cross_entropy`), the accuracy of an epoch is the mean average
     precision, see `finetune.multi_label`.

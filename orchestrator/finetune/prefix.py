@@ -125,8 +125,8 @@ def suffix_inputs(
 
     What is remembered is bounded by `activation_bytes`; the rest is computed whenever it is needed. Without frozen
     stages nothing is remembered: the outputs would be the images. Nor are training samples that every epoch draws
-    afresh. Stored activations are left alone then, and where they are of another depth. Raises what checking
-    them raises.
+    afresh. Stored activations are left alone then, and where they are of another depth. Raises what checking them
+    raises.
     """
     settings = prefix.settings
     if settings.augment.draws_afresh:

@@ -13,8 +13,9 @@ from orchestrator.search.space import SearchSpace
 def share_kept(space: SearchSpace) -> float:
     """Give the share of a space's configurations, from 0 to 1, that kept activations may serve.
 
-    None where images are changed batch by batch whatever is drawn. Else those in which every searched augmentation is
-    off: one that is on draws afresh in every epoch. A range of real numbers is hardly ever at 0.
+    It is 0 where images are changed batch by batch whatever is drawn, else that of configurations in which every
+    searched augmentation is off: one that is on draws afresh in every epoch. A range of real numbers is hardly ever
+    at 0.
     """
     if space.changes_images:
         return 0.0
