@@ -310,9 +310,9 @@ def _source_inputs(config: ExperimentConfig, source: str) -> list[object]:
 
 def _search(search: SearchConfig) -> object:
     """Give what makes trials comparable; an augmentation that is not searched is as good as none that could be."""
-    unread = dict.fromkeys(_SEARCH_OPERATION | _SEARCH_DECISIONS | _SEARCH_LENGTH, True)
+    unread = _SEARCH_OPERATION | _SEARCH_DECISIONS | _SEARCH_LENGTH
     unsearched = set(AUGMENTATIONS) - set(search.space.augmentations)
-    return search.model_dump(mode="json", exclude={**unread, "space": unsearched})
+    return search.model_dump(mode="json", exclude={**dict.fromkeys(unread, True), "space": unsearched})
 
 
 def _augment(augment: AugmentConfig) -> object:

@@ -72,8 +72,8 @@ def test_choices_count_alike() -> None:
 
 
 def test_heads_vary_nothing_where_that_can_be_chosen_so_that_they_train_together() -> None:
-    searched = {"flip": [True, False], "crop": {"low": 0.0, "high": 0.2}, "randaugment": [1, 2]}
-    space = SearchSpace.from_config(a_search(**searched).space, NUM_STAGES)
+    search = a_search(flip=[True, False], crop={"low": 0.0, "high": 0.2}, randaugment=[1, 2])
+    space = SearchSpace.from_config(search.space, NUM_STAGES)
     heads = shared_list(space, num_stages=NUM_STAGES, heads=2, others=0, seed=0)
     assert [(head.flip, head.crop, head.randaugment) for head in heads] == [(False, 0.0, 2)] * 2
     others = shared_list(space, num_stages=NUM_STAGES, heads=0, others=10, seed=0)
