@@ -25,7 +25,7 @@ from orchestrator.evaluation.answers import pack, pack_matrix
 from orchestrator.evaluation.heads import ONE_HEAD, by_own_heads
 from orchestrator.evaluation.multi_label import predict_labels
 from orchestrator.finetune.classifier import Classifier, predict_probabilities
-from orchestrator.finetune.loop import EpochEnd, fine_tune
+from orchestrator.finetune.loop import EpochEnd
 from orchestrator.records import BaselineName, BaselineResult, Hyperparameters, TaskClasses
 
 BASELINE_VERSION = 1
@@ -178,13 +178,13 @@ def _train(job: BaselineJob, samples: GroupSamples, workbench: Workbench, device
         progress.step.remote()
 
     classifier = workbench.classifier(samples.class_counts, from_scratch=from_scratch)
-    fine_tune(
+    workbench.fine_tune(
         classifier,
-        workbench.backbone.spec,
         samples.train,
         samples.validation,
         job.hyperparameters,
-        workbench.settings(device, from_scratch=from_scratch),
+        device,
+        from_scratch=from_scratch,
         on_epoch=on_epoch,
     )
     return classifier

@@ -23,7 +23,7 @@ from orchestrator.config import TrainConfig
 from orchestrator.data.reader import PixelReader
 from orchestrator.errors import OrchestratorError
 from orchestrator.finetune.classifier import predict_probabilities
-from orchestrator.finetune.loop import EpochEnd, fine_tune
+from orchestrator.finetune.loop import EpochEnd
 from orchestrator.finetune.models import load_model, save_model
 from orchestrator.records import ModelCard
 
@@ -90,13 +90,12 @@ def _train(job: TrainingJob, samples: GroupSamples, workbench: Workbench, plan: 
     def on_epoch(end: EpochEnd) -> None:
         progress.step.remote()
 
-    result = fine_tune(
+    result = workbench.fine_tune(
         classifier,
-        workbench.backbone.spec,
         samples.train,
         samples.validation,
         job.hyperparameters,
-        workbench.settings(worker_device(plan.uses_gpu)),
+        worker_device(plan.uses_gpu),
         on_epoch=on_epoch,
     )
     nodes = [ray.get_runtime_context().get_node_id()]

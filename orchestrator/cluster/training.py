@@ -35,7 +35,7 @@ from orchestrator.data.reader import PixelReader
 from orchestrator.errors import OrchestratorError, ResourceError
 from orchestrator.finetune.checkpoints import load_state, save_state
 from orchestrator.finetune.joint import without_extra
-from orchestrator.finetune.loop import FineTuneResult, fine_tune
+from orchestrator.finetune.loop import FineTuneResult
 from orchestrator.finetune.models import save_model
 from orchestrator.records import Hyperparameters, ModelCard, SourceUse
 
@@ -225,13 +225,13 @@ def train_worker(arguments: dict[str, Any]) -> Any:
     rank: Rank[TrainingJob] = Rank.of(arguments)
     job, samples, workbench = rank.job, rank.samples, rank.workbench
     classifier = workbench.classifier(samples.output_counts, from_scratch=job.from_scratch)
-    result = fine_tune(
+    result = workbench.fine_tune(
         classifier,
-        workbench.backbone.spec,
         samples.train if job.stream is None else _ShardStream(job, rank.world_size),
         samples.validation,
         job.hyperparameters,
-        workbench.settings(rank.device, from_scratch=job.from_scratch),
+        rank.device,
+        from_scratch=job.from_scratch,
         on_epoch=lambda end: rank.report(end.metrics, lambda directory: save_state(end.state, directory)),
         resume=rank.restored(load_state),
         companion=samples.companion,

@@ -25,7 +25,7 @@ from orchestrator.data.reader import PixelReader
 from orchestrator.data.samples import CachedSamples
 from orchestrator.finetune.classifier import Classifier
 from orchestrator.finetune.companions import Companion
-from orchestrator.finetune.loop import EpochEnd, fine_tune
+from orchestrator.finetune.loop import EpochEnd
 from orchestrator.finetune.models import save_model
 from orchestrator.finetune.rehearsal import epoch_seconds
 from orchestrator.records import Answers, ArmName, ArmResult, Hyperparameters
@@ -160,13 +160,13 @@ def _train_and_answer(
     from_scratch = job.name == "from_scratch"
     samples = material.samples
     classifier = workbench.classifier(len(samples.classes), from_scratch=from_scratch)
-    trained = fine_tune(
+    trained = workbench.fine_tune(
         classifier,
-        workbench.backbone.spec,
         samples.train,
         samples.validation,
         hyperparameters,
-        workbench.settings(device, from_scratch=from_scratch),
+        device,
+        from_scratch=from_scratch,
         on_epoch=on_epoch,
     )
     answers = _answer(material, workbench, reader, classifier, device)

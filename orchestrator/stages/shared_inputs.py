@@ -327,10 +327,17 @@ def _build(
             f"search: freeze depths {refused} are kept as fp32: {wanted} would change the outputs by more than "
             f"cache.tolerance = {config.cache.tolerance:g} of their spread"
         )
-    plan = ActivationPlan(
+    plan = activation_plan(context, dtypes, expected_s=expected_s)
+    return build_activations(context.table, context.reader, context.workbench, plan)
+
+
+def activation_plan(context: GroupContext, dtypes: dict[int, StoredType], *, expected_s: float) -> ActivationPlan:
+    """Say how the outputs of the frozen stages are kept, each of these freeze depths in its type."""
+    config = context.config
+    return ActivationPlan(
         uri=_cache_uri(context),
         max_bytes=config.cache.max_bytes,
-        depths=tuple(depths),
+        depths=tuple(dtypes),
         dtypes=dtypes,
         augment=config.augment,
         seed=config.seed_of("loader"),
@@ -339,7 +346,6 @@ def _build(
         expected_s=expected_s,
         all_views=_most_folds(context) > 1,
     )
-    return build_activations(context.table, context.reader, context.workbench, plan)
 
 
 def _with_kept(context: GroupContext, samples: GroupSamples, index: ActivationIndex) -> GroupSamples:

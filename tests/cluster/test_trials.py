@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +16,12 @@ from orchestrator.cluster.group_samples import GroupSamples, KeptDepth
 from orchestrator.cluster.trials import describe_outcome, run_heads, run_trial
 from orchestrator.cluster.workers import Workbench
 from orchestrator.data.activations import ActivationStore, StoredActivations
+from orchestrator.finetune.backbones import Backbone
+from orchestrator.finetune.classifier import Classifier, new_classifier
 from orchestrator.finetune.contracts import Layout
 from orchestrator.finetune.loop import fine_tune
 from orchestrator.finetune.prefix import layouts, prefix_rows
+from orchestrator.finetune.weights import load_pretrained
 from orchestrator.records import EpochMetrics, Hyperparameters, RaceRun, Trial
 from orchestrator.search.assignments import Assignment, Member
 from orchestrator.search.stopping import StoppingRule
@@ -157,6 +161,42 @@ def test_a_race_is_run_on_its_re_split_and_not_on_folds(bench: Workbench, sample
     )
     assert folded.history == plain.history == alone(bench, samples.resplit(2, seed=0), a_recipe())
     assert folded.standard_error is None
+
+
+class Elsewhere(Workbench):
+    """A workbench whose classifiers start with other weights than the pretrained ones."""
+
+    def classifier(self, class_counts: int | Sequence[int], *, from_scratch: bool = False) -> Classifier:
+        backbone, _ = load_pretrained("none", self.backbone.spec, seed=5)
+        return new_classifier(backbone, class_counts, seed=self.seed)
+
+
+@pytest.mark.parametrize("folds", [1, NUM_FOLDS])
+def test_a_trial_is_pulled_to_the_weights_that_its_process_holds(
+    bench: Workbench, samples: GroupSamples, folds: int
+) -> None:
+    other, data = Elsewhere(**vars(bench)), samples.with_folds(folds, seed=0)
+    pulled = a_recipe(epochs=2).model_copy(update={"regularizer": "l2_sp", "regularizer_weight": 1.0})
+    trial, _ = a_trial(other, data, pulled)
+
+    def mean_losses(source: Backbone | None) -> list[float]:
+        found = [
+            fine_tune(
+                other.classifier(len(part.classes)),
+                other.backbone.spec,
+                part.train,
+                part.validation,
+                pulled,
+                other.settings("cpu"),
+                source=source,
+            ).history
+            for part in data.parts()
+        ]
+        return [float(np.mean([metrics.val_loss for metrics in epoch])) for epoch in zip(*found, strict=True)]
+
+    losses = [metrics.val_loss for metrics in trial.history]
+    assert losses == pytest.approx(mean_losses(other.pretrained()), abs=1e-9)
+    assert losses != pytest.approx(mean_losses(None), abs=1e-4)
 
 
 def test_every_fold_uses_what_is_kept_and_finds_the_same(

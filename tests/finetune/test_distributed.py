@@ -386,15 +386,16 @@ def test_two_ranks_are_one_process_with_the_same_global_batches(
     on_two_ranks: OnTwoRanks, scenario: Callable[[int], Outcome]
 ) -> None:
     alone = scenario(-1)
-    tolerance = 1e-2 if scenario is recomputed else 1e-5  # bf16 rounds by the shape of the batch
+    # bf16 rounds by the shape of the batch.
+    of_losses, of_weights = (1e-2, 1e-2) if scenario is recomputed else (1e-5, 1e-4)
     assert len(alone.history) >= 2
     for outcome in on_two_ranks(scenario):
         assert outcome.error == ""
         for one, other in zip(outcome.history, alone.history, strict=True):
-            assert one.train_loss == pytest.approx(other.train_loss, abs=tolerance)
-            assert one.val_loss == pytest.approx(other.val_loss, abs=tolerance)
+            assert one.train_loss == pytest.approx(other.train_loss, abs=of_losses)
+            assert one.val_loss == pytest.approx(other.val_loss, abs=of_losses)
         for name, tensor in outcome.tensors.items():
-            torch.testing.assert_close(tensor, alone.tensors[name], atol=tolerance, rtol=1e-3)
+            torch.testing.assert_close(tensor, alone.tensors[name], atol=of_weights, rtol=0)
 
 
 @pytest.mark.parametrize("scenario", EQUAL_WITH_SHARED_STATISTICS)
@@ -409,7 +410,7 @@ def test_ranks_that_share_statistics_are_one_process_that_learns_them(
             assert one.val_loss == pytest.approx(other.val_loss, abs=1e-5)
         assert list(outcome.tensors) == list(alone.tensors)
         for name, tensor in outcome.tensors.items():
-            torch.testing.assert_close(tensor, alone.tensors[name], atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(tensor, alone.tensors[name], atol=1e-4, rtol=0)
 
 
 def test_shared_statistics_are_learnt_where_stages_are_trained_alone(on_two_ranks: OnTwoRanks) -> None:
