@@ -60,8 +60,10 @@ class FineTuneConfig(Section):
       "Universal Language Model Fine-tuning for Text Classification", 2018).
     - `probe_then_finetune` fits the head for `head_share` of the epochs, then trains all (Kumar et al., "Fine-Tuning
       can Distort Pretrained Features and Underperform Out-of-Distribution", 2022).
-    - `feature_only` fits the head likewise and then holds it: the stages are trained to serve it.
-    - `feature_then_network` does so for half of the epochs that are left, and trains all for the rest.
+    - `feature_only` fits the head likewise and then holds it: the stages are trained to serve it (Hoffer, Hubara and
+      Soudry, "Fix your Classifier: the Marginal Value of Training the Last Weight Layer", 2018, hold a random head).
+    - `feature_then_network` does so for half of the epochs that are left, and trains all for the rest; no paper is
+      followed in this order.
 
     Heads are `linear`; `cosine`, which goes by the direction of features alone and starts from the classes' mean
     directions; and `prototype`, the linear head that gives the nearest of those (see `finetune.prototypes`). With every
@@ -70,17 +72,19 @@ class FineTuneConfig(Section):
 
     A stage's rate is `layer_decay` times that of the one after it (Howard and Ruder). `schedule` changes the rate over
     the steps, after a linear rise over the share `warmup` of them; `rate_scaling` adapts it to the batch size, see
-    `finetune.schedules`. `clip_norm` bounds the norm of the gradient, `accumulate` batches make one step, `ema_decay`
-    keeps a running mean of the weights, which is what is validated and shipped. `patience` ends a training after so
-    many epochs of its last phase without a better one; the best epoch is kept anyway.
+    `finetune.schedules`. `clip_norm` bounds the norm of the gradient (Pascanu, Mikolov and Bengio, "On the Difficulty
+    of Training Recurrent Neural Networks", 2013), `accumulate` batches make one step, `ema_decay` keeps a running mean
+    of the weights, which is what is validated and shipped. `patience` ends a training after so many epochs of its last
+    phase without a better one (Prechelt, "Early Stopping - But When?", 1998); the best epoch is kept anyway.
 
     `regularizer_weight` times R(theta, theta_s) over the weights of `regularizer_scope` that are trained is added to
     the loss, see `finetune.regularization`; theta_s is what the backbone and the head start from. `label_smoothing`
     mixes the target with equal shares or with the model's own prediction. `class_weights: balanced` weighs classes by
     the inverse of their frequency, `balanced` draws them equally often instead. `adversarial` trains on each image
-    and on what one FGSM step of this share of the pixel range makes of it. `dropout` is that before the head;
-    `stochastic_depth` None leaves that of the backbone as it is. `loss: binary_cross_entropy` is for images with any
-    number of labels, and implied by `data.label_separator`.
+    and on what one FGSM step of this share of the pixel range makes of it. `dropout` is that before the head
+    (Srivastava et al., "Dropout: A Simple Way to Prevent Neural Networks from Overfitting", 2014); `stochastic_depth`
+    None leaves that of the backbone as it is. `loss: binary_cross_entropy` is for images with any number of labels, and
+    implied by `data.label_separator`.
 
     `task_weighting` weighs the mean losses of several tasks (`train.scope: multitask`): `equal`; by `size`, so that
     every label weighs the same; by learnt `uncertainty` (Kendall, Gal and Cipolla, 2018); or by a fixed number for

@@ -52,9 +52,7 @@ def trained_by_hand(bench: Workbench, source: Backbone | None, *, from_scratch: 
 
 def trained(bench: Workbench, *, from_scratch: bool = False) -> Classifier:
     classifier = elsewhere()
-    bench.fine_tune(
-        classifier, TRAIN, VALIDATION, PULLED, "cpu", from_scratch=from_scratch, on_epoch=lambda end: None
-    )
+    bench.fine_tune(classifier, TRAIN, VALIDATION, PULLED, "cpu", from_scratch=from_scratch, on_epoch=lambda end: None)
     return classifier
 
 
