@@ -1,8 +1,8 @@
 """Varies training images: the same sample in the same draw is the same picture, whatever batch it comes in.
 
-With torchvision's transforms a picture depends on its batch, its rank and all that was drawn before, and what the frozen
-stages give for it could not be kept. So mirroring, shifting, colours and erasing are written here, over whole batches
-and by numbers that (seed, key, draw) give for each sample; given those, they do what torchvision's kernels do.
+With the transforms of torchvision a picture depends on its batch, its rank and all that was drawn before, and what the
+frozen stages give for it could not be kept. So mirroring, shifting, colours and erasing are written here, over whole
+batches and by numbers that (seed, key, draw) give for each sample; given those, they do what its kernels do.
 """
 
 from __future__ import annotations
