@@ -155,11 +155,14 @@ def test_re_splits_never_judge_by_images_whose_labels_the_weights_have_learnt(sa
 def test_a_race_is_run_on_its_re_split_and_not_on_folds(bench: Workbench, samples: GroupSamples) -> None:
     run = RaceRun(group="only", recipe="any", hyperparameters=a_recipe(), resplit=2)
     raced = assignment(a_recipe(), race=run)
+    # Samples are divided by the seed of splits, and by no other.
+    bench = replace(bench, split_seed=7)
     plain, folded = (
         run_trial(raced, data, bench, "cpu", on_epoch=lambda metrics: None)
         for data in (samples, samples.with_folds(NUM_FOLDS, seed=0))
     )
-    assert folded.history == plain.history == alone(bench, samples.resplit(2, seed=0), a_recipe())
+    assert folded.history == plain.history == alone(bench, samples.resplit(2, seed=7), a_recipe())
+    assert plain.history != alone(bench, samples.resplit(2, seed=0), a_recipe())
     assert folded.standard_error is None
 
 

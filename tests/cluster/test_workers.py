@@ -13,7 +13,9 @@ from workbenches import random_workbench
 from orchestrator.cluster.workers import Workbench
 from orchestrator.experiment_file import validate_experiment
 from orchestrator.finetune.backbones import Backbone
+from orchestrator.finetune.checkpoints import TrainingState
 from orchestrator.finetune.classifier import Classifier, new_classifier
+from orchestrator.finetune.companions import Companion
 from orchestrator.finetune.loop import fine_tune
 from orchestrator.finetune.weights import load_pretrained
 
@@ -65,6 +67,31 @@ def test_a_training_is_pulled_to_the_weights_that_the_process_holds(bench: Workb
     found = trained(bench)
     assert same(found, trained_by_hand(bench, bench.pretrained()))
     assert not same(found, trained_by_hand(bench, None))
+
+
+def test_a_training_goes_on_from_a_state_and_beside_a_source(bench: Workbench) -> None:
+    beside = Companion(samples=some_samples(9, seed=2))
+    states: list[TrainingState] = []
+
+    def train(resume: TrainingState | None, companion: Companion | None) -> Classifier:
+        classifier = elsewhere()
+        bench.fine_tune(
+            classifier,
+            TRAIN,
+            VALIDATION,
+            PULLED,
+            "cpu",
+            on_epoch=lambda end: states.append(end.state),
+            resume=resume,
+            companion=companion,
+        )
+        return classifier
+
+    whole = train(None, beside)
+    assert [state.epoch for state in states] == [1, 2]
+    assert same(train(states[0], beside), whole)
+    assert [state.epoch for state in states] == [1, 2, 2]
+    assert not same(train(None, None), whole)
 
 
 def test_from_scratch_a_training_is_pulled_to_its_own_start(bench: Workbench) -> None:

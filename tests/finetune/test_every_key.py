@@ -22,7 +22,7 @@ from orchestrator.config import AugmentConfig
 from orchestrator.finetune.backbones import Backbone, create_backbone
 from orchestrator.finetune.classifier import new_classifier
 from orchestrator.finetune.contracts import TrainingSettings
-from orchestrator.finetune.loop import fine_tune
+from orchestrator.finetune.loop import EpochEnd, fine_tune
 from orchestrator.finetune.randomness import seeded
 from orchestrator.records import Hyperparameters
 
@@ -144,6 +144,10 @@ def trained_bits(case: Case, **changes: object) -> str:
         backbone = create_backbone(spec.name, spec.kwargs, spec.image_size)
     classifier = new_classifier(backbone, (3, 2) if case.tasks else 3, seed=0)
     last: list[Tensor] = []
+
+    def keep(end: EpochEnd) -> None:
+        last[:] = end.state.suffix.values()
+
     fine_tune(
         classifier,
         spec,
@@ -151,7 +155,7 @@ def trained_bits(case: Case, **changes: object) -> str:
         two_tasks(9, seed=1) if case.tasks else some_samples(9, seed=1),
         some_hyperparameters(**{"freeze_depth": 0, "batch_size": 4, **said}),
         some_settings(**settings),
-        on_epoch=lambda end: last.__setitem__(slice(None), end.state.suffix.values()),
+        on_epoch=keep,
     )
     bits = b"".join(tensor.numpy().tobytes() for tensor in (*classifier.state_dict().values(), *last))
     return hashlib.sha256(bits).hexdigest()

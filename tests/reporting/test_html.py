@@ -288,6 +288,16 @@ def test_a_cross_validated_trial_shows_its_standard_error(report: Report) -> Non
     assert "81.2% ± 1.3%" in text and text.count("±") == Reader(render_html(report)).text.count("±") + 1
 
 
+def test_the_sparsity_that_an_l1_penalty_left_is_stated_where_there_was_one(report: Report, document: str) -> None:
+    sentence = "of the weights under it at 0.001 or less"
+    assert sentence not in document
+    first, second, *others = report.models
+    models = [first.model_copy(update={"sparsity": 0.375}), second.model_copy(update={"sparsity": 0.0}), *others]
+    text = Reader(render_html(report.model_copy(update={"models": models}))).text
+    for share in ("37.5%", "0.0%"):
+        assert text.count(f"The L1 penalty left {share} {sentence}.") == 1
+
+
 def test_several_tasks_stand_in_a_table_of_their_own() -> None:
     report = a_report()
     first = report.evaluations[0]
