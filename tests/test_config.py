@@ -732,3 +732,21 @@ def test_the_run_pretrains_on_its_own_images_only_where_it_pretrains() -> None:
     pretrain = {"data": {"uri": "/x"}, "with_target": {"weight": 0.5}}
     assert validate_experiment(experiment(backbone={"weights": "pretrain"}, pretrain=pretrain)).pretrains_on_target
     assert not validate_experiment(experiment(pretrain=pretrain)).pretrains_on_target
+
+
+@pytest.mark.parametrize(
+    ("raw", "heads"),
+    [
+        (experiment(), ("prototype", "cosine")),
+        (experiment(source={"uri": "/s"}), ("cosine",)),
+        (experiment(data={"uri": "/d", "tasks": ["weather"]}, train={"scope": "multitask"}), ("linear",)),
+        (heads_of_subsets(), ("linear",)),
+    ],
+)
+def test_few_images_are_learnt_by_heads_that_the_experiment_allows(
+    raw: dict[str, object], heads: tuple[str, ...]
+) -> None:
+    config = validate_experiment(raw)
+    assert config.few_shot_heads == heads
+    for head in heads:
+        assert validate_experiment({**raw, "finetune": {"head": head}}).finetune.head == head

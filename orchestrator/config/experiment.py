@@ -14,7 +14,7 @@ from orchestrator.config.backbone import BackboneConfig, PretrainConfig
 from orchestrator.config.base import DiversityMeasure, PositiveFloat, PositiveInt, PrecisionName
 from orchestrator.config.data import DataConfig, Section
 from orchestrator.config.diversity import DiversityConfig, GroupingConfig
-from orchestrator.config.finetune import FineTuneConfig, NonNegativeFloat
+from orchestrator.config.finetune import FineTuneConfig, HeadName, NonNegativeFloat
 from orchestrator.config.multi_label import require_labels_fit, with_implied
 from orchestrator.config.search import AugmentConfig, CacheConfig, SearchConfig
 from orchestrator.config.source import SourceConfig
@@ -254,12 +254,14 @@ class ExperimentConfig(Section):
         return self.pretrain if self.backbone.weights == "pretrain" else None
 
     @property
-    def takes_few_shot_defaults(self) -> bool:
-        """Tell whether a group with few images a class may be searched with other defaults.
+    def few_shot_heads(self) -> tuple[HeadName, ...]:
+        """Name the heads that a group with few images a class is searched with by default.
 
-        Their heads know the classes of one target alone.
+        Prototypes know the classes of one target alone, and cosines one class an image and one head.
         """
-        return self.source is None and self.several_heads is None and not self.data.is_multi_label
+        if self.several_heads is not None or self.data.is_multi_label:
+            return ("linear",)
+        return ("prototype", "cosine") if self.source is None else ("cosine",)
 
     def _require_like_data(self, uri: str) -> None:
         if self.data.image_root is not None:

@@ -190,11 +190,9 @@ class GroupContext:
             if self.is_learnt:
                 # Folds would judge by images that the weights have learnt: the split stays though a group is small.
                 search = search.model_copy(update={"folds": search.folds})
-            counts = GroupCounts(by_class=self._class_counts(group), num_units=lambda: self._num_units(group))
-            self._tunings[group.name] = (
-                tuning_of(finetune, search, counts, num_stages=self.backbone.num_stages)
-                if self.config.takes_few_shot_defaults
-                else Tuning(finetune=finetune, search=search)
+            counts = GroupCounts(by_class=self._taught_counts(group), num_units=lambda: self._num_units(group))
+            self._tunings[group.name] = tuning_of(
+                finetune, search, counts, num_stages=self.backbone.num_stages, heads=self.config.few_shot_heads
             )
         return self._tunings[group.name]
 
@@ -208,6 +206,13 @@ class GroupContext:
     def _class_counts(self, group: Group) -> NDArray[np.int64]:
         """Count the training images of each class that has some."""
         return self.table.label_counts(self._positions(group, "train"))
+
+    def _taught_counts(self, group: Group) -> NDArray[np.int64]:
+        """Count the training images of each class that has some; of each head's, where subsets have heads."""
+        if self.config.train.heads == "column":
+            return self._class_counts(group)
+        positions = [self.table.where([name], "train") for name in group.subsets]
+        return np.concatenate([self.table.label_counts(found) for found in positions])
 
     def _num_units(self, group: Group) -> int:
         units = np.concatenate([self._units(group, split) for split in ("train", "val")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -74,6 +75,23 @@ def test_heads_are_other_data_than_one_head(context: GroupContext) -> None:
     config = context.config
     plain = config.model_copy(update={"train": config.train.model_copy(update={"scope": "group", "heads": "column"})})
     assert replace(context, config=plain).data_fingerprint(GROUP) != context.data_fingerprint(GROUP)
+
+
+def test_images_are_few_where_the_median_class_of_a_head_has_few(context: GroupContext) -> None:
+    rows = context.rows(GROUP, "train").to_pylist()
+    by_head, by_class = (
+        float(np.median(list(Counter(key(row) for row in rows).values())))
+        for key in (lambda row: (row["subset"], row["label"]), lambda row: row["label"])
+    )
+    assert by_head < by_class
+    config = context.config
+    for threshold in (int(by_head), int(by_head) + 1):
+        search = config.search.model_copy(update={"few_shot_threshold": threshold})
+        tuning = replace(context, config=config.model_copy(update={"search": search})).tuning(GROUP)
+        assert (tuning.few_shot is not None) == (threshold > by_head)
+    assert tuning.few_shot is not None and tuning.few_shot.images_per_class == by_head
+    # The space of the experiment file names depth and rate.
+    assert tuning.few_shot.changed == ["folds", "weight_decay"] and tuning.search.space.head is None
 
 
 @pytest.mark.parametrize("folds", [1, 2])
