@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pydantic import BaseModel
 
 from orchestrator.config import BatchNormMode, DataConfig, ExperimentConfig, LabelNeed, Objective, PretrainConfig
-from orchestrator.records import Hyperparameters, PretrainedBackbone
+from orchestrator.records import Hyperparameters, PretrainedBackbone, TaskClasses
 from orchestrator.storage import digest
 
 # What these settings change is where and how fast a stage runs, not what it finds.
@@ -253,15 +253,17 @@ def of_arm(
     backbone: PretrainedBackbone,
     version: int,
     source: str = "",
+    tasks: Sequence[TaskClasses] = (),
 ) -> str:
-    """Fingerprint an arm: its recipe, the one it shall cost as much as, its classes and its samples.
+    """Fingerprint an arm: its recipe, the one it shall cost as much as, its classes, its tasks if any, and its samples.
 
     The source's count where the cost is that of a training together with it.
     """
     recipes = [_plain(hyperparameters), _plain(rival)]
     inputs = _training_inputs(config, data, backbone)
     beside = [] if rival is None else _source_inputs(config, source)
-    return digest("arm", version, name, recipes, list(classes), config.search.metric, inputs, *beside)
+    further = [_plain(task) for task in tasks]
+    return digest("arm", version, name, recipes, list(classes), config.search.metric, inputs, *beside, *further)
 
 
 def of_transfer(config: ExperimentConfig, *, models: Sequence[str], arms: Sequence[str], version: int) -> str:

@@ -494,11 +494,11 @@ MISTAKES = {
         experiment(
             data={"uri": "/d", "tasks": ["weather"]},
             train={"scope": "multitask"},
-            evaluate={"on_negative_transfer": "report"},
+            evaluate={"on_negative_transfer": "fallback"},
         ),
-        "evaluate.on_negative_transfer must be left out with data.tasks",
-        "report",
-        "in a run without the others",
+        "evaluate.on_negative_transfer must be report with data.tasks",
+        "fallback",
+        "change what the others predict",
     ),
     "heads, no scope": (
         experiment(train={"heads": "subset"}),
@@ -519,10 +519,10 @@ MISTAKES = {
         "by itself",
     ),
     "heads, transfer": (
-        heads_of_subsets(evaluate={"on_negative_transfer": "report"}),
-        "evaluate.on_negative_transfer must be left out with heads of subsets (train.heads)",
-        "report",
-        "in a run without",
+        heads_of_subsets(evaluate={"on_negative_transfer": "regroup"}),
+        "evaluate.on_negative_transfer must be report with heads of subsets (train.heads)",
+        "regroup",
+        "change what the others predict",
     ),
     "heads, label shift": (
         heads_of_subsets(evaluate={"label_shift": "em"}),

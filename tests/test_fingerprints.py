@@ -11,7 +11,7 @@ from tiny_experiments import experiment_dict
 from orchestrator import fingerprints
 from orchestrator.config import ExperimentConfig
 from orchestrator.experiment_file import validate_experiment
-from orchestrator.records import BackboneSpec, Hyperparameters, PretrainedBackbone
+from orchestrator.records import BackboneSpec, Hyperparameters, PretrainedBackbone, TaskClasses
 from orchestrator.stages.ranking import backbone_fingerprint
 
 BACKBONE = PretrainedBackbone(
@@ -205,7 +205,11 @@ def test_an_arm_depends_on_its_classes_and_on_what_it_shall_cost() -> None:
         "version": 1,
     }
     cheaper = RECIPE.model_copy(update={"freeze_depth": 6})
-    changes: list[dict[str, Any]] = [{"rival": cheaper}, {"classes": ["circle"]}, {"data": "new"}, {"version": 2}]
+    form = TaskClasses(task="form", classes=["round"])
+    changes: list[dict[str, Any]] = [
+        *({"rival": cheaper}, {"classes": ["circle"]}, {"data": "new"}, {"version": 2}),
+        *({"tasks": [form]}, {"tasks": [form.model_copy(update={"classes": ["round", "straight"]})]}),
+    ]
     found = {fingerprints.of_arm(config, **inputs | change) for change in [{}, *changes]}
     assert len(found) == 1 + len(changes)
 

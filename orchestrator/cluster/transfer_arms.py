@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -28,7 +28,7 @@ from orchestrator.finetune.companions import Companion
 from orchestrator.finetune.loop import EpochEnd, fine_tune
 from orchestrator.finetune.models import save_model
 from orchestrator.finetune.rehearsal import epoch_seconds
-from orchestrator.records import Answers, ArmName, ArmResult, Hyperparameters
+from orchestrator.records import Answers, ArmName, ArmResult, Hyperparameters, TaskClasses
 from orchestrator.search.arms import affordable_epochs
 
 ARM_VERSION = 1
@@ -54,7 +54,7 @@ class ArmMaterial:
 
 @dataclass(frozen=True, kw_only=True)
 class ArmJob:
-    """Hold one arm to train, which tells `classes` apart.
+    """Hold one arm to train, which tells `classes` apart, by the heads of `tasks` where there are any.
 
     With `rival` the epochs are found on the spot: as many as take what the rival's `hyperparameters.epochs` would take.
     `model_path` below `run_uri` receives the model, where it is to be kept.
@@ -68,6 +68,7 @@ class ArmJob:
     run_uri: str
     rival: Hyperparameters | None = None
     model_path: str | None = None
+    tasks: tuple[TaskClasses, ...] = ()
 
 
 def run_arms(
@@ -159,7 +160,7 @@ def _train_and_answer(
 
     from_scratch = job.name == "from_scratch"
     samples = material.samples
-    classifier = workbench.classifier(len(samples.classes), from_scratch=from_scratch)
+    classifier = workbench.classifier(samples.class_counts, from_scratch=from_scratch)
     trained = fine_tune(
         classifier,
         workbench.backbone.spec,
@@ -201,10 +202,9 @@ def _epoch_cost(job: ArmJob, rival: Hyperparameters, material: ArmMaterial, work
     num_train = min(len(samples.train), _REHEARSED_ROWS)
     num_validation = max(1, len(samples.validation) * num_train // len(samples.train))
     train, validation = _spread(samples.train, num_train), _spread(samples.validation, num_validation)
-    num_extra = 0 if companion is None else companion.num_extra
     seconds = [
         epoch_seconds(
-            workbench.classifier(len(samples.classes) + extra, from_scratch=from_scratch),
+            workbench.classifier(replace(samples, companion=beside).output_counts, from_scratch=from_scratch),
             workbench.backbone.spec,
             train,
             validation,
@@ -212,9 +212,9 @@ def _epoch_cost(job: ArmJob, rival: Hyperparameters, material: ArmMaterial, work
             workbench.settings(device, from_scratch=from_scratch),
             companion=beside,
         )
-        for from_scratch, hyperparameters, beside, extra in (
-            (True, job.hyperparameters, None, 0),
-            (False, rival, companion, num_extra),
+        for from_scratch, hyperparameters, beside in (
+            (True, job.hyperparameters, None),
+            (False, rival, companion),
         )
     ]
     return seconds[0] / seconds[1]
@@ -229,11 +229,13 @@ def _answer(
     material: ArmMaterial, workbench: Workbench, reader: PixelReader, classifier: Classifier, device: str
 ) -> dict[str, Answers]:
     """Tell for every subset which images of its splits are classified right; unknown classes never are."""
+    samples = material.samples
+    heads = samples.tasks if samples.heads == "subset" else ()
     found: dict[str, Answers] = {subset: Answers(validation=[], test=[]) for subset in material.subsets}
     for split, blocks in material.rows.items():
         if not blocks:
             continue
-        correct = right_answers(blocks, material.samples.classes, workbench, reader, classifier, device)
+        correct = right_answers(blocks, samples.classes, workbench, reader, classifier, device, heads=heads)
         rows = pa.concat_tables(blocks).sort_by("position")
         subsets = np.asarray(rows.column("subset").to_pylist(), dtype=object)
         for subset in material.subsets:

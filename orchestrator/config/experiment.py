@@ -76,7 +76,7 @@ class EvaluateConfig(Section):
     with what the model looked at; 0 shows none. `episodes` None draws none.
     With `on_negative_transfer` it is judged for every subset whether transfer helps it: its group's model beside models
     from scratch, of the head alone, of the subset alone, of all groups' samples, and, where there is a source, without
-    it. `report` says so; `fallback` also gives a subset the one of these that serves its validation images better;
+    it. They are trained on all tasks, and compared by the first. `report` says so; `fallback` also gives a subset the one of these that serves its validation images better;
     `regroup` moves a subset to where its validation images fare better, and trains the groups concerned again, once.
     None trains none of these models.
 
@@ -204,14 +204,14 @@ class ExperimentConfig(Section):
             )
 
     def _require_plain_transfer(self) -> None:
-        """Arms are trained on one task; what serves a subset must be its group's model."""
+        """Where heads share a network, and where a source stays, what transfer does is reported alone."""
         mode = self.evaluate.on_negative_transfer
         if mode is None:
             return
-        if self.several_heads is not None:
+        if mode != "report" and self.several_heads is not None:
             raise ValueError(
-                f"evaluate.on_negative_transfer must be left out with {self.several_heads}, got {mode}: "
-                "arms learn one task alone, judge transfer in a run without the others"
+                f"evaluate.on_negative_transfer must be report with {self.several_heads}, got {mode}: "
+                "verdicts are of one head, and another model would change what the others predict"
             )
         if mode == "regroup" and self.source is not None:
             raise ValueError(

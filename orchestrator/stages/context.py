@@ -118,7 +118,7 @@ class GroupContext:
                 value=f"none in group {group.name}",
                 remedy="Check data.label, or use fewer groups.",
             )
-        train, validation = (self._cached(group, split, classes, tasks) for split in ("train", "val"))
+        train, validation = (self.cached_samples(group, split, classes, tasks) for split in ("train", "val"))
         if self.table.multi_label and len(train) < len(self._positions(group, "train")):
             raise DataError(
                 "images with any number of labels must all be in the pixel cache",
@@ -226,9 +226,10 @@ class GroupContext:
     def _positions(self, group: Group, split: str | None) -> NDArray[np.int64]:
         return self.table.where(subsets=group.subsets, split=split)
 
-    def _cached(
+    def cached_samples(
         self, group: Group, split: str, classes: tuple[str, ...], tasks: Sequence[TaskClasses]
     ) -> CachedSamples:
+        """Give a group's cached samples of a split, labelled for these classes, and for all tasks or heads if any."""
         by_subset = self.config.train.heads == "subset"
         found = CachedSamples.of(
             self.table,

@@ -9,10 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from builders import build_rows
+from sklearn.metrics import roc_auc_score
 from tiny_experiments import SUBSETS
 
 from orchestrator.cli import main
 from orchestrator.config import ExperimentConfig
+from orchestrator.evaluation.predictions import Predictions
 from orchestrator.pipeline import Pipeline
 from orchestrator.records import ModelCard, Report, TaskClasses
 
@@ -39,7 +41,7 @@ def test_two_tasks_are_searched_trained_tested_and_predicted_at_once(
         train={"scope": "multitask", "batch_norm": "train"},
         finetune={"task_weighting": "uncertainty"},
         grouping={"num_groups": 1},
-        evaluate={"explanations": 0},
+        evaluate={"explanations": 0, "on_negative_transfer": "report"},
     )
     Pipeline(config, say=lambda line: None).run()
     run = Path(config.storage_path) / config.name
@@ -52,6 +54,7 @@ def test_two_tasks_are_searched_trained_tested_and_predicted_at_once(
     ]
     assert model.tasks == tasks
     _check_evaluation(run, report, evaluation.num_images)
+    _check_transfer(report)
     (folder,) = run.glob("groups/*/model")
     assert ModelCard.from_json((folder / "model.json").read_bytes(), source="model.json") == model
     assert main(["predict", str(folder), str(data), "--output", str(tmp_path / "predicted")]) == 0
@@ -72,6 +75,23 @@ def _check_evaluation(run: Path, report: Report, num_images: int) -> None:
     assert num_images == len(tested) > len(labelled) == form.num_images > 0
     assert (form.task, form.classes) == ("form", ["round", "straight"])
     assert form.accuracy is not None and form.macro_f1 is not None and form.cross_entropy is not None
-    assert pq.read_table(run / form.predictions).num_rows == form.num_images
+    predictions = Predictions.from_table(pq.read_table(run / form.predictions))
+    assert len(predictions) == form.num_images
+    # Of two classes each is the rest of the other.
+    assert form.macro_auc == pytest.approx(roc_auc_score(predictions.truth, predictions.probabilities[:, 1]))
+    assert [found.auc for found in form.by_class] == pytest.approx([form.macro_auc] * 2)
     assert all(baseline.accuracy is not None for baseline in evaluation.baselines)
     assert "<h4>Tasks</h4>" in (run / "report.html").read_text()
+
+
+def _check_transfer(report: Report) -> None:
+    """Every subset has a verdict by the first task, beside arms that learnt both."""
+    assert report.transfer is not None and not [arm.error for arm in report.transfer.arms if arm.error]
+    alone = [arm.subset for arm in report.transfer.arms if arm.name == "subset_only"]
+    assert sorted(map(str, alone)) == sorted(SUBSETS)
+    (evaluation,) = report.evaluations
+    accuracies = {scores.subset: scores.accuracy for scores in evaluation.subsets}
+    for found in report.transfer.subsets:
+        assert found.verdict is not None and found.action == "kept" and found.test is not None
+        assert found.test.accuracy == pytest.approx(accuracies[found.subset])
+        assert [other.name for other in found.test.others] == ["from_scratch", "head_only", "subset_only"]
