@@ -1,7 +1,15 @@
 import pytest
 from pydantic import ValidationError
 
-from orchestrator.config import DataConfig, ExperimentConfig, Range, SearchConfig, SourceConfig, SpaceConfig
+from orchestrator.config import (
+    DataConfig,
+    ExperimentConfig,
+    Range,
+    SearchConfig,
+    SourceConfig,
+    SpaceConfig,
+    weights_by_name,
+)
 from orchestrator.errors import ConfigError
 from orchestrator.experiment_file import validate_experiment
 
@@ -550,9 +558,33 @@ MISTAKES = {
     ),
     "heads, fixed weights": (
         heads_of_subsets(finetune={"task_weighting": [1, 2]}),
-        "finetune.task_weighting must be a name with train.heads subset",
+        "finetune.task_weighting must be a name or a mapping with train.heads subset",
         "2 numbers",
-        "different numbers of subsets",
+        "the name of its subset",
+    ),
+    "heads, a weight of nothing": (
+        heads_of_subsets(finetune={"task_weighting": {"north": 0}}),
+        "finetune.task_weighting must be greater than 0",
+        "0",
+        "--set finetune.task_weighting=",
+    ),
+    "heads, a name that is none": (
+        heads_of_subsets(finetune={"task_weighting": {1: 2, "north": 1}}),
+        "finetune.task_weighting must be text",
+        "1",
+        "in quotes",
+    ),
+    "heads, no weight": (
+        heads_of_subsets(finetune={"task_weighting": {}}),
+        "finetune.task_weighting must hold at least 1 value",
+        "{}",
+        "--set",
+    ),
+    "tasks, weights by name": (
+        {**data(label="x", tasks=["y"]), "train": {"scope": "multitask"}, "finetune": {"task_weighting": {"y": 1}}},
+        "finetune.task_weighting must be a name or a list with data.tasks",
+        "y by name",
+        "order of the tasks",
     ),
     "source, transfer": (
         experiment(source={"uri": "/s"}, evaluate={"on_negative_transfer": "regroup"}),
@@ -732,6 +764,16 @@ def test_the_run_pretrains_on_its_own_images_only_where_it_pretrains() -> None:
     pretrain = {"data": {"uri": "/x"}, "with_target": {"weight": 0.5}}
     assert validate_experiment(experiment(backbone={"weights": "pretrain"}, pretrain=pretrain)).pretrains_on_target
     assert not validate_experiment(experiment(pretrain=pretrain)).pretrains_on_target
+
+
+def test_weights_of_subsets_are_a_mapping_in_the_file_and_again_when_it_is_resolved() -> None:
+    config = validate_experiment(heads_of_subsets(finetune={"task_weighting": {"south": 0.5, "north": 2}}))
+    weights = config.finetune.task_weighting
+    assert weights_by_name(weights) == {"north": 2.0, "south": 0.5} and hash(weights)
+    resolved = config.model_dump(mode="json")
+    assert resolved["finetune"]["task_weighting"] == {"north": 2.0, "south": 0.5}
+    assert validate_experiment(resolved) == config
+    assert weights_by_name("size") is None and weights_by_name((1.0, 2.0)) is None
 
 
 @pytest.mark.parametrize(

@@ -183,7 +183,7 @@ def _train(job: BaselineJob, samples: GroupSamples, workbench: Workbench, device
         workbench.backbone.spec,
         samples.train,
         samples.validation,
-        job.hyperparameters,
+        samples.weighted(job.hyperparameters),
         workbench.settings(device, from_scratch=from_scratch),
         on_epoch=on_epoch,
     )

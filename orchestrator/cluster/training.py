@@ -230,7 +230,7 @@ def train_worker(arguments: dict[str, Any]) -> Any:
         workbench.backbone.spec,
         samples.train if job.stream is None else _ShardStream(job, rank.world_size),
         samples.validation,
-        job.hyperparameters,
+        samples.weighted(job.hyperparameters),
         workbench.settings(rank.device, from_scratch=job.from_scratch),
         on_epoch=lambda end: rank.report(end.metrics, lambda directory: save_state(end.state, directory)),
         resume=rank.restored(load_state),

@@ -166,7 +166,7 @@ def _train_and_answer(
         workbench.backbone.spec,
         samples.train,
         samples.validation,
-        hyperparameters,
+        samples.weighted(hyperparameters),
         workbench.settings(device, from_scratch=from_scratch),
         on_epoch=on_epoch,
     )
@@ -208,7 +208,7 @@ def _epoch_cost(job: ArmJob, rival: Hyperparameters, material: ArmMaterial, work
             workbench.backbone.spec,
             train,
             validation,
-            hyperparameters,
+            samples.weighted(hyperparameters),
             workbench.settings(device, from_scratch=from_scratch),
             companion=beside,
         )

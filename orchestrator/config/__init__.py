@@ -45,6 +45,7 @@ from orchestrator.config.experiment import (
     TrainConfig,
 )
 from orchestrator.config.finetune import (
+    BY_NAME_TAG,
     NAME_TAG,
     NUMBERS_TAG,
     PLAIN_REGULARIZERS,
@@ -56,6 +57,7 @@ from orchestrator.config.finetune import (
     RegularizerScope,
     SmoothingTarget,
     StrategyName,
+    weights_by_name,
 )
 from orchestrator.config.pretraining_target import PretrainingTargetConfig
 from orchestrator.config.reptile import ReptileConfig
@@ -64,6 +66,7 @@ from orchestrator.config.source import DomainPenalty, Negatives, SourceConfig
 from orchestrator.config.space import CHOICES_TAG, RANGE_TAG, Range, SpaceConfig
 
 __all__ = [
+    "BY_NAME_TAG",
     "CHOICES_TAG",
     "DEMO_URI",
     "MOST_EXACT_DIMENSIONS",
@@ -124,4 +127,5 @@ __all__ = [
     "SplitName",
     "StrategyName",
     "TrainConfig",
+    "weights_by_name",
 ]

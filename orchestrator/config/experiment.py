@@ -14,7 +14,7 @@ from orchestrator.config.backbone import BackboneConfig, PretrainConfig
 from orchestrator.config.base import DiversityMeasure, PositiveFloat, PositiveInt, PrecisionName
 from orchestrator.config.data import DataConfig, Section
 from orchestrator.config.diversity import DiversityConfig, GroupingConfig
-from orchestrator.config.finetune import FineTuneConfig, HeadName, NonNegativeFloat
+from orchestrator.config.finetune import FineTuneConfig, HeadName, NonNegativeFloat, weights_by_name
 from orchestrator.config.multi_label import require_labels_fit, with_implied
 from orchestrator.config.search import AugmentConfig, CacheConfig, SearchConfig
 from orchestrator.config.source import SourceConfig
@@ -284,7 +284,10 @@ class ExperimentConfig(Section):
             raise ValueError("pretrain.data.tasks must be empty, got some: a source task is one task")
         if self.source is not None and self.source.data is not None and self.source.data.tasks:
             raise ValueError("source.data.tasks must be empty, got some: a source is learnt by its label alone")
-        weighings = {str(self.finetune.task_weighting), *(self.search.space.task_weighting or [])} - {"equal"}
+        weights = self.finetune.task_weighting
+        by_name = weights_by_name(weights)
+        fixed = weights if isinstance(weights, str) else "fixed numbers"
+        weighings = {fixed, *(self.search.space.task_weighting or [])} - {"equal"}
         if heads is None and weighings:
             raise ValueError(
                 "finetune.task_weighting must be equal without data.tasks or train.heads subset, "
@@ -303,7 +306,11 @@ class ExperimentConfig(Section):
                 f"finetune.mixing must be none where there are {heads}, got {', '.join(sorted(mixings))}: "
                 "search or set it to none"
             )
-        weights = self.finetune.task_weighting
+        if tasks and by_name is not None:
+            raise ValueError(
+                f"finetune.task_weighting must be a name or a list with data.tasks, got {', '.join(by_name)} by name: "
+                "write the numbers in the order of the tasks"
+            )
         if tasks and isinstance(weights, tuple) and len(weights) != len(self.data.task_names):
             raise ValueError(
                 f"finetune.task_weighting must have a number for each of the {len(self.data.task_names)} tasks, "
@@ -325,9 +332,9 @@ class ExperimentConfig(Section):
         for rule, got, remedy in (
             ("data.tasks must be empty", ", ".join(self.data.tasks), "leave the tasks out"),
             (
-                "finetune.task_weighting must be a name",
-                "" if isinstance(weighting, str) else f"{len(weighting)} numbers",
-                "groups have different numbers of subsets",
+                "finetune.task_weighting must be a name or a mapping",
+                "" if isinstance(weighting, str) or weights_by_name(weighting) else f"{len(weighting)} numbers",
+                "give each by the name of its subset",
             ),
             ("finetune.balanced must be false", "true" if is_balanced else "", "leave it out, or weigh classes"),
             (

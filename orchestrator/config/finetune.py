@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import BeforeValidator, Discriminator, Field, PlainSerializer, Tag
 
-from orchestrator.config.base import OptimizerName, PositiveInt
+from orchestrator.config.base import OptimizerName, PositiveFloat, PositiveInt
 from orchestrator.config.data import Section
 
 HeadName = Literal["linear", "cosine", "prototype"]
@@ -29,24 +30,50 @@ Proportion = Annotated[float, Field(gt=0.0, le=1.0)]
 InnerShare = Annotated[float, Field(gt=0.0, lt=1.0)]
 FixedWeights = Annotated[tuple[NonNegativeFloat, ...], Field(min_length=1)]
 
+
+
+def _in_order(value: object) -> object:
+    return tuple(sorted(value.items(), key=str)) if isinstance(value, Mapping) else value
+
+
+# A mapping in the file; pairs in memory, because configurations are told apart by their hashes.
+WeightsByName = Annotated[
+    tuple[tuple[str, PositiveFloat], ...], BeforeValidator(_in_order), PlainSerializer(dict), Field(min_length=1)
+]
+
 # Tags tell pydantic which kind was meant, so that a mistake is reported once; no field can bear such a name.
-NAME_TAG, NUMBERS_TAG = "a name", "a list of numbers"
+NAME_TAG, NUMBERS_TAG, BY_NAME_TAG = "a name", "a list of numbers", "numbers by name"
 
 
 def _kind_of_weighting(value: object) -> str | None:
     if isinstance(value, str):
         return NAME_TAG
+    if isinstance(value, Mapping) or (isinstance(value, tuple) and value and isinstance(value[0], tuple)):
+        return BY_NAME_TAG
     return NUMBERS_TAG if isinstance(value, list | tuple) else None
 
 
 NamedOrFixed = Annotated[
-    Annotated[TaskWeighting, Tag(NAME_TAG)] | Annotated[FixedWeights, Tag(NUMBERS_TAG)],
+    Annotated[TaskWeighting, Tag(NAME_TAG)]
+    | Annotated[FixedWeights, Tag(NUMBERS_TAG)]
+    | Annotated[WeightsByName, Tag(BY_NAME_TAG)],
     Discriminator(
         _kind_of_weighting,
         custom_error_type="weighting",
-        custom_error_message="must be equal, size or uncertainty, or a list with a number for each task",
+        custom_error_message=(
+            "must be equal, size or uncertainty, or a list with a number for each task, or a mapping with one for each "
+            "subset"
+        ),
     ),
 ]
+
+
+def weights_by_name(
+    weighting: TaskWeighting | tuple[float, ...] | tuple[tuple[str, float], ...],
+) -> dict[str, float] | None:
+    """Give the fixed weights of heads by their names; None where weights are anything else."""
+    pairs = [part for part in weighting if isinstance(part, tuple)]
+    return dict(pairs) or None
 
 
 class FineTuneConfig(Section):
@@ -84,7 +111,8 @@ class FineTuneConfig(Section):
 
     `task_weighting` weighs the mean losses of several tasks (`train.scope: multitask`): `equal`; by `size`, so that
     every label weighs the same; by learnt `uncertainty` (Kendall, Gal and Cipolla, 2018); or by a fixed number for
-    each. See `finetune.tasks`.
+    each: a list in the order of the tasks, or, with `train.heads: subset`, a mapping by the subset's name, where a
+    subset that it does not name has 1. See `finetune.tasks`.
     """
 
     strategy: StrategyName = "freeze"

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from orchestrator.config import weights_by_name
 from orchestrator.errors import TrainingError
 from orchestrator.finetune.contracts import BatchStream, Labels, Samples
 from orchestrator.finetune.freezing import Suffix
@@ -189,6 +190,12 @@ def require_tasks_fit(
             remedy="Set finetune.balanced to false.",
         )
     weighting = hyperparameters.task_weighting
+    if by_name := weights_by_name(weighting):
+        raise TrainingError(
+            "fixed task weights must be numbers in the order of the heads",
+            value=", ".join(by_name),
+            remedy="Put them in the order of the heads that are trained.",
+        )
     if isinstance(weighting, tuple) and len(weighting) != len(class_counts):
         raise TrainingError(
             f"fixed task weights must be {len(class_counts)}, one for each task",

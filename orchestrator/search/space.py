@@ -19,7 +19,7 @@ from orchestrator.config import PLAIN_REGULARIZERS, FineTuneConfig, Range, Space
 from orchestrator.errors import SearchError
 from orchestrator.records import Hyperparameters
 
-ParameterValue = bool | int | float | str | tuple[float, ...] | None
+ParameterValue = bool | int | float | str | tuple[float, ...] | tuple[tuple[str, float], ...] | None
 DEFAULT_FINE_TUNING = FineTuneConfig()
 # What counts where a head is found in one pass.
 _OF_ONE_PASS = frozenset({"head", "freeze_depth"})

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from orchestrator.cluster.resources import trial_resources, trials_at_once
+from orchestrator.config import weights_by_name
 from orchestrator.errors import ConfigError
+from orchestrator.reporting.wording import shortened
 from orchestrator.stages.context import GroupContext
 from orchestrator.stages.train import is_streamed
 
@@ -12,6 +14,7 @@ def require_searchable(context: GroupContext) -> None:
     """Raise ResourceError when not even one trial fits the cluster, and ConfigError for what does not go together."""
     _require_room(context)
     _require_held(context)
+    require_known_heads(context)
     require_unlearnt_folds(context)
 
 
@@ -23,6 +26,19 @@ def require_unlearnt_folds(context: GroupContext) -> None:
             "search.folds must be 1 where the pretrained weights have learnt the run's training images",
             value=folds,
             remedy="Leave it out, or take other weights.",
+        )
+
+
+def require_known_heads(context: GroupContext) -> None:
+    """Raise ConfigError for fixed weights of heads that no subset of the data has."""
+    subsets = sorted({name for group in context.groups.groups for name in group.subsets})
+    weights = weights_by_name(context.config.finetune.task_weighting) or {}
+    unknown = [name for name in weights if name not in subsets]
+    if unknown:
+        raise ConfigError(
+            "finetune.task_weighting must name subsets of the data",
+            value=", ".join(unknown),
+            remedy=f"There are {shortened(subsets, most=10)}.",
         )
 
 

@@ -223,6 +223,7 @@ def test_classes_of_each_task_are_weighed_by_its_own_labels() -> None:
     [
         ({"mixing": "mixup"}, "mixing must be none where several tasks are trained, got mixup"),
         ({"task_weighting": (1.0, 2.0, 3.0)}, "fixed task weights must be 2, one for each task, got 3"),
+        ({"task_weighting": {"a": 1.0, "b": 2.0}}, "must be numbers in the order of the heads, got a, b"),
     ],
 )
 def test_what_several_tasks_cannot_have_is_refused(changes: dict[str, object], message: str) -> None:

@@ -95,6 +95,14 @@ def test_a_recipe_names_the_methods_that_have_an_effect() -> None:
     assert wording.recipe_lines(chosen)[-1] == "balanced"
 
 
+@pytest.mark.parametrize(
+    ("weights", "text"),
+    [((1.0, 0.5), "task weighting 1, 0.5"), ((("north", 2.0), ("south", 0.5)), "task weighting north 2, south 0.5")],
+)
+def test_fixed_weights_stand_with_the_heads_that_they_are_of(weights: tuple[object, ...], text: str) -> None:
+    assert wording.method_lines(a_configuration(task_weighting=weights)) == [text]
+
+
 def test_accuracies_are_percent_and_losses_are_nats() -> None:
     assert wording.metric_value(0.5, "val_accuracy") == "50.0%"
     assert wording.metric_value(0.5, "val_loss") == "0.500"
