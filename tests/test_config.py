@@ -532,12 +532,6 @@ MISTAKES = {
         "regroup",
         "change what the others predict",
     ),
-    "heads, label shift": (
-        heads_of_subsets(evaluate={"label_shift": "em"}),
-        "evaluate.label_shift must be none with train.heads subset",
-        "em",
-        "classes of their own",
-    ),
     "heads, balanced": (
         heads_of_subsets(search={"space": {"balanced": [True, False]}}),
         "finetune.balanced must be false with train.heads subset",

@@ -83,7 +83,8 @@ class EvaluateConfig(Section):
     `label_shift` estimates how frequent classes are among each group's and each subset's test images without looking at
     their labels, corrects their probabilities, and compares both with the truth: by how often classes were taken for
     each other on validation (`confusion`: Lipton, Wang and Smola, 2018), or by expectation maximisation over calibrated
-    probabilities (`em`: Saerens, Latinne and Decaestecker, 2002).
+    probabilities (`em`: Saerens, Latinne and Decaestecker, 2002). Every task, and every subset's head, is corrected by
+    its own predictions on validation.
     """
 
     bootstrap_samples: Annotated[int, Field(ge=100)] = 2000
@@ -337,11 +338,6 @@ class ExperimentConfig(Section):
                 "give each by the name of its subset",
             ),
             ("finetune.balanced must be false", "true" if is_balanced else "", "leave it out, or weigh classes"),
-            (
-                "evaluate.label_shift must be none",
-                "" if self.evaluate.label_shift == "none" else self.evaluate.label_shift,
-                "subsets have classes of their own",
-            ),
         ):
             if got:
                 raise ValueError(f"{rule} with train.heads subset, got {got}: {remedy}")

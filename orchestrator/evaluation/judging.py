@@ -29,7 +29,7 @@ from orchestrator.records import (
     TaskScores,
 )
 
-EVALUATION_VERSION = 4
+EVALUATION_VERSION = 5
 
 
 def judge(

@@ -21,6 +21,7 @@ from orchestrator.diversity.feature_sums import DirectionSums
 from orchestrator.diversity.transferability import mean_directions, separation
 from orchestrator.evaluation.answers import unpack
 from orchestrator.evaluation.episodes import draw_episodes, score_episodes
+from orchestrator.evaluation.head_shifts import judge_head_shifts, judge_task_shift
 from orchestrator.evaluation.heads import judge_heads
 from orchestrator.evaluation.judging import EVALUATION_VERSION, judge, judge_task
 from orchestrator.evaluation.outliers import judge_outliers
@@ -35,6 +36,7 @@ from orchestrator.records import (
     HeadScores,
     ModelCard,
     OutlierScores,
+    ShiftMethod,
     TaskScores,
 )
 from orchestrator.stages.answers import plan_of
@@ -198,14 +200,13 @@ def _evaluate_model(context: GroupContext, test: _Test, blocks: list[pa.Table]) 
     # What is fitted to mend confidence must not have seen the images that tell how well it does.
     with (
         _predicted(context, card, plan, "test", blocks) as ((predictions, *further), directions),
-        _predicted(context, card, plan, "val", _blocks(context, card.group, "val")) as ((validation, *_), _),
+        _predicted(context, card, plan, "val", _blocks(context, card.group, "val")) as ((validation, *known), _),
     ):
         # The name carries the fingerprint: an evaluation that is cut short must not put its table beside an older
         # record.
         name = f"groups/{card.group}/predictions/{test.fingerprint}.parquet"
         _write(context, name, predictions.with_baselines(correct))
         save_validation(context.path(card.group, "model"), card, validation, fingerprint=test.fingerprint)
-        method = context.config.evaluate.label_shift
         evaluation = judge(
             card.group,
             card.classes,
@@ -214,7 +215,7 @@ def _evaluate_model(context: GroupContext, test: _Test, blocks: list[pa.Table]) 
             validation=validation,
             separation=_separation(context, test, directions),
             episodes=_episodes(context, plan, card, predictions),
-            shift_method=None if method == "none" else method,
+            shift_method=None if card.heads == "subset" else _shift_method(context),
             bootstrap_samples=context.config.evaluate.bootstrap_samples,
             seed=context.config.seed,
             predictions_path=name,
@@ -222,8 +223,14 @@ def _evaluate_model(context: GroupContext, test: _Test, blocks: list[pa.Table]) 
             fingerprint=test.fingerprint,
             outliers=_outliers(context, card, predictions, plan),
         )
-        heads = _judge_heads(context, card, predictions.with_baselines(correct))
-        return evaluation.model_copy(update={"tasks": _judge_tasks(context, test, further), "heads": heads})
+        heads = _judge_heads(context, card, predictions.with_baselines(correct), validation)
+        tasks = _judge_tasks(context, test, further, known)
+        return evaluation.model_copy(update={"tasks": tasks, "heads": heads})
+
+
+def _shift_method(context: GroupContext) -> ShiftMethod | None:
+    method = context.config.evaluate.label_shift
+    return None if method == "none" else method
 
 
 def _predicted(
@@ -271,28 +278,38 @@ def _outliers(context: GroupContext, card: ModelCard, rows: PredictedRows, plan:
     )
 
 
-def _judge_heads(context: GroupContext, card: ModelCard, predictions: PredictedRows) -> list[HeadScores]:
+def _judge_heads(
+    context: GroupContext, card: ModelCard, predictions: PredictedRows, validation: PredictedRows
+) -> list[HeadScores]:
     if card.heads == "column":
         return []
-    samples = context.config.evaluate.bootstrap_samples
-    return judge_heads(predictions, card.tasks, bootstrap_samples=samples, seed=context.config.seed)
+    samples, seed = context.config.evaluate.bootstrap_samples, context.config.seed
+    scores = judge_heads(predictions, card.tasks, bootstrap_samples=samples, seed=seed)
+    shifts = judge_head_shifts(
+        card.tasks,
+        predictions,
+        validation,
+        card.classes,
+        _shift_method(context),
+        bootstrap_samples=samples,
+        seed=seed,
+    )
+    return [found.model_copy(update={"label_shift": shifts.get(found.subset)}) for found in scores]
 
 
-def _judge_tasks(context: GroupContext, test: _Test, predictions: Sequence[PredictedRows]) -> list[TaskScores]:
+def _judge_tasks(
+    context: GroupContext, test: _Test, predictions: Sequence[PredictedRows], validation: Sequence[PredictedRows]
+) -> list[TaskScores]:
     """Keep the predictions of further tasks, and score them; a group may have no label at all for one."""
+    samples, seed = context.config.evaluate.bootstrap_samples, context.config.seed
     scores = []
-    for number, (task, found) in enumerate(zip(test.card.further_tasks, predictions, strict=True), start=1):
+    of_tasks = zip(test.card.further_tasks, predictions, validation, strict=True)
+    for number, (task, found, known) in enumerate(of_tasks, start=1):
         if not task.classes:
             continue
         name = f"groups/{test.card.group}/predictions/{test.fingerprint}.task-{number}.parquet"
         _write(context, name, found)
-        scores.append(
-            judge_task(
-                task,
-                found,
-                bootstrap_samples=context.config.evaluate.bootstrap_samples,
-                seed=context.config.seed,
-                predictions_path=name,
-            )
-        )
+        score = judge_task(task, found, bootstrap_samples=samples, seed=seed, predictions_path=name)
+        shift = judge_task_shift(task, found, known, _shift_method(context), bootstrap_samples=samples, seed=seed)
+        scores.append(score.model_copy(update={"label_shift": shift}))
     return scores
