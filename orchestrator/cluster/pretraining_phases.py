@@ -282,6 +282,7 @@ class PhaseTrainer:
             history=card.history,
             seconds=card.seconds,
             num_workers=card.num_workers,
+            worker_resources=card.worker_resources,
         )
 
     def _simsiam(

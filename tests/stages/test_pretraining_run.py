@@ -63,7 +63,7 @@ def test_weights_learnt_without_labels_are_known_to_a_later_run(
     assert phase.num_images == catalogue.subsets[0].train and len(phase.history) == 2 and phase.seconds > 0
     assert first.pretraining.num_images == 60 and first.pretraining.classes == []
     assert first.pretraining.neighbour_accuracy is None
-    assert any("SimSiam, without labels" in line and "60 images" in line for line in lines)
+    assert any("SimSiam, without labels" in line and f"on {phase.num_images} of 60 images" in line for line in lines)
     shutil.rmtree(source)
 
     weights = str(run_of(config) / first.weights)
@@ -115,6 +115,7 @@ def test_two_workers_learn_images_then_their_labels_and_what_is_done_is_kept(
     images, labels = first.phases
     assert isinstance(images, SimSiamPhase) and isinstance(labels, SupervisedPhase)
     assert images.num_workers == labels.num_workers == 2
+    assert images.worker_resources == labels.worker_resources and labels.worker_resources["CPU"] > 0
     assert 20 <= labels.num_images < images.num_images
     assert first.classes == ["circle", "stripe"] and first.neighbour_accuracy is not None
     longer = tiny_experiment(pretrain={**pretrain, "epochs": 2}, **sections)
