@@ -76,9 +76,9 @@ class EvaluateConfig(Section):
     with what the model looked at; 0 shows none. `episodes` None draws none.
     With `on_negative_transfer` it is judged for every subset whether transfer helps it: its group's model beside models
     from scratch, of the head alone, of the subset alone, of all groups' samples, and, where there is a source, without
-    it. They are trained on all tasks, and compared by the first. `report` says so; `fallback` also gives a subset the one of these that serves its validation images better;
-    `regroup` moves a subset to where its validation images fare better, and trains the groups concerned again, once.
-    None trains none of these models.
+    it. They are trained on all tasks, and compared by the first. `report` says so; `fallback` also gives a subset the
+    one of these that serves its validation images better; `regroup` moves a subset to where its validation images fare
+    better, and trains the groups concerned again, once. None trains none of these models.
 
     `label_shift` estimates how frequent classes are among each group's and each subset's test images without looking at
     their labels, corrects their probabilities, and compares both with the truth: by how often classes were taken for

@@ -31,7 +31,6 @@ InnerShare = Annotated[float, Field(gt=0.0, lt=1.0)]
 FixedWeights = Annotated[tuple[NonNegativeFloat, ...], Field(min_length=1)]
 
 
-
 def _in_order(value: object) -> object:
     return tuple(sorted(value.items(), key=str)) if isinstance(value, Mapping) else value
 

@@ -50,9 +50,9 @@ def tuning_of(
     """Give the sections as they stand, or with other defaults for a group below `search.few_shot_threshold`.
 
     What counts is the median over the classes that occur in training: one rare class makes no group small. The
-    defaults are: the head alone, one of `heads`; weight decay; small rates; and as many folds as there are images in the
-    median class, at most five, instead of a single split. A key that the experiment file names, in `finetune` or in
-    `search.space`, stays as it is.
+    defaults are: the head alone, one of `heads`; weight decay; small rates; and as many folds as there are images in
+    the median class, at most five, instead of a single split. A key that the experiment file names, in `finetune` or
+    in `search.space`, stays as it is.
     """
     occurring = counts.by_class[counts.by_class > 0]
     per_class = float(np.median(occurring)) if len(occurring) else 0.0

@@ -33,7 +33,8 @@ def of_group(parts: dict[str, Predictions]) -> Predictions:
             places = np.array([CLASSES.index(name) for name in head.classes])
             spread = np.zeros((len(part), len(CLASSES)), dtype=np.float32)
             spread[:, places] = part.probabilities
-            found.append(replace(part, truth=places[part.indices], probabilities=spread, subsets=[head.task] * len(part)))
+            subsets = [head.task] * len(part)
+            found.append(replace(part, truth=places[part.indices], probabilities=spread, subsets=subsets))
     return replace(
         found[0],
         ids=[str(number) for number in range(sum(map(len, found)))],
@@ -80,9 +81,7 @@ def test_a_further_task_is_corrected_by_its_own_validation_predictions() -> None
     tested, known = images(400, SHIFTED["south"], 3), images(300, None, 9)
     found = judge_task_shift(task, tested, known, "em", **ASKED)
     assert found == judge_shift(tested, task.classes, known, "em", **ASKED)
-    none = replace(
-        known, ids=[], subsets=[], together=[], truth=known.truth[:0], probabilities=known.probabilities[:0]
-    )
+    none = replace(known, ids=[], subsets=[], together=[], truth=known.truth[:0], probabilities=known.probabilities[:0])
     assert judge_task_shift(task, tested, none, "em", **ASKED) is None
     assert judge_task_shift(task, none, known, "em", **ASKED) is None
     assert judge_task_shift(task, tested, known, None, **ASKED) is None

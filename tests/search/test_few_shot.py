@@ -69,9 +69,8 @@ def test_where_prototypes_do_not_go_only_the_head_is_another(
     assert found.finetune == usual.finetune and found.search.folds == usual.search.folds
     as_usual = found.search.space.model_copy(update={"head": usual.search.space.head})
     assert as_usual == usual.search.space
-    assert {recipe.head for recipe in shared_list(space_of(found), num_stages=NUM_STAGES, heads=3, others=3, seed=0)} == {
-        heads[0]
-    }
+    listed = shared_list(space_of(found), num_stages=NUM_STAGES, heads=3, others=3, seed=0)
+    assert {recipe.head for recipe in listed} == {heads[0]}
 
 
 def test_the_threshold_can_be_moved_and_turned_off() -> None:

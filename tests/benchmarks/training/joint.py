@@ -7,8 +7,8 @@ DATA holds the shards `<domain>-*.parquet` of PACS, WEIGHTS is the trunk of Mobi
 cluster, two studies:
 
 - *Leave one domain out*: each domain in turn is the target, with ten images a class (N) to train on, and the other
-  three are the source. The target alone against both together, plain and with each penalty, by the same recipe. A seed says
-  which images are drawn, how the head starts and how samples are ordered.
+  three are the source. The target alone against both together, plain and with each penalty, by the same recipe. A seed
+  says which images are drawn, how the head starts and how samples are ordered.
 - *Outliers*: photo is the target and sketch the source, once as a class that rejects and once by outlier exposure; the
   area under the ROC curve of the score, photo's test images against sketch's. The same for a model of photo alone, by
   one minus its largest probability, and for cartoon, which no training saw.
@@ -252,7 +252,9 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="one training of each arm")
     parser.add_argument("--only", choices=STUDIES, help="one of the studies alone")
     parser.add_argument("--depth", type=int, default=3, help="freeze depth of the recipe")
-    parser.add_argument("--per-class", type=int, default=Sizes.per_class, help="training images of the target's classes")
+    parser.add_argument(
+        "--per-class", type=int, default=Sizes.per_class, help="training images of the target's classes"
+    )
     parser.add_argument("--head", choices=("linear", "cosine"), default="linear")
     parser.add_argument("--decay", type=float, default=0.0, help="weight decay of the recipe")
     parser.add_argument("--minutes", type=float, default=60.0, help="no training begins later than this")
