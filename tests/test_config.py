@@ -786,3 +786,9 @@ def test_few_images_are_learnt_by_heads_that_the_experiment_allows(
     assert config.few_shot_heads == heads
     for head in heads:
         assert validate_experiment({**raw, "finetune": {"head": head}}).finetune.head == head
+
+
+@pytest.mark.parametrize(("section", "pulls"), [({}, False), ({"penalty": "coral"}, True), ({"penalty": "mmd"}, True)])
+def test_features_are_pulled_by_a_penalty_alone(section: dict[str, object], pulls: bool) -> None:
+    assert validate_experiment(experiment(source={"uri": "/s", **section})).pulls_features == pulls
+    assert not validate_experiment(experiment()).pulls_features

@@ -264,6 +264,11 @@ class ExperimentConfig(Section):
             return ("linear",)
         return ("prototype", "cosine") if self.source is None else ("cosine",)
 
+    @property
+    def pulls_features(self) -> bool:
+        """Tell whether a penalty pulls features of source and target together, which frozen stages cannot follow."""
+        return self.source is not None and self.source.penalty != "none"
+
     def _require_like_data(self, uri: str) -> None:
         if self.data.image_root is not None:
             raise ValueError(

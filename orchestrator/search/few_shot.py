@@ -46,13 +46,15 @@ def tuning_of(
     *,
     num_stages: int,
     heads: Sequence[HeadName],
+    pulls_features: bool = False,
 ) -> Tuning:
     """Give the sections as they stand, or with other defaults for a group below `search.few_shot_threshold`.
 
     What counts is the median over the classes that occur in training: one rare class makes no group small. The
     defaults are: the head alone, one of `heads`; weight decay; small rates; and as many folds as there are images in
     the median class, at most five, instead of a single split. A key that the experiment file names, in `finetune` or
-    in `search.space`, stays as it is.
+    in `search.space`, stays as it is. So does the depth where a penalty `pulls_features`: with the head alone it would
+    have no effect.
     """
     occurring = counts.by_class[counts.by_class > 0]
     per_class = float(np.median(occurring)) if len(occurring) else 0.0
@@ -61,7 +63,7 @@ def tuning_of(
     space, named = search.space, search.space.model_fields_set
     fixed: dict[str, Any] = {}
     searched: dict[str, Any] = {}
-    if "freeze_depth" not in named:
+    if "freeze_depth" not in named and not pulls_features:
         searched["freeze_depth"] = [num_stages]
     if not _names("head", finetune, space) and list(heads) != [finetune.head]:
         searched["head"] = list(heads)

@@ -192,7 +192,12 @@ class GroupContext:
                 search = search.model_copy(update={"folds": search.folds})
             counts = GroupCounts(by_class=self._taught_counts(group), num_units=lambda: self._num_units(group))
             self._tunings[group.name] = tuning_of(
-                finetune, search, counts, num_stages=self.backbone.num_stages, heads=self.config.few_shot_heads
+                finetune,
+                search,
+                counts,
+                num_stages=self.backbone.num_stages,
+                heads=self.config.few_shot_heads,
+                pulls_features=self.config.pulls_features,
             )
         return self._tunings[group.name]
 

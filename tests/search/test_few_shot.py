@@ -23,6 +23,7 @@ def decide(
     finetune: dict[str, object] | None = None,
     search: dict[str, object] | None = None,
     heads: tuple[HeadName, ...] = ("prototype", "cosine"),
+    pulls_features: bool = False,
 ) -> Tuning:
     return tuning_of(
         FineTuneConfig.model_validate(finetune or {}),
@@ -30,6 +31,7 @@ def decide(
         GroupCounts(by_class=np.array(counts, dtype=np.int64), num_units=lambda: units),
         num_stages=NUM_STAGES,
         heads=heads,
+        pulls_features=pulls_features,
     )
 
 
@@ -71,6 +73,12 @@ def test_where_prototypes_do_not_go_only_the_head_is_another(
     assert as_usual == usual.search.space
     listed = shared_list(space_of(found), num_stages=NUM_STAGES, heads=3, others=3, seed=0)
     assert {recipe.head for recipe in listed} == {heads[0]}
+
+
+def test_stages_stay_free_where_a_penalty_pulls_features() -> None:
+    found, usual = decide(heads=("cosine",), pulls_features=True), decide(heads=("cosine",))
+    assert found.search.space.freeze_depth is None and found.few_shot is not None and usual.few_shot is not None
+    assert {*found.few_shot.changed, "freeze_depth"} == set(usual.few_shot.changed) != set(found.few_shot.changed)
 
 
 def test_the_threshold_can_be_moved_and_turned_off() -> None:
