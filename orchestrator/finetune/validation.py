@@ -12,6 +12,16 @@ _RECORD = "validation.json"
 _TABLES = "validation"
 
 
+def task_folder(model_uri: str, number: int) -> str:
+    """Give where beside a model its validation predictions of a further task are kept; the first of those is 1."""
+    return storage.join(model_uri, "tasks", str(number))
+
+
+def has_validation(model_uri: str) -> bool:
+    """Tell whether predictions on validation images are kept there."""
+    return storage.exists(storage.join(model_uri, _RECORD))
+
+
 def save_validation(model_uri: str, card: ModelCard, validation: PredictionParts, *, fingerprint: str) -> None:
     """Write the table of predictions below `validation/`, then `validation.json`; what stood there before goes."""
     name = f"{fingerprint}.parquet"

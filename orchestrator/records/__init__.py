@@ -53,6 +53,7 @@ from orchestrator.records.label_shift import (
     ShiftMethod,
     ShiftScores,
     SubsetShift,
+    TaskFrequencies,
 )
 from orchestrator.records.multi_label import LabelScores, LabelSetScores, MultiLabelScores
 from orchestrator.records.pretraining import (
@@ -209,6 +210,7 @@ __all__ = [
     "SubsetTransfer",
     "SupervisedPhase",
     "TaskClasses",
+    "TaskFrequencies",
     "TaskScores",
     "TrainedPhase",
     "Transfer",

@@ -27,7 +27,7 @@ from orchestrator.evaluation.judging import EVALUATION_VERSION, judge, judge_tas
 from orchestrator.evaluation.outliers import judge_outliers
 from orchestrator.evaluation.parts import whole
 from orchestrator.evaluation.predictions import Predictions, number_units
-from orchestrator.finetune.validation import save_validation
+from orchestrator.finetune.validation import save_validation, task_folder
 from orchestrator.records import (
     BaselineResult,
     EpisodeScores,
@@ -206,7 +206,7 @@ def _evaluate_model(context: GroupContext, test: _Test, blocks: list[pa.Table]) 
         # record.
         name = f"groups/{card.group}/predictions/{test.fingerprint}.parquet"
         _write(context, name, predictions.with_baselines(correct))
-        save_validation(context.path(card.group, "model"), card, validation, fingerprint=test.fingerprint)
+        _keep_validation(context, test, [validation, *known])
         evaluation = judge(
             card.group,
             card.classes,
@@ -226,6 +226,17 @@ def _evaluate_model(context: GroupContext, test: _Test, blocks: list[pa.Table]) 
         heads = _judge_heads(context, card, predictions.with_baselines(correct), validation)
         tasks = _judge_tasks(context, test, further, known)
         return evaluation.model_copy(update={"tasks": tasks, "heads": heads})
+
+
+def _keep_validation(context: GroupContext, test: _Test, validation: Sequence[PredictedRows]) -> None:
+    """Keep the predictions of every task on validation images beside the model; a further one may have none."""
+    model, (first, *further) = context.path(test.card.group, "model"), validation
+    save_validation(model, test.card, first, fingerprint=test.fingerprint)
+    for number, found in enumerate(further, start=1):
+        folder = task_folder(model, number)
+        storage.delete(folder)
+        if len(found):
+            save_validation(folder, test.card, found, fingerprint=test.fingerprint)
 
 
 def _shift_method(context: GroupContext) -> ShiftMethod | None:

@@ -30,7 +30,7 @@ def test_every_subset_has_a_head_over_its_own_classes(
         train={"scope": "multitask", "heads": "subset", "batch_norm": "train"},
         grouping={"num_groups": 1},
         search={"num_samples": 3, "space": {"freeze_depth": [3, 6], "learning_rate": [0.01], "epochs": [2]}},
-        evaluate={"explanations": 1, "on_negative_transfer": "report"},
+        evaluate={"explanations": 1, "on_negative_transfer": "report", "label_shift": "em"},
     )
     Pipeline(config, say=lambda line: None).run()
     run = Path(config.storage_path) / config.name
@@ -57,6 +57,10 @@ def _check_evaluation(run: Path, report: Report) -> None:
         unknown = [place for place, label in enumerate(CLASSES) if label not in SUBSETS[name]]
         assert not predictions.probabilities[row, unknown].any()
     np.testing.assert_allclose(predictions.probabilities.sum(axis=1), 1, atol=1e-5)
+    assert evaluation.label_shift is None
+    for found in evaluation.heads:
+        assert found.label_shift is not None and found.label_shift.num_images == found.num_images
+        assert [frequency.label for frequency in found.label_shift.frequencies] == found.classes
     assert [(found.subset, found.classes) for found in evaluation.heads] == [
         (name, sorted(SUBSETS[name])) for name in sorted(SUBSETS)
     ]
