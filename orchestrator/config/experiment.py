@@ -205,7 +205,7 @@ class ExperimentConfig(Section):
             )
 
     def _require_plain_transfer(self) -> None:
-        """Where heads share a network, and where a source stays, what transfer does is reported alone."""
+        """Refuse to mend what transfer does where another model would not fit in with the rest of the run."""
         mode = self.evaluate.on_negative_transfer
         if mode is None:
             return

@@ -51,7 +51,6 @@ def some_cached(pixels_uri: str, subset: str) -> GroupSamples:
     return GroupSamples(group="low", classes=LABELS, train=samples, validation=samples)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(200)
 @pytest.mark.usefixtures("ray_cluster")
 def test_models_of_subsets_are_trained_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
