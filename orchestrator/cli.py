@@ -207,7 +207,8 @@ def predict(
                     use_gpu=use_gpu,
                 )
         if frequencies is not None:
-            for found in (frequencies, *frequencies.tasks):
+            console.print(frequencies_table(frequencies))
+            for found in frequencies.tasks:
                 console.print(frequencies_table(found))
         console.print(f"predict: {predicted:,} images to {output}, {bad:,} could not be read")
         if predicted == 0:

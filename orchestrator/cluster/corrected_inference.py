@@ -94,7 +94,8 @@ def predict_and_correct(
     blocks = _blocks([name for name in storage.list_names(raw) if name.endswith(".parquet")])
     sum_up = _SumUp(raw, [task for task, _ in known], with_probabilities=method == "em")
     summed = reduce(_added, run_pass(blocks, sum_up, run))
-    corrections, frequencies = [], []
+    corrections: list[_Correction] = []
+    frequencies: list[TaskFrequencies] = []
     for (task, source), sums in zip(known, summed, strict=True):
         found = estimate_shift(source, sums.target(), method, bootstrap_samples=_RESAMPLES, seed=0)
         corrections.append(_Correction(task=task, calibration=source.calibration, frequencies=found.frequencies))

@@ -230,7 +230,8 @@ def _evaluate_model(context: GroupContext, test: _Test, blocks: list[pa.Table]) 
 
 def _keep_validation(context: GroupContext, test: _Test, validation: Sequence[PredictedRows]) -> None:
     """Keep the predictions of every task on validation images beside the model; a further one may have none."""
-    model, (first, *further) = context.path(test.card.group, "model"), validation
+    model = context.path(test.card.group, "model")
+    first, *further = validation
     save_validation(model, test.card, first, fingerprint=test.fingerprint)
     for number, found in enumerate(further, start=1):
         folder = task_folder(model, number)

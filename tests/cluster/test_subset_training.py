@@ -46,7 +46,9 @@ def some_cached(pixels_uri: str, subset: str) -> GroupSamples:
     write_pixels(pixels_uri, SUBSETS.index(subset), images)
     shards, rows = np.full(8, SUBSETS.index(subset), dtype=np.int32), np.arange(8, dtype=np.int32)
     samples = CachedSamples(
-        labels=np.arange(8) % 2, keys=np.arange(8, dtype=np.uint64), pixels=PixelCache.open(pixels_uri, shards, rows)
+        labels=np.arange(8, dtype=np.int64) % 2,
+        keys=np.arange(8, dtype=np.uint64),
+        pixels=PixelCache.open(pixels_uri, shards, rows),
     )
     return GroupSamples(group="low", classes=LABELS, train=samples, validation=samples)
 

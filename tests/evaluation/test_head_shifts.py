@@ -12,7 +12,7 @@ from shift_examples import a_classifier
 from orchestrator.evaluation.head_shifts import judge_head_shifts, judge_task_shift
 from orchestrator.evaluation.predictions import Predictions
 from orchestrator.evaluation.shift_judging import judge_shift
-from orchestrator.records import TaskClasses
+from orchestrator.records import ShiftMethod, TaskClasses
 
 CLASSES = ["ant", "bee", "cat", "dog", "elk"]
 HEADS = [
@@ -50,7 +50,7 @@ def images(num_images: int, frequencies: NDArray[np.float64] | None, seed: int) 
 
 
 @pytest.mark.parametrize("method", ["confusion", "em"])
-def test_a_head_is_corrected_over_its_own_classes_by_its_own_validation_images(method: str) -> None:
+def test_a_head_is_corrected_over_its_own_classes_by_its_own_validation_images(method: ShiftMethod) -> None:
     tested = {name: images(400, found, seed) for seed, (name, found) in enumerate(SHIFTED.items(), start=2)}
     known = {name: images(600, None, seed) for seed, name in enumerate(SHIFTED, start=8)}
     given = (HEADS, of_group(tested), of_group(known), CLASSES, method)

@@ -54,7 +54,8 @@ def test_the_fold_whose_patience_ends_first_ends_all(tiny_classifier: Maker) -> 
 @pytest.mark.parametrize("freeze_depth", [1, 3])
 def test_every_fold_has_the_source_beside_it(tiny_classifier: Maker, freeze_depth: int) -> None:
     recipe = some_hyperparameters(freeze_depth=freeze_depth, epochs=3, head="cosine")
-    companion, told = Companion(samples=some_samples(20, seed=9)), []
+    companion = Companion(samples=some_samples(20, seed=9))
+    told: list[Sequence[EpochMetrics]] = []
     given = (SPEC, FOLDS, recipe, some_settings())
     fine_tune_folds(tiny_classifier, *given, on_epoch=told.append, companion=companion)
     for fold, found in zip(FOLDS, zip(*told, strict=True), strict=True):

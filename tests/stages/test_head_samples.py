@@ -81,10 +81,8 @@ def test_heads_are_other_data_than_one_head(context: GroupContext) -> None:
 
 def test_images_are_few_where_the_median_class_of_a_head_has_few(context: GroupContext) -> None:
     rows = context.rows(GROUP, "train").to_pylist()
-    by_head, by_class = (
-        float(np.median(list(Counter(key(row) for row in rows).values())))
-        for key in (lambda row: (row["subset"], row["label"]), lambda row: row["label"])
-    )
+    of_heads, of_classes = Counter((row["subset"], row["label"]) for row in rows), Counter(row["label"] for row in rows)
+    by_head, by_class = (float(np.median(list(counts.values()))) for counts in (of_heads, of_classes))
     assert by_head < by_class
     config = context.config
     for threshold in (int(by_head), int(by_head) + 1):
