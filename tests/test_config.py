@@ -554,12 +554,6 @@ MISTAKES = {
         "2 numbers",
         "different numbers of subsets",
     ),
-    "source, transfer": (
-        experiment(source={"uri": "/s"}, evaluate={"on_negative_transfer": "regroup"}),
-        "evaluate.on_negative_transfer must be report or fallback with source",
-        "regroup",
-        "with the same source",
-    ),
     "subsets' models, transfer": (
         experiment(train={"scope": "subset"}, evaluate={"on_negative_transfer": "fallback"}),
         "evaluate.on_negative_transfer must be report with train.scope subset",

@@ -213,11 +213,6 @@ class ExperimentConfig(Section):
                 f"evaluate.on_negative_transfer must be left out with {self.several_heads}, got {mode}: "
                 "arms learn one task alone, judge transfer in a run without the others"
             )
-        if mode == "regroup" and self.source is not None:
-            raise ValueError(
-                f"evaluate.on_negative_transfer must be report or fallback with source, got {mode}: "
-                "groups would be trained again with the same source"
-            )
         if mode != "report" and self.train.scope == "subset":
             raise ValueError(
                 f"evaluate.on_negative_transfer must be report with train.scope subset, got {mode}: "

@@ -112,25 +112,29 @@ class SubsetTransfer(Value):
 class Move(Value):
     """Say where a subset fares better than in its group, by validation images.
 
-    `is_new` says that the destination is a group of its own. `place` compares it with the other places.
+    `is_new` says that the destination is a group that there was not, and `without_source` that it is trained on the
+    target alone where the others are trained together with a source. `place` compares it with the other places.
     """
 
     subset: str
     origin: str
     destination: str
     is_new: bool
+    without_source: bool = False
     place: ArmGain
 
 
 class RegroupedModel(Value):
     """Describe a group that was trained again, by the recipe of the group `recipe_of`.
 
-    `seconds` are those of each of `num_workers`, which held `worker_resources`.
+    `seconds` are those of each of `num_workers`, which held `worker_resources`. `without_source` says that it was
+    trained on the target alone where the run has a source.
     """
 
     group: str
     subsets: list[str]
     recipe_of: str
+    without_source: bool = False
     predicted_s: float
     seconds: float
     num_workers: int = 1

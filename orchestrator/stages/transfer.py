@@ -16,7 +16,8 @@ from orchestrator.stages.answers import by_subset
 from orchestrator.stages.arms import Arms, arm_key, arms_of
 from orchestrator.stages.context import GroupContext
 from orchestrator.stages.evaluate import read_evaluations, read_predictions
-from orchestrator.stages.regroup import REGROUPED, regroup, why_kept
+from orchestrator.stages.regroup import REGROUPED, regroup
+from orchestrator.stages.settling import why_kept
 from orchestrator.stages.subjects import Subject, by_split
 from orchestrator.stages.train import read_models
 
