@@ -23,8 +23,8 @@ class Arm(Value):
     """Describe a model that transfers less, or more, than a group's model does.
 
     `group` is None for the pooled model, `subset` for all arms but `subset_only`. `epoch_cost` is what one of its
-    epochs takes over one of the group's recipe, None where the epochs do not follow from it. `seconds` are of the
-    training, `seconds_again` of all later ones, which only kept its model; `resources` is what they held.
+    epochs takes over an average one of the group's training, None where the epochs do not follow from it. `seconds` are
+    of the training, `seconds_again` of all later ones, which only kept its model; `resources` is what they held.
     """
 
     group: str | None

@@ -113,7 +113,7 @@ class Arms:
 def arms_of(context: GroupContext) -> Arms:
     """Plan the arms of every group.
 
-    From scratch, for as many epochs as take what the group's training takes; the head alone, at rate 1e-3 for the
+    From scratch, for as many epochs as take what the group's training took; the head alone, at rate 1e-3 for the
     recipe's epochs; where the group was trained together with a source, its recipe without that, as all arms are
     trained; where a group has several subsets, each subset's training images alone, by the group's recipe and
     over its classes; where there are several groups, all groups' training images and classes.
@@ -218,6 +218,7 @@ def _material(context: GroupContext, job: ArmJob) -> ArmMaterial:
         samples=GroupSamples(group=part.name, classes=job.classes, train=train, validation=validation),
         subsets=tuple(part.subsets),
         data_fingerprint=context.data_fingerprint(part),
+        rival_images=context.rows(part, "train").num_rows,
         rival_companion=context.companion(job.classes) if job.material == (part.name, None) else None,
         rows={"val": blocks_of(rows["val"], BLOCK_ROWS), "test": blocks_of(rows["test"], BLOCK_ROWS)},
     )
