@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
 
 from orchestrator.evaluation.intervals import paired_gain
 from orchestrator.evaluation.predictions import Predictions
 from orchestrator.records import Baseline, Evaluation
 
 PairedGain = tuple[float, tuple[float, float]]
+Correct = NDArray[np.bool_]
 
 
 def cheapest_baseline(evaluation: Evaluation) -> Baseline | None:
@@ -25,3 +29,23 @@ def subset_gains(
         found = predictions.for_subset(name)
         gain = paired_gain(found.correct, found.baselines[baseline], bootstrap_samples, seed, found.units)
         yield name, len(found), gain
+
+
+def shipped_gains(
+    predictions: Predictions,
+    baseline: str,
+    shipped: Mapping[str, Correct],
+    *,
+    bootstrap_samples: int,
+    seed: int,
+) -> Iterator[tuple[str, int, PairedGain]]:
+    """Give each subset that another model serves, its images, and the gain of that over a baseline with its interval.
+
+    `shipped` tells by subset what that model gets right of the same test images, in their order; subsets without test
+    images are left out. Raises DataError for answers over other images.
+    """
+    for name, correct in shipped.items():
+        found = predictions.for_subset(name)
+        if len(found):
+            gain = paired_gain(correct, found.baselines[baseline], bootstrap_samples, seed, found.units)
+            yield name, len(found), gain

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from orchestrator.errors import DataError
+from orchestrator.evaluation.answers import pack
 from orchestrator.evaluation.intervals import paired_gain
 from orchestrator.evaluation.predictions import Predictions, number_units
 from orchestrator.evaluation.scoring import score
 from orchestrator.records import Scores, SubsetEvaluation, SubsetModel, SubsetResult
 
-SUBSET_EVALUATION_VERSION = 2
+SUBSET_EVALUATION_VERSION = 3
 
 
 def judge_subsets(
@@ -49,6 +50,7 @@ def judge_subsets(
                 update={
                     "classes": classes[model.subset],
                     "seconds": seconds[model.subset],
+                    "test_answers": pack(mine.correct),
                     **_compared(mine, alone, bootstrap_samples, seed),
                 }
             )

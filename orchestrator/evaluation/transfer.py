@@ -12,7 +12,7 @@ from orchestrator.evaluation.intervals import CONFIDENCE, Sums, Units, paired_ga
 from orchestrator.evaluation.predictions import number_units
 from orchestrator.records import ArmGain, SplitComparison, SubsetGain, TransferVerdict
 
-TRANSFER_VERSION = 2
+TRANSFER_VERSION = 3
 
 TRANSFERS_LESS = ("from_scratch", "head_only", "target_only", "subset_only")
 """Arms that are given less than a group's model: no pretrained weights; of other subsets' samples no features, but the

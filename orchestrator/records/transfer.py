@@ -6,6 +6,7 @@ from typing import Literal
 
 from orchestrator.config import OnNegativeTransfer
 from orchestrator.records.base import Record, Value
+from orchestrator.records.evaluation import PackedAnswers
 from orchestrator.records.recipes import Hyperparameters
 
 ArmName = Literal["from_scratch", "head_only", "target_only", "subset_only", "pooled"]
@@ -93,7 +94,8 @@ class SubsetTransfer(Value):
     `verdict` is None where nothing could be compared. What is done is decided on `validation` alone. `taken` names the
     arm that the subset falls back to, or the group that was trained again with it. `model` is a path below the run
     directory, `weights_digest` that of its weights where it is not the group's, and `gain` what it gains over the
-    group's first model.
+    group's first model. `test_answers` tells what it gets right of the subset's test images, in the catalogue's order;
+    None where it is the group's.
     """
 
     subset: str
@@ -107,6 +109,7 @@ class SubsetTransfer(Value):
     model: str
     weights_digest: str = ""
     gain: SubsetGain | None = None
+    test_answers: PackedAnswers | None = None
 
 
 class Move(Value):

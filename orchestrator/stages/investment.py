@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 
 from orchestrator.config import ExperimentConfig, ResourceCosts
-from orchestrator.evaluation.gains import PairedGain, cheapest_baseline, subset_gains
+from orchestrator.evaluation.gains import Correct, PairedGain, cheapest_baseline, shipped_gains, subset_gains
 from orchestrator.evaluation.predictions import Predictions
 from orchestrator.records import (
     Baseline,
@@ -30,6 +30,7 @@ from orchestrator.records import (
 from orchestrator.search.finals import noise_variance
 from orchestrator.search.prospects import chance_of_gain
 from orchestrator.stages.beside import Beside, add_parts, beside_models
+from orchestrator.stages.shipped import shipped_answers
 from orchestrator.stages.spendings import add_up, plus, priced, scaled
 
 _SHARED_STAGES = ("pretrain", "catalogue", "profile", "group")
@@ -42,11 +43,13 @@ def account(report: Report, predictions: Mapping[str, Predictions], config: Expe
     total = sum(sum(_images(report.catalogue, group).values()) for group in report.groups.groups)
     training = {found.subset: found.train for found in report.catalogue.subsets}
     beside = beside_models(report, training, prices)
+    shipped = shipped_answers(report)
     groups = []
     for group in report.groups.groups:
         share = sum(_images(report.catalogue, group).values()) / max(1, total)
         found = _account_group(report, group, predictions.get(group.name), scaled(shared, share), config)
-        groups.append(_with_beside(found, beside))
+        found = _with_beside(found, beside)
+        groups.append(_with_shipped(found, report, predictions.get(group.name), shipped, config))
     return Investment(
         fingerprint=report.fingerprint, cost_per_hour={} if prices is None else prices.model_dump(), groups=groups
     )
@@ -81,6 +84,36 @@ def _with_beside(found: GroupInvestment, beside: Mapping[str, Beside]) -> GroupI
     """Add to a group and its subsets what was spent on other models for them."""
     subsets = [subset.model_copy(update={"beside": beside.get(subset.subset, {})}) for subset in found.subsets]
     return found.model_copy(update={"beside": add_parts([subset.beside for subset in subsets]), "subsets": subsets})
+
+
+def _with_shipped(
+    found: GroupInvestment,
+    report: Report,
+    predictions: Predictions | None,
+    shipped: Mapping[str, Correct],
+    config: ExperimentConfig,
+) -> GroupInvestment:
+    """Account with what a subset is served by, where that is another model than its group's first one.
+
+    It was found by all that was spent beside the group's model, which it therefore costs too.
+    """
+    evaluation = of_group(found.group, report.evaluations)
+    baseline = None if evaluation is None else cheapest_baseline(evaluation)
+    mine = {subset.subset: shipped[subset.subset] for subset in found.subsets if subset.subset in shipped}
+    if baseline is None or predictions is None or not mine:
+        return found
+    bootstrap_samples, prices = config.evaluate.bootstrap_samples, config.cluster.cost_per_hour
+    gains = shipped_gains(predictions, baseline.name, mine, bootstrap_samples=bootstrap_samples, seed=config.seed)
+    by_subset = {name: (num_images, paired) for name, num_images, paired in gains}
+    subsets = []
+    for subset in found.subsets:
+        if subset.subset in by_subset:
+            num_images, paired = by_subset[subset.subset]
+            spent = add_up(subset.spent, *subset.beside.values())
+            gain = _gain(baseline, num_images, paired, spent, prices, subset.share)
+            subset = subset.model_copy(update={"gain": gain, "first_gain": subset.gain})
+        subsets.append(subset)
+    return found.model_copy(update={"subsets": subsets})
 
 
 def _account_group(

@@ -91,7 +91,9 @@ def regroup(
         reason=reason_of(plan, is_kept=is_kept, failure=failure),
     )
     context.say(f"evaluate: regrouping: {regrouping.reason}")
-    return [settle(found, regrouping, gains.get(found.subset)) for found in judged], regrouping
+    answers = {subset: found.of_subset(subset)["test"] for found in retrained for subset in found.planned.subsets}
+    settled = [settle(found, regrouping, gains.get(found.subset), answers.get(found.subset)) for found in judged]
+    return settled, regrouping
 
 
 def _answers_elsewhere(context: GroupContext) -> dict[str, BySubset]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from orchestrator.evaluation.answers import pack
 from orchestrator.records import Regrouping, SubsetGain, SubsetTransfer
 from orchestrator.search.regrouping import RegroupingPlan
+from orchestrator.stages.answers import Correct
 from orchestrator.stages.subjects import Subject
 
 
@@ -16,10 +18,15 @@ def is_no_worse(gains: Mapping[str, SubsetGain], subjects: Sequence[Subject]) ->
     return sum(counts[subset] * (gain.validation_gain or 0.0) for subset, gain in gains.items()) > -0.5
 
 
-def settle(found: SubsetTransfer, regrouping: Regrouping, gain: SubsetGain | None) -> SubsetTransfer:
-    """Say which model a subset has in the end, and why; `gain` is that of a new model, None where there is none."""
+def settle(
+    found: SubsetTransfer, regrouping: Regrouping, gain: SubsetGain | None, test_answers: Correct | None
+) -> SubsetTransfer:
+    """Say which model a subset has in the end, and why.
+
+    `gain` is that of a new model, and `test_answers` what that gets right; None where there is none.
+    """
     move = next((move for move in [*regrouping.moves, *regrouping.left_out] if move.subset == found.subset), None)
-    if gain is None or not regrouping.is_kept:
+    if gain is None or test_answers is None or not regrouping.is_kept:
         reason = regrouping.reason if move is not None else why_kept(found, "place")
         return found.model_copy(update={"reason": reason, "gain": gain})
     model = next(model for model in regrouping.models if found.subset in model.subsets)
@@ -31,6 +38,7 @@ def settle(found: SubsetTransfer, regrouping: Regrouping, gain: SubsetGain | Non
             "model": model.model,
             "weights_digest": model.weights_digest,
             "gain": gain,
+            "test_answers": pack(test_answers),
         }
     )
 

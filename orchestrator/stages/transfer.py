@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from orchestrator import fingerprints, storage
 from orchestrator.config import ExperimentConfig
 from orchestrator.errors import RecordError
+from orchestrator.evaluation.answers import pack
 from orchestrator.evaluation.transfer import TRANSFER_VERSION, choose_better, gain_over, judge_transfer
 from orchestrator.finetune.models import is_saved
 from orchestrator.finetune.validation import load_validation
@@ -186,6 +187,7 @@ def _give(
         "model": result.model,
         "weights_digest": result.weights_digest,
         "gain": gain,
+        "test_answers": pack(by_split(result.answers[subject.subset])["test"]),
     }
     return judged.model_copy(update=update)
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from evaluation_examples import RECIPE, a_prediction_table
 
-from orchestrator.evaluation.gains import cheapest_baseline, subset_gains
+from orchestrator.evaluation.gains import cheapest_baseline, shipped_gains, subset_gains
 from orchestrator.evaluation.intervals import paired_gain
 from orchestrator.records import Baseline, Evaluation
 
@@ -62,3 +62,14 @@ def test_each_subset_is_compared_on_its_own_images_kin_drawn_together(images_of_
         units = table.for_subset(name).units
         assert gain == paired_gain(table.correct[own], correct[own], 300, 3, units)
     assert found[0][2] != found[1][2]
+
+
+def test_a_model_that_serves_a_subset_in_the_end_is_compared_on_that_subsets_images() -> None:
+    table = a_prediction_table(60, images_of_one_kin=6)
+    baseline = np.random.default_rng(1).random(60) < 0.4
+    shipped = {"south": np.random.default_rng(2).random(30) < 0.9, "empty": np.zeros(0, dtype=bool)}
+    (found,) = shipped_gains(
+        table.with_baselines({"head_only": baseline}), "head_only", shipped, bootstrap_samples=300, seed=3
+    )
+    own = np.asarray(table.subsets) == "south"
+    assert found == ("south", 30, paired_gain(shipped["south"], baseline[own], 300, 3, table.for_subset("south").units))

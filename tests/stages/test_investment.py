@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from tiny_experiments import experiment_dict
 
 from orchestrator.config import ExperimentConfig
+from orchestrator.evaluation.answers import pack
 from orchestrator.evaluation.intervals import paired_gain
 from orchestrator.evaluation.predictions import Predictions
 from orchestrator.experiment_file import validate_experiment
@@ -226,7 +228,8 @@ def test_money_is_left_out_without_prices_and_hours_where_nobody_kept_what_was_h
     assert unknown.spent.seconds == low(a_report()).spent.seconds
 
 
-def test_subsets_share_the_groups_cost_by_their_training_images_and_have_gains_of_their_own() -> None:
+def some_predictions() -> tuple[NDArray[np.bool_], NDArray[np.bool_], Predictions]:
+    """Give what a group's first model and its cheapest baseline get right of 50 test images, and the predictions."""
     rng = np.random.default_rng(0)
     right, baseline = rng.random(50) < 0.9, rng.random(50) < 0.5
     predictions = Predictions(
@@ -237,6 +240,11 @@ def test_subsets_share_the_groups_cost_by_their_training_images_and_have_gains_o
         probabilities=np.stack([right, ~right], axis=1).astype(np.float32),
         baselines={"head_only": baseline},
     )
+    return right, baseline, predictions
+
+
+def test_subsets_share_the_groups_cost_by_their_training_images_and_have_gains_of_their_own() -> None:
+    right, baseline, predictions = some_predictions()
     found = low(a_report(), {"low": predictions}, **PRICES)
     plain, even = found.subsets
     assert (plain.share, even.share) == (0.25, 0.75)
@@ -246,11 +254,60 @@ def test_subsets_share_the_groups_cost_by_their_training_images_and_have_gains_o
         assert subset.gain is not None and subset.gain.num_images == rows.stop - rows.start
         assert (subset.gain.gain, subset.gain.interval) == paired_gain(right[rows], baseline[rows], samples, 0)
         assert subset.gain.extra_seconds == pytest.approx(subset.share * (found.spent.seconds - 18))
+        assert subset.first_gain is None
 
 
-def with_models_of_subsets(report: Report) -> Report:
+def test_a_subset_gains_what_the_model_gains_that_serves_it_in_the_end_at_all_that_it_cost() -> None:
+    right, baseline, predictions = some_predictions()
+    better = np.ones(30, dtype=bool)
+    kept = a_verdict("plain", "low")
+    fallen = a_verdict("even", "low", "subset_only").model_copy(update={"test_answers": pack(better)})
+    arms = [an_arm("subset_only", "low", "even", 6.0, again=4.0), an_arm("from_scratch", "low", None, 40.0)]
+    transfer = Transfer(mode="fallback", arms=arms, subsets=[kept, fallen])
+    before = low(a_report(), {"low": predictions}, **PRICES)
+    found = low(a_report().model_copy(update={"transfer": transfer}), {"low": predictions}, **PRICES)
+    plain, even = found.subsets
+    assert (plain.gain, plain.first_gain) == (before.subsets[0].gain, None)
+    samples = a_config().evaluate.bootstrap_samples
+    assert even.gain is not None and even.gain.num_images == 30
+    assert (even.gain.gain, even.gain.interval) == paired_gain(better, baseline[20:], samples, 0)
+    assert even.first_gain == before.subsets[1].gain and even.first_gain is not None
+    assert even.first_gain.gain == pytest.approx(right[20:].mean() - baseline[20:].mean())
+    # Its share of the group's cost beyond the baseline's, its share of the arms, and the training again.
+    assert even.gain.extra_seconds == pytest.approx(0.75 * (found.spent.seconds - 18) + 6 + 4 + 0.75 * 40)
+    assert even.gain.extra_money is not None and even.first_gain.extra_money is not None
+    assert even.gain.extra_money > even.first_gain.extra_money
+    # The group's account is that of its first model.
+    assert (found.spent, found.gain) == (before.spent, before.gain)
+
+
+def test_a_subset_with_a_model_of_its_own_gains_what_that_does() -> None:
+    _, baseline, predictions = some_predictions()
+    report = with_models_of_subsets(a_report(), plain=np.ones(20, dtype=bool))
+    plain, even = low(report, {"low": predictions}, **PRICES).subsets
+    assert plain.gain is not None and plain.first_gain is not None
+    assert plain.gain.gain == pytest.approx(1 - baseline[:20].mean())
+    assert plain.gain.extra_seconds == pytest.approx(plain.first_gain.extra_seconds + 80)
+    assert even.first_gain is None
+
+
+def test_without_a_baseline_nothing_is_gained_by_another_model_either() -> None:
+    report = with_models_of_subsets(a_report(), plain=np.ones(20, dtype=bool))
+    bare = [found.model_copy(update={"baselines": []}) for found in report.evaluations]
+    plain, _ = low(report.model_copy(update={"evaluations": bare}), {"low": some_predictions()[2]}).subsets
+    assert (plain.gain, plain.first_gain) == (None, None)
+
+
+def with_models_of_subsets(report: Report, plain: NDArray[np.bool_] | None = None) -> Report:
     results = [
-        SubsetResult(subset="plain", model="m", seconds=40.0, num_workers=2, worker_resources={"CPU": 1.0, "GPU": 0.5}),
+        SubsetResult(
+            subset="plain",
+            model="m",
+            seconds=40.0,
+            num_workers=2,
+            worker_resources={"CPU": 1.0, "GPU": 0.5},
+            test_answers=None if plain is None else pack(plain),
+        ),
         SubsetResult(subset="even", model=None, reason="it has few images"),
     ]
     return report.model_copy(update={"subset_evaluations": [SubsetEvaluation(group="low", subsets=results)]})
@@ -289,7 +346,7 @@ def test_models_of_single_subsets_are_charged_to_them_and_to_their_group() -> No
     assert plain.beside["subset_models"].gpu_hours == pytest.approx(40 / 3600)
     assert plain.beside["subset_models"].money == pytest.approx((80 * 0.5 + 40 * 2) / 3600)
     assert even.beside == {} and found.beside == plain.beside
-    # What the group's model cost and gained is another account.
+    # What the group's first model cost and gained is the group's account.
     assert (found.spent, found.gain, found.parts) == (before.spent, before.gain, before.parts)
 
 

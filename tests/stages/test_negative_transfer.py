@@ -17,7 +17,7 @@ from orchestrator.errors import RecordError
 from orchestrator.finetune.models import is_saved, load_card
 from orchestrator.finetune.validation import load_validation
 from orchestrator.pipeline import STAGES, Pipeline
-from orchestrator.records import Report, SubsetTransfer, Transfer
+from orchestrator.records import Report, SubsetInvestment, SubsetTransfer, Transfer
 
 pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(600)]
 
@@ -159,10 +159,14 @@ def test_a_subset_that_another_group_serves_better_moves_there_and_both_groups_a
     assert card.subsets == ["misfit", "west"] and found["misfit"].model == found["west"].model
 
 
-def spent_beside(report: Report, subset: str) -> set[str]:
+def invested(report: Report, subset: str) -> SubsetInvestment:
     assert report.investment is not None
     subsets = [found for group in report.investment.groups for found in group.subsets]
-    beside = next(found for found in subsets if found.subset == subset).beside
+    return next(found for found in subsets if found.subset == subset)
+
+
+def spent_beside(report: Report, subset: str) -> set[str]:
+    beside = invested(report, subset).beside
     assert all(spent.seconds > 0 and spent.gpu_hours is not None for spent in beside.values())
     return set(beside)
 
@@ -192,8 +196,8 @@ def test_a_misled_subset_is_found_and_mended_by_fallback_and_by_regrouping(
         ("subset_only", "lonely"),
     }
     scratch = arms["from_scratch", None]
-    assert scratch.epoch_cost is not None
-    assert scratch.hyperparameters.epochs == max(1, round(8 / scratch.epoch_cost))
+    # Both train every stage on the same images.
+    assert (scratch.epoch_cost, scratch.hyperparameters.epochs) == (1.0, 8)
     assert "validation images" in str(arms["subset_only", "lonely"].error)
     assert [name for name, arm in arms.items() if arm.error] == [("subset_only", "lonely")]
     lonely = site(reported.transfer, "lonely")
@@ -216,6 +220,12 @@ def test_a_misled_subset_is_found_and_mended_by_fallback_and_by_regrouping(
     assert south.model in page and "Beside it" in page and "models that transfer is judged by" in page
     assert len(load_validation(str(directory / south.model), card)) == 2 * SITES["south"][1]
     assert spent_beside(fallen, "south") == {"arms", "retraining"} and spent_beside(fallen, "north") == {"arms"}
+    # The ledger has the gain of what serves a subset in the end, as much above the first model's as that is better.
+    account = invested(fallen, "south")
+    assert account.gain is not None and account.first_gain is not None
+    assert account.first_gain == invested(reported, "south").gain
+    assert account.gain.gain - account.first_gain.gain == pytest.approx(south.gain.test_gain)
+    assert invested(fallen, "north").first_gain is None
 
     # What transfer.json names is gone, and comes again as it was.
     (directory / south.model / "model.safetensors").unlink()
@@ -238,6 +248,9 @@ def test_a_misled_subset_is_found_and_mended_by_fallback_and_by_regrouping(
         assert found.subset in card.subsets
         assert len(load_validation(str(directory / found.model), card, found.subset)) == 2 * SITES[found.subset][1]
         assert spent_beside(moved, found.subset) == {"arms", "retraining"}
+        account = invested(moved, found.subset)
+        assert account.gain is not None and account.first_gain is not None
+        assert account.gain.gain - account.first_gain.gain == pytest.approx(found.gain.test_gain)
     assert south.gain is not None and south.gain.test_interval is not None and south.gain.test_interval[0] > 0.2
     assert not list(directory.glob("groups/*/arms/**/*.safetensors"))
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tiny_experiments import experiment_dict
 
 from orchestrator.config import ExperimentConfig
+from orchestrator.evaluation.answers import unpack
 from orchestrator.experiment_file import validate_experiment
 from orchestrator.records import ArmGain, Move, RegroupedModel, Regrouping, SubsetGain, SubsetTransfer
 from orchestrator.search.regrouping import KnownGroup, RegroupingPlan, plan_regrouping
@@ -174,7 +175,7 @@ def a_regrouping(*, is_kept: bool, failure: str = "") -> tuple[RegroupingPlan, R
 def test_every_subset_of_the_groups_concerned_gets_its_new_model() -> None:
     _, regrouping = a_regrouping(is_kept=True)
     settled = {
-        name: settle(a_verdict(name, group), regrouping, a_gain(name, 0.1))
+        name: settle(a_verdict(name, group), regrouping, a_gain(name, 0.1), right(0.6))
         for name, group in (("a", "low"), ("b", "low"), ("c", "high"))
     }
     assert {name: (found.action, found.taken, found.model) for name, found in settled.items()} == {
@@ -183,19 +184,21 @@ def test_every_subset_of_the_groups_concerned_gets_its_new_model() -> None:
         "c": ("retrained", "high", "regrouped/high/model"),
     }
     assert settled["a"].weights_digest == "digest of high" and settled["a"].gain == a_gain("a", 0.1)
+    answers = settled["c"].test_answers
+    assert answers is not None and unpack(answers).tolist() == right(0.6).tolist()
 
 
 def test_what_is_worse_is_undone_and_every_subset_keeps_its_groups_model() -> None:
     _, regrouping = a_regrouping(is_kept=False)
-    moved, sibling = (settle(a_verdict(name, "low"), regrouping, a_gain(name, -0.1)) for name in ("a", "b"))
+    moved, sibling = (settle(a_verdict(name, "low"), regrouping, a_gain(name, -0.1), right(0.4)) for name in ("a", "b"))
     for found in (moved, sibling):
         assert (found.action, found.taken, found.model) == ("kept", None, "groups/low/model")
         # What the new model would have gained is known all the same.
-        assert found.gain is not None and found.gain.validation_gain == -0.1
+        assert found.gain is not None and found.gain.validation_gain == -0.1 and found.test_answers is None
     assert "undone: on the validation images" in moved.reason
     assert "no validation images" in sibling.reason
 
 
 def test_what_cannot_be_trained_is_undone_with_the_reason() -> None:
     _, regrouping = a_regrouping(is_kept=False, failure="the loss is not finite")
-    assert settle(a_verdict("a", "low"), regrouping, None).reason == "undone: the loss is not finite"
+    assert settle(a_verdict("a", "low"), regrouping, None, None).reason == "undone: the loss is not finite"
