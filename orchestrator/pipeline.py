@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from orchestrator import storage
@@ -16,7 +17,7 @@ from orchestrator.config import ExperimentConfig
 from orchestrator.data.multi_label import require_one_label
 from orchestrator.data.text_columns import require_attributes
 from orchestrator.diversity.grouping import group_subsets
-from orchestrator.errors import ConfigError
+from orchestrator.errors import ConfigError, OrchestratorError
 from orchestrator.experiment_file import dump_experiment, load_resolved
 from orchestrator.records import (
     Assignments,
@@ -40,6 +41,7 @@ from orchestrator.stages.ranking import Candidates, rank_backbones
 from orchestrator.stages.relations import relate_groups, relate_subsets
 from orchestrator.stages.report import report
 from orchestrator.stages.search import search
+from orchestrator.stages.stage_costs import add_session, result_of
 from orchestrator.stages.subset_models import evaluate_subsets, train_subsets
 from orchestrator.stages.train import train
 from orchestrator.stages.transfer import judge_subsets
@@ -179,13 +181,18 @@ class Pipeline:
     def _timed(self, stage: str, step: Callable[[], _Work | None]) -> None:
         """Run a stage and keep its cost; a step gives None when all was up to date."""
         started = time.perf_counter()
-        work = step()
+        try:
+            work = step()
+        except BaseException:
+            # The next session goes on with what this one has done, and what ended this one counts for more.
+            with suppress(OrchestratorError):
+                self._keep_cost(StageCost(stage=stage, seconds=time.perf_counter() - started), is_finished=False)
+            raise
         if work is None:
             self._say(f"{stage}: up to date, skipped")
             return
         seconds = time.perf_counter() - started
         self._say(f"{stage}: done in {seconds:.1f} s")
-        kept = [cost for cost in self._costs().stages if cost.stage != stage]
         shape = observe_cluster(elastic=False)
         cost = StageCost(
             stage=stage,
@@ -196,9 +203,13 @@ class Pipeline:
             gpus=shape.total("GPU"),
             driver_bytes=peak_memory(),
         )
-        costs = [*kept, cost]
-        costs.sort(key=lambda cost: STAGES.index(cost.stage))
-        self.run_directory.write("costs.json", Costs(fingerprint="costs", stages=costs))
+        self._keep_cost(cost, is_finished=True)
+
+    def _keep_cost(self, session: StageCost, *, is_finished: bool) -> None:
+        session = session.model_copy(update={"result": result_of(session.stage, self._inputs)})
+        costs = add_session(self._costs(), session, is_finished=is_finished)
+        in_order = sorted(costs.stages, key=lambda cost: STAGES.index(cost.stage))
+        self.run_directory.write("costs.json", costs.model_copy(update={"fingerprint": "costs", "stages": in_order}))
 
     def _costs(self) -> Costs:
         return self.run_directory.find("costs.json", Costs, "costs") or Costs()

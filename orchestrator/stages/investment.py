@@ -177,8 +177,14 @@ def _shared(report: Report, config: ExperimentConfig) -> Spending:
         "profile": "feature_diversity" in config.diversity.measures,
     }
     by_stage = {cost.stage: cost for cost in report.costs}
+    known = _seconds_on_record(report, config)
     parts = [
-        _of_cluster(by_stage[stage].seconds, by_stage[stage], config, on_gpu=on_gpu.get(stage, False))
+        _of_cluster(
+            max(by_stage[stage].seconds, known.get(stage, 0.0)),
+            by_stage[stage],
+            config,
+            on_gpu=on_gpu.get(stage, False),
+        )
         for stage in _SHARED_STAGES
         if stage in by_stage
     ]
@@ -186,6 +192,13 @@ def _shared(report: Report, config: ExperimentConfig) -> Spending:
         prepared_s = report.search_costs.build_seconds + report.search_costs.probe_seconds
         parts.append(_of_cluster(prepared_s, by_stage["search"], config, on_gpu=True))
     return add_up(*parts)
+
+
+def _seconds_on_record(report: Report, config: ExperimentConfig) -> dict[str, float]:
+    """Give what stages' own records say of their seconds: a session that was killed outright has told nothing else."""
+    pretraining = None if report.backbone is None else report.backbone.pretraining
+    own = {} if pretraining is None or config.own_pretraining is None else {"pretrain": pretraining.seconds}
+    return {"catalogue": report.catalogue.seconds, "profile": report.profile.seconds, **own}
 
 
 def _of_cluster(seconds: float, cost: StageCost, config: ExperimentConfig, *, on_gpu: bool) -> Spending:

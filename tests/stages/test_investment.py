@@ -27,6 +27,8 @@ from orchestrator.records import (
     Groups,
     Hyperparameters,
     ModelCard,
+    PretrainedBackbone,
+    Pretraining,
     Profile,
     RaceRun,
     RegroupedModel,
@@ -196,6 +198,40 @@ def test_each_part_is_charged_with_what_it_held_for_as_long_as_it_ran() -> None:
     assert parts["search"].money == pytest.approx((100 * 0.5 + 50 * 2) / 3600)
     assert parts["training"].money == pytest.approx((360 * 0.5 + 180 * 2) / 3600)
     assert parts["shared"].money == pytest.approx((48 * 4 * 0.5 + 18 * 2 * 2) / 3600 * 200 / 300)
+
+
+def test_a_stage_whose_record_knows_of_more_seconds_than_its_sessions_is_charged_with_those() -> None:
+    # A session that was killed outright has not told what it cost; the record of its training has gone on counting.
+    pretraining = Pretraining(
+        data_uri="/source",
+        data_fingerprint="",
+        num_images=10,
+        classes=["a"],
+        phases=[],
+        features=None,
+        trained_in="/runs",
+        seconds=97.4,
+    )
+    backbone = PretrainedBackbone(
+        spec=a_model("low").backbone,
+        source="pretrain",
+        weights="",
+        digest="",
+        num_stages=1,
+        feature_dim=1,
+        pretraining=pretraining,
+    )
+    report = a_report()
+    costs = [StageCost(stage="pretrain", seconds=62.3, cpus=4, gpus=2), *report.costs]
+    report = report.model_copy(update={"costs": costs, "backbone": backbone})
+    sections = {"backbone": {"weights": "pretrain"}, "pretrain": {"data": {"uri": "/source"}}}
+    config = validate_experiment(experiment_dict("/data", "/runs", cluster=PRICES, **sections))
+    before, found = low(a_report(), **PRICES), account(report, {}, config).groups[0]
+    charged = found.parts["shared"].seconds - before.parts["shared"].seconds
+    assert charged == pytest.approx(97.4 * 200 / 300)
+    # Weights from elsewhere were paid for there.
+    elsewhere = account(report, {}, a_config(**PRICES)).groups[0]
+    assert elsewhere.parts["shared"].seconds - before.parts["shared"].seconds == pytest.approx(62.3 * 200 / 300)
 
 
 def test_the_models_cost_is_all_but_the_baselines() -> None:
