@@ -17,7 +17,7 @@ from orchestrator.config import ExperimentConfig
 from orchestrator.data.multi_label import require_one_label
 from orchestrator.data.text_columns import require_attributes
 from orchestrator.diversity.grouping import group_subsets
-from orchestrator.errors import ConfigError, OrchestratorError
+from orchestrator.errors import ConfigError, OrchestratorError, RecordError
 from orchestrator.experiment_file import dump_experiment, load_resolved
 from orchestrator.records import (
     Assignments,
@@ -181,12 +181,14 @@ class Pipeline:
     def _timed(self, stage: str, step: Callable[[], _Work | None]) -> None:
         """Run a stage and keep its cost; a step gives None when all was up to date."""
         started = time.perf_counter()
+        # Known before, for what ends a stage may be that its input cannot be reached.
+        result = self._result_of(stage)
         try:
             work = step()
         except BaseException:
-            # The next session goes on with what this one has done, and what ended this one counts for more.
-            with suppress(OrchestratorError):
-                self._keep_cost(StageCost(stage=stage, seconds=time.perf_counter() - started), is_finished=False)
+            # The next session goes on with what this one has done.
+            if result:
+                self._keep_interrupted(StageCost(stage=stage, seconds=time.perf_counter() - started, result=result))
             raise
         if work is None:
             self._say(f"{stage}: up to date, skipped")
@@ -202,11 +204,23 @@ class Pipeline:
             cpus=shape.total("CPU"),
             gpus=shape.total("GPU"),
             driver_bytes=peak_memory(),
+            result=result,
         )
         self._keep_cost(cost, is_finished=True)
 
+    def _result_of(self, stage: str) -> str:
+        """Fingerprint the result that a stage works on; empty where a stage before it has to run first."""
+        try:
+            return result_of(stage, self._inputs)
+        except RecordError:
+            return ""
+
+    def _keep_interrupted(self, session: StageCost) -> None:
+        # What ended the stage is to be told, and not that this could not be kept.
+        with suppress(OrchestratorError):
+            self._keep_cost(session, is_finished=False)
+
     def _keep_cost(self, session: StageCost, *, is_finished: bool) -> None:
-        session = session.model_copy(update={"result": result_of(session.stage, self._inputs)})
         costs = add_session(self._costs(), session, is_finished=is_finished)
         in_order = sorted(costs.stages, key=lambda cost: STAGES.index(cost.stage))
         self.run_directory.write("costs.json", costs.model_copy(update={"fingerprint": "costs", "stages": in_order}))

@@ -28,7 +28,8 @@ def result_of(stage: str, inputs: RunInputs) -> str:
         case "profile":
             # Which of several backbones it is done with is chosen within the stage.
             backbone = inputs.backbone_fingerprint if inputs.measures_features else ""
-            companion = "" if inputs.companion is None else inputs.catalogue_fingerprint(inputs.companion)
+            related = inputs.companion if inputs.measures_features else None
+            companion = "" if related is None else inputs.catalogue_fingerprint(related)
             config = inputs.config
             measured = [config.diversity.model_dump(mode="json"), config.grouping.min_images, config.seed]
             return storage.digest(stage, inputs.catalogue.fingerprint, backbone, companion, measured)
