@@ -54,8 +54,13 @@ class Rehearsal:
     settings: TrainingSettings
     companion: Companion | None = None
 
-    def times(self, clock: Callable[[], float] = time.perf_counter) -> EpochTimes:
-        """Train a new classifier for two epochs, or for the one that there is. Raises what `fine_tune` raises."""
+    def times(self, clock: Callable[[], float] | None = None) -> EpochTimes:
+        """Train a new classifier for two epochs, or for the one that there is. Raises what `fine_tune` raises.
+
+        Without a `clock`, times are of the CPU where it does the work, which other work on the machine does not
+        stretch, and of the wall on a GPU.
+        """
+        clock = clock or (time.process_time if self.settings.device == "cpu" else time.perf_counter)
         classifier = self.new_classifier()
         # A companion is run through the frozen stages as far as all epochs together will draw from it.
         epochs = max(2, self.hyperparameters.epochs)
@@ -81,8 +86,8 @@ def rehearse_in_turn(
 ) -> tuple[EpochTimes, EpochTimes]:
     """Measure two trainings in turn, the first of a turn being the second of the next one, and give their medians.
 
-    What else the machine does in the meantime then meets both alike. There are at least three turns, and as many as it
-    takes until each training was measured for `least_s` seconds, but at most 15.
+    What else the machine does in the meantime then slows down both alike. There are at least three turns, and as many
+    as it takes until each training was measured for `least_s` seconds, but at most 15.
     """
     found: tuple[list[EpochTimes], list[EpochTimes]] = ([], [])
     for turn in range(_MOST_ROUNDS):
@@ -129,9 +134,9 @@ class SampleStream:
         return len(self.samples)
 
     def epoch(self, epoch: int) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
-        """Iterate over pixels [n, S, S, 3] and class indices [n]; every epoch is alike."""
-        for start in range(0, len(self.samples), self.batch_size):
-            positions = np.arange(start, min(start + self.batch_size, len(self.samples)), dtype=np.int64)
+        """Iterate over pixels [n, S, S, 3] and class indices [n]; every epoch is alike, and no batch a small rest."""
+        everyone = np.arange(len(self.samples), dtype=np.int64)
+        for positions in np.array_split(everyone, max(1, len(everyone) // self.batch_size)):
             yield self.samples.take(positions), self.samples.labels[positions].astype(np.int64)
 
 

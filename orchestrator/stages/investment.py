@@ -177,17 +177,13 @@ def _shared(report: Report, config: ExperimentConfig) -> Spending:
         "profile": "feature_diversity" in config.diversity.measures,
     }
     by_stage = {cost.stage: cost for cost in report.costs}
-    known = _seconds_on_record(report, config)
-    parts = [
-        _of_cluster(
-            max(by_stage[stage].seconds, known.get(stage, 0.0)),
-            by_stage[stage],
-            config,
-            on_gpu=on_gpu.get(stage, False),
-        )
-        for stage in _SHARED_STAGES
-        if stage in by_stage
-    ]
+    on_record = _seconds_on_record(report, config)
+    parts = []
+    for stage in _SHARED_STAGES:
+        # What a session held that was killed outright nobody knows.
+        cost = by_stage.get(stage, StageCost(stage=stage, seconds=0.0))
+        seconds = max(cost.seconds, on_record.get(stage, 0.0))
+        parts.append(_of_cluster(seconds, cost, config, on_gpu=on_gpu.get(stage, False)))
     if report.search_costs is not None and "search" in by_stage:
         prepared_s = report.search_costs.build_seconds + report.search_costs.probe_seconds
         parts.append(_of_cluster(prepared_s, by_stage["search"], config, on_gpu=True))

@@ -53,16 +53,11 @@ def test_where_a_group_streams_more_images_than_are_cached_an_epoch_on_those_cos
     assert cost == 0.25 and affordable_epochs(8, cost) == 32
 
 
-def test_epochs_of_the_head_alone_are_cheaper_and_its_frozen_pass_is_shared_out_over_them() -> None:
-    many, rounds = cost_of({"freeze_depth": 3}, epochs=100)
-    once, _ = cost_of({"freeze_depth": 3}, epochs=1)
-    assert rounds >= 3 and many > 2 and once < many / 1.5
-
-
-def test_streamed_images_go_through_the_frozen_stages_every_epoch() -> None:
-    kept, _ = cost_of({"freeze_depth": 3}, epochs=100)
+def test_epochs_of_the_head_alone_are_cheaper_unless_streamed_images_go_through_the_frozen_stages_every_time() -> None:
+    kept, rounds = cost_of({"freeze_depth": 3}, epochs=100)
     streamed, _ = cost_of({"freeze_depth": 3}, epochs=100, num_train=2 * NUM_TRAIN)
-    assert streamed < kept / 2.5
+    # Half of the streamed images are cached, which alone would make it half as much.
+    assert rounds >= 3 and kept > 2 and streamed < kept / 2.5
 
 
 def test_a_source_beside_the_target_makes_epochs_from_scratch_cheaper_in_comparison() -> None:
