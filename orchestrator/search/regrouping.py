@@ -78,9 +78,9 @@ def _changed(moves: Sequence[Move], groups: Sequence[KnownGroup]) -> tuple[Plann
         if group.name in touched and subsets:
             found.append(_planned(group.name, subsets, group, num_train))
     for destination in dict.fromkeys(move.destination for move in moves if move.is_new):
-        arriving = [move for move in moves if move.destination == destination]
-        planned = _planned(destination, [move.subset for move in arriving], known[arriving[0].origin], num_train)
-        found.append(replace(planned, without_source=arriving[0].without_source))
+        sharing = [move for move in moves if move.destination == destination]
+        planned = _planned(destination, [move.subset for move in sharing], known[sharing[0].origin], num_train)
+        found.append(replace(planned, without_source=sharing[0].without_source))
     return tuple(found)
 
 
