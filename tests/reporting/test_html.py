@@ -274,6 +274,17 @@ def test_investment_and_advice_are_shown_where_there_are_any(report: Report, doc
         "0.04 for a CPU-hour and 2.5 for a GPU-hour",
     ):
         assert words in text
+    assert "Of its group's first model" not in text
+    first = gain.model_copy(update={"gain": -0.13, "interval": (-0.25, -0.01)})
+    served = found.model_copy(update={"subsets": [subset.model_copy(update={"first_gain": first}), subset]})
+    shipped = ledger.model_copy(update={"groups": [served]})
+    text = Reader(render_html(report.model_copy(update={"investment": shipped}))).text
+    for words in (
+        "Of its group's first model",
+        "+10.0 [+5.0, +15.0] – -13.0 [-25.0, -1.0]",
+        "1 subset is served by another model",
+    ):
+        assert words in text
     plain = ledger.model_copy(update={"groups": [found.model_copy(update={"spent": Spending(seconds=140.0)})]})
     bare = Reader(render_html(report.model_copy(update={"investment": plain}))).text
     assert "GPU-hours" not in bare and "CPU-hour" not in bare
