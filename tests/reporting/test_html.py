@@ -20,6 +20,7 @@ from orchestrator.records import (
     TaskScores,
 )
 from orchestrator.reporting.html import render_html
+from orchestrator.reporting.wording import ABSENT
 
 VOID = {"meta", "img", "br"}
 
@@ -281,7 +282,7 @@ def test_investment_and_advice_are_shown_where_there_are_any(report: Report, doc
     text = Reader(render_html(report.model_copy(update={"investment": shipped}))).text
     for words in (
         "Of its group's first model",
-        "+10.0 [+5.0, +15.0] – -13.0 [-25.0, -1.0]",
+        f"+10.0 [+5.0, +15.0] {ABSENT} -13.0 [-25.0, -1.0]",
         "1 subset is served by another model",
     ):
         assert words in text
