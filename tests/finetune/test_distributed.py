@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from finetune_examples import (
     LABELS,
     ArraySamples,
@@ -26,7 +28,7 @@ from torch import Tensor
 from two_ranks import meeting, run_two_ranks
 
 from orchestrator.errors import DataError, DivergedError, TrainingError
-from orchestrator.finetune.checkpoints import TrainingState
+from orchestrator.finetune.checkpoints import TrainingState, load_state, save_state
 from orchestrator.finetune.classifier import new_classifier
 from orchestrator.finetune.companions import Companion
 from orchestrator.finetune.contracts import Activations, Layout
@@ -221,7 +223,7 @@ def shared_statistics_of_one_sample(rank: int) -> Outcome:
 def shared_statistics_resumed(rank: int) -> Outcome:
     states: list[TrainingState] = []
     train(some_samples(31), freeze_depth=1, epochs=3, states=states, **SHARED)
-    return train(some_samples(31), freeze_depth=1, epochs=3, resume=states[0], **SHARED)
+    return train(some_samples(31), freeze_depth=1, epochs=3, resume=from_the_first_rank(states[0], rank), **SHARED)
 
 
 def diverging(rank: int) -> Outcome:
@@ -293,7 +295,20 @@ def uninterrupted(rank: int) -> Outcome:
 def resumed(rank: int, after: int) -> Outcome:
     states: list[TrainingState] = []
     train(some_samples(30), states=states, **PHASED)
-    return train(some_samples(30), resume=states[after - 1], **PHASED)
+    return train(some_samples(30), resume=from_the_first_rank(states[after - 1], rank), **PHASED)
+
+
+def from_the_first_rank(state: TrainingState, rank: int) -> TrainingState:
+    """Give every rank what the first one has written to the disk, as Ray Train does with a checkpoint."""
+    with TemporaryDirectory() as directory:
+        place = [directory]
+        dist.broadcast_object_list(place)
+        if rank == 0:
+            save_state(state, Path(directory))
+        dist.barrier()
+        loaded = load_state(Path(place[0]))
+        dist.barrier()
+    return loaded
 
 
 def resumed_while_the_head_is_fitted(rank: int) -> Outcome:
