@@ -17,6 +17,7 @@ from torchvision.ops import StochasticDepth
 from orchestrator.config import AugmentConfig
 from orchestrator.finetune.backbones import Backbone
 from orchestrator.finetune.classifier import Classifier, new_classifier, predict_probabilities
+from orchestrator.finetune.companions import Companion
 from orchestrator.finetune.contracts import NO_AUGMENTATION
 from orchestrator.finetune.loop import EpochEnd, fine_tune
 from orchestrator.finetune.weights import load_pretrained
@@ -95,6 +96,7 @@ def tuned(
     seed: int,
     batch_norm: str = "train",
     augment: AugmentConfig = NO_AUGMENTATION,
+    companion: Companion | None = None,
     **changes: object,
 ) -> tuple[Classifier, list[EpochMetrics]]:
     """Train a copy and give it as its last epoch left it: to keep the best one hides what methods prevent."""
@@ -108,7 +110,7 @@ def tuned(
             last.update(copy.deepcopy(classifier.state_dict()))
 
     settings = some_settings(seed=seed, batch_norm=batch_norm, augment=augment)
-    result = fine_tune(classifier, SPEC, train, validation, recipe, settings, on_epoch=keep_last)
+    result = fine_tune(classifier, SPEC, train, validation, recipe, settings, on_epoch=keep_last, companion=companion)
     classifier.load_state_dict(last)
     return classifier, result.history
 
