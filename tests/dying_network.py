@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ from orchestrator.finetune.backbones import Backbone
 from orchestrator.records import BackboneSpec
 
 IMAGE_PX = 16
+# Ray Train's controller asks its workers every half second what they have reported: what it has not heard of is lost.
+HEARD_AFTER_S = 5.0
 
 
 class Notes(nn.Module):
@@ -35,6 +38,7 @@ class Notes(nn.Module):
             with self._path.open("a") as file:
                 file.write(json.dumps((images[:, 0, 0, 0] * 255).round().int().tolist()) + "\n")
             if len(read_notes(self._path)) in self._deaths:
+                time.sleep(HEARD_AFTER_S)
                 os.kill(os.getpid(), signal.SIGKILL)
         return images
 
