@@ -44,7 +44,7 @@ AGAINST_OVERCONFIDENCE = {
     "cutmix": {"mixing": "cutmix", "mixing_alpha": 1.0},
     "focal": {"loss": "focal"},
 }
-# By steps of plain gradient descent: Adam's do not change with the length of the gradient.
+# By gradient descent: Adam's steps do not change with the length of the gradient.
 BY_DESCENT = {"optimizer": "sgd", "learning_rate": 0.02}
 TOWARDS_THE_MODEL = {"label_smoothing": 0.9, "smoothing_target": "model"}
 OTHERS: dict[str, dict[str, object]] = {
@@ -253,7 +253,7 @@ def waves(count: int, seed: int) -> ArraySamples:
     return without_colour(pictures(in_turn(count), seed=seed, noise=20.0))
 
 
-def mirrored(samples: ArraySamples, seed: int) -> ArraySamples:
+def mirrored(samples: ArraySamples) -> ArraySamples:
     return ArraySamples(samples.pixels[:, :, ::-1].copy(), samples.labels)
 
 
@@ -296,7 +296,7 @@ def losses_of_waves(seed: int, augment: AugmentConfig) -> tuple[float, float]:
     """Give the losses on waves that run as those that were learnt, and on mirrored ones."""
     validation = waves(200, 100 + seed)
     classifier, _ = tuned(fresh(seed), waves(60, seed), validation, seed=seed, augment=augment)
-    return loss(classifier, validation), loss(classifier, mirrored(validation, seed))
+    return loss(classifier, validation), loss(classifier, mirrored(validation))
 
 
 def test_mirrored_training_images_prepare_for_mirrored_test_images() -> None:
