@@ -208,6 +208,8 @@ def predict(
                 )
         if frequencies is not None:
             console.print(frequencies_table(frequencies))
+            for task in frequencies.tasks:
+                console.print(frequencies_table(task))
         console.print(f"predict: {predicted:,} images to {output}, {bad:,} could not be read")
         if predicted == 0:
             raise DataError("an image must be readable to be predicted", value=f"{bad:,} that are not in {input_uri}")

@@ -11,12 +11,14 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from orchestrator.config import CHOICES_TAG, NAME_TAG, NUMBERS_TAG, RANGE_TAG, ExperimentConfig
+from orchestrator.config import BY_NAME_TAG, CHOICES_TAG, NAME_TAG, NUMBERS_TAG, RANGE_TAG, ExperimentConfig
 
 _WHOLE_NUMBER = "must be a whole number"
 _NUMBER = "must be a number"
 _LIST = "must be a list"
 _MAPPING = "must be a mapping of keys"
+
+_TAGS = (RANGE_TAG, CHOICES_TAG, NAME_TAG, NUMBERS_TAG, BY_NAME_TAG)
 
 # What pydantic found, by its name of the mistake, as a rule that a reader of the file understands.
 _RULES = {
@@ -54,7 +56,7 @@ def explain(error: ValidationError) -> str:
 
 
 def _explain(detail: ErrorDetails) -> str:
-    parts = [part for part in detail["loc"] if part not in (RANGE_TAG, CHOICES_TAG, NAME_TAG, NUMBERS_TAG)]
+    parts = [part for part in detail["loc"] if part not in _TAGS]
     # The place in a list is no key that --set could take: the field is the list.
     location = [str(part) for part in itertools.takewhile(lambda part: isinstance(part, str), parts)]
     field, kind, value = ".".join(location), detail["type"], detail["input"]

@@ -6,8 +6,18 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel
 
-from orchestrator.config import BatchNormMode, DataConfig, ExperimentConfig, LabelNeed, Objective, PretrainConfig
-from orchestrator.records import Hyperparameters, PretrainedBackbone
+from orchestrator.config import (
+    AUGMENTATIONS,
+    AugmentConfig,
+    BatchNormMode,
+    DataConfig,
+    ExperimentConfig,
+    LabelNeed,
+    Objective,
+    PretrainConfig,
+    SearchConfig,
+)
+from orchestrator.records import Hyperparameters, PretrainedBackbone, TaskClasses
 from orchestrator.storage import digest
 
 # What these settings change is where and how fast a stage runs, not what it finds.
@@ -54,7 +64,7 @@ def of_backbone(config: ExperimentConfig, *, weights: str, source_listing: str, 
     source, pretrain = None, config.own_pretraining
     if pretrain is not None:
         seeds = [config.seed_of("split"), config.seed_of("loader")]
-        augment = _plain(config.augment) if pretrain.is_supervised else None
+        augment = _augment(config.augment) if pretrain.is_supervised else None
         modes = _modes_of_batch_norm(config, pretrain.objective)
         source = [_of_objectives(pretrain), source_listing, config.train.precision, augment, seeds, *modes]
     network = _plain(config.backbone, without={"candidates"})
@@ -73,7 +83,7 @@ def of_phase(
             keys = _plain(pretrain.simsiam)
         case "reptile":
             keys = [_plain(pretrain.reptile), pretrain.classes]
-    augment = _plain(config.augment) if objective == "supervised" else None
+    augment = _augment(config.augment) if objective == "supervised" else None
     seeds = [config.seed_of("trial"), config.seed_of("loader")]
     modes = _modes_of_batch_norm(config, [objective])
     return digest("phase", version, objective, keys, augment, start, data, config.train.precision, seeds, *modes)
@@ -170,7 +180,7 @@ def of_study(
     The sections `finetune` and `search` are those of its group. `source` stands for the samples of the source that
     trials are trained together with, where there is one.
     """
-    search = _plain(config.search, without=_SEARCH_OPERATION | _SEARCH_DECISIONS | _SEARCH_LENGTH)
+    search = _search(config.search)
     # Folds, and the re-splits of races, are drawn anew also where the data says which split a sample is in.
     drawn = [_plain(config.finetune), config.seed_of("sampler"), config.seed_of("split")]
     inputs = _training_inputs(config, data, backbone, num_workers=config.search.num_workers_per_trial)
@@ -253,15 +263,17 @@ def of_arm(
     backbone: PretrainedBackbone,
     version: int,
     source: str = "",
+    tasks: Sequence[TaskClasses] = (),
 ) -> str:
-    """Fingerprint an arm: its recipe, the one it shall cost as much as, its classes and its samples.
+    """Fingerprint an arm: its recipe, the one it shall cost as much as, its classes, its tasks if any, and its samples.
 
     The source's count where the cost is that of a training together with it.
     """
     recipes = [_plain(hyperparameters), _plain(rival)]
     inputs = _training_inputs(config, data, backbone)
     beside = [] if rival is None else _source_inputs(config, source)
-    return digest("arm", version, name, recipes, list(classes), config.search.metric, inputs, *beside)
+    further = [_plain(task) for task in tasks]
+    return digest("arm", version, name, recipes, list(classes), config.search.metric, inputs, *beside, *further)
 
 
 def of_transfer(config: ExperimentConfig, *, models: Sequence[str], arms: Sequence[str], version: int) -> str:
@@ -281,7 +293,7 @@ def _training_inputs(
         backbone.digest,
         _plain(backbone.spec),
         _batch_norm(config, num_workers),
-        _plain(config.augment),
+        _augment(config.augment),
         config.train.precision,
         [config.seed_of("trial"), config.seed_of("loader")],
     ]
@@ -296,6 +308,18 @@ def _batch_norm(config: ExperimentConfig, num_workers: int) -> BatchNormMode:
 def _source_inputs(config: ExperimentConfig, source: str) -> list[object]:
     """Give what a source changes, which is nothing without one; where its data lies is in what `source` stands for."""
     return [] if config.source is None else [_plain(config.source, without={"uri", "data"}), source]
+
+
+def _search(search: SearchConfig) -> object:
+    """Give what makes trials comparable; an augmentation that is not searched is as good as none that could be."""
+    unread = _SEARCH_OPERATION | _SEARCH_DECISIONS | _SEARCH_LENGTH
+    unsearched = set(AUGMENTATIONS) - set(search.space.augmentations)
+    return search.model_dump(mode="json", exclude={**dict.fromkeys(unread, True), "space": unsearched})
+
+
+def _augment(augment: AugmentConfig) -> object:
+    """Give how samples are varied; where nothing varies, all views of a sample are the sample."""
+    return _plain(augment if augment.varies else augment.model_copy(update={"views": 1}))
 
 
 def _plain(section: BaseModel | None, *, without: set[str] | None = None) -> object:

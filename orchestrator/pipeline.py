@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from orchestrator import storage
@@ -16,7 +17,7 @@ from orchestrator.config import ExperimentConfig
 from orchestrator.data.multi_label import require_one_label
 from orchestrator.data.text_columns import require_attributes
 from orchestrator.diversity.grouping import group_subsets
-from orchestrator.errors import ConfigError
+from orchestrator.errors import ConfigError, OrchestratorError, RecordError
 from orchestrator.experiment_file import dump_experiment, load_resolved
 from orchestrator.records import (
     Assignments,
@@ -31,6 +32,7 @@ from orchestrator.records import (
 )
 from orchestrator.reporting.findings import copies_finding, grouping_finding
 from orchestrator.reporting.pretraining import pretraining_finding
+from orchestrator.reporting.pretraining_inputs import cache_finding
 from orchestrator.runs import RunDirectory
 from orchestrator.stages.assign import assign
 from orchestrator.stages.evaluate import evaluate
@@ -40,6 +42,7 @@ from orchestrator.stages.ranking import Candidates, rank_backbones
 from orchestrator.stages.relations import relate_groups, relate_subsets
 from orchestrator.stages.report import report
 from orchestrator.stages.search import search
+from orchestrator.stages.stage_costs import add_session, result_of
 from orchestrator.stages.subset_models import evaluate_subsets, train_subsets
 from orchestrator.stages.train import train
 from orchestrator.stages.transfer import judge_subsets
@@ -179,13 +182,20 @@ class Pipeline:
     def _timed(self, stage: str, step: Callable[[], _Work | None]) -> None:
         """Run a stage and keep its cost; a step gives None when all was up to date."""
         started = time.perf_counter()
-        work = step()
+        # Known before, for what ends a stage may be that its input cannot be reached.
+        result = self._result_of(stage)
+        try:
+            work = step()
+        except BaseException:
+            # The next session goes on with what this one has done.
+            if result:
+                self._keep_interrupted(StageCost(stage=stage, seconds=time.perf_counter() - started, result=result))
+            raise
         if work is None:
             self._say(f"{stage}: up to date, skipped")
             return
         seconds = time.perf_counter() - started
         self._say(f"{stage}: done in {seconds:.1f} s")
-        kept = [cost for cost in self._costs().stages if cost.stage != stage]
         shape = observe_cluster(elastic=False)
         cost = StageCost(
             stage=stage,
@@ -195,10 +205,26 @@ class Pipeline:
             cpus=shape.total("CPU"),
             gpus=shape.total("GPU"),
             driver_bytes=peak_memory(),
+            result=result,
         )
-        costs = [*kept, cost]
-        costs.sort(key=lambda cost: STAGES.index(cost.stage))
-        self.run_directory.write("costs.json", Costs(fingerprint="costs", stages=costs))
+        self._keep_cost(cost, is_finished=True)
+
+    def _result_of(self, stage: str) -> str:
+        """Fingerprint the result that a stage works on; empty where a stage before it has to run first."""
+        try:
+            return result_of(stage, self._inputs)
+        except RecordError:
+            return ""
+
+    def _keep_interrupted(self, session: StageCost) -> None:
+        # What ended the stage is to be told, and not that this could not be kept.
+        with suppress(OrchestratorError):
+            self._keep_cost(session, is_finished=False)
+
+    def _keep_cost(self, session: StageCost, *, is_finished: bool) -> None:
+        costs = add_session(self._costs(), session, is_finished=is_finished)
+        in_order = sorted(costs.stages, key=lambda cost: STAGES.index(cost.stage))
+        self.run_directory.write("costs.json", costs.model_copy(update={"fingerprint": "costs", "stages": in_order}))
 
     def _costs(self) -> Costs:
         return self.run_directory.find("costs.json", Costs, "costs") or Costs()
@@ -217,6 +243,8 @@ class Pipeline:
             source = self._inputs.catalogue
         elif self._inputs.source is not None:
             source = self._inputs.find_catalogue(self._inputs.source) or self._make_catalogue(self._inputs.source)
+        if source is not None and (finding := cache_finding(source)):
+            self._say(f"pretrain: {finding}")
         if self.config.pretrains_on_target:
             target = self._inputs.catalogue
         record = prepare_backbone(

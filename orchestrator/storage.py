@@ -7,7 +7,7 @@ import json
 import os
 import stat
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -193,17 +193,18 @@ def read_table(uri: str) -> pa.Table:
     return parquet.read_table(pa.BufferReader(read_bytes(uri)))
 
 
-def read_table_parts(uri: str) -> Iterator[pa.Table]:
-    """Read a Parquet file row group by row group; one without rows is an empty table."""
+def read_table_parts(uri: str, *, without: Collection[str] = ()) -> Iterator[pa.Table]:
+    """Read a Parquet file row group by row group, but not the columns `without`; one without rows is an empty table."""
     file_system, path = resolve(uri)
     rule = "a file must be readable"
     with ask(uri, rule, lambda: file_system.open_input_file(path)) as source:
         file = ask(uri, rule, lambda: parquet.ParquetFile(source))
+        columns = [name for name in file.schema_arrow.names if name not in without]
         if not file.metadata.num_rows:
-            yield file.schema_arrow.empty_table()
+            yield file.schema_arrow.empty_table().select(columns)
             return
         for number in range(file.num_row_groups):
-            yield ask(uri, rule, partial(file.read_row_group, number))
+            yield ask(uri, rule, partial(file.read_row_group, number, columns=columns))
 
 
 def delete(uri: str) -> None:

@@ -1,7 +1,15 @@
 import pytest
 from pydantic import ValidationError
 
-from orchestrator.config import DataConfig, ExperimentConfig, Range, SearchConfig, SourceConfig, SpaceConfig
+from orchestrator.config import (
+    DataConfig,
+    ExperimentConfig,
+    Range,
+    SearchConfig,
+    SourceConfig,
+    SpaceConfig,
+    weights_by_name,
+)
 from orchestrator.errors import ConfigError
 from orchestrator.experiment_file import validate_experiment
 
@@ -359,6 +367,24 @@ MISTAKES = {
         "1",
         "Raise views",
     ),
+    "augment, fixed views and a search": (
+        experiment(augment={"views": 3, "flip": True}, search={"space": {"crop": [0.0, 0.1], "erasing": [0.2]}}),
+        "augment.views must be 0 where search.space has crop, erasing",
+        "3",
+        "Set it to 0, which draws afresh every epoch, or leave them out of search.space",
+    ),
+    "augment, one view and a search": (
+        space(flip=[False, True]),
+        "augment.views must be 0 where search.space has flip",
+        "1",
+        "Set it to 0",
+    ),
+    "augment, the magnitude of nothing": (
+        experiment(augment={"views": 0}, search={"space": {"magnitude": [5, 10], "randaugment": [0]}}),
+        "search.space.magnitude must be left out without operations of RandAugment",
+        "one",
+        "Set augment.randaugment, or search it",
+    ),
     "cache": (experiment(cache={"max_bytes": 0}), "cache.max_bytes must be at least 1", "0", "--set cache.max_bytes="),
     "search.budget": (
         experiment(search={"budget": {"gpu_hours": 0}}),
@@ -494,11 +520,11 @@ MISTAKES = {
         experiment(
             data={"uri": "/d", "tasks": ["weather"]},
             train={"scope": "multitask"},
-            evaluate={"on_negative_transfer": "report"},
+            evaluate={"on_negative_transfer": "fallback"},
         ),
-        "evaluate.on_negative_transfer must be left out with data.tasks",
-        "report",
-        "in a run without the others",
+        "evaluate.on_negative_transfer must be report with data.tasks",
+        "fallback",
+        "change what the others predict",
     ),
     "heads, no scope": (
         experiment(train={"heads": "subset"}),
@@ -519,16 +545,10 @@ MISTAKES = {
         "by itself",
     ),
     "heads, transfer": (
-        heads_of_subsets(evaluate={"on_negative_transfer": "report"}),
-        "evaluate.on_negative_transfer must be left out with heads of subsets (train.heads)",
-        "report",
-        "in a run without",
-    ),
-    "heads, label shift": (
-        heads_of_subsets(evaluate={"label_shift": "em"}),
-        "evaluate.label_shift must be none with train.heads subset",
-        "em",
-        "classes of their own",
+        heads_of_subsets(evaluate={"on_negative_transfer": "regroup"}),
+        "evaluate.on_negative_transfer must be report with heads of subsets (train.heads)",
+        "regroup",
+        "change what the others predict",
     ),
     "heads, balanced": (
         heads_of_subsets(search={"space": {"balanced": [True, False]}}),
@@ -550,15 +570,33 @@ MISTAKES = {
     ),
     "heads, fixed weights": (
         heads_of_subsets(finetune={"task_weighting": [1, 2]}),
-        "finetune.task_weighting must be a name with train.heads subset",
+        "finetune.task_weighting must be a name or a mapping with train.heads subset",
         "2 numbers",
-        "different numbers of subsets",
+        "the name of its subset",
     ),
-    "source, transfer": (
-        experiment(source={"uri": "/s"}, evaluate={"on_negative_transfer": "regroup"}),
-        "evaluate.on_negative_transfer must be report or fallback with source",
-        "regroup",
-        "with the same source",
+    "heads, a weight of nothing": (
+        heads_of_subsets(finetune={"task_weighting": {"north": 0}}),
+        "finetune.task_weighting must be greater than 0",
+        "0",
+        "--set finetune.task_weighting=",
+    ),
+    "heads, a name that is none": (
+        heads_of_subsets(finetune={"task_weighting": {1: 2, "north": 1}}),
+        "finetune.task_weighting must be text",
+        "1",
+        "in quotes",
+    ),
+    "heads, no weight": (
+        heads_of_subsets(finetune={"task_weighting": {}}),
+        "finetune.task_weighting must hold at least 1 value",
+        "{}",
+        "--set",
+    ),
+    "tasks, weights by name": (
+        {**data(label="x", tasks=["y"]), "train": {"scope": "multitask"}, "finetune": {"task_weighting": {"y": 1}}},
+        "finetune.task_weighting must be a name or a list with data.tasks",
+        "y by name",
+        "order of the tasks",
     ),
     "subsets' models, transfer": (
         experiment(train={"scope": "subset"}, evaluate={"on_negative_transfer": "fallback"}),
@@ -732,3 +770,37 @@ def test_the_run_pretrains_on_its_own_images_only_where_it_pretrains() -> None:
     pretrain = {"data": {"uri": "/x"}, "with_target": {"weight": 0.5}}
     assert validate_experiment(experiment(backbone={"weights": "pretrain"}, pretrain=pretrain)).pretrains_on_target
     assert not validate_experiment(experiment(pretrain=pretrain)).pretrains_on_target
+
+
+def test_weights_of_subsets_are_a_mapping_in_the_file_and_again_when_it_is_resolved() -> None:
+    config = validate_experiment(heads_of_subsets(finetune={"task_weighting": {"south": 0.5, "north": 2}}))
+    weights = config.finetune.task_weighting
+    assert weights_by_name(weights) == {"north": 2.0, "south": 0.5} and hash(weights)
+    resolved = config.model_dump(mode="json")
+    assert resolved["finetune"]["task_weighting"] == {"north": 2.0, "south": 0.5}
+    assert validate_experiment(resolved) == config
+    assert weights_by_name("size") is None and weights_by_name((1.0, 2.0)) is None
+
+
+@pytest.mark.parametrize(
+    ("raw", "heads"),
+    [
+        (experiment(), ("prototype", "cosine")),
+        (experiment(source={"uri": "/s"}), ("cosine",)),
+        (experiment(data={"uri": "/d", "tasks": ["weather"]}, train={"scope": "multitask"}), ("linear",)),
+        (heads_of_subsets(), ("linear",)),
+    ],
+)
+def test_few_images_are_learnt_by_heads_that_the_experiment_allows(
+    raw: dict[str, object], heads: tuple[str, ...]
+) -> None:
+    config = validate_experiment(raw)
+    assert config.few_shot_heads == heads
+    for head in heads:
+        assert validate_experiment({**raw, "finetune": {"head": head}}).finetune.head == head
+
+
+@pytest.mark.parametrize(("section", "pulls"), [({}, False), ({"penalty": "coral"}, True), ({"penalty": "mmd"}, True)])
+def test_features_are_pulled_by_a_penalty_alone(section: dict[str, object], pulls: bool) -> None:
+    assert validate_experiment(experiment(source={"uri": "/s", **section})).pulls_features == pulls
+    assert not validate_experiment(experiment()).pulls_features

@@ -11,7 +11,7 @@ from tiny_experiments import experiment_dict
 from orchestrator import fingerprints
 from orchestrator.config import ExperimentConfig
 from orchestrator.experiment_file import validate_experiment
-from orchestrator.records import BackboneSpec, Hyperparameters, PretrainedBackbone
+from orchestrator.records import BackboneSpec, Hyperparameters, PretrainedBackbone, TaskClasses
 from orchestrator.stages.ranking import backbone_fingerprint
 
 BACKBONE = PretrainedBackbone(
@@ -122,6 +122,7 @@ EVERYTHING = set(all_of(validate_experiment(experiment_dict("/data", "/runs"))))
         ({"search": {"budget": {"time_budget_s": 60}}}, {"search"}),
         ({"evaluate": {"episodes": {"ways": 3}}}, {"evaluation", "explanations"}),
         ({"evaluate": {"label_shift": "em"}}, {"evaluation", "explanations"}),
+        ({"augment": {"views": 2, "flip": True}}, {"study", "search", "model", "baseline", "arm", "transfer"}),
         ({"cluster": {"stall_timeout_s": 5}}, set()),
         ({"cluster": {"cost_per_hour": {"GPU": 2.5}}}, set()),
     ],
@@ -132,6 +133,32 @@ def test_a_key_changes_what_depends_on_it(sections: dict[str, Any], changed: set
     rest = {key: value for key, value in sections.items() if key != "storage_path"}
     after = all_of(validate_experiment({**experiment_dict("/data", "/runs", **rest), **raw}))
     assert {name for name in before if before[name] != after[name]} == changed
+
+
+def test_an_augmentation_counts_where_it_is_searched_and_where_it_was_chosen() -> None:
+    def config(**space: object) -> ExperimentConfig:
+        sections = {"augment": {"views": 0}, "search": {"space": space}}
+        return validate_experiment(experiment_dict("/data", "/runs", **sections))
+
+    before, after, wider = (all_of(config(**space)) for space in ({}, {"flip": [True]}, {"flip": [False, True]}))
+    assert {name for name in before if before[name] != after[name]} == {"study", "search"}
+    assert after["study"] != wider["study"]
+    common: dict[str, Any] = {"data": "data", "backbone": BACKBONE, "version": 1}
+    flips = (RECIPE.model_copy(update={"flip": flip}) for flip in (None, False, True))
+    models = [fingerprints.of_model(config(), hyperparameters=recipe, **common) for recipe in flips]
+    assert len(set(models)) == 3 and models[0] == before["model"]
+
+
+def test_where_nothing_varies_it_is_the_same_how_many_views_there_are() -> None:
+    fixed, afresh = (
+        all_of(validate_experiment(experiment_dict("/data", "/runs", augment={"views": views}))) for views in (1, 0)
+    )
+    assert fixed == afresh
+    fixed, afresh = (
+        all_of(validate_experiment(experiment_dict("/data", "/runs", augment={"views": views, "flip": True})))
+        for views in (2, 0)
+    )
+    assert fixed["model"] != afresh["model"]
 
 
 @pytest.mark.parametrize(
@@ -205,7 +232,11 @@ def test_an_arm_depends_on_its_classes_and_on_what_it_shall_cost() -> None:
         "version": 1,
     }
     cheaper = RECIPE.model_copy(update={"freeze_depth": 6})
-    changes: list[dict[str, Any]] = [{"rival": cheaper}, {"classes": ["circle"]}, {"data": "new"}, {"version": 2}]
+    form = TaskClasses(task="form", classes=["round"])
+    changes: list[dict[str, Any]] = [
+        *({"rival": cheaper}, {"classes": ["circle"]}, {"data": "new"}, {"version": 2}),
+        *({"tasks": [form]}, {"tasks": [form.model_copy(update={"classes": ["round", "straight"]})]}),
+    ]
     found = {fingerprints.of_arm(config, **inputs | change) for change in [{}, *changes]}
     assert len(found) == 1 + len(changes)
 

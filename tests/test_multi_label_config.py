@@ -22,7 +22,7 @@ def test_a_separator_implies_the_loss_and_that_nothing_is_explained() -> None:
     config = validate_experiment(experiment(finetune={"optimizer": "sgd"}))
     assert (config.finetune.loss, config.finetune.optimizer) == ("binary_cross_entropy", "sgd")
     assert config.evaluate.explanations == 0
-    assert not config.takes_few_shot_defaults
+    assert config.few_shot_heads == ("linear",)
     assert validate_experiment(config.model_dump(mode="json")) == config
     plain = validate_experiment(experiment({"label_separator": None}))
     assert (plain.finetune.loss, plain.evaluate.explanations) == ("cross_entropy", 3)

@@ -162,6 +162,16 @@ def test_a_table_without_rows_is_read_as_one_part(tmp_path: Path) -> None:
     nothing = pa.table({"number": pa.array([], pa.int64())})
     storage.write_table_parts(uri, [nothing])
     assert list(storage.read_table_parts(uri)) == [nothing]
+    assert next(iter(storage.read_table_parts(uri, without=["number"]))).num_columns == 0
+
+
+def test_columns_that_are_not_wanted_are_not_read(tmp_path: Path) -> None:
+    uri = str(tmp_path / "table.parquet")
+    lists = pa.FixedSizeListArray.from_arrays(pa.array([0.5] * 4), 2)
+    table = pa.table({"id": ["a", "b"], "probabilities": lists, "label": [0, 1]})
+    storage.write_table_parts(uri, [table.slice(0, 1), table.slice(1)])
+    found = pa.concat_tables(storage.read_table_parts(uri, without=["probabilities"]))
+    assert found.equals(table.select(["id", "label"]))
 
 
 def test_parts_that_fail_leave_the_file_as_it_was(tmp_path: Path) -> None:

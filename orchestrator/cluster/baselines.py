@@ -21,11 +21,11 @@ from orchestrator.cluster.watchdog import Watchdog, gather, start_progress
 from orchestrator.cluster.workers import Workbench, use_threads, worker_device
 from orchestrator.data.multi_label import label_indicators
 from orchestrator.data.reader import PixelReader
-from orchestrator.evaluation.answers import pack, pack_matrix
+from orchestrator.evaluation.answers import pack
 from orchestrator.evaluation.heads import ONE_HEAD, by_own_heads
-from orchestrator.evaluation.multi_label import predict_labels
+from orchestrator.evaluation.label_answers import LabelAnswers
 from orchestrator.finetune.classifier import Classifier, predict_probabilities
-from orchestrator.finetune.loop import EpochEnd, fine_tune
+from orchestrator.finetune.loop import EpochEnd
 from orchestrator.records import BaselineName, BaselineResult, Hyperparameters, TaskClasses
 
 BASELINE_VERSION = 1
@@ -116,7 +116,7 @@ def run_baselines(
 
 def _read_outcome(job: BaselineJob, outcome: str | Exception) -> BaselineResult:
     if isinstance(outcome, Exception):
-        return _result(job, seconds=0.0, correct=None, error=str(translate(outcome, "a baseline")))
+        return _result(job, seconds=0.0, error=str(translate(outcome, "a baseline")))
     return BaselineResult.from_json(outcome, source="a baseline")
 
 
@@ -124,19 +124,18 @@ def _result(
     job: BaselineJob,
     *,
     seconds: float,
-    correct: NDArray[np.bool_] | None,
     error: str | None,
-    probabilities: NDArray[np.float32] | None = None,
+    answers: Mapping[str, Any] | None = None,
 ) -> BaselineResult:
+    """Make the record of a control arm; `answers` are the fields that say how it did, none where it failed."""
     return BaselineResult(
         fingerprint=job.fingerprint,
         group=job.group,
         name=job.name,
         hyperparameters=job.hyperparameters,
         seconds=seconds,
-        correct=None if correct is None else pack(correct),
         error=error,
-        probabilities=None if probabilities is None else pack_matrix(probabilities),
+        **(answers or {"correct": None}),
     )
 
 
@@ -152,8 +151,7 @@ def _run(
     use_threads(resources.get("CPU", 1.0))
     device = worker_device(resources.get("GPU", 0.0) > 0)
     started = time.perf_counter()
-    correct: NDArray[np.bool_] | None = None
-    probabilities: NDArray[np.float32] | None = None
+    answers: dict[str, Any] | None = None
     error: str | None = None
     try:
         samples = samples.with_one_head() if job.name == ONE_HEAD else samples
@@ -161,14 +159,15 @@ def _run(
         seconds = time.perf_counter() - started
         heads = samples.tasks if samples.heads == "subset" else ()
         if classifier.multi_label:
-            probabilities, truth = label_answers(test, samples.classes, workbench, reader, classifier, device)
-            correct = (predict_labels(probabilities) == truth).all(axis=1)
+            found = label_answers(test, samples.classes, workbench, reader, classifier, device)
+            answers = found.fields()
         else:
             correct = right_answers(test, samples.classes, workbench, reader, classifier, device, heads=heads)
+            answers = {"correct": pack(correct)}
     except Exception as failure:  # whatever ends a control arm is its result
         seconds = time.perf_counter() - started
         error = f"{type(failure).__name__}: {failure}"
-    return _result(job, seconds=seconds, correct=correct, error=error, probabilities=probabilities).to_json()
+    return _result(job, seconds=seconds, error=error, answers=answers).to_json()
 
 
 def _train(job: BaselineJob, samples: GroupSamples, workbench: Workbench, device: str, progress: Any) -> Classifier:
@@ -178,13 +177,13 @@ def _train(job: BaselineJob, samples: GroupSamples, workbench: Workbench, device
         progress.step.remote()
 
     classifier = workbench.classifier(samples.class_counts, from_scratch=from_scratch)
-    fine_tune(
+    workbench.fine_tune(
         classifier,
-        workbench.backbone.spec,
         samples.train,
         samples.validation,
-        job.hyperparameters,
-        workbench.settings(device, from_scratch=from_scratch),
+        samples.weighted(job.hyperparameters),
+        device,
+        from_scratch=from_scratch,
         on_epoch=on_epoch,
     )
     return classifier
@@ -222,14 +221,12 @@ def label_answers(
     reader: PixelReader,
     classifier: Classifier,
     device: str,
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Give each label's probability and whether it is there [n, K] for every numbered row, in the catalogue's order."""
-    shape = (sum(block.num_rows for block in blocks), len(classes))
-    probabilities, truth = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.bool_)
-    for block, places, predicted in _predicted(blocks, workbench, reader, classifier, device):
-        probabilities[places] = predicted
-        truth[places] = label_indicators(block.column("label").to_pylist(), classes) > 0
-    return probabilities, truth
+) -> LabelAnswers:
+    """Gather what to keep of each label's probability for every numbered row, in the catalogue's order."""
+    answers = LabelAnswers(sum(block.num_rows for block in blocks), len(classes))
+    for block, places, probabilities in _predicted(blocks, workbench, reader, classifier, device):
+        answers.add(places, probabilities, label_indicators(block.column("label").to_pylist(), classes) > 0)
+    return answers
 
 
 def _predicted(

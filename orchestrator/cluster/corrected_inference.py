@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce
-from operator import add
 
 import numpy as np
 import pyarrow as pa
@@ -24,8 +24,8 @@ from orchestrator.evaluation.metrics import Measures, predict_classes
 from orchestrator.evaluation.shift_judging import describe_frequencies
 from orchestrator.evaluation.target_sums import TargetSums
 from orchestrator.finetune.models import load_card
-from orchestrator.finetune.validation import load_validation
-from orchestrator.records import PredictedFrequencies, ShiftMethod
+from orchestrator.finetune.validation import has_validation, load_thinned_validation, task_folder
+from orchestrator.records import ModelCard, PredictedFrequencies, ShiftMethod, TaskFrequencies
 
 FREQUENCIES = "_label_shift.json"
 
@@ -56,10 +56,11 @@ def predict_and_correct(
     that was cut short, it and what was written from it are removed first. `subset` names the one that the images are
     of: then its validation images alone say what classes are taken for.
 
-    To the columns of `predict_images` come `corrected_label` and a `corrected_probability_<class>` for each class.
-    Raises StorageError when the output is not empty, RecordError when the model has no predictions on validation
-    images, and DataError when none of these are of the subset, no image could be predicted, or the model is of any
-    number of labels.
+    To the columns of `predict_images` come `corrected_label` and a `corrected_probability_<class>` for each class; of a
+    further task `corrected_label[<task>]` and `corrected_probability[<task>]_<class>`, where some validation image has
+    a label for it. Raises StorageError when the output is not empty, RecordError when the model has no predictions on
+    validation images, and DataError when none of these are of the subset, no image could be predicted, or the model is
+    of any number of labels.
     """
     card = load_card(model_uri)
     if card.is_multi_label:
@@ -75,7 +76,7 @@ def predict_and_correct(
             remedy="Their classes differ: predict without it.",
         )
     plan = inference_plan(model_uri, use_gpu)
-    source = Source.of(load_validation(model_uri, card, subset))
+    known = _known_tasks(model_uri, card, subset)
     output = storage.absolute(output_uri).rstrip("/")
     raw = storage.join(output, _RAW)
     _remove_unfinished(output, raw)
@@ -91,21 +92,78 @@ def predict_and_correct(
         expected_s=lambda: (num_predicted + num_bad) * _ROW_S,
     )
     blocks = _blocks([name for name in storage.list_names(raw) if name.endswith(".parquet")])
-    summed = reduce(add, run_pass(blocks, _SumUp(raw, card.classes, with_probabilities=method == "em"), run))
-    found = estimate_shift(source, summed.target(), method, bootstrap_samples=_RESAMPLES, seed=0)
-    correct = _Correct(raw, output, card.classes, source.calibration, found.frequencies)
+    sum_up = _SumUp(raw, [task for task, _ in known], with_probabilities=method == "em")
+    summed = reduce(_added, run_pass(blocks, sum_up, run))
+    corrections: list[_Correction] = []
+    frequencies: list[TaskFrequencies] = []
+    for (task, source), sums in zip(known, summed, strict=True):
+        found = estimate_shift(source, sums.target(), method, bootstrap_samples=_RESAMPLES, seed=0)
+        corrections.append(_Correction(task=task, calibration=source.calibration, frequencies=found.frequencies))
+        described = TaskFrequencies(
+            task=task.name,
+            num_validation=source.num_images,
+            is_converged=found.is_converged,
+            frequencies=describe_frequencies(task.classes, source, found),
+        )
+        frequencies.append(described)
+    first, *further = frequencies
     record = PredictedFrequencies(
         method=method,
         subset=subset,
         weights_digest=card.weights_digest,
-        num_images=sum(run_pass(blocks, correct, run)),
-        num_validation=source.num_images,
-        is_converged=found.is_converged,
-        frequencies=describe_frequencies(card.classes, source, found),
+        num_images=sum(run_pass(blocks, _Correct(raw, output, corrections), run)),
+        num_validation=first.num_validation,
+        is_converged=first.is_converged,
+        frequencies=first.frequencies,
+        tasks=further,
     )
     storage.write_bytes(storage.join(output, FREQUENCIES), record.to_json().encode())
     storage.delete(raw)
     return num_predicted, num_bad, record
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Task:
+    """Name a task as the columns of its predictions do: the first one's bear no name."""
+
+    name: str
+    classes: list[str]
+    is_first: bool = False
+
+    @property
+    def suffix(self) -> str:
+        """Give what follows `label` and `probability` in the names of its columns."""
+        return "" if self.is_first else f"[{self.name}]"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Correction:
+    """Hold what the predictions of a task are corrected by; `frequencies` are of its K classes."""
+
+    task: _Task
+    calibration: ClassCalibration
+    frequencies: Measures
+
+
+def _known_tasks(model_uri: str, card: ModelCard, subset: str | None) -> list[tuple[_Task, Source]]:
+    """Give each task with what its estimate stands on: of further ones those that validation images are labelled for.
+
+    Raises what `load_validation` raises for the first.
+    """
+    first = _Task(name=card.tasks[0].task if card.tasks else "", classes=card.classes, is_first=True)
+    known = [(first, Source.of(load_thinned_validation(model_uri, card, subset)))]
+    for number, task in enumerate(card.further_tasks, start=1):
+        folder = task_folder(model_uri, number)
+        if has_validation(folder):
+            # No validation image of the subset may have a label for this task.
+            with suppress(DataError):
+                source = Source.of(load_thinned_validation(folder, card, subset))
+                known.append((_Task(name=task.task, classes=task.classes), source))
+    return known
+
+
+def _added(one: list[TargetSums], other: list[TargetSums]) -> list[TargetSums]:
+    return [of_one + of_other for of_one, of_other in zip(one, other, strict=True)]
 
 
 def _remove_unfinished(output: str, raw: str) -> None:
@@ -118,17 +176,25 @@ def _remove_unfinished(output: str, raw: str) -> None:
 
 
 def corrected_table(
-    table: pa.Table, classes: Sequence[str], calibration: ClassCalibration, frequencies: Measures
+    table: pa.Table,
+    classes: Sequence[str],
+    calibration: ClassCalibration,
+    frequencies: Measures,
+    *,
+    suffix: str = "",
 ) -> pa.Table:
-    """Add to a table of predictions what they are for class frequencies [K]; rows with an error get null."""
+    """Add to a table of predictions what they are for class frequencies [K]; rows with an error get null.
+
+    `suffix` names a further task as its columns do, `[<task>]`.
+    """
     good = _is_predicted(table)
     spread = np.full((table.num_rows, len(classes)), np.nan, dtype=np.float32)
-    spread[good] = calibration.apply(_probabilities(table, classes)[good], frequencies)
+    spread[good] = calibration.apply(_probabilities(table, classes, suffix)[good], frequencies)
     labels = np.full(table.num_rows, None, dtype=object)
     labels[good] = np.asarray(classes, dtype=object)[predict_classes(spread[good])]
-    columns = {"corrected_label": pa.array(labels, type=pa.string())}
+    columns = {f"corrected_label{suffix}": pa.array(labels, type=pa.string())}
     for index, name in enumerate(classes):
-        columns[f"corrected_probability_{name}"] = pa.array(spread[:, index], mask=~good)
+        columns[f"corrected_probability{suffix}_{name}"] = pa.array(spread[:, index], mask=~good)
     kept = {name: table.column(name) for name in table.column_names if name != "error"}
     return pa.table({**kept, **columns, "error": table.column("error")})
 
@@ -142,28 +208,28 @@ def _is_predicted(table: pa.Table) -> NDArray[np.bool_]:
     return np.asarray(pc.is_null(table.column("error")), dtype=bool)
 
 
-def _probabilities(table: pa.Table, classes: Sequence[str]) -> NDArray[np.float32]:
-    columns = [np.asarray(table.column(f"probability_{name}"), dtype=np.float32) for name in classes]
+def _probabilities(table: pa.Table, classes: Sequence[str], suffix: str) -> NDArray[np.float32]:
+    columns = [np.asarray(table.column(f"probability{suffix}_{name}"), dtype=np.float32) for name in classes]
     return np.stack(columns, axis=1)
 
 
 @dataclass(frozen=True)
 class _SumUp:
-    """Sum up what an estimate needs of the predictions in some parts, in a worker."""
+    """Sum up what estimates need of the predictions in some parts, in a worker: for each task in their order."""
 
     raw_uri: str
-    classes: Sequence[str]
+    tasks: Sequence[_Task]
     with_probabilities: bool
 
-    def __call__(self, block: pa.Table) -> TargetSums:
-        return reduce(add, (self._sum_up(name) for name in block.column("part").to_pylist()))
+    def __call__(self, block: pa.Table) -> list[TargetSums]:
+        return reduce(_added, (self._sum_up(name) for name in block.column("part").to_pylist()))
 
-    def _sum_up(self, name: str) -> TargetSums:
+    def _sum_up(self, name: str) -> list[TargetSums]:
         table = storage.read_table(storage.join(self.raw_uri, name))
         table = table.filter(pc.is_null(table.column("error")))
         rows = zip(table.column("file").to_pylist(), table.column("row").to_pylist(), strict=True)
         keys = sample_keys([f"{file}\n{row}" for file, row in rows] if self.with_probabilities else [])
-        return TargetSums.of(_probabilities(table, self.classes), keys)
+        return [TargetSums.of(_probabilities(table, task.classes, task.suffix), keys) for task in self.tasks]
 
 
 @dataclass(frozen=True)
@@ -172,15 +238,15 @@ class _Correct:
 
     raw_uri: str
     output_uri: str
-    classes: Sequence[str]
-    calibration: ClassCalibration
-    frequencies: Measures
+    corrections: Sequence[_Correction]
 
     def __call__(self, block: pa.Table) -> int:
         return sum(self._correct(name) for name in block.column("part").to_pylist())
 
     def _correct(self, name: str) -> int:
         table = storage.read_table(storage.join(self.raw_uri, name))
-        corrected = corrected_table(table, self.classes, self.calibration, self.frequencies)
-        storage.write_table(storage.join(self.output_uri, name), corrected)
+        for found in self.corrections:
+            task = found.task
+            table = corrected_table(table, task.classes, found.calibration, found.frequencies, suffix=task.suffix)
+        storage.write_table(storage.join(self.output_uri, name), table)
         return int(_is_predicted(table).sum())

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.config import HeadsBy
+from orchestrator.config import HeadsBy, weights_by_name
 from orchestrator.data.activations import StoredActivations
 from orchestrator.data.head_labels import labels_of_one_head
 from orchestrator.data.samples import CachedSamples
@@ -20,7 +20,7 @@ from orchestrator.finetune.heads import Features, FeatureSplit
 from orchestrator.finetune.multi_label import is_multi_label, rarest_labels
 from orchestrator.finetune.prefix import Prefix, open_sources
 from orchestrator.finetune.tasks import class_indices, first_task, strata
-from orchestrator.records import BackboneSpec, TaskClasses
+from orchestrator.records import BackboneSpec, Hyperparameters, TaskClasses
 from orchestrator.search.folds import deal_folds
 from orchestrator.search.resplits import resplit
 
@@ -75,6 +75,17 @@ class GroupSamples:
         if self.companion is None:
             return self.class_counts
         return (len(self.classes) + self.companion.num_extra,)
+
+    def weighted(self, hyperparameters: Hyperparameters) -> Hyperparameters:
+        """Give a recipe with fixed weights of heads by name as one with those of this group's, in their order.
+
+        A head that is not named has 1. Every other recipe stays as it is.
+        """
+        by_name = weights_by_name(hyperparameters.task_weighting)
+        if by_name is None or not self.tasks:
+            return hyperparameters
+        weights = tuple(by_name.get(head.task, 1.0) for head in self.tasks)
+        return hyperparameters.model_copy(update={"task_weighting": weights})
 
     def with_one_head(self) -> GroupSamples:
         """Give samples of several subsets' heads for one head over the group's classes.

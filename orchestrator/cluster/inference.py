@@ -27,7 +27,7 @@ from orchestrator.diversity.feature_sums import DirectionSums
 from orchestrator.diversity.vendi import unit_directions
 from orchestrator.errors import DataError, StorageError
 from orchestrator.evaluation.heads import by_own_heads
-from orchestrator.evaluation.multi_label import predict_labels
+from orchestrator.evaluation.metrics import predict_labels
 from orchestrator.evaluation.outliers import tell_outliers
 from orchestrator.evaluation.predictions import OUTLIER_COLUMN
 from orchestrator.finetune.classifier import Classifier, predict_probabilities, predict_with_features

@@ -49,14 +49,15 @@ def prepare_backbone(
     if source is None or plan is None:
         backbone, _ = load_pretrained(config.backbone.weights, spec, seed=config.seed_of("trial"))
     else:
-        trainer = PhaseTrainer(config, spec, run_uri, SourceData.of(config, run_uri, source, target))
+        reader = pixel_reader(plan, source)
+        trainer = PhaseTrainer(config, spec, run_uri, SourceData.of(config, run_uri, source, target, reader=reader))
         phases, backbone = trainer.train()
     save_backbone(storage.join(run_uri, weights), backbone)
     record = describe(backbone, spec, config.backbone.weights, weights)
     if trainer is None or plan is None:
         record = _with_origin(record, run_uri)
     else:
-        pretraining = _pretraining(trainer, plan, record, phases)
+        pretraining = _pretraining(trainer, plan.data.uri, record, phases)
         record = record.model_copy(update={"pretraining": pretraining, "source_accuracy": _accuracy(phases)})
     record = record.model_copy(update={"fingerprint": fingerprint, "seconds": time.perf_counter() - started})
     if record.pretraining is not None:
@@ -83,13 +84,13 @@ def _with_origin(record: PretrainedBackbone, run_uri: str) -> PretrainedBackbone
 
 
 def _pretraining(
-    trainer: PhaseTrainer, plan: IngestPlan, record: PretrainedBackbone, phases: list[PretrainingPhase]
+    trainer: PhaseTrainer, data_uri: str, record: PretrainedBackbone, phases: list[PretrainingPhase]
 ) -> Pretraining:
     """Say what a backbone was pretrained on, and keep the features of some of the source's images."""
     config, run_uri, data, start = trainer.config, trainer.run_uri, trainer.source, trainer.start
     kept = source_features(
         data.own_table,
-        pixel_reader(plan, data.catalogue),
+        data.reader,
         Workbench.of(config, record, run_uri),
         classes=data.classes,
         stall_timeout_s=config.cluster.stall_timeout_s,
@@ -97,7 +98,7 @@ def _pretraining(
     path = features_of(record.weights)
     storage.write_bytes(storage.join(run_uri, path), kept.to_bytes())
     return Pretraining(
-        data_uri=plan.data.uri,
+        data_uri=data_uri,
         data_fingerprint=data.catalogue.data_fingerprint,
         num_images=data.catalogue.num_images,
         classes=list(data.classes),

@@ -25,6 +25,7 @@ from orchestrator.cluster.workers import Workbench
 from orchestrator.config import BatchNormMode, ExperimentConfig, Objective, PretrainConfig
 from orchestrator.data.catalogue import SampleTable
 from orchestrator.data.duplicates import copies_among
+from orchestrator.data.reader import PixelReader, streamed_blocks
 from orchestrator.data.samples import CachedSamples
 from orchestrator.errors import ConfigError, DataError, OrchestratorError, RecordError, StorageError, UnavailableError
 from orchestrator.finetune.backbones import Backbone, create_backbone
@@ -71,12 +72,18 @@ class SourceData:
     catalogue: Catalogue
     classes: tuple[str, ...]
     table: SampleTable
-    pixels_uri: str | None
+    reader: PixelReader
     target: TargetData | None = None
 
     @classmethod
     def of(
-        cls, config: ExperimentConfig, run_uri: str, catalogue: Catalogue, target: Catalogue | None = None
+        cls,
+        config: ExperimentConfig,
+        run_uri: str,
+        catalogue: Catalogue,
+        target: Catalogue | None = None,
+        *,
+        reader: PixelReader,
     ) -> SourceData:
         """Take the samples that a catalogue describes, and of the run's own catalogue those that are learnt beside it.
 
@@ -89,7 +96,7 @@ class SourceData:
             catalogue=catalogue,
             classes=_classes(config.pretrain, catalogue),
             table=read_samples(run_uri, catalogue),
-            pixels_uri=None if catalogue.pixels is None else storage.join(run_uri, catalogue.pixels),
+            reader=reader,
             target=TargetData.of(config, run_uri, target),
         )
 
@@ -111,6 +118,10 @@ class SourceData:
         return GroupSamples(
             group=_SOURCE_GROUP, classes=self.classes, train=train, validation=validation, companion=companion
         )
+
+    def stream(self) -> tuple[pa.Table, ...] | None:
+        """Give the training samples of the classes that are learnt as blocks to stream, where not all are cached."""
+        return streamed_blocks(self.table.table.take(pa.array(self._learnt("train"))))
 
     def _learnt(self, split: str) -> NDArray[np.int64]:
         return self._without_copies(_of_classes(self.table, split, self.classes))
@@ -156,7 +167,8 @@ class SourceData:
         return samples, _places(train, names), _places(validation, names)
 
     def _cached(self, positions: NDArray[np.int64], classes: Sequence[str] | None = None) -> CachedSamples:
-        return CachedSamples.of(self.table, positions, self.pixels_uri, self.classes if classes is None else classes)
+        known = self.classes if classes is None else classes
+        return CachedSamples.of(self.table, positions, self.reader.pixels_uri, known)
 
 
 @dataclass(frozen=True)
@@ -182,7 +194,7 @@ class PhaseTrainer:
                 self.source.pretrain,
                 objective,
                 start=start.digest if start else f"none {self.spec.model_dump_json()}",
-                data=self._fingerprint_of_data,
+                data=self._fingerprint_of_data(objective),
                 version=PHASE_VERSION,
             )
             trained.append(self._found(fingerprint) or self._trained(objective, start, fingerprint, shape))
@@ -195,11 +207,12 @@ class PhaseTrainer:
         """Give the weights that the first objective begins with; None for random ones."""
         return keep_start(self.source.pretrain.weights, self.spec, self.run_uri, _FOLDER)
 
-    @property
-    def _fingerprint_of_data(self) -> str:
+    def _fingerprint_of_data(self, objective: Objective) -> str:
         catalogue, target = self.source.catalogue, self.source.target
         # Cached are those of the lowest hashes: their number says which.
         source = f"{catalogue.data_fingerprint} {catalogue.num_cached}"
+        if objective == "supervised" and self.source.stream() is not None:
+            source = f"{source} streamed"
         # Copies of the target's images are left out for every objective.
         return source if target is None else f"{source} {target.fingerprint}"
 
@@ -252,7 +265,7 @@ class PhaseTrainer:
     def _supervised(
         self, workbench: Workbench, fingerprint: str, weights_uri: str, shape: ClusterShape, *, from_scratch: bool
     ) -> SupervisedPhase:
-        samples, pretrain = self.source.labelled(), self.source.pretrain
+        samples, stream, pretrain = self.source.labelled(), self.source.stream(), self.source.pretrain
         model_uri = storage.join(self.run_uri, "pretrain/model")
         job = TrainingJob(
             hyperparameters=Hyperparameters(
@@ -267,6 +280,8 @@ class PhaseTrainer:
                 regularizer_scope=pretrain.regularizer_scope,
             ),
             model_uri=model_uri,
+            stream=stream,
+            reader=self.source.reader,
             **self._common(fingerprint, from_scratch=from_scratch),
         )
         plan = TrainingPlan.of(self.config, [job], shape)
@@ -275,13 +290,14 @@ class PhaseTrainer:
             raise card
         save_backbone(weights_uri, load_model(model_uri)[0].backbone)
         return SupervisedPhase(
-            num_images=len(samples.train),
+            num_images=len(samples.train) if stream is None else sum(block.num_rows for block in stream),
             hyperparameters=card.hyperparameters,
             best_epoch=card.best_epoch,
             accuracy=card.history[card.best_epoch - 1].val_accuracy,
             history=card.history,
             seconds=card.seconds,
             num_workers=card.num_workers,
+            worker_resources=card.worker_resources,
         )
 
     def _simsiam(

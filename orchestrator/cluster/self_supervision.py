@@ -62,4 +62,5 @@ def simsiam_worker(arguments: dict[str, Any]) -> Any:
         history=result.history,
         seconds=result.seconds,
         num_workers=len(nodes),
+        worker_resources=rank.resources,
     ).model_dump_json()

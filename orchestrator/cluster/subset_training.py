@@ -23,7 +23,7 @@ from orchestrator.config import TrainConfig
 from orchestrator.data.reader import PixelReader
 from orchestrator.errors import OrchestratorError
 from orchestrator.finetune.classifier import predict_probabilities
-from orchestrator.finetune.loop import EpochEnd, fine_tune
+from orchestrator.finetune.loop import EpochEnd
 from orchestrator.finetune.models import load_model, save_model
 from orchestrator.records import ModelCard
 
@@ -90,13 +90,12 @@ def _train(job: TrainingJob, samples: GroupSamples, workbench: Workbench, plan: 
     def on_epoch(end: EpochEnd) -> None:
         progress.step.remote()
 
-    result = fine_tune(
+    result = workbench.fine_tune(
         classifier,
-        workbench.backbone.spec,
         samples.train,
         samples.validation,
         job.hyperparameters,
-        workbench.settings(worker_device(plan.uses_gpu)),
+        worker_device(plan.uses_gpu),
         on_epoch=on_epoch,
     )
     nodes = [ray.get_runtime_context().get_node_id()]
@@ -106,16 +105,21 @@ def _train(job: TrainingJob, samples: GroupSamples, workbench: Workbench, plan: 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictionJob:
-    """Name a model and its test samples: catalogue rows of one subset, in the catalogue's order."""
+    """Name a model, and numbered rows of its subset to predict, in one block at least."""
 
     model_uri: str
     blocks: tuple[pa.Table, ...]
+
+    @property
+    def places(self) -> NDArray[np.int64]:
+        """Give the number of each row [n], block by block."""
+        return np.concatenate([np.asarray(block.column("position")) for block in self.blocks])
 
 
 def predict_packed(
     jobs: Sequence[PredictionJob], reader: PixelReader, plan: PackingPlan, shape: ClusterShape
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Predict with one model a job, and give (index, probabilities float32 [n, K] of its numbered rows) as they end.
+    """Predict with one model a job, and give (index, probabilities float32 [n, K] of its rows in turn) as they end.
 
     Raises what the first task that fails ends with.
     """
@@ -135,8 +139,7 @@ def _predict(job: PredictionJob, reader: PixelReader, plan: PackingPlan) -> NDAr
     use_threads(plan.resources.get("CPU", 1.0))
     classifier, card = load_model(job.model_uri)
     device = worker_device(plan.uses_gpu)
-    found = np.zeros((sum(block.num_rows for block in job.blocks), len(card.classes)), dtype=np.float32)
-    for block in job.blocks:
-        positions = np.asarray(block.column("position"))
-        found[positions] = predict_probabilities(classifier, card.backbone, reader.read(block), device=device)
-    return found
+    found = [
+        predict_probabilities(classifier, card.backbone, reader.read(block), device=device) for block in job.blocks
+    ]
+    return np.concatenate(found)

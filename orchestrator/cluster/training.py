@@ -32,10 +32,14 @@ from orchestrator.cluster.watchdog import Watchdog, beside_driver, gather, start
 from orchestrator.cluster.workers import Workbench
 from orchestrator.config import ExperimentConfig
 from orchestrator.data.reader import PixelReader
+from orchestrator.data.targets import Targets
 from orchestrator.errors import OrchestratorError, ResourceError
+from orchestrator.finetune.balancing import balance_of
 from orchestrator.finetune.checkpoints import load_state, save_state
+from orchestrator.finetune.contracts import Labels
 from orchestrator.finetune.joint import without_extra
-from orchestrator.finetune.loop import FineTuneResult, fine_tune
+from orchestrator.finetune.label_counts import LabelCounts
+from orchestrator.finetune.loop import FineTuneResult
 from orchestrator.finetune.models import save_model
 from orchestrator.records import Hyperparameters, ModelCard, SourceUse
 
@@ -211,7 +215,7 @@ def _train(job: TrainingJob, samples: GroupSamples, workbench: Workbench, plan: 
             checkpoint_config=CheckpointConfig(num_to_keep=plan.num_to_keep),
             callbacks=callbacks,
         ),
-        datasets=None if job.stream is None else {_STREAM: _decoded(job, samples.classes)},
+        datasets=None if job.stream is None else {_STREAM: _decoded(job, samples)},
         dataset_config=None if job.stream is None else WholeSplit(),
     )
     result: Any = trainer.fit()
@@ -225,13 +229,13 @@ def train_worker(arguments: dict[str, Any]) -> Any:
     rank: Rank[TrainingJob] = Rank.of(arguments)
     job, samples, workbench = rank.job, rank.samples, rank.workbench
     classifier = workbench.classifier(samples.output_counts, from_scratch=job.from_scratch)
-    result = fine_tune(
+    result = workbench.fine_tune(
         classifier,
-        workbench.backbone.spec,
-        samples.train if job.stream is None else _ShardStream(job, rank.world_size),
+        samples.train if job.stream is None else _stream(job, job.stream, samples, rank.world_size),
         samples.validation,
-        job.hyperparameters,
-        workbench.settings(rank.device, from_scratch=job.from_scratch),
+        samples.weighted(job.hyperparameters),
+        rank.device,
+        from_scratch=job.from_scratch,
         on_epoch=lambda end: rank.report(end.metrics, lambda directory: save_state(end.state, directory)),
         resume=rank.restored(load_state),
         companion=samples.companion,
@@ -270,6 +274,13 @@ def describe_model(
         num_workers=len(nodes),
         world=nodes,
         sparsity=result.sparsity,
+        balance=balance_of(
+            samples.train.labels,
+            samples.classes,
+            job.hyperparameters,
+            seed=workbench.order_seed,
+            num_stages=workbench.backbone.num_stages,
+        ),
         source=job.source,
         tasks=list(samples.tasks),
         heads=samples.heads,
@@ -312,22 +323,20 @@ class WholeSplit(DataConfig):
 
 @dataclass(frozen=True)
 class _Decode:
-    """Turn a block of catalogue rows into decoded pixels and class indices."""
+    """Turn a block of catalogue rows into decoded pixels and what they are learnt by."""
 
     reader: PixelReader
-    classes: tuple[str, ...]
+    targets: Targets
 
     def __call__(self, block: pa.Table) -> dict[str, NDArray[Any]]:
-        index = {label: position for position, label in enumerate(self.classes)}
-        labels = np.array([index[label] for label in block.column("label").to_pylist()], dtype=np.int64)
-        return {"pixels": self.reader.read(block), "label": labels}
+        return {"pixels": self.reader.read(block), "label": self.targets.of_rows(block)}
 
 
-def _decoded(job: TrainingJob, classes: tuple[str, ...]) -> Any:
+def _decoded(job: TrainingJob, samples: GroupSamples) -> Any:
     assert job.stream is not None and job.reader is not None
     blocks = ray.data.from_arrow(list(job.stream)).randomize_block_order()
     return blocks.map_batches(
-        _Decode(job.reader, classes),
+        _Decode(job.reader, _targets(job, samples)),
         batch_size=None,
         batch_format="pyarrow",
         zero_copy_batch=True,
@@ -335,15 +344,43 @@ def _decoded(job: TrainingJob, classes: tuple[str, ...]) -> Any:
     )
 
 
+def _stream(job: TrainingJob, blocks: Sequence[pa.Table], samples: GroupSamples, world_size: int) -> _ShardStream:
+    batch_size = max(1, job.hyperparameters.batch_size // world_size)
+    return _ShardStream(blocks, _targets(job, samples), batch_size)
+
+
+def _targets(job: TrainingJob, samples: GroupSamples) -> Targets:
+    return Targets(
+        classes=samples.classes,
+        tasks=samples.tasks,
+        heads=samples.heads,
+        is_multi_label=job.hyperparameters.is_multi_label,
+    )
+
+
 class _ShardStream:
     """Give this rank's share of a streamed epoch; order is mixed within a buffer, and not kept by a resume."""
 
-    def __init__(self, job: TrainingJob, world_size: int) -> None:
-        assert job.stream is not None
-        self.num_samples = sum(block.num_rows for block in job.stream)
-        self._batch_size = max(1, job.hyperparameters.batch_size // world_size)
+    def __init__(self, blocks: Sequence[pa.Table], targets: Targets, batch_size: int) -> None:
+        self._blocks = blocks
+        self._targets = targets
+        self._batch_size = batch_size
 
-    def epoch(self, epoch: int) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+    @property
+    def num_samples(self) -> int:
+        """Count the samples of all ranks."""
+        return sum(block.num_rows for block in self._blocks)
+
+    @property
+    def no_labels(self) -> Labels:
+        """Give the labels of no sample."""
+        return self._targets.of_rows(self._blocks[0].slice(0, 0))
+
+    def count_labels(self) -> LabelCounts:
+        """Count the labels of all ranks' samples."""
+        return LabelCounts.added(LabelCounts.of(self._targets.of_rows(block)) for block in self._blocks)
+
+    def epoch(self, epoch: int) -> Iterator[tuple[NDArray[np.uint8], Labels]]:
         """Iterate over the batches of one epoch."""
         shard = ray.train.get_dataset_shard(_STREAM)
         for batch in shard.iter_batches(
@@ -352,4 +389,4 @@ class _ShardStream:
             local_shuffle_buffer_size=self._batch_size * 8,
             local_shuffle_seed=epoch,
         ):
-            yield batch["pixels"], batch["label"].astype(np.int64)
+            yield batch["pixels"], batch["label"]

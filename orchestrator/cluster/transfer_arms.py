@@ -14,6 +14,7 @@ import ray
 
 from orchestrator import storage
 from orchestrator.cluster.baselines import right_answers
+from orchestrator.cluster.equal_cost import Rival, measure_epoch_cost
 from orchestrator.cluster.failures import translate
 from orchestrator.cluster.group_samples import GroupSamples
 from orchestrator.cluster.resources import ClusterShape, require_fit
@@ -22,17 +23,14 @@ from orchestrator.cluster.training import ModelJob, describe_model
 from orchestrator.cluster.watchdog import Watchdog, gather, start_progress
 from orchestrator.cluster.workers import Workbench, use_threads, worker_device
 from orchestrator.data.reader import PixelReader
-from orchestrator.data.samples import CachedSamples
 from orchestrator.finetune.classifier import Classifier
 from orchestrator.finetune.companions import Companion
-from orchestrator.finetune.loop import EpochEnd, fine_tune
+from orchestrator.finetune.loop import EpochEnd
 from orchestrator.finetune.models import save_model
-from orchestrator.finetune.rehearsal import epoch_seconds
-from orchestrator.records import Answers, ArmName, ArmResult, Hyperparameters
+from orchestrator.records import Answers, ArmName, ArmResult, Hyperparameters, TaskClasses
 from orchestrator.search.arms import affordable_epochs
 
-ARM_VERSION = 1
-_REHEARSED_ROWS = 256
+ARM_VERSION = 2
 
 Material = tuple[str | None, str | None]
 """A group and a subset; None for all of them."""
@@ -42,21 +40,23 @@ Material = tuple[str | None, str | None]
 class ArmMaterial:
     """Hold what an arm learns from, and numbered catalogue rows that it answers, in blocks of one fragment each.
 
-    `rival_companion` is what the rival is trained together with, whose cost an arm shall have.
+    `rival_images` counts the training images of the rival, whose cost an arm shall have: more than `samples` has where
+    it streams those that are not cached. `rival_companion` is what it is trained together with.
     """
 
     samples: GroupSamples
     subsets: tuple[str, ...]
     data_fingerprint: str
     rows: Mapping[Literal["val", "test"], Sequence[pa.Table]]
+    rival_images: int
     rival_companion: Companion | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArmJob:
-    """Hold one arm to train, which tells `classes` apart.
+    """Hold one arm to train, which tells `classes` apart, by the heads of `tasks` where there are any.
 
-    With `rival` the epochs are found on the spot: as many as take what the rival's `hyperparameters.epochs` would take.
+    With `rival` the epochs are found on the spot: as many as take what the rival's `hyperparameters.epochs` have taken.
     `model_path` below `run_uri` receives the model, where it is to be kept.
     """
 
@@ -68,6 +68,7 @@ class ArmJob:
     run_uri: str
     rival: Hyperparameters | None = None
     model_path: str | None = None
+    tasks: tuple[TaskClasses, ...] = ()
 
 
 def run_arms(
@@ -150,7 +151,15 @@ def _train_and_answer(
     device = worker_device(resources.get("GPU", 0.0) > 0)
     hyperparameters, epoch_cost = job.hyperparameters, None
     if job.rival is not None:
-        epoch_cost = _epoch_cost(job, job.rival, material, workbench, device)
+        rival = Rival(
+            hyperparameters=job.rival,
+            epochs=hyperparameters.epochs,
+            num_train=material.rival_images,
+            companion=material.rival_companion,
+        )
+        epoch_cost = measure_epoch_cost(
+            hyperparameters, material.samples, rival, workbench, device, on_round=progress.step.remote
+        )
         epochs = affordable_epochs(hyperparameters.epochs, epoch_cost)
         hyperparameters = hyperparameters.model_copy(update={"epochs": epochs})
 
@@ -159,14 +168,14 @@ def _train_and_answer(
 
     from_scratch = job.name == "from_scratch"
     samples = material.samples
-    classifier = workbench.classifier(len(samples.classes), from_scratch=from_scratch)
-    trained = fine_tune(
+    classifier = workbench.classifier(samples.class_counts, from_scratch=from_scratch)
+    trained = workbench.fine_tune(
         classifier,
-        workbench.backbone.spec,
         samples.train,
         samples.validation,
-        hyperparameters,
-        workbench.settings(device, from_scratch=from_scratch),
+        samples.weighted(hyperparameters),
+        device,
+        from_scratch=from_scratch,
         on_epoch=on_epoch,
     )
     answers = _answer(material, workbench, reader, classifier, device)
@@ -192,48 +201,17 @@ def _train_and_answer(
     )
 
 
-def _epoch_cost(job: ArmJob, rival: Hyperparameters, material: ArmMaterial, workbench: Workbench, device: str) -> float:
-    """Give what an epoch from scratch takes over one of the rival's, both by this process on the same few samples.
-
-    The rival has its source beside them.
-    """
-    samples, companion = material.samples, material.rival_companion
-    num_train = min(len(samples.train), _REHEARSED_ROWS)
-    num_validation = max(1, len(samples.validation) * num_train // len(samples.train))
-    train, validation = _spread(samples.train, num_train), _spread(samples.validation, num_validation)
-    num_extra = 0 if companion is None else companion.num_extra
-    seconds = [
-        epoch_seconds(
-            workbench.classifier(len(samples.classes) + extra, from_scratch=from_scratch),
-            workbench.backbone.spec,
-            train,
-            validation,
-            hyperparameters,
-            workbench.settings(device, from_scratch=from_scratch),
-            companion=beside,
-        )
-        for from_scratch, hyperparameters, beside, extra in (
-            (True, job.hyperparameters, None, 0),
-            (False, rival, companion, num_extra),
-        )
-    ]
-    return seconds[0] / seconds[1]
-
-
-def _spread(samples: CachedSamples, count: int) -> CachedSamples:
-    """Take evenly spread samples: neighbours may be of one class."""
-    return samples.select(np.arange(count) * len(samples) // count)
-
-
 def _answer(
     material: ArmMaterial, workbench: Workbench, reader: PixelReader, classifier: Classifier, device: str
 ) -> dict[str, Answers]:
     """Tell for every subset which images of its splits are classified right; unknown classes never are."""
+    samples = material.samples
+    heads = samples.tasks if samples.heads == "subset" else ()
     found: dict[str, Answers] = {subset: Answers(validation=[], test=[]) for subset in material.subsets}
     for split, blocks in material.rows.items():
         if not blocks:
             continue
-        correct = right_answers(blocks, material.samples.classes, workbench, reader, classifier, device)
+        correct = right_answers(blocks, samples.classes, workbench, reader, classifier, device, heads=heads)
         rows = pa.concat_tables(blocks).sort_by("position")
         subsets = np.asarray(rows.column("subset").to_pylist(), dtype=object)
         for subset in material.subsets:

@@ -84,7 +84,7 @@ def run_trial(
                 Fold(train=part.train, validation=part.validation, activations=part.activations(depth))
                 for part in data.parts()
             ],
-            member.hyperparameters,
+            data.weighted(member.hyperparameters),
             workbench.settings(device),
             on_epoch=keep,
             source=workbench.pretrained(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -13,11 +13,14 @@ from orchestrator import storage
 from orchestrator.config import AugmentConfig, BatchNormMode, ExperimentConfig, PrecisionName
 from orchestrator.errors import ConfigError, WeightsError
 from orchestrator.finetune.backbones import Backbone, create_backbone
+from orchestrator.finetune.checkpoints import TrainingState
 from orchestrator.finetune.classifier import Classifier, new_classifier
-from orchestrator.finetune.contracts import NO_AUGMENTATION, Precision, TrainingSettings
+from orchestrator.finetune.companions import Companion
+from orchestrator.finetune.contracts import NO_AUGMENTATION, BatchStream, Precision, Samples, TrainingSettings
 from orchestrator.finetune.folding import fold_batch_norms
+from orchestrator.finetune.loop import EpochEnd, FineTuneResult, fine_tune
 from orchestrator.finetune.weights import load_pretrained
-from orchestrator.records import BackboneSpec, PretrainedBackbone
+from orchestrator.records import BackboneSpec, Hyperparameters, PretrainedBackbone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +53,11 @@ class Workbench:
             augment=config.augment,
         )
 
+    @property
+    def order_seed(self) -> int:
+        """Give the seed that training samples are ordered and varied by."""
+        return self.seed if self.loader_seed is None else self.loader_seed
+
     def settings(self, device: str, *, from_scratch: bool = False) -> TrainingSettings:
         """Give the training settings on a device.
 
@@ -81,6 +89,37 @@ class Workbench:
     def feature_extractor(self) -> Backbone:
         """Give the pretrained backbone as it is fastest to evaluate, made once for each process: never train it."""
         return _folded(self.weights_uri, self.backbone.digest, self.backbone.spec.model_dump_json())
+
+    def fine_tune(
+        self,
+        classifier: Classifier,
+        train: Samples | BatchStream,
+        validation: Samples,
+        hyperparameters: Hyperparameters,
+        device: str,
+        *,
+        from_scratch: bool = False,
+        on_epoch: Callable[[EpochEnd], None],
+        resume: TrainingState | None = None,
+        companion: Companion | None = None,
+    ) -> FineTuneResult:
+        """Fine-tune a classifier as the run's settings say, and raise what `finetune.loop.fine_tune` raises.
+
+        Regularisers pull to the pretrained weights as this process holds them, for all of its trainings once; from
+        scratch to a copy of what the classifier starts with.
+        """
+        return fine_tune(
+            classifier,
+            self.backbone.spec,
+            train,
+            validation,
+            hyperparameters,
+            self.settings(device, from_scratch=from_scratch),
+            on_epoch=on_epoch,
+            resume=resume,
+            source=None if from_scratch else self.pretrained(),
+            companion=companion,
+        )
 
     def _random(self) -> Backbone:
         spec = self.backbone.spec

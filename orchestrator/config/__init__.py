@@ -3,6 +3,16 @@
 Validators speak as "field rule, got value: remedy", with the field as seen from their own section.
 """
 
+from orchestrator.config.augmentation import (
+    AUGMENTATIONS,
+    WAYS_TO_VARY,
+    AugmentConfig,
+    ColourFactor,
+    CropShare,
+    ErasingProbability,
+    Magnitude,
+    NumOperations,
+)
 from orchestrator.config.backbone import (
     BackboneConfig,
     CandidateConfig,
@@ -45,6 +55,7 @@ from orchestrator.config.experiment import (
     TrainConfig,
 )
 from orchestrator.config.finetune import (
+    BY_NAME_TAG,
     NAME_TAG,
     NUMBERS_TAG,
     PLAIN_REGULARIZERS,
@@ -56,14 +67,17 @@ from orchestrator.config.finetune import (
     RegularizerScope,
     SmoothingTarget,
     StrategyName,
+    weights_by_name,
 )
 from orchestrator.config.pretraining_target import PretrainingTargetConfig
 from orchestrator.config.reptile import ReptileConfig
-from orchestrator.config.search import AugmentConfig, BudgetConfig, CacheConfig, SearchConfig
+from orchestrator.config.search import BudgetConfig, CacheConfig, SearchConfig
 from orchestrator.config.source import DomainPenalty, Negatives, SourceConfig
 from orchestrator.config.space import CHOICES_TAG, RANGE_TAG, Range, SpaceConfig
 
 __all__ = [
+    "AUGMENTATIONS",
+    "BY_NAME_TAG",
     "CHOICES_TAG",
     "DEMO_URI",
     "MOST_EXACT_DIMENSIONS",
@@ -73,6 +87,7 @@ __all__ = [
     "RANGE_TAG",
     "SKETCH_SIZE",
     "SOURCE_URI",
+    "WAYS_TO_VARY",
     "AugmentConfig",
     "BackboneConfig",
     "BatchNormMode",
@@ -80,6 +95,8 @@ __all__ = [
     "CacheConfig",
     "CandidateConfig",
     "ClusterConfig",
+    "ColourFactor",
+    "CropShare",
     "DataConfig",
     "DataFormat",
     "Deduplicate",
@@ -88,6 +105,7 @@ __all__ = [
     "DomainPenalty",
     "EntropyEstimator",
     "EpisodesConfig",
+    "ErasingProbability",
     "EvaluateConfig",
     "ExperimentConfig",
     "FineTuneConfig",
@@ -97,8 +115,10 @@ __all__ = [
     "InputFormat",
     "LabelNeed",
     "LossName",
+    "Magnitude",
     "MixingName",
     "Negatives",
+    "NumOperations",
     "Objective",
     "OnNegativeTransfer",
     "OptimizerName",
@@ -124,4 +144,5 @@ __all__ = [
     "SplitName",
     "StrategyName",
     "TrainConfig",
+    "weights_by_name",
 ]

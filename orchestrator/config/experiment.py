@@ -10,15 +10,16 @@ from pydantic import (
     model_validator,
 )
 
+from orchestrator.config.augmentation import AugmentConfig
 from orchestrator.config.backbone import BackboneConfig, PretrainConfig
 from orchestrator.config.base import DiversityMeasure, PositiveFloat, PositiveInt, PrecisionName
 from orchestrator.config.data import DataConfig, Section
 from orchestrator.config.diversity import DiversityConfig, GroupingConfig
-from orchestrator.config.finetune import FineTuneConfig, NonNegativeFloat
+from orchestrator.config.finetune import FineTuneConfig, HeadName, NonNegativeFloat, weights_by_name
 from orchestrator.config.multi_label import require_labels_fit, with_implied
-from orchestrator.config.search import AugmentConfig, CacheConfig, SearchConfig
+from orchestrator.config.search import CacheConfig, SearchConfig
 from orchestrator.config.source import SourceConfig
-from orchestrator.config.space import Range
+from orchestrator.config.space import Range, require_fresh_draws
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 SeedName = Literal["split", "sampler", "trial", "loader"]
@@ -76,14 +77,15 @@ class EvaluateConfig(Section):
     with what the model looked at; 0 shows none. `episodes` None draws none.
     With `on_negative_transfer` it is judged for every subset whether transfer helps it: its group's model beside models
     from scratch, of the head alone, of the subset alone, of all groups' samples, and, where there is a source, without
-    it. `report` says so; `fallback` also gives a subset the one of these that serves its validation images better;
-    `regroup` moves a subset to where its validation images fare better, and trains the groups concerned again, once.
-    None trains none of these models.
+    it. They are trained on all tasks, and compared by the first. `report` says so; `fallback` also gives a subset the
+    one of these that serves its validation images better; `regroup` moves a subset to where its validation images fare
+    better, and trains the groups concerned again, once. None trains none of these models.
 
     `label_shift` estimates how frequent classes are among each group's and each subset's test images without looking at
     their labels, corrects their probabilities, and compares both with the truth: by how often classes were taken for
     each other on validation (`confusion`: Lipton, Wang and Smola, 2018), or by expectation maximisation over calibrated
-    probabilities (`em`: Saerens, Latinne and Decaestecker, 2002).
+    probabilities (`em`: Saerens, Latinne and Decaestecker, 2002). Every task, and every subset's head, is corrected by
+    its own predictions on validation.
     """
 
     bootstrap_samples: Annotated[int, Field(ge=100)] = 2000
@@ -170,6 +172,7 @@ class ExperimentConfig(Section):
         require_labels_fit(self)
         self._require_tasks()
         self._require_learnable_target()
+        require_fresh_draws(self.augment, self.search.space)
         if self.data.verify == "none" and self.backbone.candidates:
             raise ValueError("backbone.candidates must open images, got data.verify none: set it to decode")
         if self.data.verify == "none" and self.diversity.measures != ["label_entropy"]:
@@ -204,19 +207,14 @@ class ExperimentConfig(Section):
             )
 
     def _require_plain_transfer(self) -> None:
-        """Arms are trained on one task; what serves a subset must be its group's model."""
+        """Refuse to mend what transfer does where another model would not fit in with the rest of the run."""
         mode = self.evaluate.on_negative_transfer
         if mode is None:
             return
-        if self.several_heads is not None:
+        if mode != "report" and self.several_heads is not None:
             raise ValueError(
-                f"evaluate.on_negative_transfer must be left out with {self.several_heads}, got {mode}: "
-                "arms learn one task alone, judge transfer in a run without the others"
-            )
-        if mode == "regroup" and self.source is not None:
-            raise ValueError(
-                f"evaluate.on_negative_transfer must be report or fallback with source, got {mode}: "
-                "groups would be trained again with the same source"
+                f"evaluate.on_negative_transfer must be report with {self.several_heads}, got {mode}: "
+                "verdicts are of one head, and another model would change what the others predict"
             )
         if mode != "report" and self.train.scope == "subset":
             raise ValueError(
@@ -254,12 +252,19 @@ class ExperimentConfig(Section):
         return self.pretrain if self.backbone.weights == "pretrain" else None
 
     @property
-    def takes_few_shot_defaults(self) -> bool:
-        """Tell whether a group with few images a class may be searched with other defaults.
+    def few_shot_heads(self) -> tuple[HeadName, ...]:
+        """Name the heads that a group with few images a class is searched with by default.
 
-        Their heads know the classes of one target alone.
+        Prototypes know the classes of one target alone, and cosines one class an image and one head.
         """
-        return self.source is None and self.several_heads is None and not self.data.is_multi_label
+        if self.several_heads is not None or self.data.is_multi_label:
+            return ("linear",)
+        return ("prototype", "cosine") if self.source is None else ("cosine",)
+
+    @property
+    def pulls_features(self) -> bool:
+        """Tell whether a penalty pulls features of source and target together, which frozen stages cannot follow."""
+        return self.source is not None and self.source.penalty != "none"
 
     def _require_like_data(self, uri: str) -> None:
         if self.data.image_root is not None:
@@ -282,7 +287,10 @@ class ExperimentConfig(Section):
             raise ValueError("pretrain.data.tasks must be empty, got some: a source task is one task")
         if self.source is not None and self.source.data is not None and self.source.data.tasks:
             raise ValueError("source.data.tasks must be empty, got some: a source is learnt by its label alone")
-        weighings = {str(self.finetune.task_weighting), *(self.search.space.task_weighting or [])} - {"equal"}
+        weights = self.finetune.task_weighting
+        by_name = weights_by_name(weights)
+        fixed = weights if isinstance(weights, str) else "fixed numbers"
+        weighings = {fixed, *(self.search.space.task_weighting or [])} - {"equal"}
         if heads is None and weighings:
             raise ValueError(
                 "finetune.task_weighting must be equal without data.tasks or train.heads subset, "
@@ -301,7 +309,11 @@ class ExperimentConfig(Section):
                 f"finetune.mixing must be none where there are {heads}, got {', '.join(sorted(mixings))}: "
                 "search or set it to none"
             )
-        weights = self.finetune.task_weighting
+        if tasks and by_name is not None:
+            raise ValueError(
+                f"finetune.task_weighting must be a name or a list with data.tasks, got {', '.join(by_name)} by name: "
+                "write the numbers in the order of the tasks"
+            )
         if tasks and isinstance(weights, tuple) and len(weights) != len(self.data.task_names):
             raise ValueError(
                 f"finetune.task_weighting must have a number for each of the {len(self.data.task_names)} tasks, "
@@ -323,16 +335,11 @@ class ExperimentConfig(Section):
         for rule, got, remedy in (
             ("data.tasks must be empty", ", ".join(self.data.tasks), "leave the tasks out"),
             (
-                "finetune.task_weighting must be a name",
-                "" if isinstance(weighting, str) else f"{len(weighting)} numbers",
-                "groups have different numbers of subsets",
+                "finetune.task_weighting must be a name or a mapping",
+                "" if isinstance(weighting, str) or weights_by_name(weighting) else f"{len(weighting)} numbers",
+                "give each by the name of its subset",
             ),
             ("finetune.balanced must be false", "true" if is_balanced else "", "leave it out, or weigh classes"),
-            (
-                "evaluate.label_shift must be none",
-                "" if self.evaluate.label_shift == "none" else self.evaluate.label_shift,
-                "subsets have classes of their own",
-            ),
         ):
             if got:
                 raise ValueError(f"{rule} with train.heads subset, got {got}: {remedy}")

@@ -14,39 +14,6 @@ from orchestrator.config.data import Section
 from orchestrator.config.space import SpaceConfig
 
 
-class AugmentConfig(Section):
-    """Say how training samples are varied; validation and test samples never are.
-
-    With `views: K` every sample has K fixed variants, of which epoch e shows number (e - 1) modulo K: the first is
-    the image itself, and what the frozen stages give for each can be kept. With `views: 0` every epoch draws afresh,
-    and only pixels are kept. `flip` mirrors every other view, `crop` shifts by at most this share of the image,
-    `colour` changes brightness, contrast and saturation by at most this factor. `randaugment` operations of RandAugment
-    follow, of a `magnitude` up to 30. `erasing` is the probability that a rectangle is filled with noise.
-    """
-
-    views: Annotated[int, Field(ge=0, le=64)] = 1
-    flip: bool = False
-    crop: Annotated[float, Field(ge=0.0, le=0.5)] = 0.0
-    colour: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    randaugment: Annotated[int, Field(ge=0, le=8)] = 0
-    magnitude: Annotated[int, Field(ge=0, le=30)] = 9
-    erasing: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
-
-    @property
-    def varies(self) -> bool:
-        """Tell whether anything is varied at all."""
-        return self.flip or self.crop > 0 or self.colour > 0 or self.randaugment > 0 or self.erasing > 0
-
-    @model_validator(mode="after")
-    def _views_differ(self) -> Self:
-        ways = "flip, crop, colour, randaugment or erasing"
-        if self.views > 1 and not self.varies:
-            raise ValueError(f"views must be 1 when nothing varies, got {self.views}: set {ways}")
-        if self.views == 1 and self.varies:
-            raise ValueError(f"views must be 0 or at least 2 with {ways}, got 1: raise views")
-        return self
-
-
 class CacheConfig(Section):
     """Say how the outputs of frozen stages are kept, which all trials share.
 

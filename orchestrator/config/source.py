@@ -31,7 +31,8 @@ class SourceConfig(Section):
 
     `as_negatives: none` learns the source's labels: those that are classes of the group by name share its outputs, the
     others have outputs of their own in the same softmax, which the finished model leaves out. `reject` learns one class
-    more that all source images have, whatever their labels. `outlier_exposure` asks for equal probabilities on them
+    more that all source images have, whatever their labels ("none of the above": Zhang and LeCun, "Universum
+    Prescription: Regularization Using Unlabeled Data", 2017). `outlier_exposure` asks for equal probabilities on them
     (Hendrycks et al., "Deep Anomaly Detection with Outlier Exposure", 2019). With both the model gives a score of how
     little an image looks like the target's; the source needs no labels, unless `classes` chooses by them. `weight` is
     by default 1, and 0.5 for outlier exposure, as in the paper.

@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from orchestrator.config.augmentation import AUGMENTATIONS, AugmentConfig
 from orchestrator.config.base import OptimizerName
 from orchestrator.config.data import Section
 from orchestrator.config.finetune import (
@@ -80,12 +81,22 @@ Choices = Annotated[list[Choice], Field(min_length=1)]
 Dimension = Annotated[Annotated[Range, Tag(RANGE_TAG)] | Annotated[Choices[Choice], Tag(CHOICES_TAG)], _DIMENSION]
 Number = Annotated[float, BeforeValidator(_require_number)]
 
-_WHOLE_NUMBERS = ("freeze_depth", "epochs", "unfreeze_every", "batch_size", "accumulate", "patience")
+_WHOLE_NUMBERS = (
+    "freeze_depth",
+    "epochs",
+    "unfreeze_every",
+    "batch_size",
+    "accumulate",
+    "patience",
+    "randaugment",
+    "magnitude",
+)
 
 
 class SpaceConfig(Section):
     """Say what is searched: a range or a list of choices for each hyperparameter; None takes what `finetune` says.
 
+    Of how samples are varied (`flip` to `erasing`) None takes what `augment` says; `augment.views` must be 0.
     `freeze_depth` defaults to 0 up to the number of stages of the backbone. A list for what may be off holds `null`.
     """
 
@@ -124,6 +135,12 @@ class SpaceConfig(Section):
     dropout: Dimension[Number] | None = None
     stochastic_depth: Dimension[Number | None] | None = None
     task_weighting: Choices[TaskWeighting] | None = None
+    flip: Choices[bool] | None = None
+    crop: Dimension[Number] | None = None
+    colour: Dimension[Number] | None = None
+    randaugment: Dimension[int] | None = None
+    magnitude: Dimension[int] | None = None
+    erasing: Dimension[Number] | None = None
 
     @model_validator(mode="after")
     def _values_make_sense(self) -> Self:
@@ -142,16 +159,42 @@ class SpaceConfig(Section):
             raise ValueError(f"learning_rate must be greater than 0, got {_lowest(self.learning_rate)}: raise it")
         for name in FineTuneConfig.model_fields:
             for value in _values(getattr(self, name)):
-                _require_allowed(name, value)
+                _require_allowed(name, value, {name: value}, FineTuneConfig, "finetune")
+        for name in AUGMENTATIONS:
+            for value in _values(getattr(self, name)):
+                _require_allowed(name, value, {"views": 0, name: value}, AugmentConfig, "augment")
         return self
 
+    @property
+    def augmentations(self) -> list[str]:
+        """Name what is searched of how samples are varied."""
+        return [name for name in AUGMENTATIONS if getattr(self, name) is not None]
 
-def _require_allowed(name: str, value: object) -> None:
+
+def require_fresh_draws(augment: AugmentConfig, space: SpaceConfig) -> None:
+    """Refuse to search how samples are varied beside fixed views, which are made before the search. Raises ValueError.
+
+    Also a magnitude of operations that there never are.
+    """
+    if space.augmentations and augment.views != 0:
+        raise ValueError(
+            f"augment.views must be 0 where search.space has {', '.join(space.augmentations)}, got {augment.views}: "
+            "set it to 0, which draws afresh every epoch, or leave them out of search.space"
+        )
+    operations = [augment.randaugment] if space.randaugment is None else _values(space.randaugment)
+    if space.magnitude is not None and not any(operations):
+        raise ValueError(
+            "search.space.magnitude must be left out without operations of RandAugment, got one: "
+            "set augment.randaugment, or search it"
+        )
+
+
+def _require_allowed(name: str, value: object, fields: dict[str, object], kind: type[Section], section: str) -> None:
     try:
-        FineTuneConfig.model_validate({name: value})
+        kind.model_validate(fields)
     except ValidationError as error:
         rule = error.errors()[0]["msg"].replace("Input should be", "must be")
-        raise ValueError(f"{name} {rule}, got {value}: search what finetune.{name} may be") from None
+        raise ValueError(f"{name} {rule}, got {value}: search what {section}.{name} may be") from None
 
 
 def _values(dimension: Range | Sequence[object] | None) -> Sequence[object]:

@@ -110,3 +110,13 @@ def blocks_of(rows: pa.Table, max_rows: int) -> list[pa.Table]:
         for members in np.split(order, borders)
         for start in range(0, len(members), max_rows)
     ]
+
+
+def is_streamed(rows: pa.Table) -> bool:
+    """Tell whether training samples are streamed: some of them are not cached."""
+    return bool((np.asarray(rows.column("pixel_row")) < 0).any())
+
+
+def streamed_blocks(rows: pa.Table) -> tuple[pa.Table, ...] | None:
+    """Give the training samples as blocks to stream when they have to be."""
+    return tuple(blocks_of(rows, BLOCK_ROWS)) if is_streamed(rows) else None

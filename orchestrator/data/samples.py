@@ -33,22 +33,17 @@ class CachedSamples:
         positions: NDArray[np.int64],
         pixels_uri: str | None,
         classes: Sequence[str],
-        further: Sequence[Sequence[str]] = (),
     ) -> CachedSamples:
         """Take the cached ones among the samples at `positions`, in that order; none without a cache.
 
-        `further` has the classes of each further task. Raises DataError when one has a label that is not in `classes`.
+        Raises DataError when one has a label that is not in `classes`.
         """
         pixel_rows = np.asarray(samples.table.column("pixel_row").take(pa.array(positions)), dtype=np.int32)
         is_cached = pixel_rows >= 0 if pixels_uri is not None else np.zeros(len(positions), dtype=bool)
         cached = positions[is_cached]
         shards = np.asarray(samples.table.column("fragment").take(pa.array(cached)), dtype=np.int32)
-        labels = samples.targets(cached, classes)
-        if further:
-            columns = [samples.task_indices(cached, task, names) for task, names in enumerate(further)]
-            labels = np.stack([labels, *columns], axis=1)
         return cls(
-            labels=labels,
+            labels=samples.targets(cached, classes),
             keys=sample_keys(samples.table.column("id").take(pa.array(cached)).to_pylist()),
             pixels=PixelCache.open(pixels_uri or "", shards, pixel_rows[is_cached]),
         )

@@ -8,8 +8,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-Truth = NDArray[np.bool_]
-Measures = NDArray[np.float64]
+from orchestrator.evaluation.metrics import Measures, Truth, divided
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -45,10 +44,7 @@ class Ranking:
         added = np.diff(found, axis=-1, prepend=0.0)
         # Without images there is no threshold, and no total.
         total = found[..., -1] if len(self.ends) else np.zeros(found.shape[:-1])
-        summed = (precision * added).sum(axis=-1)
-        shares: Measures = np.full(np.shape(total), np.nan)
-        np.divide(summed, total, out=shares, where=np.asarray(total) > 0)
-        return shares
+        return divided((precision * added).sum(axis=-1), total)
 
 
 def average_precisions(scores: NDArray[np.floating], truth: Truth) -> Measures:

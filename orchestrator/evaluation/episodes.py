@@ -38,7 +38,7 @@ class Episodes:
         )
 
 
-def draw_episodes(labels: Positions, config: EpisodesConfig, *, seed: int) -> Episodes:
+def draw_episodes(labels: NDArray[np.integer[Any]], config: EpisodesConfig, *, seed: int) -> Episodes:
     """Draw episodes from images with class indices [n].
 
     Vinyals et al., "Matching Networks for One Shot Learning", 2016: they are what few images a class are judged by.
@@ -46,21 +46,25 @@ def draw_episodes(labels: Positions, config: EpisodesConfig, *, seed: int) -> Ep
     Episode e depends on (seed, e) and the labels alone: more of them begin with the same ones.
     """
     taken = config.shots + config.queries
-    members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-    members = [found for found in members if len(found) >= taken]
-    count = config.count if len(members) >= config.ways else 0
+    known, sizes = np.unique(labels, return_counts=True)
+    drawable, sizes = known[sizes >= taken], sizes[sizes >= taken]
+    count = config.count if len(drawable) >= config.ways else 0
     classes = np.zeros((count, config.ways), dtype=np.int64)
     images = np.zeros((count, config.ways, taken), dtype=np.int64)
     for episode in range(count):
         generator = np.random.default_rng([seed, episode])
-        for way, place in enumerate(generator.choice(len(members), size=config.ways, replace=False)):
-            images[episode, way] = generator.choice(members[place], size=taken, replace=False)
-            classes[episode, way] = labels[members[place][0]]
+        for way, place in enumerate(generator.choice(len(drawable), size=config.ways, replace=False)):
+            images[episode, way] = generator.choice(sizes[place], size=taken, replace=False)
+            classes[episode, way] = drawable[place]
+    # So far an image is a number among those of its class. The places of one class at a time are in memory.
+    for label in np.unique(classes):
+        is_drawn = classes == label
+        images[is_drawn] = np.flatnonzero(labels == label)[images[is_drawn]]
     return Episodes(
         classes=classes,
         support=images[:, :, : config.shots],
         queries=images[:, :, config.shots :],
-        num_classes=len(members),
+        num_classes=len(drawable),
     )
 
 

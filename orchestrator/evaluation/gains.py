@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
-from orchestrator.evaluation.intervals import paired_gain
-from orchestrator.evaluation.predictions import Predictions
+import pyarrow as pa
+
+from orchestrator.errors import DataError
+from orchestrator.evaluation.answered_images import AnsweredImages, places_by
+from orchestrator.evaluation.paired_answers import Correct, PairedAnswers, PairedGain
 from orchestrator.records import Baseline, Evaluation
-
-PairedGain = tuple[float, tuple[float, float]]
 
 
 def cheapest_baseline(evaluation: Evaluation) -> Baseline | None:
@@ -18,10 +19,38 @@ def cheapest_baseline(evaluation: Evaluation) -> Baseline | None:
 
 
 def subset_gains(
-    predictions: Predictions, baseline: str, *, bootstrap_samples: int, seed: int
+    answers: Mapping[str, PairedAnswers], baseline: str, *, bootstrap_samples: int, seed: int
 ) -> Iterator[tuple[str, int, PairedGain]]:
-    """Give each tested subset, its images, and its gain over a baseline with its paired bootstrap interval."""
-    for name in sorted(set(predictions.subsets)):
-        found = predictions.for_subset(name)
-        gain = paired_gain(found.correct, found.baselines[baseline], bootstrap_samples, seed, found.units)
-        yield name, len(found), gain
+    """Give each tested subset, its images, and its gain over a baseline with its paired bootstrap interval.
+
+    `answers` hold, by subset, what the group's model and its baselines got right.
+    """
+    for name, found in sorted(answers.items()):
+        yield name, found.num_images, found.gain_over(baseline, bootstrap_samples, seed)
+
+
+def answers_of_shipped(
+    parts: Iterable[AnsweredImages], baseline: str, shipped: Mapping[str, Correct]
+) -> dict[str, PairedAnswers]:
+    """Add up, for each subset that another model serves, what that and a baseline got right of its test images.
+
+    `parts` are all of a group's test images, `shipped` tells by subset what that model gets right of them, in their
+    order; subsets without test images are left out. Raises DataError for answers over other images.
+    """
+    found: dict[str, PairedAnswers] = {}
+    for part in parts:
+        together = part.together.combine_chunks()
+        for name, places in places_by(part.subsets).items():
+            if name not in shipped:
+                continue
+            seen = found[name].num_images if name in found else 0
+            mine, theirs = shipped[name][seen : seen + len(places)], part.baselines[baseline][places]
+            answers = PairedAnswers.of(mine, {baseline: theirs}, together.take(pa.array(places)))
+            found[name] = found[name] + answers if name in found else answers
+    for name, answers in found.items():
+        if answers.num_images != len(shipped[name]):
+            raise DataError(
+                f"the model that serves {name} must have been tested on its {answers.num_images} test images",
+                value=len(shipped[name]),
+            )
+    return found

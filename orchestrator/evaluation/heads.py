@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate, chain
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.evaluation.gathering import Gathering
+from orchestrator.evaluation.gathering import gather
 from orchestrator.evaluation.parts import PredictionParts
 from orchestrator.records import BaselineName, HeadScores, TaskClasses
 
@@ -56,16 +56,11 @@ def judge_heads(
     There is no gain where that has not been trained. Bootstraps draw kin together.
     """
     known = {head.task: head.classes for head in heads}
+    rivals = [rival for rival in predictions.baselines if rival == ONE_HEAD]
     scores = []
     for name in predictions.subset_names:
-        parts = iter(predictions.parts(name))
-        first = next(parts)
-        rivals = [rival for rival in first.baselines if rival == ONE_HEAD]
-        gathered, count = Gathering(predictions.num_classes, rivals, has_kin=predictions.has_kin(name)), 0
-        for part in chain([first], parts):
-            gathered.add(part)
-            count += len(part)
-        score = HeadScores(subset=name, classes=known.get(name), num_images=count)
+        gathered = gather(predictions, rivals, name)
+        score = HeadScores(subset=name, classes=known.get(name), num_images=len(gathered))
         if rivals:
             gain, interval = gathered.gain_over(ONE_HEAD, bootstrap_samples, seed)
             score = score.model_copy(update={"accuracy_gain": gain, "accuracy_gain_interval": interval})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import DataError
 from orchestrator.evaluation.answers import unpack
+from orchestrator.evaluation.baseline_scores import accuracies, baseline_with
 from orchestrator.evaluation.calibration import calibrate
-from orchestrator.evaluation.gathering import Gathering
+from orchestrator.evaluation.gathering import gather
 from orchestrator.evaluation.label_set_judging import judge_label_sets
-from orchestrator.evaluation.parts import PredictionParts, whole
+from orchestrator.evaluation.parts import PredictionParts
 from orchestrator.evaluation.shift_judging import judge_shift
 from orchestrator.records import (
-    Baseline,
     BaselineResult,
     EpisodeScores,
     Evaluation,
@@ -29,7 +29,7 @@ from orchestrator.records import (
     TaskScores,
 )
 
-EVALUATION_VERSION = 4
+EVALUATION_VERSION = 5
 
 
 def judge(
@@ -55,9 +55,9 @@ def judge(
     any number of them (`label_set_judging`). So is what a correction for other class
     frequencies stands on, where `shift_method` asks for one. A baseline is scored on the same images and
     compared with the model image by image; one that failed, and every one where there are no test images, has None for
-    its numbers. Bootstraps draw kin together. What is held of the predictions does not grow with their number, but for
-    a correction for class frequencies and for any number of labels, which take them whole. Raises DataError when the
-    probabilities are not over `classes`, or a baseline was tested on another number of images.
+    its numbers. Bootstraps draw kin together. What is held of the predictions does not grow with their number.
+    Raises DataError when the probabilities are not over `classes`, or a baseline was tested on another number of
+    images.
     """
     if predictions.num_classes != len(classes):
         raise DataError(
@@ -67,14 +67,20 @@ def judge(
     tested = _tested(baselines, len(predictions))
     sections: dict[str, Any]
     if predictions.is_multi_label:
-        images, known = whole(predictions), whole(validation)
-        sections = judge_label_sets(images, classes, baselines, known, bootstrap_samples=bootstrap_samples, seed=seed)
+        sections = judge_label_sets(
+            predictions.with_baselines(tested),
+            classes,
+            baselines,
+            validation,
+            bootstrap_samples=bootstrap_samples,
+            seed=seed,
+        )
     else:
-        gathered = _gather(predictions, tested)
+        gathered = gather(predictions.with_baselines(tested), list(tested))
         sections = {
             **gathered.scores(bootstrap_samples, seed).model_dump(),
             "subsets": _score_subsets(predictions, bootstrap_samples, seed),
-            "baselines": [_compare(gathered, run, len(predictions), bootstrap_samples, seed) for run in baselines],
+            "baselines": [baseline_with(run, accuracies(gathered, run, bootstrap_samples, seed)) for run in baselines],
             "calibration": calibrate(predictions.scored, validation=validation.scored),
         }
     return Evaluation(
@@ -100,7 +106,7 @@ def judge_task(
         task=task.task,
         classes=task.classes,
         predictions=predictions_path,
-        **_gather(predictions, {}).scores(bootstrap_samples, seed).model_dump(),
+        **gather(predictions).scores(bootstrap_samples, seed).model_dump(),
     )
 
 
@@ -114,13 +120,12 @@ def _judge_shift(
 ) -> LabelShift | None:
     if method is None or not len(predictions):
         return None
-    images, known = whole(predictions), whole(validation)
-    return judge_shift(images, classes, known, method, bootstrap_samples=bootstrap_samples, seed=seed)
+    return judge_shift(predictions, classes, validation, method, bootstrap_samples=bootstrap_samples, seed=seed)
 
 
 def _score_subsets(predictions: PredictionParts, bootstrap_samples: int, seed: int) -> list[SubsetScores]:
     return [
-        SubsetScores(subset=name, **_gather(predictions, {}, name).scores(bootstrap_samples, seed).model_dump())
+        SubsetScores(subset=name, **gather(predictions, subset=name).scores(bootstrap_samples, seed).model_dump())
         for name in predictions.subset_names
     ]
 
@@ -134,36 +139,3 @@ def _tested(baselines: Sequence[BaselineResult], num_images: int) -> dict[str, N
                 value=result.correct.count,
             )
     return {result.name: unpack(result.correct) for result in baselines if result.correct is not None}
-
-
-def _gather(
-    predictions: PredictionParts, correct: Mapping[str, NDArray[np.bool_]], subset: str | None = None
-) -> Gathering:
-    """Add up the predictions, or those of a subset; `correct` says which of all images [n] baselines got right."""
-    gathered = Gathering(predictions.num_classes, tuple(correct), has_kin=predictions.has_kin(subset))
-    seen = 0
-    for part in predictions.parts(subset):
-        rows = slice(seen, seen + len(part))
-        gathered.add(part.with_baselines({name: answers[rows] for name, answers in correct.items()}))
-        seen += len(part)
-    return gathered
-
-
-def _compare(
-    gathered: Gathering, result: BaselineResult, num_images: int, bootstrap_samples: int, seed: int
-) -> Baseline:
-    accuracy = accuracy_interval = gain = gain_interval = None
-    if result.correct is not None and num_images:
-        accuracy, accuracy_interval = gathered.accuracy_of(result.name, bootstrap_samples, seed)
-        gain, gain_interval = gathered.gain_over(result.name, bootstrap_samples, seed)
-    return Baseline(
-        name=result.name,
-        hyperparameters=result.hyperparameters,
-        accuracy=accuracy,
-        accuracy_interval=accuracy_interval,
-        seconds=result.seconds,
-        accuracy_gain=gain,
-        accuracy_gain_interval=gain_interval,
-        error=result.error,
-        resources=result.resources,
-    )

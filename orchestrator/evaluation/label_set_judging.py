@@ -5,89 +5,86 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from orchestrator.evaluation.answers import unpack, unpack_matrix
-from orchestrator.evaluation.intervals import bootstrap_interval, paired_gain
-from orchestrator.evaluation.metrics import Measures
-from orchestrator.evaluation.multi_label import fit_thresholds, precision_gain, score_label_sets
-from orchestrator.evaluation.predictions import Predictions
-from orchestrator.records import Baseline, BaselineResult, Scores, SubsetScores
+from orchestrator.evaluation.answers import unpack_matrix
+from orchestrator.evaluation.baseline_scores import accuracies, baseline_with
+from orchestrator.evaluation.label_ranks import LabelRanks, thresholds_of
+from orchestrator.evaluation.label_set_gathering import LabelSetGathering
+from orchestrator.evaluation.multi_label import precision_gain
+from orchestrator.evaluation.parts import PredictionParts
+from orchestrator.records import BaselineResult, PackedMatrix, SubsetScores
 
-_ACCURACIES = ("accuracy", "accuracy_interval", "accuracy_gain", "accuracy_gain_interval")
-_PRECISIONS = ("mean_average_precision", "mean_average_precision_gain", "mean_average_precision_gain_interval")
+_PRECISIONS = (
+    "mean_average_precision",
+    "mean_average_precision_gain",
+    "mean_average_precision_gain_interval",
+    "mean_average_precision_error",
+)
 
 
 def judge_label_sets(
-    predictions: Predictions,
+    predictions: PredictionParts,
     labels: list[str],
     baselines: Sequence[BaselineResult],
-    validation: Predictions,
+    validation: PredictionParts,
     *,
     bootstrap_samples: int,
     seed: int,
 ) -> dict[str, Any]:
     """Give the fields of an `Evaluation` that differ: scores, subsets, baselines, and no calibration.
 
-    Average precision is of all ranks: all predictions are in memory. Each label's threshold is fitted on `validation`.
-    Baselines were tested on the same images, and are compared with the model image by image.
+    Each label's threshold is fitted on `validation`. Baselines were tested on the same images, which `predictions` say
+    of those that did not fail, and are compared with the model image by image.
     """
-    thresholds = fit_thresholds(validation.probabilities, validation.label_sets)
-    return {
-        **_score(predictions, labels, thresholds, bootstrap_samples, seed).model_dump(),
-        "subsets": [
-            SubsetScores(
-                subset=name,
-                **_score(predictions.for_subset(name), labels, thresholds, bootstrap_samples, seed).model_dump(),
-            )
-            for name in predictions.subset_names
-        ],
-        "baselines": [_compare(predictions, result, bootstrap_samples, seed) for result in baselines],
-        "calibration": None,
-    }
+    thresholds = thresholds_of(validation)
+    gathered = LabelSetGathering(labels, thresholds, tuple(predictions.baselines)).add_all(predictions)
+    scores = gathered.scores(bootstrap_samples, seed)
+    subsets = []
+    for name in predictions.subset_names:
+        of_subset = LabelSetGathering(labels, thresholds).add_all(predictions, name)
+        subsets.append(SubsetScores(subset=name, **of_subset.scores(bootstrap_samples, seed).model_dump()))
+    compared = []
+    for result in baselines:
+        measures = accuracies(gathered, result, bootstrap_samples, seed)
+        if measures and scores.multi_label is not None:
+            mine = scores.multi_label.mean_average_precision
+            measures |= _compare_precisions(gathered, mine, predictions, result, bootstrap_samples, seed)
+        compared.append(baseline_with(result, measures))
+    return {**scores.model_dump(), "subsets": subsets, "baselines": compared, "calibration": None}
 
 
-def _score(predictions: Predictions, labels: list[str], thresholds: Measures, samples: int, seed: int) -> Scores:
-    return score_label_sets(
-        predictions.probabilities,
-        predictions.label_sets,
-        labels,
-        thresholds,
-        bootstrap_samples=samples,
-        seed=seed,
-        units=predictions.units,
-    )
-
-
-def _compare(predictions: Predictions, result: BaselineResult, samples: int, seed: int) -> Baseline:
-    compared: dict[str, Any] = {}
-    if result.correct is not None and len(predictions):
-        units, correct = predictions.units, unpack(result.correct)
-        gain, gain_interval = paired_gain(predictions.correct, correct, samples, seed, units)
-        compared = {
-            "accuracy": float(correct.mean()),
-            "accuracy_interval": bootstrap_interval(correct, samples, seed, units),
-            "accuracy_gain": gain,
-            "accuracy_gain_interval": gain_interval,
-            **_compare_precisions(predictions, result, samples, seed),
-        }
-    return Baseline(
-        name=result.name,
-        hyperparameters=result.hyperparameters,
-        seconds=result.seconds,
-        error=result.error,
-        resources=result.resources,
-        **{**dict.fromkeys(_ACCURACIES), **compared},
-    )
-
-
-def _compare_precisions(predictions: Predictions, result: BaselineResult, samples: int, seed: int) -> dict[str, Any]:
+def _compare_precisions(
+    gathered: LabelSetGathering,
+    mine: float | None,
+    predictions: PredictionParts,
+    result: BaselineResult,
+    bootstrap_samples: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Compare mean average precisions: with an interval where all images are held and the result has probabilities."""
+    held = gathered.held()
+    if held is not None and result.probabilities is not None:
+        found = precision_gain(
+            held.probabilities,
+            unpack_matrix(result.probabilities),
+            held.label_sets,
+            bootstrap_samples=bootstrap_samples,
+            seed=seed,
+            units=held.units,
+        )
+        return {} if found is None else dict(zip(_PRECISIONS, (*found, 0.0), strict=True))
     if result.probabilities is None:
+        theirs, error = result.mean_average_precision, result.mean_average_precision_error
+    else:
+        theirs, error = _mean_average_precision(result.probabilities, predictions)
+    if theirs is None or mine is None:
         return {}
-    found = precision_gain(
-        predictions.probabilities,
-        unpack_matrix(result.probabilities),
-        predictions.label_sets,
-        bootstrap_samples=samples,
-        seed=seed,
-        units=predictions.units,
-    )
-    return {} if found is None else dict(zip(_PRECISIONS, found, strict=True))
+    return dict(zip(_PRECISIONS, (theirs, mine - theirs, None, error), strict=True))
+
+
+def _mean_average_precision(packed: PackedMatrix, predictions: PredictionParts) -> tuple[float | None, float | None]:
+    """Give that of a baseline's probabilities [n, K], in the order of the predictions, and a bound of its error."""
+    ranks, probabilities, seen = LabelRanks(predictions.num_classes), unpack_matrix(packed), 0
+    for part in predictions.parts():
+        ranks.add(probabilities[seen : seen + len(part)], part.label_sets)
+        seen += len(part)
+    return ranks.mean_average_precision()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
@@ -15,10 +16,13 @@ from orchestrator.evaluation.class_calibration import (
     fit_class_calibration,
     log_probabilities,
 )
+from orchestrator.evaluation.holding import held
 from orchestrator.evaluation.intervals import CONFIDENCE, Units, by_unit
 from orchestrator.evaluation.metrics import ClassIndices, Measures, Probabilities
 from orchestrator.evaluation.mixtures import MixtureFit, most_likely_shares
+from orchestrator.evaluation.parts import PredictionParts, count_images, joined
 from orchestrator.evaluation.predictions import Predictions
+from orchestrator.evaluation.unit_buckets import NUM_BUCKETS, buckets_of
 from orchestrator.records import ShiftMethod
 
 MOST_IMAGES = 20_000
@@ -43,17 +47,17 @@ class Source:
     units: Units | None
 
     @classmethod
-    def of(cls, validation: Predictions) -> Self:
-        """Learn from validation images; of more than 20,000, from as many at even distances."""
-        validation = thinned(validation)
-        probabilities, truth = validation.probabilities, validation.indices
+    def of(cls, validation: PredictionParts, subset: str | None = None) -> Self:
+        """Learn from validation images, or those of a subset; of more than 20,000, from as many at even distances."""
+        kept = thinned(validation.parts(subset), count_images(validation, subset))
+        probabilities, truth = kept.probabilities, kept.indices
         fit = fit_class_calibration(probabilities, truth)
         return cls(
             fit=fit,
             truth=truth,
-            predicted=validation.predicted,
-            believed=_believed(fit.calibration.apply(probabilities), validation.predicted),
-            units=validation.units,
+            predicted=kept.predicted,
+            believed=_believed(fit.calibration.apply(probabilities), kept.predicted),
+            units=kept.units,
         )
 
     @property
@@ -72,8 +76,9 @@ class Target:
     """Hold what there is of images without labels.
 
     `counts` [K] are of predicted classes over all of them, `counts_by_unit` [units, K] of those that are drawn as one,
-    None where every image is alone. `probabilities` [n, K] are of at most 20,000 of them, and `units` [n] number what
-    is drawn as one of these; only `em` asks for them.
+    None where every image is alone: of more than 100,000 images, those are 4,096 buckets of kin (see `UnitBuckets`).
+    `probabilities` [n, K] are of at most 20,000 of them, and `units` [n] number what is drawn as one of these; only
+    `em` asks for them.
     """
 
     counts: NDArray[np.int64]
@@ -82,10 +87,15 @@ class Target:
     units: Units | None = None
 
     @classmethod
-    def of(cls, predictions: Predictions) -> Self:
-        """Take predictions as those of images without labels."""
-        kept, units, predicted = thinned(predictions), predictions.units, predictions.predicted
-        num_classes = predictions.probabilities.shape[1]
+    def of(cls, predictions: PredictionParts, subset: str | None = None) -> Self:
+        """Take predictions, or those of a subset, as those of images without labels."""
+        images = held(predictions, subset)
+        if images is None:
+            counts, by_bucket = _count_predicted(predictions, subset)
+            kept = thinned(predictions.parts(subset), int(counts.sum()))
+            return cls(counts=counts, counts_by_unit=by_bucket, probabilities=kept.probabilities, units=kept.units)
+        kept, units, predicted = thinned([images], len(images)), images.units, images.predicted
+        num_classes = images.num_classes
         return cls(
             counts=np.bincount(predicted, minlength=num_classes),
             counts_by_unit=None if units is None else by_unit(units, predicted, np.ones(len(units)), num_classes),
@@ -173,11 +183,28 @@ def joint_intervals(shares: Measures, resampled: Measures) -> Measures:
     return np.stack([np.sin(low) ** 2, np.sin(high) ** 2], axis=1)
 
 
-def thinned(predictions: Predictions) -> Predictions:
-    """Keep at most 20,000 images, at even distances."""
-    if len(predictions) <= MOST_IMAGES:
-        return predictions
-    return predictions.at(np.linspace(0, len(predictions) - 1, MOST_IMAGES).astype(np.int64))
+def thinned(parts: Iterable[Predictions], num_images: int) -> Predictions:
+    """Keep of all these images, given part by part, at most 20,000 at even distances."""
+    # These are all numbers where there are fewer images.
+    places = np.linspace(0, num_images - 1, min(num_images, MOST_IMAGES)).astype(np.int64)
+    kept, seen = [], 0
+    for part in parts:
+        first, last = np.searchsorted(places, [seen, seen + len(part)])
+        kept.append(part.at(places[first:last] - seen))
+        seen += len(part)
+    return joined(kept)
+
+
+def _count_predicted(predictions: PredictionParts, subset: str | None) -> tuple[NDArray[np.int64], csr_array | None]:
+    """Count the predicted classes [K] part by part, and where images have kin those of its buckets [4,096, K]."""
+    counts = np.zeros(predictions.num_classes, dtype=np.int64)
+    by_bucket = np.zeros((NUM_BUCKETS, len(counts))) if predictions.has_kin(subset) else None
+    for part in predictions.parts(subset):
+        predicted = part.predicted
+        counts += np.bincount(predicted, minlength=len(counts))
+        if by_bucket is not None:
+            np.add.at(by_bucket, (buckets_of(part), predicted), 1)
+    return counts, None if by_bucket is None else csr_array(by_bucket)
 
 
 def _believed(calibrated: Probabilities, predicted: ClassIndices) -> Measures:

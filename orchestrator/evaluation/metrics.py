@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 SMALLEST_PROBABILITY = float(np.finfo(np.float32).tiny)
+HALF = 0.5
 
 Probabilities = NDArray[np.floating]
 ClassIndices = NDArray[np.integer]
+Truth = NDArray[np.bool_]
 Counts = NDArray[np.number]
 Measures = NDArray[np.float64]
 
@@ -35,19 +37,19 @@ class ClassCounts:
 
     def accuracy(self) -> Measures:
         """Give the share of images [...] whose class was predicted; there must be images."""
-        return _divided(self.correct.sum(axis=-1), self.actual.sum(axis=-1))
+        return divided(self.correct.sum(axis=-1), self.actual.sum(axis=-1))
 
     def recall(self) -> Measures:
         """Give the share of each class's images [..., K] that were found; not a number for a class without images."""
-        return _divided(self.correct, self.actual)
+        return divided(self.correct, self.actual)
 
     def precision(self) -> Measures:
         """Give the share of each class's predictions [..., K] that are right; not a number for one never predicted."""
-        return _divided(self.correct, self.predicted)
+        return divided(self.correct, self.predicted)
 
     def f1(self) -> Measures:
         """Give the harmonic mean of precision and recall [..., K]; not a number for a class without images."""
-        return np.where(self.actual > 0, _divided(2 * self.correct, self.actual + self.predicted), np.nan)
+        return np.where(self.actual > 0, divided(2 * self.correct, self.actual + self.predicted), np.nan)
 
     def balanced_accuracy(self) -> Measures:
         """Average recall [...] over the classes that occur in truth: the macro recall."""
@@ -66,10 +68,11 @@ class ClassCounts:
 
     def _averaged(self, values: Measures) -> Measures:
         occurs = self.actual > 0
-        return _divided(np.where(occurs, values, 0.0).sum(axis=-1), occurs.sum(axis=-1))
+        return divided(np.where(occurs, values, 0.0).sum(axis=-1), occurs.sum(axis=-1))
 
 
-def _divided(dividend: Counts, divisor: Counts) -> Measures:
+def divided(dividend: Counts, divisor: Counts) -> Measures:
+    """Divide counts [...]; not a number where the divisor [...] is not above 0."""
     quotient = np.full(np.shape(divisor), np.nan)
     np.divide(dividend, divisor, out=quotient, where=np.asarray(divisor) > 0)
     return quotient
@@ -81,6 +84,12 @@ def predict_classes(probabilities: Probabilities) -> NDArray[np.int64]:
         return np.zeros(0, dtype=np.int64)
     best: NDArray[np.int64] = probabilities.argmax(axis=1).astype(np.int64)
     return best
+
+
+def predict_labels(probabilities: Probabilities, thresholds: Measures | float = HALF) -> Truth:
+    """Tell which labels each image is said to have [n, K]: those whose probability reaches their threshold."""
+    said: Truth = probabilities >= thresholds
+    return said
 
 
 def confusion_matrix(truth: ClassIndices, predicted: ClassIndices, num_classes: int) -> NDArray[np.int64]:
@@ -97,6 +106,13 @@ def losses(probabilities: Probabilities, truth: ClassIndices) -> Measures:
     """
     of_truth = probabilities[np.arange(len(truth)), truth].astype(np.float64)
     found: Measures = -np.log(of_truth.clip(SMALLEST_PROBABILITY, 1.0))
+    return found
+
+
+def binary_losses(probabilities: Probabilities, truth: Truth) -> Measures:
+    """Give -ln of the probability that each answer was given [n, K], in nats; clipped as in `losses`."""
+    given = np.where(truth, probabilities.astype(np.float64), 1.0 - probabilities.astype(np.float64))
+    found: Measures = -np.log(given.clip(SMALLEST_PROBABILITY, 1.0))
     return found
 
 

@@ -4,29 +4,42 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import eye_array
 
 from orchestrator.errors import DataError
-from orchestrator.evaluation.average_precision import Ranking, Truth, average_precisions, mean_average_precision
-from orchestrator.evaluation.intervals import Estimates, Sums, Units, percentile_interval, resample
-from orchestrator.evaluation.metrics import SMALLEST_PROBABILITY, ClassCounts, Measures, Probabilities, auc
-from orchestrator.records import ClassScores, LabelScores, LabelSetScores, MultiLabelScores, Scores
+from orchestrator.evaluation.average_precision import Ranking, average_precisions, mean_average_precision
+from orchestrator.evaluation.intervals import Estimates, Sums, Units, resample
+from orchestrator.evaluation.label_set_sums import (
+    IMAGES,
+    finite_interval,
+    image_sums,
+    label_counts,
+    num_sums,
+    score_sums,
+)
+from orchestrator.evaluation.label_set_tallies import LabelSetTally
+from orchestrator.evaluation.metrics import (
+    HALF,
+    Measures,
+    Probabilities,
+    Truth,
+    auc,
+    binary_losses,
+    divided,
+    predict_labels,
+)
+from orchestrator.evaluation.scoring import class_scores, known
+from orchestrator.records import LabelScores, LabelSetScores, MultiLabelScores, Scores
 
-HALF = 0.5
 MOST_RESAMPLED_ANSWERS = 2**19
 """The most answers, images times labels, of which the mean average precision is given an interval."""
 
 # Ranking answers again is dear: of many there are fewer resamples, 256 at the least, for some ten seconds of work.
 _MOST_WEIGHED_ANSWERS = 2**27
-
-
-def predict_labels(probabilities: Probabilities, thresholds: Measures | float = HALF) -> Truth:
-    """Tell which labels each image is said to have [n, K]: those whose probability reaches their threshold."""
-    said: Truth = probabilities >= thresholds
-    return said
 
 
 def fit_thresholds(probabilities: Probabilities, truth: Truth) -> Measures:
@@ -69,45 +82,116 @@ def score_label_sets(
     drawn as one. Raises DataError when the shapes do not fit or a probability is not finite.
     """
     _check(probabilities, truth, labels)
-    counts = _count(predict_labels(probabilities), truth)
-    areas = np.array([_area(probabilities[:, k], truth[:, k]) for k in range(len(labels))])
-    by_class = [
-        ClassScores(num_images=int(actual), **{name: _known(value) for name, value in measures.items()})
-        for actual, measures in zip(counts.actual.tolist(), _by_label(counts, areas), strict=True)
-    ]
     if not len(truth):
-        return Scores(num_images=0, confusion_matrix=[], by_class=by_class)
-    of_sets = [
-        _score_sets(predict_labels(probabilities, cut), truth, bootstrap_samples, seed, units)
-        for cut in (HALF, thresholds)
-    ]
-    precisions = average_precisions(probabilities, truth)
+        return _no_scores(len(labels))
+    areas = np.array([_area(probabilities[:, k], truth[:, k]) for k in range(len(labels))])
     again = _resampled_precisions([probabilities], truth, bootstrap_samples, seed, units)
-    fitted = _count(predict_labels(probabilities, thresholds), truth).f1()
+    return _scores(
+        _Measured(
+            areas=areas,
+            area_errors=np.zeros_like(areas),
+            precisions=average_precisions(probabilities, truth),
+            precision_errors=np.zeros_like(areas),
+            precision_interval=None if again is None else finite_interval(again[:, 0]),
+            cross_entropy=float(binary_losses(probabilities, truth).mean()),
+            half=_score_sets(predict_labels(probabilities), truth, bootstrap_samples, seed, units),
+            fitted=_score_sets(predict_labels(probabilities, thresholds), truth, bootstrap_samples, seed, units),
+        ),
+        labels,
+        thresholds,
+    )
+
+
+def score_label_set_tally(
+    tally: LabelSetTally, labels: Sequence[str], thresholds: Measures, *, bootstrap_samples: int, seed: int
+) -> Scores:
+    """Score tallied predictions over K labels as `score_label_sets` does.
+
+    AUC and average precision are of bins, with a bound of what that costs. A bootstrap draws buckets of images, and the
+    mean average precision has no interval.
+    """
+    if not tally.num_images:
+        return _no_scores(len(labels))
+    histograms, held = tally.histograms, tally.is_held
+    once = np.ones(np.count_nonzero(held), dtype=np.int64)
+    return _scores(
+        _Measured(
+            areas=histograms.aucs(),
+            area_errors=histograms.auc_errors(),
+            precisions=histograms.average_precisions(),
+            precision_errors=histograms.average_precision_errors(),
+            precision_interval=None,
+            cross_entropy=tally.loss / (tally.num_images * len(labels)),
+            half=_Sets.of(tally.at_half[held], once, bootstrap_samples, seed),
+            fitted=_Sets.of(tally.at_fitted[held], once, bootstrap_samples, seed),
+        ),
+        labels,
+        thresholds,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Sets:
+    """Hold what images add up [3 K + 3], and the scores of sets of labels that follow from it."""
+
+    sums: Sums
+    scores: LabelSetScores
+
+    @classmethod
+    def of(cls, rows: Sums, counts: NDArray[np.int64], samples: int, seed: int) -> _Sets:
+        """Score what a bootstrap draws as one; see `score_sums`."""
+        return cls(sums=counts @ rows, scores=score_sums(rows, counts, samples, seed))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Measured:
+    """Hold what was measured of images: by label [K], and of sets of labels at 0.5 and at fitted thresholds."""
+
+    areas: Measures
+    area_errors: Measures
+    precisions: Measures
+    precision_errors: Measures
+    precision_interval: tuple[float, float] | None
+    cross_entropy: float
+    half: _Sets
+    fitted: _Sets
+
+
+def _no_scores(num_labels: int) -> Scores:
+    counts = label_counts(np.zeros(num_sums(num_labels)))
+    by_class = class_scores(counts, np.full(num_labels, np.nan))
+    return Scores(num_images=0, confusion_matrix=[], by_class=by_class)
+
+
+def _scores(found: _Measured, labels: Sequence[str], thresholds: Measures) -> Scores:
+    at_half = found.half.scores
+    counts, f1 = label_counts(found.half.sums), label_counts(found.fitted.sums).f1()
+    has_area, has_precision = np.isfinite(found.areas), np.isfinite(found.precisions)
     return Scores(
-        num_images=len(truth),
-        accuracy=of_sets[0].subset_accuracy,
-        accuracy_interval=of_sets[0].subset_accuracy_interval,
+        num_images=int(found.half.sums[IMAGES]),
+        accuracy=at_half.subset_accuracy,
+        accuracy_interval=at_half.subset_accuracy_interval,
         macro_precision=_mean(np.nan_to_num(counts.precision(), nan=0.0)[counts.actual > 0]),
-        macro_f1=of_sets[0].macro_f1,
-        macro_f1_interval=of_sets[0].macro_f1_interval,
-        macro_auc=_mean(areas[np.isfinite(areas)]),
-        macro_auc_error=0.0 if np.isfinite(areas).any() else None,
-        cross_entropy=_cross_entropy(probabilities, truth),
+        macro_f1=at_half.macro_f1,
+        macro_f1_interval=at_half.macro_f1_interval,
+        macro_auc=_mean(found.areas[has_area]),
+        macro_auc_error=_mean(found.area_errors[has_area]),
+        cross_entropy=found.cross_entropy,
         confusion_matrix=[],
-        by_class=by_class,
+        by_class=class_scores(counts, found.areas),
         multi_label=MultiLabelScores(
-            mean_average_precision=_mean(precisions[np.isfinite(precisions)]),
-            mean_average_precision_interval=None if again is None else _interval(again[:, 0]),
-            at_half=of_sets[0],
-            at_fitted=of_sets[1],
+            mean_average_precision=_mean(found.precisions[has_precision]),
+            mean_average_precision_error=_mean(found.precision_errors[has_precision]),
+            mean_average_precision_interval=found.precision_interval,
+            at_half=at_half,
+            at_fitted=found.fitted.scores,
             by_label=[
                 LabelScores(
                     label=label,
                     num_images=int(counts.actual[k]),
-                    average_precision=_known(precisions[k]),
+                    average_precision=known(found.precisions[k]),
                     threshold=float(thresholds[k]),
-                    f1=_known(fitted[k]),
+                    f1=known(f1[k]),
                 )
                 for k, label in enumerate(labels)
             ],
@@ -115,69 +199,18 @@ def score_label_sets(
     )
 
 
-def _by_label(counts: ClassCounts, areas: Measures) -> list[dict[str, float]]:
-    columns = (counts.precision(), counts.recall(), counts.f1(), areas)
-    return [
-        {"precision": precision, "recall": recall, "f1": f1, "auc": area}
-        for precision, recall, f1, area in zip(*(column.tolist() for column in columns), strict=True)
-    ]
-
-
-def _count(said: Truth, truth: Truth) -> ClassCounts:
-    return ClassCounts(actual=truth.sum(axis=0), predicted=said.sum(axis=0), correct=(said & truth).sum(axis=0))
-
-
 def _area(probabilities: Probabilities, truth: Truth) -> float:
     return auc(probabilities, truth) if truth.any() and not truth.all() else math.nan
 
 
-def _cross_entropy(probabilities: Probabilities, truth: Truth) -> float:
-    """Give the mean of -ln of the probability that each answer was given, in nats; clipped as `metrics.losses` is."""
-    given = np.where(truth, probabilities.astype(np.float64), 1.0 - probabilities.astype(np.float64))
-    return float(-np.log(given.clip(SMALLEST_PROBABILITY, 1.0)).mean())
-
-
-def _score_sets(said: Truth, truth: Truth, samples: int, seed: int, units: Units | None) -> LabelSetScores:
-    is_right = (said == truth).all(axis=1, keepdims=True)
-    wrong = (said != truth).sum(axis=1, keepdims=True)
-    # What each image adds to the counts of every label, to the right images, to the wrong answers, and to the images.
-    parts = [truth, said, said & truth, is_right, wrong, np.ones_like(wrong)]
-    rows = np.concatenate([part.astype(np.float64) for part in parts], axis=1)
+def _score_sets(said: Truth, truth: Truth, samples: int, seed: int, units: Units | None) -> _Sets:
+    """Score what images are said to have [n, K], those drawn as one together."""
+    rows = image_sums(said, truth)
     if units is not None:
         summed = np.zeros((int(units.max()) + 1, rows.shape[1]))
         np.add.at(summed, units, rows)
         rows = summed
-    num_labels = truth.shape[1]
-
-    def measure(sums: Sums) -> Estimates:
-        return _set_measures(sums, num_labels)
-
-    found = _set_measures(rows.sum(axis=0, keepdims=True), num_labels)[0].tolist()
-    distinct, counts = np.unique(rows, axis=0, return_counts=True)
-    resampled = resample(distinct, counts, samples, seed, measure)
-    accuracy, loss, micro, macro = (
-        (_known(value), _interval(estimates)) for value, estimates in zip(found, resampled.T, strict=True)
-    )
-    return LabelSetScores(
-        subset_accuracy=accuracy[0],
-        subset_accuracy_interval=accuracy[1],
-        hamming_loss=loss[0],
-        hamming_loss_interval=loss[1],
-        micro_f1=micro[0],
-        micro_f1_interval=micro[1],
-        macro_f1=macro[0],
-        macro_f1_interval=macro[1],
-    )
-
-
-def _set_measures(sums: Sums, num_labels: int) -> Estimates:
-    """Give subset accuracy, Hamming loss, micro F1 and macro F1 [b, 4] from sums [b, 3 K + 3] over images."""
-    actual, predicted, correct = (sums[:, part * num_labels : (part + 1) * num_labels] for part in range(3))
-    right, wrong, images = sums[:, -3], sums[:, -2], sums[:, -1]
-    answers = actual.sum(axis=1) + predicted.sum(axis=1)
-    micro = np.divide(2 * correct.sum(axis=1), answers, out=np.full(len(sums), np.nan), where=answers > 0)
-    macro = ClassCounts(actual=actual, predicted=predicted, correct=correct).macro_f1()
-    return np.stack([right / images, wrong / (images * num_labels), micro, macro], axis=1)
+    return _Sets.of(*np.unique(rows, axis=0, return_counts=True), samples, seed)
 
 
 def precision_gain(
@@ -197,7 +230,7 @@ def precision_gain(
     if means[0] is None or means[1] is None:
         return None
     again = _resampled_precisions([mine, others], truth, bootstrap_samples, seed, units)
-    interval = None if again is None else _interval(again[:, 0] - again[:, 1])
+    interval = None if again is None else finite_interval(again[:, 0] - again[:, 1])
     return means[1], means[0] - means[1], interval
 
 
@@ -228,24 +261,11 @@ def _mean_precision(rankings: Sequence[Ranking], weights: NDArray[np.float64]) -
     """Average the precisions [b] of labels over those that occur among images of weights [b, n]."""
     found = np.stack([ranking.average_precision(weights) for ranking in rankings], axis=1)
     occurs = np.isfinite(found)
-    total = np.where(occurs, found, 0.0).sum(axis=1)
-    means: Estimates = np.full(len(found), np.nan)
-    np.divide(total, occurs.sum(axis=1), out=means, where=occurs.any(axis=1))
-    return means
-
-
-def _interval(estimates: Estimates) -> tuple[float, float] | None:
-    """Give the central 95% of the estimates that are defined; None where none is."""
-    known = estimates[np.isfinite(estimates)]
-    return percentile_interval(known) if len(known) else None
+    return divided(np.where(occurs, found, 0.0).sum(axis=1), occurs.sum(axis=1))
 
 
 def _mean(values: Measures) -> float | None:
     return float(values.mean()) if len(values) else None
-
-
-def _known(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
 
 
 def _check(probabilities: Probabilities, truth: Truth, labels: Sequence[str]) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Iterator, Mapping
+from typing import Protocol, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from orchestrator.evaluation.metrics import ClassIndices, Probabilities
 from orchestrator.evaluation.predictions import Predictions
@@ -46,6 +47,15 @@ class PredictionParts(Protocol):
         """Count what a bootstrap draws as one: an image, or images that are kin."""
         ...
 
+    @property
+    def baselines(self) -> Mapping[str, NDArray[np.bool_]]:
+        """Give which images [n] baselines, by name, got right."""
+        ...
+
+    def with_baselines(self, correct: Mapping[str, NDArray[np.bool_]]) -> Self:
+        """Add baselines: by name, which of these images [n], in this order, each got right."""
+        ...
+
     def has_kin(self, subset: str | None = None) -> bool:
         """Tell whether some images, or some of a subset, are drawn as one."""
         ...
@@ -57,6 +67,11 @@ class PredictionParts(Protocol):
     def scored(self) -> Iterator[Scored]:
         """Iterate over probabilities [n, K] and true class indices [n] alone."""
         ...
+
+
+def count_images(predictions: PredictionParts, subset: str | None = None) -> int:
+    """Count the images, or those of a subset."""
+    return len(predictions) if subset is None else sum(len(part) for part in predictions.parts(subset))
 
 
 def whole(predictions: PredictionParts) -> Predictions:

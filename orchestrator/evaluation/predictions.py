@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from orchestrator.errors import DataError, RecordError
-from orchestrator.evaluation.metrics import predict_classes
-from orchestrator.evaluation.multi_label import predict_labels
+from orchestrator.evaluation.metrics import predict_classes, predict_labels
 
-_COLUMNS = ("id", "subset", "together", "label", "predicted", "probabilities")
+PROBABILITIES = "probabilities"
+_ANSWER_COLUMNS = ("id", "subset", "together", "label", "predicted")
 _BASELINE_PREFIX = "correct_"
 OUTLIER_COLUMN = "out_of_distribution"
 
@@ -175,53 +175,19 @@ class Predictions:
     def from_table(cls, table: pa.Table) -> Self:
         """Read what `to_table` made. Raises RecordError for a table of another form."""
         _check(table)
-        names = [name for name in table.column_names if name.startswith(_BASELINE_PREFIX)]
         return cls(
             ids=table.column("id").to_pylist(),
             subsets=table.column("subset").to_pylist(),
             together=table.column("together").to_pylist(),
             truth=_truth(table.column("label").combine_chunks()),
             probabilities=_matrix(table.column("probabilities").combine_chunks()),
-            baselines={
-                name.removeprefix(_BASELINE_PREFIX): np.asarray(table.column(name), dtype=bool) for name in names
-            },
+            baselines=baselines_of_table(table),
             outlier_scores=(
                 np.asarray(table.column(OUTLIER_COLUMN), dtype=np.float64)
                 if OUTLIER_COLUMN in table.column_names
                 else None
             ),
         )
-
-
-def predictions_of_tasks(
-    rows: Sequence[Mapping[str, Any]], probabilities: NDArray[np.float32], classes: Sequence[Sequence[str]]
-) -> list[Predictions]:
-    """Part the probabilities [n, K_1 + ... + K_T] of catalogue rows [n] by task, given the classes of each.
-
-    The first task is the rows' label; of a further one there are the rows alone that have a label for it.
-    """
-    parts = np.split(probabilities, np.cumsum([len(names) for names in classes])[:-1], axis=1)
-    labels = [[row["label"] for row in rows]]
-    labels += [[row["tasks"][place] for row in rows] for place in range(len(classes) - 1)]
-    return [_of_task(rows, *columns) for columns in zip(labels, parts, classes, strict=True)]
-
-
-def _of_task(
-    rows: Sequence[Mapping[str, Any]],
-    labels: Sequence[str | None],
-    probabilities: NDArray[np.float32],
-    classes: Sequence[str],
-) -> Predictions:
-    places = {label: place for place, label in enumerate(classes)}
-    known = [(number, places[label]) for number, label in enumerate(labels) if label is not None]
-    chosen = [number for number, _ in known]
-    return Predictions(
-        ids=[rows[number]["id"] for number in chosen],
-        subsets=[rows[number]["subset"] for number in chosen],
-        together=[rows[number]["together"] for number in chosen],
-        truth=np.array([truth for _, truth in known], dtype=np.int64),
-        probabilities=probabilities[chosen],
-    )
 
 
 def number_units(together: Sequence[str]) -> NDArray[np.int64] | None:
@@ -240,10 +206,32 @@ def number_units(together: Sequence[str]) -> NDArray[np.int64] | None:
     return units
 
 
-def _check(table: pa.Table) -> None:
-    missing = [name for name in _COLUMNS if name not in table.column_names]
+def answers_of_table(table: pa.Table) -> NDArray[np.bool_]:
+    """Tell which images [n] of a table of predictions the model got right; it may lack probabilities.
+
+    Raises RecordError for a table of another form.
+    """
+    _require_columns(table, _ANSWER_COLUMNS)
+    truth, predicted = (_truth(table.column(name).combine_chunks()) for name in ("label", "predicted"))
+    # An image with any number of labels is right where all of them are.
+    found: NDArray[np.bool_] = np.all(truth == predicted, axis=tuple(range(1, truth.ndim)))
+    return found
+
+
+def baselines_of_table(table: pa.Table) -> dict[str, NDArray[np.bool_]]:
+    """Tell which images [n] of a table of predictions each of the baselines, by name, got right."""
+    names = [name for name in table.column_names if name.startswith(_BASELINE_PREFIX)]
+    return {name.removeprefix(_BASELINE_PREFIX): np.asarray(table.column(name), dtype=bool) for name in names}
+
+
+def _require_columns(table: pa.Table, columns: Sequence[str]) -> None:
+    missing = [name for name in columns if name not in table.column_names]
     if missing:
         raise _damaged(f"no column {', '.join(missing)}")
+
+
+def _check(table: pa.Table) -> None:
+    _require_columns(table, [*_ANSWER_COLUMNS, PROBABILITIES])
     kind = table.schema.field("probabilities").type
     if not pa.types.is_fixed_size_list(kind):
         raise _damaged(f"probabilities of type {kind}")

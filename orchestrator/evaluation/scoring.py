@@ -149,7 +149,7 @@ def score_tally(tally: Tally, *, bootstrap_samples: int, seed: int, kin: UnitBuc
 
 
 def _no_scores(tally: Tally) -> Scores:
-    by_class = _class_scores(ClassCounts.of(tally.confusion), np.full(tally.num_classes, np.nan))
+    by_class = class_scores(ClassCounts.of(tally.confusion), np.full(tally.num_classes, np.nan))
     return Scores(num_images=0, confusion_matrix=tally.confusion.tolist(), by_class=by_class)
 
 
@@ -176,20 +176,21 @@ def _scores(
         expected_calibration_error=error,
         expected_calibration_error_interval=_basic_interval(error, errors_again),
         confusion_matrix=tally.confusion.tolist(),
-        by_class=_class_scores(counts, areas),
+        by_class=class_scores(counts, areas),
         reliability=reliability(tally),
     )
 
 
-def _class_scores(counts: ClassCounts, areas: Measures) -> list[ClassScores]:
+def class_scores(counts: ClassCounts, areas: Measures) -> list[ClassScores]:
+    """Score each of K classes, or labels, from its counts [K] and its area under the ROC curve [K]."""
     columns = (counts.actual, counts.precision(), counts.recall(), counts.f1(), areas)
     return [
         ClassScores(
             num_images=int(actual),
-            precision=_known(precision),
-            recall=_known(recall),
-            f1=_known(f1),
-            auc=_known(area),
+            precision=known(precision),
+            recall=known(recall),
+            f1=known(f1),
+            auc=known(area),
         )
         for actual, precision, recall, f1, area in zip(*(column.tolist() for column in columns), strict=True)
     ]
@@ -202,8 +203,9 @@ def _with_units(scores: Scores, truth: ClassIndices, units: Units) -> list[Class
     return [found.model_copy(update={"num_units": count}) for found, count in zip(scores.by_class, counts, strict=True)]
 
 
-def _known(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def known(value: float) -> float | None:
+    """Give a finite number as it is, and None for another."""
+    return float(value) if math.isfinite(value) else None
 
 
 def _by_class(classes: NDArray[np.int64], num_classes: int) -> csr_array:

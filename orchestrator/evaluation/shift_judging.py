@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-import numpy as np
-
-from orchestrator.evaluation.intervals import bootstrap_interval, paired_gain
 from orchestrator.evaluation.label_shift import ShiftEstimate, Source, Target, estimate_shift
-from orchestrator.evaluation.metrics import ClassCounts, Measures, Probabilities, confusion_matrix, losses
-from orchestrator.evaluation.predictions import Predictions
-from orchestrator.records import ClassFrequency, LabelShift, ShiftMethod, ShiftScores, SubsetShift
+from orchestrator.evaluation.metrics import Measures
+from orchestrator.evaluation.parts import PredictionParts, count_images
+from orchestrator.evaluation.shift_scoring import Correction, compare_forms
+from orchestrator.records import ClassFrequency, LabelShift, ShiftMethod, SubsetShift
 
 OWN_IMAGES_PER_CLASS = 20
 """With as many validation images for each class, on average, a subset's estimates stand on its own."""
 
 
 def judge_shift(
-    predictions: Predictions,
+    predictions: PredictionParts,
     classes: list[str],
-    validation: Predictions,
+    validation: PredictionParts,
     method: ShiftMethod,
     *,
     bootstrap_samples: int,
@@ -30,22 +26,36 @@ def judge_shift(
     Labels of test images are used for the scores and to stand beside the estimates, for nothing else. The estimate of a
     subset is from its own validation images where it has 20 for each class on average, else from the whole group's:
     images of a class look otherwise in another subset, and an estimate takes that for a shift. Bootstraps draw kin
-    together.
+    together. Both are read part by part, several times: what is held of them does not grow with their number.
     """
     source_of_all = Source.of(validation)
 
-    def judged(images: Predictions, subset: str | None) -> SubsetShift:
-        own = validation if subset is None else validation.for_subset(subset)
-        is_own = subset is not None and len(own) >= OWN_IMAGES_PER_CLASS * len(classes)
-        source = Source.of(own) if is_own else source_of_all
-        found = estimate_shift(source, Target.of(images), method, bootstrap_samples=bootstrap_samples, seed=seed)
-        return _compare(images, subset, classes, source, found, bootstrap_samples, seed)
+    def judged(subset: str | None) -> SubsetShift:
+        num_own = 0 if subset is None else count_images(validation, subset)
+        is_own = num_own >= OWN_IMAGES_PER_CLASS * len(classes)
+        source = Source.of(validation, subset) if is_own else source_of_all
+        target = Target.of(predictions, subset)
+        found = estimate_shift(source, target, method, bootstrap_samples=bootstrap_samples, seed=seed)
+        correction = Correction(calibration=source.calibration, frequencies=found.frequencies)
+        compared = compare_forms(predictions, subset, correction, bootstrap_samples=bootstrap_samples, seed=seed)
+        return SubsetShift(
+            subset=subset,
+            num_images=compared.num_images,
+            num_validation=source.num_images,
+            frequencies=describe_frequencies(classes, source, found, compared.frequencies),
+            is_converged=found.is_converged,
+            before=compared.before,
+            calibrated=compared.calibrated,
+            corrected=compared.corrected,
+            accuracy_gain=compared.gain,
+            accuracy_gain_interval=compared.gain_interval,
+        )
 
     return LabelShift(
         method=method,
         num_validation=source_of_all.num_images,
-        whole=judged(predictions, None),
-        subsets=[judged(predictions.for_subset(name), name) for name in sorted(set(predictions.subsets))],
+        whole=judged(None),
+        subsets=[judged(name) for name in predictions.subset_names],
     )
 
 
@@ -63,41 +73,3 @@ def describe_frequencies(
         )
         for index, label in enumerate(classes)
     ]
-
-
-def _compare(
-    images: Predictions,
-    subset: str | None,
-    classes: list[str],
-    source: Source,
-    found: ShiftEstimate,
-    bootstrap_samples: int,
-    seed: int,
-) -> SubsetShift:
-    calibration = source.calibration
-    corrected = replace(images, probabilities=calibration.apply(images.probabilities, found.frequencies))
-    gain, gain_interval = paired_gain(corrected.correct, images.correct, bootstrap_samples, seed, images.units)
-    true = np.bincount(images.truth, minlength=len(classes)) / len(images)
-    return SubsetShift(
-        subset=subset,
-        num_images=len(images),
-        num_validation=source.num_images,
-        frequencies=describe_frequencies(classes, source, found, true),
-        is_converged=found.is_converged,
-        before=_score(images, images.probabilities, bootstrap_samples, seed),
-        calibrated=_score(images, calibration.apply(images.probabilities), bootstrap_samples, seed),
-        corrected=_score(images, corrected.probabilities, bootstrap_samples, seed),
-        accuracy_gain=gain,
-        accuracy_gain_interval=gain_interval,
-    )
-
-
-def _score(images: Predictions, probabilities: Probabilities, bootstrap_samples: int, seed: int) -> ShiftScores:
-    scored = replace(images, probabilities=probabilities)
-    counts = ClassCounts.of(confusion_matrix(images.indices, scored.predicted, probabilities.shape[1]))
-    return ShiftScores(
-        accuracy=float(counts.accuracy()),
-        accuracy_interval=bootstrap_interval(scored.correct, bootstrap_samples, seed, images.units),
-        balanced_accuracy=float(counts.balanced_accuracy()),
-        cross_entropy=float(losses(probabilities, images.indices).mean()),
-    )

@@ -2,72 +2,85 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from orchestrator.errors import DataError
-from orchestrator.evaluation.intervals import paired_gain
-from orchestrator.evaluation.predictions import Predictions, number_units
-from orchestrator.evaluation.scoring import score
-from orchestrator.records import Scores, SubsetEvaluation, SubsetModel, SubsetResult
+from orchestrator.evaluation.answers import pack
+from orchestrator.evaluation.gathering import gather
+from orchestrator.evaluation.paired_answers import Correct, Names, PairedAnswers, add_up
+from orchestrator.evaluation.parts import PredictionParts
+from orchestrator.records import SubsetEvaluation, SubsetModel, SubsetResult
 
-SUBSET_EVALUATION_VERSION = 2
+SUBSET_EVALUATION_VERSION = 3
+
+_GROUP = "group"
 
 
-def judge_subsets(
-    group: Predictions,
-    own: Mapping[str, Predictions],
-    models: Sequence[SubsetModel],
+def judge_subset(
+    model: SubsetModel,
+    own: PredictionParts,
+    correct_of_group: Correct,
     *,
-    classes: Mapping[str, list[str]],
-    seconds: Mapping[str, float],
+    classes: list[str],
+    seconds: float,
     bootstrap_samples: int,
     seed: int,
-) -> SubsetEvaluation:
-    """Score subsets' own models and compare them with their group's, image by image; kin is drawn together.
+) -> tuple[SubsetResult, PairedAnswers]:
+    """Score a subset's own model and compare it with its group's, image by image; kin is drawn together.
 
-    `group` has the predictions of the group's model on all its test images, `own` by subset those of the models that
-    subsets have, over their own `classes`; both in the catalogue's order. The record's group, paths, fingerprint and
-    what trainings held are left to the caller. Raises DataError when a subset's predictions are of other images.
+    `own` are the predictions of the subset's model over its `classes`, `correct_of_group` [n] says which of the same
+    images the group's model got right; both in the catalogue's order. With the result come the answers that it stands
+    on, for `compare_subsets`. Raises DataError when they are of different numbers of images.
     """
-    results = []
-    served: list[np.ndarray] = []
-    shared: list[np.ndarray] = []
-    together: list[str] = []
-    for model in models:
-        alone = group.for_subset(model.subset)
-        mine = own.get(model.subset)
-        if mine is not None and list(mine.ids) != list(alone.ids):
-            raise DataError(f"the models of {model.subset} must be compared on the same test images")
-        served.append(alone.correct if mine is None else mine.correct)
-        shared.append(alone.correct)
-        together += alone.together
-        found = SubsetResult(subset=model.subset, model=model.model, reason=model.reason)
-        if mine is not None:
-            found = found.model_copy(
-                update={
-                    "classes": classes[model.subset],
-                    "seconds": seconds[model.subset],
-                    **_compared(mine, alone, bootstrap_samples, seed),
-                }
-            )
-        results.append(found)
-    right, right_of_group = np.concatenate(served), np.concatenate(shared)
+    if len(own) != len(correct_of_group):
+        raise DataError(
+            f"the models of {model.subset} must be compared on the same test images",
+            value=f"{len(own)} and {len(correct_of_group)} images",
+        )
+    gathered = gather(own.with_baselines({_GROUP: correct_of_group}), [_GROUP])
+    found = SubsetResult(
+        subset=model.subset,
+        model=model.model,
+        reason=model.reason,
+        classes=classes,
+        seconds=seconds,
+        scores=gathered.scores(bootstrap_samples, seed),
+        test_answers=pack(np.concatenate([part.correct for part in own.parts()])),
+    )
+    if len(gathered):
+        gain, interval = gathered.gain_over(_GROUP, bootstrap_samples, seed)
+        found = found.model_copy(update={"accuracy_gain": gain, "accuracy_gain_interval": interval})
+    return found, gathered.answers
+
+
+def judge_shared(model: SubsetModel, correct_of_group: Correct, together: Names) -> tuple[SubsetResult, PairedAnswers]:
+    """Describe a subset that its group's model serves, and give the answers of that in place of its own model's.
+
+    `together` [n] says what each image shares with its kin.
+    """
+    answers = PairedAnswers.of(correct_of_group, {_GROUP: correct_of_group}, together)
+    return SubsetResult(subset=model.subset, model=model.model, reason=model.reason), answers
+
+
+def compare_subsets(
+    judged: Sequence[tuple[SubsetResult, PairedAnswers]], *, bootstrap_samples: int, seed: int
+) -> SubsetEvaluation:
+    """Put the results of a group's subsets, of which there is one, together, and compare what serves them all.
+
+    Kin is drawn together also where it is spread over subsets. The record's group, paths, fingerprint and what
+    trainings held are left to the caller.
+    """
+    answers = add_up(found for _, found in judged)
     accuracy = gain = interval = None
-    if len(right):
-        accuracy = float(right.mean())
-        gain, interval = paired_gain(right, right_of_group, bootstrap_samples, seed, number_units(together))
+    if answers.num_images:
+        accuracy = answers.accuracy
+        gain, interval = answers.gain_over(_GROUP, bootstrap_samples, seed)
     return SubsetEvaluation(
-        group="", subsets=results, accuracy=accuracy, accuracy_gain=gain, accuracy_gain_interval=interval
+        group="",
+        subsets=[found for found, _ in judged],
+        accuracy=accuracy,
+        accuracy_gain=gain,
+        accuracy_gain_interval=interval,
     )
-
-
-def _compared(mine: Predictions, alone: Predictions, bootstrap_samples: int, seed: int) -> dict[str, object]:
-    scores: Scores = score(
-        mine.probabilities, mine.indices, bootstrap_samples=bootstrap_samples, seed=seed, units=mine.units
-    )
-    if not len(mine):
-        return {"scores": scores}
-    gain, interval = paired_gain(mine.correct, alone.correct, bootstrap_samples, seed, mine.units)
-    return {"scores": scores, "accuracy_gain": gain, "accuracy_gain_interval": interval}

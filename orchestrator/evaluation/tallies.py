@@ -66,7 +66,7 @@ class Tally:
         confidence = probabilities[np.arange(num_images), predicted].astype(np.float64)
         cells = 2 * confidence_bins(confidence) + (predicted == truth)
         sums: Measures = np.bincount(cells, weights=confidence, minlength=2 * CONFIDENCE_BINS).astype(np.float64)
-        places = np.arange(num_classes) * SCORE_BINS + _score_bins(probabilities)
+        places = np.arange(num_classes) * SCORE_BINS + score_bins(probabilities)
         every = np.bincount(places.ravel(), minlength=num_classes * SCORE_BINS)
         own = np.bincount(places[np.arange(num_images), truth], minlength=num_classes * SCORE_BINS)
         return cls(
@@ -102,26 +102,40 @@ class Tally:
         A pair of an image of the class and one of another in the same bin counts half, as a tie. Not a number for a
         class that has not images both of itself and of others.
         """
-        positives, negatives = self._shares()
-        below: Measures = np.cumsum(negatives, axis=1) - negatives
-        areas: Measures = (positives * (below + negatives / 2)).sum(axis=1)
-        return areas
+        return binned_aucs(self.positives, self.negatives)
 
     def auc_errors(self) -> Measures:
         """Bound how far each of `class_aucs` [K] is from the area that ranks give: half the share of pairs in one bin.
 
         All other pairs are in the order of their probabilities.
         """
-        positives, negatives = self._shares()
-        errors: Measures = (positives * negatives).sum(axis=1) / 2
-        return errors
+        return binned_auc_errors(self.positives, self.negatives)
 
-    def _shares(self) -> tuple[Measures, Measures]:
-        """Give the share of each class's own and of other images in each bin [K, 2048], not numbers without both."""
-        totals = [counts.sum(axis=1, keepdims=True) for counts in (self.positives, self.negatives)]
-        scale = np.where((totals[0] > 0) & (totals[1] > 0), 1.0, np.nan)
-        own, others = (np.maximum(total, 1) for total in totals)
-        return scale * self.positives / own, scale * self.negatives / others
+
+def binned_aucs(positives: NDArray[np.int64], negatives: NDArray[np.int64]) -> Measures:
+    """Give the area under the ROC curve [K] from counts of positive and negative images in ascending bins [K, B].
+
+    A pair in the same bin counts half, as a tie. Not a number without both.
+    """
+    own, others = _shares(positives, negatives)
+    below: Measures = np.cumsum(others, axis=1) - others
+    areas: Measures = (own * (below + others / 2)).sum(axis=1)
+    return areas
+
+
+def binned_auc_errors(positives: NDArray[np.int64], negatives: NDArray[np.int64]) -> Measures:
+    """Bound how far each of `binned_aucs` [K] is from the area that ranks give: half the share of pairs in one bin."""
+    own, others = _shares(positives, negatives)
+    errors: Measures = (own * others).sum(axis=1) / 2
+    return errors
+
+
+def _shares(positives: NDArray[np.int64], negatives: NDArray[np.int64]) -> tuple[Measures, Measures]:
+    """Give the share of positive and of negative images in each bin [K, B], not numbers without both."""
+    totals = [counts.sum(axis=1, keepdims=True) for counts in (positives, negatives)]
+    scale = np.where((totals[0] > 0) & (totals[1] > 0), 1.0, np.nan)
+    own, others = (np.maximum(total, 1) for total in totals)
+    return scale * positives / own, scale * negatives / others
 
 
 def chunks(num_images: int, num_classes: int) -> Iterator[slice]:
@@ -137,13 +151,14 @@ def confidence_bins(confidence: NDArray[np.float64]) -> NDArray[np.int64]:
     return bins
 
 
-def _score_bins(probabilities: Probabilities) -> NDArray[np.int64]:
+def score_bins(probabilities: Probabilities, num_bins: int = SCORE_BINS) -> NDArray[np.int64]:
+    """Give the bin of each probability [...]: equal bins of log-odds from -48 to 16, the outer ones unbounded."""
     exact = probabilities.astype(np.float64).clip(0.0, 1.0)
     with np.errstate(divide="ignore"):
         log_odds = np.log(exact) - np.log1p(-exact)
-    width = (HIGHEST_LOG_ODDS - LOWEST_LOG_ODDS) / SCORE_BINS
+    width = (HIGHEST_LOG_ODDS - LOWEST_LOG_ODDS) / num_bins
     places = (log_odds.clip(LOWEST_LOG_ODDS, HIGHEST_LOG_ODDS) - LOWEST_LOG_ODDS) / width
-    bins: NDArray[np.int64] = places.astype(np.int64).clip(0, SCORE_BINS - 1)
+    bins: NDArray[np.int64] = places.astype(np.int64).clip(0, num_bins - 1)
     return bins
 
 

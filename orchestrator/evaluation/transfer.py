@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.errors import DataError
-from orchestrator.evaluation.intervals import CONFIDENCE, Sums, Units, paired_gain, resample
-from orchestrator.evaluation.predictions import number_units
+from orchestrator.evaluation.intervals import CONFIDENCE, Sums, resample
+from orchestrator.evaluation.paired_answers import (
+    Correct,
+    Names,
+    PairedAnswers,
+    PairedGain,
+    count_units,
+    counted_rows,
+)
 from orchestrator.records import ArmGain, SplitComparison, SubsetGain, TransferVerdict
 
-TRANSFER_VERSION = 2
+TRANSFER_VERSION = 3
 
 TRANSFERS_LESS = ("from_scratch", "head_only", "target_only", "subset_only")
 """Arms that are given less than a group's model: no pretrained weights; of other subsets' samples no features, but the
@@ -21,50 +28,49 @@ head; no images of a source; no other subset's samples. A pooled model is given 
 NO_TRANSFER = ("from_scratch", "target_only", "subset_only")
 """Arms that something that transfers is wholly kept from: pretrained weights, a source's images, other subsets."""
 
-Correct = NDArray[np.bool_]
+_BEFORE = "before"
 
 
-def joint_gains(
-    correct: Correct, others: Mapping[str, Correct], *, bootstrap_samples: int, seed: int, units: Units | None = None
-) -> list[ArmGain]:
-    """Give how much more accurate one model is than each of several others on the same n images.
+def joint_gains(answers: PairedAnswers, num_units: int, *, bootstrap_samples: int, seed: int) -> list[ArmGain]:
+    """Give how much more accurate one model is than each of several others on the same images, at least one.
 
-    `correct` and each of `others` [n] say which images a model gets right; n is at least 1. The intervals hold all at
-    once with 95%: images are drawn once for all models, together with their kin (`units` [n]), and an interval reaches
-    from its centre as many bootstrap standard errors as the largest deviation among all gains does in 95% of resamples
-    (single-step max-T; Westfall and Young, "Resampling-Based Multiple Testing", 1993). Before images are drawn, one
-    that is won and one that is lost are added against each other model, of the mean size of a unit, without which a
-    handful of images would make a gain look sure (Bonett and Price, "Adjusted Wald confidence interval for a difference
-    of binomial proportions based on paired data", 2012). Raises DataError for results over different images, or none.
+    `num_units` counts what is drawn as one: images, those of one kin together. The intervals hold all at once with 95%:
+    images are drawn once for all models, together with their kin, and an interval reaches from its centre as many
+    bootstrap standard errors as the largest deviation among all gains does in 95% of resamples (single-step max-T;
+    Westfall and Young, "Resampling-Based Multiple Testing", 1993). Before images are drawn, one that is won and one
+    that is lost are added against each other model, of the mean size of a unit, without which a handful of images would
+    make a gain look sure (Bonett and Price, "Adjusted Wald confidence interval for a difference of binomial proportions
+    based on paired data", 2012). Raises DataError without images.
     """
-    if not others:
+    if not answers.others:
         return []
-    lengths = {len(correct), *(len(other) for other in others.values())}
-    if len(lengths) > 1 or not len(correct):
-        raise DataError("models must be compared on the same images, at least one", value=sorted(lengths))
-    differences = np.stack([correct.astype(np.int64) - other for other in others.values()], axis=1)
-    sums = _with_one_won_and_one_lost(_sum_up(differences, units))
-    centres = _means(sums.sum(axis=0, keepdims=True))[0]
-    rows, counts = np.unique(sums, axis=0, return_counts=True)
-    estimates = resample(rows, counts, bootstrap_samples, seed, _means)
+    if not answers.num_images:
+        raise DataError("models must be compared on one or more images", value=0)
+    rows, counts = answers.sums()
+    differences = np.column_stack([rows[:, :1] - rows[:, 1:-1], rows[:, -1]])
+    totals = counts @ differences
+    won_and_lost = _one_won_and_one_lost(answers.num_images / num_units, len(answers.others))
+    centres = _means(np.vstack([totals, won_and_lost]).sum(axis=0, keepdims=True))[0]
+    drawn, counts = counted_rows(np.vstack([differences, won_and_lost]), np.append(counts, [1, 1]))
+    estimates = resample(drawn, counts, bootstrap_samples, seed, _means)
     errors = estimates.std(axis=0)
     reach = np.quantile((np.abs(estimates - centres) / errors).max(axis=1), CONFIDENCE) * errors
     low, high = np.clip([centres - reach, centres + reach], -1.0, 1.0)
     return [
         ArmGain(
             name=name,
-            accuracy=float(other.mean()),
-            gain=float(differences[:, place].mean()),
+            accuracy=answers.accuracy_of(name),
+            gain=int(totals[place]) / answers.num_images,
             gain_interval=(float(low[place]), float(high[place])),
         )
-        for place, (name, other) in enumerate(others.items())
+        for place, name in enumerate(answers.others)
     ]
 
 
 def compare_on_split(
     correct: Correct,
     others: Mapping[str, Correct],
-    together: Sequence[str],
+    together: Names,
     *,
     bootstrap_samples: int,
     seed: int,
@@ -75,12 +81,12 @@ def compare_on_split(
     """
     if not len(correct):
         return None
-    units = number_units(together)
+    answers, num_units = PairedAnswers.of(correct, others, together), count_units(together)
     return SplitComparison(
         num_images=len(correct),
-        num_units=len(correct) if units is None else int(units.max()) + 1,
-        accuracy=float(correct.mean()),
-        others=joint_gains(correct, others, bootstrap_samples=bootstrap_samples, seed=seed, units=units),
+        num_units=num_units,
+        accuracy=answers.accuracy,
+        others=joint_gains(answers, num_units, bootstrap_samples=bootstrap_samples, seed=seed),
     )
 
 
@@ -116,20 +122,16 @@ def gain_over(
     subset: str,
     after: Mapping[str, Correct],
     before: Mapping[str, Correct],
-    together: Mapping[str, Sequence[str]],
+    together: Mapping[str, Names],
     *,
     bootstrap_samples: int,
     seed: int,
 ) -> SubsetGain:
     """Say what a subset gains by one model over another; all go by split, `val` and `test`."""
-    found: dict[str, tuple[float, tuple[float, float]] | tuple[None, None]] = {}
+    found: dict[str, PairedGain | tuple[None, None]] = {}
     for split in ("val", "test"):
-        units = number_units(together[split])
-        found[split] = (
-            paired_gain(after[split], before[split], bootstrap_samples, seed, units)
-            if len(after[split])
-            else (None, None)
-        )
+        answers = PairedAnswers.of(after[split], {_BEFORE: before[split]}, together[split])
+        found[split] = answers.gain_over(_BEFORE, bootstrap_samples, seed) if answers.num_images else (None, None)
     return SubsetGain(
         subset=subset,
         validation_gain=found["val"][0],
@@ -139,18 +141,9 @@ def gain_over(
     )
 
 
-def _sum_up(differences: NDArray[np.int64], units: Units | None) -> Sums:
-    """Give the sums of differences [units, K], and beside them the number of images in each unit."""
-    counted = np.concatenate([differences, np.ones((len(differences), 1), dtype=np.int64)], axis=1)
-    if units is None:
-        return counted.astype(np.float64)
-    return np.stack([np.bincount(units, column) for column in counted.T], axis=1)
-
-
-def _with_one_won_and_one_lost(sums: Sums) -> Sums:
-    size = sums[:, -1].mean()
-    won = np.full(sums.shape[1], size)
-    return np.vstack([sums, won, np.append(-won[:-1], size)])
+def _one_won_and_one_lost(size: float, num_others: int) -> Sums:
+    won = np.full(num_others + 1, size)
+    return np.stack([won, np.append(-won[:-1], size)])
 
 
 def _means(sums: Sums) -> NDArray[np.float64]:

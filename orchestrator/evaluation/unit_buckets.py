@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.evaluation.calibration import calibration_error
-from orchestrator.evaluation.intervals import Estimates, Measure, Sums, mean_interval, resample
+from orchestrator.evaluation.intervals import Estimates, Measure, Sums, resample
 from orchestrator.evaluation.metrics import ClassCounts
 from orchestrator.evaluation.predictions import Predictions
 from orchestrator.evaluation.tallies import CONFIDENCE_BINS, confidence_bins
@@ -23,28 +23,22 @@ class UnitBuckets:
     Kin are in one bucket, so that a bootstrap can draw buckets instead of kin: the random groups of survey sampling
     (Wolter, "Introduction to Variance Estimation", 1985, chapter 2). Groups at random have, in expectation, the
     variance of what is in them; as there are 4,096, a standard error is off by about 1.1%. The memory is 98 kB a class,
-    whatever the number of images, and 64 kB for each of the `baselines`.
+    whatever the number of images.
     """
 
-    def __init__(self, num_classes: int, baselines: Iterable[str]) -> None:
+    def __init__(self, num_classes: int) -> None:
         # Of each class: images of it, images taken for it, images of it that were found.
         self._classes = np.zeros((NUM_BUCKETS, 3, num_classes))
         self._gaps = np.zeros((NUM_BUCKETS, CONFIDENCE_BINS + 1))
-        # Images that a baseline got right, and how many more the model did.
-        self._baselines = {name: np.zeros((NUM_BUCKETS, 2)) for name in baselines}
 
     def add(self, part: Predictions) -> None:
-        """Add images, with what the baselines got right."""
-        buckets, predicted, is_right = _buckets(part), part.predicted, part.correct
+        """Add images."""
+        buckets, predicted, is_right = buckets_of(part), part.predicted, part.correct
         for place, classes, counted in ((0, part.truth, 1), (1, predicted, 1), (2, part.truth, is_right)):
             np.add.at(self._classes[:, place], (buckets, classes), counted)
         confidence = part.probabilities[np.arange(len(part)), predicted].astype(np.float64)
         np.add.at(self._gaps, (buckets, confidence_bins(confidence)), is_right - confidence)
         np.add.at(self._gaps[:, -1], buckets, 1)
-        for name, sums in self._baselines.items():
-            found = part.baselines[name]
-            np.add.at(sums[:, 0], buckets, found)
-            np.add.at(sums[:, 1], buckets, is_right.astype(np.int64) - found)
 
     def measures(self, num_classes: int, samples: int, seed: int) -> Estimates:
         """Give accuracy, balanced accuracy and macro F1 [samples, 3] of resamples."""
@@ -62,18 +56,6 @@ class UnitBuckets:
             self._gaps, samples, seed, lambda sums: calibration_error(sums[:, :-1], np.rint(sums[:, -1]))
         )
 
-    def accuracy_interval(self, baseline: str, samples: int, seed: int) -> tuple[float, float]:
-        """Bound the accuracy of a baseline."""
-        return self._mean_interval(self._baselines[baseline][:, 0], samples, seed)
-
-    def gain_interval(self, baseline: str, samples: int, seed: int) -> tuple[float, float]:
-        """Bound how much more accurate the model is than a baseline, image by image."""
-        return self._mean_interval(self._baselines[baseline][:, 1], samples, seed)
-
-    def _mean_interval(self, sums: NDArray[np.float64], samples: int, seed: int) -> tuple[float, float]:
-        rows = np.stack([sums, self._gaps[:, -1]], axis=1)[self._is_held]
-        return mean_interval(*np.unique(rows, axis=0, return_counts=True), samples, seed)
-
     def _resampled(self, sums: NDArray[np.float64], samples: int, seed: int, measure: Measure) -> Estimates:
         held = sums[self._is_held]
         return resample(held, np.ones(len(held), dtype=np.int64), samples, seed, measure)
@@ -84,10 +66,25 @@ class UnitBuckets:
         return held
 
 
-def _buckets(part: Predictions) -> NDArray[np.int64]:
-    """Give the bucket of each image [n]; one without kin goes by its own identity."""
+def unit_keys(kin: Sequence[str]) -> NDArray[np.uint64]:
+    """Give a stable hash of each name [n] that images share with their kin."""
+    return _hashes([f"kin {name}" for name in kin])
+
+
+def buckets_of_keys(keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Give the bucket of each hash [n], and of a bucket itself."""
+    return keys % np.uint64(NUM_BUCKETS)
+
+
+def buckets_of(part: Predictions) -> NDArray[np.int64]:
+    """Give the bucket [n] of each image, 0 to 4,095; one without kin goes by its own identity."""
     # A name of kin may be the identity of another image.
     names = [f"kin {kin}" if kin else f"id {own}" for kin, own in zip(part.together, part.ids, strict=True)]
     known, places = np.unique(np.asarray(names, dtype=object), return_inverse=True)
-    buckets = [int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "big") % NUM_BUCKETS for name in known]
-    return np.asarray(buckets, dtype=np.int64)[places]
+    buckets: NDArray[np.int64] = buckets_of_keys(_hashes(known))[places].astype(np.int64)
+    return buckets
+
+
+def _hashes(names: Iterable[str]) -> NDArray[np.uint64]:
+    digests = (blake2b(name.encode(), digest_size=8).digest() for name in names)
+    return np.fromiter((int.from_bytes(digest, "big") for digest in digests), dtype=np.uint64)

@@ -48,7 +48,8 @@ def plan_balanced_batches(
     more samples than its share shows others in every epoch, none twice in one; of a class with fewer, every sample is
     repeated equally often, or once more. Classes take turns in an order that is drawn once an epoch: in the epoch, in
     every global batch and in every rank's part of one the counts of two classes that have samples differ by one at
-    most. Raises TrainingError without samples.
+    most (class-aware sampling: Shen, Lin and Huang, "Relay Backpropagation for Effective Learning of Deep Convolutional
+    Neural Networks", 2016). Raises TrainingError without samples.
     """
     _require_samples(len(labels))
     rng = np.random.default_rng([seed, epoch])

@@ -76,7 +76,7 @@ class CompanionFeed:
         total = companion.drawn(epochs * num_target)
         # A short training shows a part of a large source: only that is run through the frozen stages.
         self._wanted = np.unique(self._draw(0, min(total, len(companion.samples))))
-        chosen = _Chosen(samples=companion.samples, positions=self._wanted)
+        chosen = ChosenSamples(samples=companion.samples, positions=self._wanted)
         self._inputs = kept_inputs(prefix, chosen, most_bytes=most_bytes)
 
     def join(self, steps: Iterable[Step], epoch: int) -> Iterator[Step]:
@@ -118,24 +118,28 @@ class CompanionFeed:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Chosen:
-    """Show some of the samples, by position."""
+class ChosenSamples:
+    """Show some of the samples as samples of their own, by their positions [n]."""
 
     samples: Samples
     positions: NDArray[np.int64]
 
     @property
     def labels(self) -> Labels:
+        """Give the labels of the chosen samples."""
         return self.samples.labels[self.positions]
 
     @property
     def keys(self) -> NDArray[np.uint64]:
+        """Give the keys of the chosen samples."""
         return self.samples.keys[self.positions]
 
     def __len__(self) -> int:
+        """Count the chosen samples."""
         return len(self.positions)
 
     def take(self, positions: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Give the pixels of chosen samples, by their positions among these."""
         return self.samples.take(self.positions[positions])
 
 

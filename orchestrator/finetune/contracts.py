@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from orchestrator.config import AugmentConfig, BatchNormMode
+from orchestrator.finetune.label_counts import LabelCounts
 
 Metric = Literal["val_accuracy", "val_loss"]
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -58,8 +59,17 @@ class BatchStream(Protocol):
         """Count the samples of a whole epoch over all ranks."""
         ...
 
-    def epoch(self, epoch: int) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
-        """Iterate over pixels [n, S, S, 3] and class indices [n] of one epoch; the first is 1."""
+    @property
+    def no_labels(self) -> Labels:
+        """Give the labels of no sample: [0], [0, T] or float32 [0, K], of the kind that batches have."""
+        ...
+
+    def count_labels(self) -> LabelCounts:
+        """Count the labels of a whole epoch over all ranks."""
+        ...
+
+    def epoch(self, epoch: int) -> Iterator[tuple[NDArray[np.uint8], Labels]]:
+        """Iterate over pixels [n, S, S, 3] and the labels of one epoch; the first is 1."""
         ...
 
 

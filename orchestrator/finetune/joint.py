@@ -48,7 +48,9 @@ class JointOutputs:
 class JointLoss:
     """Say what a source adds to the loss; `objective` compares its logits with its labels.
 
-    Both parts go through the network as one batch: BatchNorm that learns sees them mixed.
+    Both parts go through the network as one batch: BatchNorm that learns sees them mixed. Source and target are trained
+    jointly as by Ge and Yu, "Borrowing Treasures from the Wealthy: Deep Transfer Learning through Selective Joint
+    Fine-Tuning", 2017, but on all of the source, and its labels where they are learnt in one softmax with the target's.
     """
 
     companion: Companion

@@ -45,7 +45,7 @@ from orchestrator.finetune.regularization import pulls_to_start, start_of
 from orchestrator.finetune.shared_batch_norm import restore_batch_norms
 from orchestrator.finetune.stepping import Stepper
 from orchestrator.finetune.steps import Step, steps_of_samples, steps_of_stream
-from orchestrator.finetune.tasks import judge_tasks, mean_over_tasks, objective_of
+from orchestrator.finetune.tasks import count_labels, judge_tasks, mean_over_tasks, objective_of
 from orchestrator.finetune.training_checks import require_same_training, require_trainable
 from orchestrator.records import BackboneSpec, EpochMetrics, Hyperparameters
 
@@ -109,9 +109,10 @@ def fine_tune(
 
     With stored `activations` of the freeze depth neither pixels nor frozen stages are touched; where they cannot be
     read, the training computes them itself and says so in its result. They are of no use to a training that changes
-    images batch by batch. `source` holds the weights that regularisers pull the backbone to, where it is not what the
-    classifier starts with; it is not changed. With a `companion` the classifier has its extra outputs behind those of
-    the target's classes, and is trained on both; losses and accuracies are the target's, over its classes.
+    images batch by batch or draws them afresh. `source` holds the weights that regularisers pull the backbone to, where
+    it is not what the classifier starts with; it is not changed. With a `companion` the classifier has its extra
+    outputs behind those of the target's classes, and is trained on both; losses and accuracies are the target's, over
+    its classes.
 
     Where samples have any number of labels (`loss: binary_cross_entropy`), the accuracy of an epoch is the mean average
     precision, see `finetune.multi_label`.
@@ -144,7 +145,7 @@ class Training:
         companion: Companion | None = None,
     ) -> None:
         self._started = time.perf_counter()
-        self._settings = settings
+        self._settings = settings = replace(settings, augment=hyperparameters.augmented(settings.augment))
         self._hyperparameters = hyperparameters
         self._classifier = classifier.to(settings.device).to(memory_format=torch.channels_last)
         if hyperparameters.stochastic_depth is not None:
@@ -160,9 +161,8 @@ class Training:
         self._validation = validation
         samples = None if isinstance(train, BatchStream) else train
         self._phases = plan_phases(hyperparameters, classifier.backbone.num_stages)
-        labels = None if samples is None else samples.labels
         known = self._suffix.num_classes - (0 if companion is None else companion.num_extra)
-        objective = objective_of(self._suffix, hyperparameters, labels, settings.device)
+        objective = objective_of(self._suffix, hyperparameters, count_labels(train), settings.device)
         if companion is not None and isinstance(objective, Objective):
             objective = replace(objective, num_smoothed=known)
         self._changes = ImageChanges(hyperparameters, settings, self._prefix, self._suffix, objective)
@@ -282,8 +282,8 @@ class Training:
     def _joint_loss(self, companion: Companion | None) -> JointLoss | None:
         if companion is None or companion.is_idle:
             return None
-        labels, device = companion.samples.labels, self._settings.device
-        objective = create_objective(self._hyperparameters, labels, self._suffix.num_classes, device)
+        counts, device = count_labels(companion.samples).by_task[0], self._settings.device
+        objective = create_objective(self._hyperparameters, counts, self._suffix.num_classes, device)
         return JointLoss(companion=companion, objective=objective)
 
     def _companion_feed(self, companion: Companion) -> CompanionFeed:

@@ -11,8 +11,6 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot
 
 from orchestrator.config import LossName, SmoothingTarget
-from orchestrator.errors import TrainingError
-from orchestrator.finetune.contracts import Labels
 from orchestrator.records import Hyperparameters
 
 
@@ -25,12 +23,15 @@ class Objective:
 
     For `binary_cross_entropy` targets are 1 for each label that a sample has and 0 for the others, and a sample's loss
     is the mean over labels of -(q_k ln p_k + (1 - q_k) ln(1 - p_k)), p_k the sigmoid of a logit: linear in the targets
-    too. Neither smoothing nor class weights go with it.
+    too (Nam et al., "Large-scale Multi-label Text Classification - Revisiting Neural Networks", 2014). Neither
+    smoothing nor class weights go with it.
 
     `smoothing` eps in [0, 1) changes the targets: towards `uniform` to (1 - eps) q + eps / K (Szegedy et al., 2016),
-    towards the `model` to (q + eps p) / (1 + eps), p taken as a constant. For cross-entropy without class weights the
-    latter has the gradient of the plain loss, divided by 1 + eps. Of uniform smoothing the first `num_smoothed` classes
-    have equal parts, by default all: the outputs of a source are never the truth of a target sample.
+    towards the `model` to (q + eps p) / (1 + eps), p taken as a constant: the targets of soft bootstrapping with beta =
+    1 / (1 + eps) (Reed et al., "Training Deep Neural Networks on Noisy Labels with Bootstrapping", 2015). For
+    cross-entropy without class weights the latter has the gradient of the plain loss, divided by 1 + eps. Of uniform
+    smoothing the first `num_smoothed` classes have equal parts, by default all: the outputs of a source are never the
+    truth of a target sample.
 
     `class_weights` [K] float32 lie on the device of the logits. They are not divided by their sum over the batch: with
     a mean of one over the training set, as `balanced_class_weights` gives them, sums over samples stay comparable
@@ -74,21 +75,16 @@ class Objective:
 
 
 def create_objective(
-    hyperparameters: Hyperparameters, labels: Labels | None, num_classes: int, device: str
+    hyperparameters: Hyperparameters, class_counts: NDArray[np.int64], num_classes: int, device: str
 ) -> Objective:
-    """Create the loss that the hyperparameters name, weighing classes by the training labels [n].
+    """Create the loss that the hyperparameters name, weighing classes by how many training samples have each.
 
-    Raises TrainingError when classes are to be balanced and the labels are not known, as those of a stream.
+    Of `num_classes`, `class_counts` may leave out the last ones, of which there are none.
     """
     weights = None
     if hyperparameters.class_weights == "balanced":
-        if labels is None:
-            raise TrainingError(
-                "class_weights must be none where training data is streamed",
-                value="balanced",
-                remedy="Raise data.max_cache_bytes, or leave the weights out.",
-            )
-        weights = balanced_class_weights(np.bincount(labels, minlength=num_classes)).to(device)
+        padded = np.pad(class_counts, (0, num_classes - len(class_counts)))
+        weights = balanced_class_weights(padded).to(device)
     return Objective(
         kind=hyperparameters.loss,
         gamma=hyperparameters.focal_gamma,
@@ -107,7 +103,8 @@ def balanced_class_weights(class_counts: NDArray[np.int64]) -> Tensor:
     """Weigh classes [K] by n / (K' n_k), float32, for n_k of n training samples, K' the number of classes that occur.
 
     Every class that occurs has the same sum of weights, and the mean over the training samples is one. A class
-    without samples gets 0.
+    without samples gets 0. The rule is scikit-learn's `balanced`, after King and Zeng, "Logistic Regression in Rare
+    Events Data", 2001.
     """
     counts = torch.from_numpy(class_counts).double()
     present = counts > 0

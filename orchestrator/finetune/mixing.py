@@ -1,4 +1,9 @@
-"""Mixes the images of a batch, and their targets alike: mixup and CutMix."""
+"""Mixes the images of a batch, and their targets alike: mixup and CutMix.
+
+Torchvision's transforms of these names draw from torch's own generator: ranks would mix by different shares, and a
+resumed training by others than before. Here all is drawn by (seed, epoch, step); given that, images and targets are
+mixed as there. Partners are those of a permutation, not neighbours: in balanced batches classes take turns.
+"""
 
 from __future__ import annotations
 

@@ -58,15 +58,8 @@ def judge_label_sets(
 def require_label_sets(
     train: Samples | BatchStream, validation: Samples, hyperparameters: Hyperparameters, *, num_labels: int
 ) -> None:
-    """Check that the loss is that of the samples' labels, and that they are held. Raises TrainingError."""
-    if hyperparameters.is_multi_label and isinstance(train, BatchStream):
-        raise TrainingError(
-            "samples with any number of labels must be cached, not streamed",
-            value=f"{train.num_samples} samples",
-            remedy="Raise data.max_cache_bytes.",
-        )
-    held = [validation.labels] if isinstance(train, BatchStream) else [train.labels, validation.labels]
-    for labels in held:
+    """Check that the loss is that of the samples' labels. Raises TrainingError."""
+    for labels in (train.no_labels if isinstance(train, BatchStream) else train.labels, validation.labels):
         if is_multi_label(labels) != hyperparameters.is_multi_label:
             raise TrainingError(
                 "binary_cross_entropy must be the loss of samples with any number of labels, and of no others",

@@ -22,6 +22,10 @@ def create_optimizer(parameters: Parameters, hyperparameters: Hyperparameters, *
 
     Weight decay is an L2 penalty for SGD and Adam, and decoupled for AdamW; momentum is SGD's alone, and there is none
     of Nesterov's without it. `scaled` says that a scaler of gradients may skip steps.
+
+    Both momenta: Sutskever et al., "On the Importance of Initialization and Momentum in Deep Learning", 2013. Adam:
+    Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2015. AdamW: Loshchilov and Hutter, "Decoupled Weight
+    Decay Regularization", 2019.
     """
     rate, decay = hyperparameters.learning_rate, hyperparameters.weight_decay
     # Fused kernels take a sixth of the time of a loop over tensors, on the CPU too.

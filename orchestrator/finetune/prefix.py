@@ -125,9 +125,12 @@ def suffix_inputs(
 
     What is remembered is bounded by `activation_bytes`; the rest is computed whenever it is needed. Without frozen
     stages nothing is remembered: the outputs would be the images. Nor are training samples that every epoch draws
-    afresh. Stored activations of another depth are left alone. Raises what checking them raises.
+    afresh. Stored activations are left alone then, and where they are of another depth. Raises what checking them
+    raises.
     """
     settings = prefix.settings
+    if settings.augment.draws_afresh:
+        activations = None
     if activations is not None and train is not None and activations.depth == len(prefix.stages):
         return _stored(prefix, train, validation, activations)
     example = prefix.blank()

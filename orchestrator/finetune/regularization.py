@@ -21,16 +21,22 @@ def penalty(name: RegularizerName, parameters: Mapping[str, Tensor], start: Mapp
 
     Over all layers, biases and the scales and shifts of normalisation included:
 
-    - `l2_sp`: the sum of |theta - theta_s|^2 / 2 (Li, Grandvalet and Davoine, 2018);
-    - `l2`, `l1`: the sum of |theta|^2 / 2, or of |theta|_1; at zero the gradient of `l1` is zero;
-    - `euclidean`: the mean over layers of |theta - theta_s|; at zero difference its gradient is zero.
+    - `l2_sp`: the sum of |theta - theta_s|^2 / 2 (Li, Grandvalet and Davoine, "Explicit Inductive Bias for Transfer
+      Learning with Convolutional Networks", 2018);
+    - `l2`: the sum of |theta|^2 / 2 (Krogh and Hertz, "A Simple Weight Decay Can Improve Generalization", 1991);
+    - `l1`: the sum of |theta|_1 (Tibshirani, "Regression Shrinkage and Selection via the Lasso", 1996); at zero its
+      gradient is zero;
+    - `euclidean`: the mean over layers of |theta - theta_s|, the distance that Gouk, Hospedales and Pontil bound for
+      each layer ("Distance-Based Regularisation of Deep Networks for Fine-Tuning", 2021), here as a penalty; at zero
+      difference its gradient is zero.
 
     Over layers of two or more dimensions alone, zero where there are none:
 
     - `cosine`: the mean over layers of 1 - cos(theta, theta_s), each layer taken as one vector; one that is all zero
-      has no direction and counts zero, with zero gradient;
+      has no direction and counts zero, with zero gradient. No paper is followed: the length of a layer is left free;
     - `orthogonal`: the mean over layers of |theta^T theta_s|_F^2, each flattened to a matrix [out, rest] whose rows
-      are the outputs; the product is [rest, rest].
+      are the outputs; the product is [rest, rest]. It is the soft orthogonality of Bousmalis et al. ("Domain Separation
+      Networks", 2016), there of features.
 
     It depends on no sample, so that every rank adds the same to its loss, and averaging over ranks keeps it. Call it
     outside autocast, which would round the products of matrices.

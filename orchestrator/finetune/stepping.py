@@ -36,6 +36,8 @@ class Stepper:
     """Hold what steps change: a suffix, its optimizer, and the running mean of its weights where one is kept.
 
     `compiles` sends the suffix through torch.compile. `joint` says what a source adds to the loss, where there is one.
+    In fp16 losses are scaled so that small gradients stay, and steps whose gradients overflow are skipped; weights are
+    fp32 at any precision (Micikevicius et al., "Mixed Precision Training", 2018).
     """
 
     def __init__(

@@ -102,7 +102,7 @@ def steps_of_stream(stream: BatchStream, prefix: Prefix, *, epoch: int, accumula
             done = (seen + total / 2) / max(1, stream.num_samples)
             seen += total
             if batch is None:
-                step = _blank_step(prefix, total, np.zeros(0, dtype=np.int64), done=done)
+                step = _blank_step(prefix, total, stream.no_labels, done=done)
             else:
                 inputs = prefix(_varied(batch[0], taken, epoch, prefix.settings))
                 step = _step(inputs, batch[1], total, prefix.settings, done=done)
@@ -118,7 +118,7 @@ def steps_of_stream(stream: BatchStream, prefix: Prefix, *, epoch: int, accumula
 
 def _global_batches(
     stream: BatchStream, epoch: int, device: str
-) -> Iterator[tuple[tuple[NDArray[np.uint8], NDArray[np.int64]] | None, int]]:
+) -> Iterator[tuple[tuple[NDArray[np.uint8], Labels] | None, int]]:
     """Give this rank's part of every global batch, None where it has run out, and the samples of all ranks' parts."""
     batches = (batch for batch in stream.epoch(epoch) if len(batch[1]))
     while True:

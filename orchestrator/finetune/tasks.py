@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from orchestrator.config import weights_by_name
 from orchestrator.errors import TrainingError
 from orchestrator.finetune.contracts import BatchStream, Labels, Samples
 from orchestrator.finetune.freezing import Suffix
+from orchestrator.finetune.label_counts import NO_LABEL, LabelCounts
 from orchestrator.finetune.losses import Objective, create_objective
 from orchestrator.records import Hyperparameters
-
-NO_LABEL = -1
-"""Stands in labels [n, T] where a sample has none for a task."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,24 +55,25 @@ class TaskObjective:
         return total
 
 
-def objective_of(
-    suffix: Suffix, hyperparameters: Hyperparameters, labels: Labels | None, device: str
-) -> Objective | TaskObjective:
-    """Create the loss of a suffix: that of its one task, or of several on training labels [n, T].
+def count_labels(train: Samples | BatchStream) -> LabelCounts:
+    """Count the labels of training samples, of a stream those of an epoch."""
+    return train.count_labels() if isinstance(train, BatchStream) else LabelCounts.of(train.labels)
 
-    Raises what `create_objective` raises.
-    """
+
+def objective_of(
+    suffix: Suffix, hyperparameters: Hyperparameters, counts: LabelCounts, device: str
+) -> Objective | TaskObjective:
+    """Create the loss of a suffix, of one task or of several, by how many training samples have each label."""
     if len(suffix.class_counts) == 1:
-        return create_objective(hyperparameters, labels, suffix.num_classes, device)
-    assert labels is not None
-    known = [column[column != NO_LABEL] for column in labels.T]
+        return create_objective(hyperparameters, counts.by_task[0], suffix.num_classes, device)
+    labelled = [int(found.sum()) for found in counts.by_task]
     return TaskObjective(
         objectives=tuple(
             create_objective(hyperparameters, found, count, device)
-            for found, count in zip(known, suffix.class_counts, strict=True)
+            for found, count in zip(counts.by_task, suffix.class_counts, strict=True)
         ),
         class_counts=suffix.class_counts,
-        weights=task_weights(hyperparameters, [len(found) for found in known], num_samples=len(labels)).to(device),
+        weights=task_weights(hyperparameters, labelled, num_samples=counts.num_samples).to(device),
         log_variances=suffix.log_variances,
     )
 
@@ -170,25 +170,26 @@ def require_tasks_fit(
     """Check that several tasks can be trained so. Raises TrainingError."""
     if len(class_counts) == 1:
         return
-    if isinstance(train, BatchStream):
-        raise TrainingError(
-            "several tasks must be trained on cached samples, not on a stream",
-            value=f"{len(class_counts)} tasks",
-            remedy="Raise data.max_cache_bytes.",
-        )
     if hyperparameters.mixing != "none":
         raise TrainingError(
             "mixing must be none where several tasks are trained",
             value=hyperparameters.mixing,
             remedy="Set finetune.mixing to none.",
         )
-    if hyperparameters.balanced and (train.labels[:, 0] == NO_LABEL).any():
+    held = None if isinstance(train, BatchStream) else train
+    if hyperparameters.balanced and held is not None and (held.labels[:, 0] == NO_LABEL).any():
         raise TrainingError(
             "balanced must be false where each sample has a label for one of several heads",
             value=True,
             remedy="Set finetune.balanced to false.",
         )
     weighting = hyperparameters.task_weighting
+    if by_name := weights_by_name(weighting):
+        raise TrainingError(
+            "fixed task weights must be numbers in the order of the heads",
+            value=", ".join(by_name),
+            remedy="Put them in the order of the heads that are trained.",
+        )
     if isinstance(weighting, tuple) and len(weighting) != len(class_counts):
         raise TrainingError(
             f"fixed task weights must be {len(class_counts)}, one for each task",

@@ -1,4 +1,9 @@
-"""Varies training images: the same sample in the same draw is the same picture, whatever batch it comes in."""
+"""Varies training images: the same sample in the same draw is the same picture, whatever batch it comes in.
+
+With the transforms of torchvision a picture depends on its batch, its rank and all that was drawn before, and what the
+frozen stages give for it could not be kept. So mirroring, shifting, colours and erasing are written here, over whole
+batches and by numbers that (seed, key, draw) give for each sample; given those, they do what its kernels do.
+"""
 
 from __future__ import annotations
 
@@ -101,7 +106,10 @@ def _reflect(places: NDArray[np.int64], size: int) -> NDArray[np.int64]:
 
 
 def _colour(pixels: Pixels, factors: NDArray[np.float32]) -> Pixels:
-    """Scale brightness, then contrast around the mean luminance, then saturation around each pixel's luminance."""
+    """Scale brightness, then contrast around the mean luminance, then saturation around each pixel's luminance.
+
+    Values are clipped once, at the end: torchvision clips after each of the three.
+    """
     brightness, contrast, saturation = (factors[:, place, None, None, None] for place in range(3))
     varied = pixels.astype(np.float32) * brightness
     middle = (varied @ _LUMINANCE).mean(axis=(1, 2))[:, None, None, None]

@@ -11,6 +11,7 @@ from orchestrator.records.backbones import (
     RankedCandidate,
     SubsetRank,
 )
+from orchestrator.records.balance import Balance
 from orchestrator.records.base import Record, Value, of_group
 from orchestrator.records.catalogue import Catalogue, CopyCount, SubsetCount
 from orchestrator.records.costs import CompiledCost, CostFigures, DepthCost, SearchCosts
@@ -53,6 +54,7 @@ from orchestrator.records.label_shift import (
     ShiftMethod,
     ShiftScores,
     SubsetShift,
+    TaskFrequencies,
 )
 from orchestrator.records.multi_label import LabelScores, LabelSetScores, MultiLabelScores
 from orchestrator.records.pretraining import (
@@ -113,6 +115,7 @@ __all__ = [
     "Assignments",
     "BackboneRanking",
     "BackboneSpec",
+    "Balance",
     "Baseline",
     "BaselineName",
     "BaselineResult",
@@ -209,6 +212,7 @@ __all__ = [
     "SubsetTransfer",
     "SupervisedPhase",
     "TaskClasses",
+    "TaskFrequencies",
     "TaskScores",
     "TrainedPhase",
     "Transfer",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from orchestrator.config import HeadsBy, Negatives
+from orchestrator.records.balance import Balance
 from orchestrator.records.base import Record, Value
 from orchestrator.records.pretraining import Pretraining
 from orchestrator.records.recipes import Hyperparameters
@@ -120,8 +121,9 @@ class ModelCard(Record):
 
     `classes` are those of its first task; `tasks` lists all where there are several, in the order of its outputs.
     Where `heads` is subset, `tasks` are the heads of its subsets by name, and `classes` those of all of them.
-    `sparsity` is the share of the weights under an L1 penalty that are at most 0.001; None without one. `source` is
-    what the model was trained together with, if anything. `worker_resources` is what each of the workers held.
+    `sparsity` is the share of the weights under an L1 penalty that are at most 0.001; None without one. `balance` says
+    what a training with balanced classes repeats; None for any other. `source` is what the model was trained together
+    with, if anything. `worker_resources` is what each of the workers held.
     """
 
     group: str
@@ -138,6 +140,7 @@ class ModelCard(Record):
     num_workers: int
     world: list[str] = []
     sparsity: float | None = None
+    balance: Balance | None = None
     worker_resources: dict[str, float] = {}
     source: SourceUse | None = None
     tasks: list[TaskClasses] = []

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from orchestrator.records.base import Record, Value
-from orchestrator.records.label_shift import LabelShift
+from orchestrator.records.label_shift import LabelShift, SubsetShift
 from orchestrator.records.multi_label import MultiLabelScores
 from orchestrator.records.recipes import Hyperparameters
 from orchestrator.records.sources import OutlierScores
@@ -133,19 +133,22 @@ class SubsetScores(Scores):
 class TaskScores(Scores):
     """Score the test images that are labelled for one further task, over its classes.
 
-    `predictions` is the path of their table below the run directory.
+    `predictions` is the path of their table below the run directory. `label_shift` is None unless the experiment asks
+    for it, and where no validation image has a label for the task.
     """
 
     task: str
     classes: list[str]
     predictions: str
+    label_shift: LabelShift | None = None
 
 
 class HeadScores(Value):
     """Compare a subset's own head with one head for all subsets on the subset's test images.
 
     `classes` are those of the head; None where the subset has none, having no training images, and all heads judge its
-    images together. The gain is None where there is no such model to compare with.
+    images together. The gain is None where there is no such model to compare with. `label_shift` is over the head's
+    classes; None unless the experiment asks for it, without a head, and without validation images.
     """
 
     subset: str
@@ -153,13 +156,15 @@ class HeadScores(Value):
     num_images: int
     accuracy_gain: float | None = None
     accuracy_gain_interval: tuple[float, float] | None = None
+    label_shift: SubsetShift | None = None
 
 
 class Baseline(Value):
     """Score a control arm trained on the same data and tested on the same images.
 
     `accuracy_gain` is the recipe's accuracy minus the baseline's, with a paired bootstrap interval. `resources` is what
-    its training held. Where images have any number of labels, mean average precisions are compared too.
+    its training held. Where images have any number of labels, mean average precisions are compared too;
+    `mean_average_precision_error` bounds how far the baseline's can be off, 0 where it is from ranks.
     """
 
     name: BaselineName
@@ -174,6 +179,7 @@ class Baseline(Value):
     mean_average_precision: float | None = None
     mean_average_precision_gain: float | None = None
     mean_average_precision_gain_interval: tuple[float, float] | None = None
+    mean_average_precision_error: float | None = None
 
 
 def _packed(value: object) -> object:
@@ -222,7 +228,8 @@ class PackedMatrix(Value):
 class BaselineResult(Record):
     """Hold the outcome of one trained control arm: which test images it got right, in the test table's order.
 
-    Where images have any number of labels, `probabilities` [n, K] has that of each label, else it is None.
+    Where images have any number of labels, `probabilities` [n, K] has that of each label, if there are at most 524,288;
+    else there is the mean average precision that they have, with a bound of its error, as in `Baseline`.
     """
 
     group: str
@@ -233,6 +240,8 @@ class BaselineResult(Record):
     error: str | None = None
     resources: dict[str, float] = {}
     probabilities: PackedMatrix | None = None
+    mean_average_precision: float | None = None
+    mean_average_precision_error: float | None = None
 
 
 class Evaluation(Record, Scores):
@@ -242,8 +251,8 @@ class Evaluation(Record, Scores):
     `calibration` is None where no temperature could be fitted, `separation` without test images, `outliers` where the
     model has no score of what is none of its classes, or nothing to test it on, `episodes` and `label_shift` unless the
     experiment asks for them and there are test images. Where there are several tasks, all this is of the first, and
-    `tasks` has the others. Where subsets have heads of their own, each image is judged by its subset's, and `heads`
-    compares these with one head for all.
+    `tasks` has the others. Where subsets have heads of their own, each image is judged by its subset's, `heads`
+    compares these with one head for all, and has the `label_shift` of each.
     """
 
     group: str

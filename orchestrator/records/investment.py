@@ -58,18 +58,21 @@ class Prospect(Value):
 class SubsetInvestment(Value):
     """Charge a subset with its group's spending by its share of the group's training images, and say what it gained.
 
-    `beside` is what was spent on other models for it; see `GroupInvestment`.
+    `beside` is what was spent on other models for it; see `GroupInvestment`. `gain` is that of the model that serves
+    the subset in the end. Where that is another one than its group's first model, it cost `beside` too, and
+    `first_gain` is that of the first model, at its own cost; None elsewhere.
     """
 
     subset: str
     share: float
     spent: Spending
     gain: Gain | None = None
+    first_gain: Gain | None = None
     beside: dict[BesidePart, Spending] = {}
 
 
 class GroupInvestment(Value):
-    """Hold what a group's model cost, by part, what it gained, and what more search promises.
+    """Hold what a group's first model cost, by part, what it gained, and what more search promises.
 
     `spent` is all parts but the baselines, which only serve to compare. Of what groups share, the group is charged by
     its share of all images.

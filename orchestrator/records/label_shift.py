@@ -88,10 +88,20 @@ class ModelValidation(Record):
     num_images: int
 
 
+class TaskFrequencies(Value):
+    """Hold the class frequencies that predictions of a further task were corrected for."""
+
+    task: str
+    num_validation: int
+    is_converged: bool
+    frequencies: list[ClassFrequency]
+
+
 class PredictedFrequencies(Record):
     """Hold, beside predictions, the class frequencies that they were corrected for; written last.
 
-    `subset` names the one whose validation images alone the estimate stands on; None stands for all.
+    `subset` names the one whose validation images alone the estimate stands on; None stands for all. Of several tasks
+    this is the first; `tasks` has the others, but for those that no such image has a label for.
     """
 
     method: ShiftMethod
@@ -101,3 +111,4 @@ class PredictedFrequencies(Record):
     num_validation: int
     is_converged: bool
     frequencies: list[ClassFrequency]
+    tasks: list[TaskFrequencies] = []

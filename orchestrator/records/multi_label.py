@@ -41,12 +41,14 @@ class MultiLabelScores(Value):
     """Score test images of any number of labels; `by_label` is in the order of the model's outputs.
 
     `mean_average_precision` is over the labels that occur in the test images, None where none does; it has an interval
-    unless there are too many answers to resample. `at_half` judges answers at the threshold 0.5, `at_fitted` those at
-    each label's own.
+    unless there are too many answers to resample, and `mean_average_precision_error` bounds how far it can be off: 0
+    where it is from ranks, None in records from before there was a bound. `at_half` judges answers at the threshold
+    0.5, `at_fitted` those at each label's own.
     """
 
     mean_average_precision: float | None
     mean_average_precision_interval: tuple[float, float] | None
+    mean_average_precision_error: float | None = None
     at_half: LabelSetScores
     at_fitted: LabelSetScores
     by_label: list[LabelScores]

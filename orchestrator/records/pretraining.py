@@ -38,6 +38,7 @@ class SupervisedPhase(Value):
     history: list[EpochMetrics]
     seconds: float
     num_workers: int
+    worker_resources: dict[str, float] = {}
 
 
 class SimSiamPhase(Value):
@@ -49,6 +50,7 @@ class SimSiamPhase(Value):
     history: list[SimSiamEpoch]
     seconds: float
     num_workers: int
+    worker_resources: dict[str, float] = {}
 
 
 PretrainingPhase = Annotated[SupervisedPhase | SimSiamPhase | ReptilePhase, Field(discriminator="objective")]
@@ -61,8 +63,9 @@ class Pretraining(Value):
     splits. `features` is the path, below the run directory, of the features of at most 1,024 of its training images
     (`diversity.source_features`), from which later runs measure how far theirs lie without the source; None where they
     are of other preprocessing than the run's. `neighbour_accuracy` is how often the nearest of these images have the
-    label of another; None where fewer than two labels are known. `seconds` are those of all phases; `trained_in` is the
-    run directory. `start` is None where the first phase began with random weights. `target` says which of the run's own
+    label of another; None where fewer than two labels are known. `seconds` are those of all phases, each of them of
+    every one of its `num_workers`, which held `worker_resources`, none in earlier records; `trained_in` is the run
+    directory. `start` is None where the first phase began with random weights. `target` says which of the run's own
     images were learnt too, None where none were; all other fields are of the source alone.
     """
 
@@ -77,6 +80,11 @@ class Pretraining(Value):
     seconds: float
     start: StartingWeights | None = None
     target: PretrainingTarget | None = None
+
+    @property
+    def num_learnt(self) -> int:
+        """Count the images of the source that were learnt, with labels or without: every phase has its part of them."""
+        return max((phase.num_images for phase in self.phases), default=0)
 
     @property
     def learnt(self) -> set[str]:

@@ -7,7 +7,8 @@ from typing import Literal
 from pydantic import Field
 
 from orchestrator.config import FineTuneConfig
-from orchestrator.records.base import Record, Value
+from orchestrator.records.augmentation import SearchedAugmentation
+from orchestrator.records.base import Record
 
 PLAIN_CHOICES = frozenset({"learning_rate", "epochs", "batch_size", "optimizer", "weight_decay"})
 """What heads that are trained together may differ in."""
@@ -23,6 +24,7 @@ _SWITCHES: dict[str, tuple[str, tuple[object, ...]]] = {
     "focal_gamma": ("loss", ("cross_entropy", "binary_cross_entropy")),
     "smoothing_target": ("label_smoothing", (0.0,)),
     "mixing_alpha": ("mixing", ("none",)),
+    "magnitude": ("randaugment", (0,)),
 }
 
 # Fields that count for nothing where the head alone is trained by cross-entropy with targets as they are.
@@ -45,7 +47,7 @@ _DEFAULTS = {name: field.default for name, field in FineTuneConfig.model_fields.
 _BEYOND_PLAIN = frozenset(_DEFAULTS) - PLAIN_CHOICES - _IDLE_FOR_HEADS
 
 
-class Hyperparameters(FineTuneConfig, Value):
+class Hyperparameters(FineTuneConfig, SearchedAugmentation):
     """Hold one complete configuration of a fine-tuning run: its depth, rate and epochs, and how it is done."""
 
     freeze_depth: int = Field(ge=0)
@@ -68,12 +70,17 @@ class Hyperparameters(FineTuneConfig, Value):
 
     @property
     def methods(self) -> dict[str, object]:
-        """Give what is done otherwise than by default and has an effect, batches and the optimizer apart, by name."""
-        return {
+        """Give what is done otherwise than by default and has an effect, batches and the optimizer apart, by name.
+
+        Of how samples are varied there is what a search chose, be it nothing.
+        """
+        otherwise = {
             name: value
             for name, default in _DEFAULTS.items()
-            if (value := getattr(self, name)) != default and name not in PLAIN_CHOICES and not self._is_idle(name)
+            if (value := getattr(self, name)) != default and name not in PLAIN_CHOICES
         }
+        every = {**otherwise, **self.own_augmentations}
+        return {name: value for name, value in every.items() if not self._is_idle(name)}
 
     def _is_idle(self, name: str) -> bool:
         """Tell whether a field has no effect beside the others."""
@@ -82,8 +89,11 @@ class Hyperparameters(FineTuneConfig, Value):
 
     @property
     def is_plain(self) -> bool:
-        """Tell whether a head is trained by plain cross-entropy at a constant rate, as many heads at once are."""
-        return all(getattr(self, name) == _DEFAULTS[name] for name in _BEYOND_PLAIN)
+        """Tell whether a head is trained by plain cross-entropy at a constant rate, as many heads at once are.
+
+        On features that do not change.
+        """
+        return not self.varies_by_choice and all(getattr(self, name) == _DEFAULTS[name] for name in _BEYOND_PLAIN)
 
 
 class Recipe(Record):

@@ -19,10 +19,11 @@ from orchestrator.records.transfer import Transfer
 
 
 class StageCost(Value):
-    """Say what one stage cost in this run directory, in wall seconds of its last execution.
+    """Say what one stage cost in this run directory, in wall seconds of all sessions that worked on its last result.
 
-    `images` counts those that it went through, 0 where that says nothing. `cpus` and `gpus` are the cluster's at its
-    end. `driver_bytes` is the most memory that the process which runs the stages has had up to then.
+    `result` is the fingerprint of what they worked on, empty where it was not kept. `images` counts those that it went
+    through, 0 where that says nothing. `cpus` and `gpus` are the cluster's at its end. `driver_bytes` is the most
+    memory that the process which runs the stages has had up to then.
     """
 
     stage: str
@@ -32,12 +33,14 @@ class StageCost(Value):
     cpus: float = 0.0
     gpus: float = 0.0
     driver_bytes: int = 0
+    result: str = ""
 
 
 class Costs(Record):
-    """Keep what every stage cost when it last ran."""
+    """Keep what every stage cost, and what sessions cost that ended before their stage did."""
 
     stages: list[StageCost] = []
+    unfinished: list[StageCost] = []
 
 
 class Report(Record):

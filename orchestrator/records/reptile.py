@@ -37,3 +37,4 @@ class ReptilePhase(Value):
     history: list[ReptilePoint]
     seconds: float
     num_workers: int
+    worker_resources: dict[str, float] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.records.base import Record, Value
-from orchestrator.records.evaluation import Scores
+from orchestrator.records.evaluation import PackedAnswers, Scores
 
 
 class SubsetModel(Value):
@@ -31,7 +31,8 @@ class SubsetResult(Value):
 
     `scores` are None where it has none and the group's serves it, for the `reason`. `accuracy_gain` is its accuracy
     minus that of the group's model on the same images, with a paired bootstrap interval; None without test images.
-    `seconds` are those of each of `num_workers` that trained it, which held `worker_resources`.
+    `seconds` are those of each of `num_workers` that trained it, which held `worker_resources`. `test_answers` tells
+    what it gets right, in the catalogue's order.
     """
 
     subset: str
@@ -44,6 +45,7 @@ class SubsetResult(Value):
     seconds: float = 0.0
     num_workers: int = 1
     worker_resources: dict[str, float] = {}
+    test_answers: PackedAnswers | None = None
 
 
 class SubsetEvaluation(Record):

@@ -6,6 +6,7 @@ from typing import Literal
 
 from orchestrator.config import OnNegativeTransfer
 from orchestrator.records.base import Record, Value
+from orchestrator.records.evaluation import PackedAnswers
 from orchestrator.records.recipes import Hyperparameters
 
 ArmName = Literal["from_scratch", "head_only", "target_only", "subset_only", "pooled"]
@@ -23,8 +24,8 @@ class Arm(Value):
     """Describe a model that transfers less, or more, than a group's model does.
 
     `group` is None for the pooled model, `subset` for all arms but `subset_only`. `epoch_cost` is what one of its
-    epochs takes over one of the group's recipe, None where the epochs do not follow from it. `seconds` are of the
-    training, `seconds_again` of all later ones, which only kept its model; `resources` is what they held.
+    epochs takes over an average one of the group's training, None where the epochs do not follow from it. `seconds` are
+    of the training, `seconds_again` of all later ones, which only kept its model; `resources` is what they held.
     """
 
     group: str | None
@@ -93,7 +94,8 @@ class SubsetTransfer(Value):
     `verdict` is None where nothing could be compared. What is done is decided on `validation` alone. `taken` names the
     arm that the subset falls back to, or the group that was trained again with it. `model` is a path below the run
     directory, `weights_digest` that of its weights where it is not the group's, and `gain` what it gains over the
-    group's first model.
+    group's first model. `test_answers` tells what it gets right of the subset's test images, in the catalogue's order;
+    None where it is the group's.
     """
 
     subset: str
@@ -107,30 +109,35 @@ class SubsetTransfer(Value):
     model: str
     weights_digest: str = ""
     gain: SubsetGain | None = None
+    test_answers: PackedAnswers | None = None
 
 
 class Move(Value):
     """Say where a subset fares better than in its group, by validation images.
 
-    `is_new` says that the destination is a group of its own. `place` compares it with the other places.
+    `is_new` says that the destination is a group that there was not, and `without_source` that it is trained on the
+    target alone where the others are trained together with a source. `place` compares it with the other places.
     """
 
     subset: str
     origin: str
     destination: str
     is_new: bool
+    without_source: bool = False
     place: ArmGain
 
 
 class RegroupedModel(Value):
     """Describe a group that was trained again, by the recipe of the group `recipe_of`.
 
-    `seconds` are those of each of `num_workers`, which held `worker_resources`.
+    `seconds` are those of each of `num_workers`, which held `worker_resources`. `without_source` says that it was
+    trained on the target alone where the run has a source.
     """
 
     group: str
     subsets: list[str]
     recipe_of: str
+    without_source: bool = False
     predicted_s: float
     seconds: float
     num_workers: int = 1

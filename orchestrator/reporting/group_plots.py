@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 from numpy.typing import NDArray
 
-from orchestrator.config import FineTuneConfig
+from orchestrator.config import AUGMENTATIONS, FineTuneConfig
 from orchestrator.records import ConfidenceBin, Evaluation, ModelCard, SearchResult, Trial
 from orchestrator.reporting.figures import (
     FULL_WIDTH,
@@ -32,7 +32,7 @@ MOST_WRITTEN_CLASSES = 12
 HALF_HEIGHT = 4.4
 FAILURE = "#D55E00"
 
-_SEARCHED = ("freeze_depth", "learning_rate", "epochs", *FineTuneConfig.model_fields)
+_SEARCHED = ("freeze_depth", "learning_rate", "epochs", *FineTuneConfig.model_fields, *AUGMENTATIONS)
 _MAY_BE_OFF = tuple(name for name, field in FineTuneConfig.model_fields.items() if field.default is None)
 _LOGARITHMIC = ("learning_rate", "weight_decay", "regularizer_weight", "clip_norm")
 _COLUMNS = 3

@@ -27,6 +27,7 @@ from orchestrator.records import (
     of_group,
 )
 from orchestrator.reporting import wording
+from orchestrator.reporting.balance_findings import balance_finding
 from orchestrator.reporting.distance_findings import source_sections
 from orchestrator.reporting.feature_findings import feature_notes
 from orchestrator.reporting.few_shot_findings import episodes_finding
@@ -57,7 +58,7 @@ from orchestrator.reporting.multi_label_findings import multi_label_finding
 from orchestrator.reporting.overlays import ShownExample, show_examples
 from orchestrator.reporting.plots import diversity_plot, gains_plot
 from orchestrator.reporting.pretraining import phase_rows, pretraining_finding
-from orchestrator.reporting.shift_findings import shift_finding
+from orchestrator.reporting.shift_findings import ShownShift, shown_shifts
 from orchestrator.reporting.source_findings import joint_findings
 from orchestrator.reporting.subset_findings import subset_models_finding
 from orchestrator.reporting.transfer_findings import (
@@ -110,7 +111,7 @@ class GroupSection:
     reliability: Plot | None
     calibration: str
     separation: str
-    label_shift: str
+    label_shifts: list[ShownShift]
     episodes: str
     multi_label: str
     class_rows: list[ClassRow]
@@ -206,7 +207,7 @@ def _section(report: Report, position: int, group: Group, pictures: Mapping[str,
         reliability=reliability_plot(evaluation, color) if evaluation else None,
         calibration=calibration_finding(evaluation) if evaluation else "",
         separation=separation_finding(evaluation) if evaluation else "",
-        label_shift=shift_finding(evaluation.label_shift) if evaluation and evaluation.label_shift else "",
+        label_shifts=shown_shifts(evaluation) if evaluation else [],
         multi_label=multi_label_finding(evaluation) if evaluation else "",
         episodes=episodes_finding(evaluation.episodes) if evaluation and evaluation.episodes else "",
         class_rows=_class_rows(evaluation) if evaluation else [],
@@ -277,6 +278,7 @@ def _environment() -> jinja2.Environment:
         part_lines=part_lines,
         beside_lines=beside_lines,
         price=price,
+        balance_finding=balance_finding,
         investment_finding=investment_finding,
         verdict_title=lambda interval: VERDICT_TITLES[verdict(interval)],
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from orchestrator.records import BesidePart, Gain, GroupInvestment, Report, Spending
+from orchestrator.records import BesidePart, Gain, GroupInvestment, Report, Spending, SubsetInvestment
 from orchestrator.reporting.findings import verdict
 from orchestrator.reporting.wording import (
     ABSENT,
@@ -16,7 +16,10 @@ from orchestrator.reporting.wording import (
     number,
     points,
     points_interval,
+    shortened,
 )
+
+_MOST_NAMED = 5
 
 PART_TITLES = {
     "search": "search",
@@ -66,7 +69,7 @@ def price(gain: Gain | None) -> str:
 
 def investment_finding(found: GroupInvestment) -> str:
     """State what was spent on a group, what it gained over the cheapest baseline, and the chance that more would."""
-    said = (_spent(found), _gained(found.gain), _spent_beside(found), _promised(found))
+    said = (_spent(found), _gained(found.gain), _spent_beside(found), shipped_finding(found), _promised(found))
     return " ".join(part for part in said if part)
 
 
@@ -97,6 +100,25 @@ def _spent_beside(found: GroupInvestment) -> str:
         return ""
     amounts = _amounts(_total(list(found.beside.values())))
     return f"Beside it {amounts} were spent on {enumerated(beside_lines(found.beside))}."
+
+
+def shipped_finding(found: GroupInvestment) -> str:
+    """State what subsets gain that another model serves than their group's first one; nothing without such subsets."""
+    served = [subset for subset in found.subsets if subset.first_gain is not None]
+    gains = [f"{subset.subset} {_against_first(subset)}" for subset in served]
+    if not gains:
+        return ""
+    return (
+        f"{counted(len(gains), 'subset')} {'is' if len(gains) == 1 else 'are'} served by another model; over the same "
+        f"baseline gained: {shortened(gains, most=_MOST_NAMED, separator='; ')}."
+    )
+
+
+def _against_first(subset: SubsetInvestment) -> str:
+    gain, first = subset.gain, subset.first_gain
+    if gain is None or first is None:
+        return ABSENT
+    return f"{points(gain.gain)} points {points_interval(gain.interval)}, the group's first model {points(first.gain)}"
 
 
 def _total(parts: Sequence[Spending]) -> Spending:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from orchestrator.records import Pretraining, PretrainingPhase, ReptilePhase, SimSiamPhase
@@ -18,13 +19,18 @@ OBJECTIVE_TITLES = {
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseRow:
-    """Hold what the report's table says of one phase of a pretraining."""
+    """Hold what the report's table says of one phase of a pretraining.
+
+    Nobody has kept what the workers of earlier records held; `money` is known where prices are, too.
+    """
 
     objective: str
     num_images: int
     length: str
     num_workers: int
     seconds: float
+    gpu_hours: float | None
+    money: float | None
     ended: str
 
 
@@ -33,7 +39,8 @@ def pretraining_finding(pretraining: Pretraining) -> str:
     objectives = enumerated([OBJECTIVE_TITLES[phase.objective] for phase in pretraining.phases])
     learnt = f" of {counted(len(pretraining.classes), 'class')}" if pretraining.classes else ""
     said = (
-        f"The weights were pretrained ({objectives}) on {counted(pretraining.num_images, 'image')}{learnt} at "
+        f"The weights were pretrained ({objectives}) on {pretraining.num_learnt:,} of "
+        f"{counted(pretraining.num_images, 'image')}{learnt} at "
         f"{pretraining.data_uri} in {duration(pretraining.seconds)}."
     )
     if pretraining.classes:
@@ -46,8 +53,8 @@ def pretraining_finding(pretraining: Pretraining) -> str:
     return " ".join([said, *inputs_findings(pretraining)])
 
 
-def phase_rows(pretraining: Pretraining) -> list[PhaseRow]:
-    """Give a row for each phase, in their order."""
+def phase_rows(pretraining: Pretraining, prices: Mapping[str, float]) -> list[PhaseRow]:
+    """Give a row for each phase, in their order; `prices` are those of an hour of each resource, if any are known."""
     return [
         PhaseRow(
             objective=OBJECTIVE_TITLES[phase.objective],
@@ -55,10 +62,20 @@ def phase_rows(pretraining: Pretraining) -> list[PhaseRow]:
             length=_length_of(phase),
             num_workers=phase.num_workers,
             seconds=phase.seconds,
+            gpu_hours=_hours(phase, {"GPU": 1.0}),
+            money=_hours(phase, prices) if prices else None,
             ended=_end_of(phase),
         )
         for phase in pretraining.phases
     ]
+
+
+def _hours(phase: PretrainingPhase, weights: Mapping[str, float]) -> float | None:
+    """Give the hours of what a phase held, each resource by its weight; None where nobody has kept what it held."""
+    held = phase.worker_resources
+    if not held:
+        return None
+    return phase.seconds * phase.num_workers / 3600 * sum(weights.get(name, 0.0) * held[name] for name in held)
 
 
 def _length_of(phase: PretrainingPhase) -> str:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from orchestrator.records import Hyperparameters, Pretraining, PretrainingTarget, StartingWeights, SupervisedPhase
+from orchestrator.records import (
+    Catalogue,
+    Hyperparameters,
+    Pretraining,
+    PretrainingTarget,
+    StartingWeights,
+    SupervisedPhase,
+)
 from orchestrator.reporting.wording import counted, percent, shortened
 
 _REGULARIZERS = {
@@ -24,6 +31,16 @@ def inputs_findings(pretraining: Pretraining) -> list[str]:
         *([] if pretraining.target is None else [_target(pretraining.target)]),
         *([] if supervised is None else _regularizer(supervised.hyperparameters)),
     ]
+
+
+def cache_finding(source: Catalogue) -> str | None:
+    """Say what becomes of a source's images that the pixel cache does not hold; None where it holds all."""
+    if source.num_cached == source.num_images:
+        return None
+    return (
+        f"{source.num_cached:,} of {counted(source.num_images, 'image')} of the source are cached as pixels: "
+        "supervised pretraining streams all, SimSiam and Reptile learn the cached ones (see data.max_cache_bytes)"
+    )
 
 
 def _start(start: StartingWeights) -> str:

@@ -3,15 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from orchestrator.records import LabelShift, SubsetShift
+from orchestrator.records import Evaluation, LabelShift, SubsetShift
 from orchestrator.reporting.findings import verdict
 from orchestrator.reporting.wording import counted, number, percent, points, points_interval, shortened
 
+_TITLE = "Other class frequencies"
 SHIFT_METHOD_TITLES = {
     "confusion": "which classes were taken for each other on validation (Lipton, Wang and Smola, 2018)",
     "em": "expectation maximisation over calibrated probabilities (Saerens, Latinne and Decaestecker, 2002)",
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShownShift:
+    """Hold what the report shows of one correction; a row without a subset is of the whole group.
+
+    `shared_validation` counts the validation images of the group, which subsets without enough of their own share; None
+    where each has its own.
+    """
+
+    title: str
+    finding: str
+    rows: list[SubsetShift]
+    shared_validation: int | None
+
+
+def shown_shifts(evaluation: Evaluation) -> list[ShownShift]:
+    """Give the corrections of a group's model: of its first task, of each further one, and of its subsets' heads."""
+    of_tasks = {_TITLE: evaluation.label_shift}
+    of_tasks |= {f"{_TITLE}: {scores.task}": scores.label_shift for scores in evaluation.tasks}
+    shown = [
+        ShownShift(
+            title=title,
+            finding=shift_finding(shift),
+            rows=[shift.whole, *shift.subsets],
+            shared_validation=shift.whole.num_validation,
+        )
+        for title, shift in of_tasks.items()
+        if shift is not None
+    ]
+    heads = [found.label_shift for found in evaluation.heads if found.label_shift is not None]
+    if heads:
+        said = "Without their labels, the class frequencies of each subset are estimated by its head alone, over the "
+        said = " ".join([f"{said}head's classes and from the subset's validation images.", *_of_subsets(heads)])
+        shown.append(ShownShift(title=_TITLE, finding=said, rows=heads, shared_validation=None))
+    return shown
 
 
 def shift_finding(shift: LabelShift) -> str:

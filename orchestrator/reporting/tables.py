@@ -23,6 +23,7 @@ from orchestrator.records import (
     Report,
     SearchResult,
     StageCost,
+    TaskFrequencies,
 )
 from orchestrator.reporting.findings import grouping_finding, verdict
 from orchestrator.reporting.wording import (
@@ -166,9 +167,14 @@ def assignments_table(found: Assignments) -> Table:
     return table
 
 
-def frequencies_table(found: PredictedFrequencies) -> Table:
+def frequencies_table(found: PredictedFrequencies | TaskFrequencies) -> Table:
     """Show how frequent classes are among predicted images by estimate, beside validation; the most changed first."""
-    table = _table("Class", "Validation", "Estimated [95% interval, of all classes at once]", numbers_from=1)
+    table = _table(
+        "Class" if isinstance(found, PredictedFrequencies) else f"Class of {found.task}",
+        "Validation",
+        "Estimated [95% interval, of all classes at once]",
+        numbers_from=1,
+    )
     ordered = sorted(found.frequencies, key=lambda frequency: -abs(frequency.estimated - frequency.source))
     for frequency in ordered[:MOST_CLASS_ROWS]:
         estimated = f"{percent(frequency.estimated)} {percent_interval(frequency.interval)}"

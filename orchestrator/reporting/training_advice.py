@@ -63,11 +63,13 @@ def overfitting(records: GroupRecords) -> list[Advice]:
     """Say where more varied samples would pay more than longer training: where the model overfits.
 
     The validation loss rose from its least to the last epoch by more than twice its noise, while the training loss
-    fell; and samples are not varied by images that are changed batch by batch. The subset of least feature diversity at
-    equal N is named, where that was measured.
+    fell; and samples are not varied by images that are changed batch by batch, nor as the search chose. The subset of
+    least feature diversity at equal N is named, where that was measured.
     """
     model = records.model
-    if model is None or len(model.history) < LEAST_EPOCHS or model.hyperparameters.changes_images:
+    if model is None or len(model.history) < LEAST_EPOCHS:
+        return []
+    if model.hyperparameters.changes_images or model.hyperparameters.varies_by_choice:
         return []
     last = model.history[-1]
     least = min(model.history, key=lambda entry: entry.val_loss)

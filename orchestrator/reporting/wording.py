@@ -117,7 +117,13 @@ def method_lines(hyperparameters: Hyperparameters) -> list[str]:
 def _method(name: str, value: object) -> str:
     if isinstance(value, bool):
         return in_words(name) if value else f"not {in_words(name)}"
+    if isinstance(value, tuple):
+        return f"{in_words(name)} {shortened([_weight(part) for part in value], most=5)}"
     return f"{in_words(name)} {value:g}" if isinstance(value, float) else f"{in_words(name)} {in_words(str(value))}"
+
+
+def _weight(part: float | tuple[str, float]) -> str:
+    return f"{part[0]} {part[1]:g}" if isinstance(part, tuple) else f"{part:g}"
 
 
 def in_words(name: str) -> str:

@@ -27,3 +27,11 @@ def affordable_epochs(epochs: int, epoch_cost: float) -> int:
     At least one.
     """
     return max(1, round(epochs / epoch_cost))
+
+
+def trains_alike(one: Hyperparameters, other: Hyperparameters) -> bool:
+    """Tell whether epochs of two recipes take the same: both train the same network from the same depth, in one way.
+
+    What is done to weights and not to images counts for nothing: rates, penalties, means of weights, statistics.
+    """
+    return (one.freeze_depth, one.head, one.batch_size) == (other.freeze_depth, other.head, other.batch_size)

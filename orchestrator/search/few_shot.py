@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.config import FineTuneConfig, Range, SearchConfig, SpaceConfig
+from orchestrator.config import FineTuneConfig, HeadName, Range, SearchConfig, SpaceConfig
 from orchestrator.records import FewShot
 
 # What works with few images on frozen features: see "Few images a class" in tests/benchmarks/RESULTS.md.
-_HEADS = ["prototype", "cosine"]
 _RATES = Range(low=1e-4, high=1e-3, log=True)
 _WEIGHT_DECAY = 0.01
 _MOST_FOLDS = 5
@@ -23,7 +22,8 @@ _MOST_FOLDS = 5
 class GroupCounts:
     """Count a group's training images by class [K], and, when asked, the units that folds may part.
 
-    Those are of training and validation images: what is kept together is one.
+    Where subsets have heads of their own, classes count once for each head. Units are of training and validation
+    images: what is kept together is one.
     """
 
     by_class: NDArray[np.int64]
@@ -39,13 +39,22 @@ class Tuning:
     few_shot: FewShot | None = None
 
 
-def tuning_of(finetune: FineTuneConfig, search: SearchConfig, counts: GroupCounts, *, num_stages: int) -> Tuning:
+def tuning_of(
+    finetune: FineTuneConfig,
+    search: SearchConfig,
+    counts: GroupCounts,
+    *,
+    num_stages: int,
+    heads: Sequence[HeadName],
+    pulls_features: bool = False,
+) -> Tuning:
     """Give the sections as they stand, or with other defaults for a group below `search.few_shot_threshold`.
 
     What counts is the median over the classes that occur in training: one rare class makes no group small. The
-    defaults are: the head alone, by prototypes or cosines; weight decay; small rates; and as many folds as there are
-    images in the median class, at most five, instead of a single split. A key that the experiment file names, in
-    `finetune` or in `search.space`, stays as it is.
+    defaults are: the head alone, one of `heads`; weight decay; small rates; and as many folds as there are images in
+    the median class, at most five, instead of a single split. A key that the experiment file names, in `finetune` or
+    in `search.space`, stays as it is. So does the depth where a penalty `pulls_features`: with the head alone it would
+    have no effect.
     """
     occurring = counts.by_class[counts.by_class > 0]
     per_class = float(np.median(occurring)) if len(occurring) else 0.0
@@ -54,10 +63,10 @@ def tuning_of(finetune: FineTuneConfig, search: SearchConfig, counts: GroupCount
     space, named = search.space, search.space.model_fields_set
     fixed: dict[str, Any] = {}
     searched: dict[str, Any] = {}
-    if "freeze_depth" not in named:
+    if "freeze_depth" not in named and not pulls_features:
         searched["freeze_depth"] = [num_stages]
-    if not _names("head", finetune, space):
-        searched["head"] = _HEADS
+    if not _names("head", finetune, space) and list(heads) != [finetune.head]:
+        searched["head"] = list(heads)
     if "learning_rate" not in named:
         searched["learning_rate"] = _RATES
     if not _names("weight_decay", finetune, space):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orchestrator.records import Move
 
@@ -24,12 +24,16 @@ class KnownGroup:
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedGroup:
-    """Say which group to train again, by the recipe of the group `recipe_of`, and how long that is to take."""
+    """Say which group to train again, by the recipe of the group `recipe_of`, and how long that is to take.
+
+    `without_source` says that it is trained on the target alone, whatever the other groups are trained together with.
+    """
 
     name: str
     subsets: tuple[str, ...]
     recipe_of: str
     predicted_s: float
+    without_source: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +50,9 @@ def plan_regrouping(
 ) -> RegroupingPlan:
     """Take the moves that gain most, as long as training all groups that they change fits; None bounds nothing.
 
-    A training is predicted to take what the group's own took, in proportion to training images; a group of one subset
-    that moves out takes the recipe and the speed of the group that it leaves. A group that all subsets leave is not
-    trained.
+    A training is predicted to take what the group's own took, in proportion to training images; a new group takes the
+    recipe and the speed of the group that its subsets leave, and all that leave one for the same new group share that.
+    A group that all subsets leave is not trained.
     """
     taken: tuple[Move, ...] = ()
     left_out: tuple[Move, ...] = ()
@@ -73,8 +77,10 @@ def _changed(moves: Sequence[Move], groups: Sequence[KnownGroup]) -> tuple[Plann
         subsets = [subset for subset in group.num_train if subset not in leaving] + arriving
         if group.name in touched and subsets:
             found.append(_planned(group.name, subsets, group, num_train))
-    new = [move for move in moves if move.is_new]
-    found += [_planned(move.destination, [move.subset], known[move.origin], num_train) for move in new]
+    for destination in dict.fromkeys(move.destination for move in moves if move.is_new):
+        sharing = [move for move in moves if move.destination == destination]
+        planned = _planned(destination, [move.subset for move in sharing], known[sharing[0].origin], num_train)
+        found.append(replace(planned, without_source=sharing[0].without_source))
     return tuple(found)
 
 

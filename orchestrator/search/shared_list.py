@@ -7,6 +7,7 @@ import math
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from scipy.stats import qmc
 
+from orchestrator.config import WAYS_TO_VARY
 from orchestrator.records import Hyperparameters
 from orchestrator.search.space import ParameterValue, SearchSpace
 
@@ -42,6 +43,8 @@ def _heads(space: SearchSpace, num_stages: int, count: int) -> list[Hyperparamet
     trained = next((name for name in ("linear", "cosine") if space.holds("head", name)), None)
     if trained is not None:
         middle["head"] = trained
+    # Only heads on features that stay as they are train together.
+    middle |= {name: 0 for name in WAYS_TO_VARY if space.holds(name, 0)}
     fixed = {**middle, "freeze_depth": num_stages, "epochs": at(space.distributions["epochs"], 1.0)}
     rates = [at(space.distributions["learning_rate"], (index + 0.5) / count) for index in range(count)]
     # Features that are already good want large rates more often than tiny ones: those come first.

@@ -15,30 +15,37 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from orchestrator.config import PLAIN_REGULARIZERS, FineTuneConfig, Range, SpaceConfig
+from orchestrator.config import AUGMENTATIONS, PLAIN_REGULARIZERS, AugmentConfig, FineTuneConfig, Range, SpaceConfig
 from orchestrator.errors import SearchError
 from orchestrator.records import Hyperparameters
 
-ParameterValue = bool | int | float | str | tuple[float, ...] | None
+ParameterValue = bool | int | float | str | tuple[float, ...] | tuple[tuple[str, float], ...] | None
 DEFAULT_FINE_TUNING = FineTuneConfig()
-# What counts where a head is found in one pass.
-_OF_ONE_PASS = frozenset({"head", "freeze_depth"})
+DEFAULT_AUGMENTATION = AugmentConfig()
+# What counts where a head is found in one pass: it is found on the samples of an epoch.
+_OF_ONE_PASS = frozenset({"head", "freeze_depth", *AUGMENTATIONS})
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSpace:
     """Hold a distribution for every searched hyperparameter and a value for every other one.
 
-    `num_stages` are those of the backbone; None where they are not known.
+    `num_stages` are those of the backbone; None where they are not known. `augment` says how samples are varied where
+    that is not searched: configurations leave it to the section.
     """
 
     distributions: Mapping[str, BaseDistribution]
     constants: Mapping[str, ParameterValue]
     num_stages: int | None = None
+    augment: AugmentConfig = DEFAULT_AUGMENTATION
 
     @classmethod
     def from_config(
-        cls, space: SpaceConfig, num_stages: int, fixed: FineTuneConfig = DEFAULT_FINE_TUNING
+        cls,
+        space: SpaceConfig,
+        num_stages: int,
+        fixed: FineTuneConfig = DEFAULT_FINE_TUNING,
+        augment: AugmentConfig = DEFAULT_AUGMENTATION,
     ) -> SearchSpace:
         """Build the space for a backbone of `num_stages` stages.
 
@@ -63,9 +70,11 @@ class SearchSpace:
             distributions={
                 **always,
                 **{name: _distribution(found) for name, found in dimensions.items() if found is not None},
+                **{name: _distribution(getattr(space, name)) for name in space.augmentations},
             },
             constants={name: getattr(fixed, name) for name, found in dimensions.items() if found is None},
             num_stages=num_stages,
+            augment=augment,
         )
 
     @property
@@ -120,13 +129,20 @@ class SearchSpace:
         """Move a configuration to the nearest one inside the space.
 
         The nearest of several learning rates is nearest in ratio, of other numbers in difference; what is no choice
-        becomes the first one, and what is None the lowest of a range. A value that is not searched becomes the space's.
+        becomes the first one, and what is None the lowest of a range; where it stands for what `augment` says, the
+        nearest to that. A value that is not searched becomes the space's.
         """
         nearest = {
-            name: _nearest(getattr(hyperparameters, name), dimension, _scale(name))
+            name: _nearest(self._meant(hyperparameters, name), dimension, _scale(name))
             for name, dimension in self.distributions.items()
         }
         return self.complete(nearest)
+
+    def _meant(self, hyperparameters: Hyperparameters, name: str) -> ParameterValue:
+        value: ParameterValue = getattr(hyperparameters, name)
+        if value is None and name in AUGMENTATIONS:
+            value = getattr(self.augment, name)
+        return value
 
     def holds(self, name: str, value: ParameterValue) -> bool:
         """Tell whether a searched hyperparameter of that name may take the value."""

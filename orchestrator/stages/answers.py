@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from orchestrator.cluster.inference import InferencePlan, predict_rows
 from orchestrator.data.reader import BLOCK_ROWS, blocks_of, number_rows
+from orchestrator.evaluation.answered_images import places_by
+from orchestrator.evaluation.paired_answers import Correct
 from orchestrator.finetune.validation import save_validation
 from orchestrator.records import ModelCard
 from orchestrator.stages.context import GroupContext
 from orchestrator.stages.predicted import predicted
 
-Correct = NDArray[np.bool_]
 BySubset = Mapping[str, Correct]
 
 
@@ -35,7 +36,7 @@ def answers_of(context: GroupContext, model_path: str, card: ModelCard, rows: pa
     predict_rows(blocks_of(known, BLOCK_ROWS), context.reader, plan_of(context, model_path, card), keep)
     correct = np.zeros(rows.num_rows, dtype=np.bool_)
     correct[is_known] = right
-    return by_subset(correct, rows.column("subset").to_pylist())
+    return by_subset(correct, rows)
 
 
 def keep_validation(
@@ -50,13 +51,18 @@ def keep_validation(
     with predicted(numbered, blocks, context.reader, plan, card) as ((validation,), _):
         save_validation(plan.model_uri, card, validation, fingerprint=fingerprint)
         correct = np.concatenate([part.correct for part in validation.parts()])
-    return by_subset(correct, rows.column("subset").to_pylist())
+    return by_subset(correct, rows)
 
 
-def by_subset(correct: Correct, subsets: Sequence[str]) -> BySubset:
-    """Divide answers [n] by the subsets [n] of their images, in order."""
-    names = np.asarray(subsets, dtype=object)
-    return {name: correct[names == name] for name in sorted(set(subsets))}
+def by_subset(correct: Correct, rows: pa.Table) -> BySubset:
+    """Divide answers [n] by the subsets of their images, which are catalogue rows [n], in order."""
+    return {name: correct[places] for name, places in places_by(rows.column("subset")).items()}
+
+
+def kin_by_subset(rows: pa.Table) -> Mapping[str, pa.Array]:
+    """Give by subset what each image of catalogue rows shares with its kin, in their order."""
+    together = rows.column("together").combine_chunks()
+    return {name: together.take(pa.array(places)) for name, places in places_by(rows.column("subset")).items()}
 
 
 def plan_of(context: GroupContext, model_path: str, card: ModelCard) -> InferencePlan:

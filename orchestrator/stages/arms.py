@@ -11,10 +11,9 @@ from orchestrator.cluster.group_samples import GroupSamples
 from orchestrator.cluster.resources import trial_resources
 from orchestrator.cluster.transfer_arms import ARM_VERSION, ArmJob, ArmMaterial, Material, failed_arm, run_arms
 from orchestrator.data.reader import BLOCK_ROWS, blocks_of, number_rows
-from orchestrator.data.samples import CachedSamples
 from orchestrator.errors import RecordError
 from orchestrator.finetune.models import is_saved, load_card
-from orchestrator.records import ArmName, ArmResult, Group, Hyperparameters, ModelCard
+from orchestrator.records import ArmName, ArmResult, Group, Hyperparameters, ModelCard, TaskClasses
 from orchestrator.runs import folder_name
 from orchestrator.search.arms import pooled_recipe
 from orchestrator.stages.answers import keep_validation
@@ -113,10 +112,11 @@ class Arms:
 def arms_of(context: GroupContext) -> Arms:
     """Plan the arms of every group.
 
-    From scratch, for as many epochs as take what the group's training takes; the head alone, at rate 1e-3 for the
+    From scratch, for as many epochs as take what the group's training took; the head alone, at rate 1e-3 for the
     recipe's epochs; where the group was trained together with a source, its recipe without that, as all arms are
     trained; where a group has several subsets, each subset's training images alone, by the group's recipe and
-    over its classes; where there are several groups, all groups' training images and classes.
+    over its classes; where there are several groups, all groups' training images and classes. Each has the heads that a
+    group's model has: for all tasks, or for each of its subsets.
     """
     cards = read_models(context)
     jobs = []
@@ -154,6 +154,7 @@ def _job(
     *,
     rival: Hyperparameters | None = None,
 ) -> ArmJob:
+    tasks = _tasks(context, material)
     fingerprint = fingerprints.of_arm(
         context.config,
         name=name,
@@ -164,6 +165,7 @@ def _job(
         backbone=context.backbone,
         version=ARM_VERSION,
         source=context.source_fingerprint,
+        tasks=tasks,
     )
     return ArmJob(
         material=material,
@@ -173,7 +175,15 @@ def _job(
         fingerprint=fingerprint,
         run_uri=context.run_directory.uri,
         rival=rival,
+        tasks=tasks,
     )
+
+
+def _tasks(context: GroupContext, material: Material) -> tuple[TaskClasses, ...]:
+    """Give all tasks over the classes of a material's group, or the heads of its subsets; nothing for one head."""
+    group, _ = material
+    by_subset = context.config.train.heads == "subset"
+    return context.tasks(_part(context, material if by_subset else (group, None)))
 
 
 def arm_key(result: ArmResult) -> tuple[str | None, str | None, ArmName]:
@@ -205,19 +215,21 @@ def _part(context: GroupContext, material: Material) -> Group:
 def _material(context: GroupContext, job: ArmJob) -> ArmMaterial:
     part = _part(context, job.material)
     train, validation = (
-        CachedSamples.of(
-            context.table,
-            context.table.where(subsets=part.subsets, split=split),
-            context.reader.pixels_uri,
-            job.classes,
-        )
-        for split in ("train", "val")
+        context.cached_samples(part, split, context.targets(job.classes, job.tasks)) for split in ("train", "val")
     )
     rows = {split: number_rows(context.rows(part, split)) for split in ("val", "test")}
     return ArmMaterial(
-        samples=GroupSamples(group=part.name, classes=job.classes, train=train, validation=validation),
+        samples=GroupSamples(
+            group=part.name,
+            classes=job.classes,
+            train=train,
+            validation=validation,
+            tasks=job.tasks,
+            heads=context.config.train.heads,
+        ),
         subsets=tuple(part.subsets),
         data_fingerprint=context.data_fingerprint(part),
+        rival_images=context.rows(part, "train").num_rows,
         rival_companion=context.companion(job.classes) if job.material == (part.name, None) else None,
         rows={"val": blocks_of(rows["val"], BLOCK_ROWS), "test": blocks_of(rows["test"], BLOCK_ROWS)},
     )

@@ -18,10 +18,11 @@ from orchestrator.cluster.tuning import SEARCH_VERSION
 from orchestrator.cluster.workers import Workbench
 from orchestrator.config import ExperimentConfig
 from orchestrator.data.catalogue import SampleTable, data_fingerprint
-from orchestrator.data.head_labels import head_labels, heads_of_subsets
+from orchestrator.data.head_labels import heads_of_subsets
 from orchestrator.data.identity import sample_keys, split_key
 from orchestrator.data.reader import PixelReader
 from orchestrator.data.samples import CachedSamples
+from orchestrator.data.targets import Targets
 from orchestrator.diversity.entropy import shannon_entropy
 from orchestrator.errors import DataError
 from orchestrator.finetune.companions import Companion
@@ -105,9 +106,10 @@ class GroupContext:
 
     # Samples.
 
-    def rows(self, group: Group, split: str) -> pa.Table:
-        """Give the catalogue rows of a group's split."""
-        return self.table.table.take(pa.array(self._positions(group, split)))
+    def rows(self, group: Group, split: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """Give the catalogue rows of a group's split, or some of their columns."""
+        table = self.table.table if columns is None else self.table.table.select(columns)
+        return table.take(pa.array(self._positions(group, split)))
 
     def samples(self, group: Group) -> GroupSamples:
         """Give a group's cached training and validation samples. Raises DataError when one of them is empty."""
@@ -118,13 +120,8 @@ class GroupContext:
                 value=f"none in group {group.name}",
                 remedy="Check data.label, or use fewer groups.",
             )
-        train, validation = (self._cached(group, split, classes, tasks) for split in ("train", "val"))
-        if self.table.multi_label and len(train) < len(self._positions(group, "train")):
-            raise DataError(
-                "images with any number of labels must all be in the pixel cache",
-                value=f"{len(train):,} of {len(self._positions(group, 'train')):,} training images of {group.name}",
-                remedy="Raise data.max_cache_bytes, and set data.verify to decode.",
-            )
+        targets = self.targets(classes, tasks)
+        train, validation = (self.cached_samples(group, split, targets) for split in ("train", "val"))
         for split, samples in (("train", train), ("val", validation)):
             if len(samples) == 0:
                 raise DataError(
@@ -190,11 +187,14 @@ class GroupContext:
             if self.is_learnt:
                 # Folds would judge by images that the weights have learnt: the split stays though a group is small.
                 search = search.model_copy(update={"folds": search.folds})
-            counts = GroupCounts(by_class=self._class_counts(group), num_units=lambda: self._num_units(group))
-            self._tunings[group.name] = (
-                tuning_of(finetune, search, counts, num_stages=self.backbone.num_stages)
-                if self.config.takes_few_shot_defaults
-                else Tuning(finetune=finetune, search=search)
+            counts = GroupCounts(by_class=self._taught_counts(group), num_units=lambda: self._num_units(group))
+            self._tunings[group.name] = tuning_of(
+                finetune,
+                search,
+                counts,
+                num_stages=self.backbone.num_stages,
+                heads=self.config.few_shot_heads,
+                pulls_features=self.config.pulls_features,
             )
         return self._tunings[group.name]
 
@@ -209,6 +209,13 @@ class GroupContext:
         """Count the training images of each class that has some."""
         return self.table.label_counts(self._positions(group, "train"))
 
+    def _taught_counts(self, group: Group) -> NDArray[np.int64]:
+        """Count the training images of each class that has some; of each head's, where subsets have heads."""
+        if self.config.train.heads == "column":
+            return self._class_counts(group)
+        positions = [self.table.where([name], "train") for name in group.subsets]
+        return np.concatenate([self.table.label_counts(found) for found in positions])
+
     def _num_units(self, group: Group) -> int:
         units = np.concatenate([self._units(group, split) for split in ("train", "val")])
         return len(np.unique(units))
@@ -221,21 +228,16 @@ class GroupContext:
     def _positions(self, group: Group, split: str | None) -> NDArray[np.int64]:
         return self.table.where(subsets=group.subsets, split=split)
 
-    def _cached(
-        self, group: Group, split: str, classes: tuple[str, ...], tasks: Sequence[TaskClasses]
-    ) -> CachedSamples:
-        by_subset = self.config.train.heads == "subset"
-        found = CachedSamples.of(
-            self.table,
-            self._positions(group, split),
-            self.reader.pixels_uri,
-            classes,
-            [] if by_subset else [task.classes for task in tasks[1:]],
+    def targets(self, classes: Sequence[str], tasks: Sequence[TaskClasses]) -> Targets:
+        """Say what samples are learnt by, of these classes, and of all tasks or heads if there are several."""
+        return Targets(
+            classes=classes, tasks=tasks, heads=self.config.train.heads, is_multi_label=self.table.multi_label
         )
-        # A group without training images has no heads, and is refused.
-        if not by_subset or not tasks:
-            return found
-        return replace(found, labels=head_labels(self.table, self.cached_positions(group, split), tasks))
+
+    def cached_samples(self, group: Group, split: str, targets: Targets) -> CachedSamples:
+        """Give a group's cached samples of a split with these targets."""
+        found = CachedSamples.of(self.table, self._positions(group, split), self.reader.pixels_uri, targets.classes)
+        return replace(found, labels=targets.of(self.table, self.cached_positions(group, split)))
 
     # Fingerprints.
 

@@ -19,14 +19,15 @@ from orchestrator.config import SplitName
 from orchestrator.data.reader import BLOCK_ROWS, blocks_of, number_rows
 from orchestrator.diversity.feature_sums import DirectionSums
 from orchestrator.diversity.transferability import mean_directions, separation
+from orchestrator.evaluation.answered_images import AnsweredImages
 from orchestrator.evaluation.answers import unpack
 from orchestrator.evaluation.episodes import draw_episodes, score_episodes
+from orchestrator.evaluation.head_shifts import judge_head_shifts, judge_task_shift
 from orchestrator.evaluation.heads import judge_heads
 from orchestrator.evaluation.judging import EVALUATION_VERSION, judge, judge_task
-from orchestrator.evaluation.outliers import judge_outliers
-from orchestrator.evaluation.parts import whole
-from orchestrator.evaluation.predictions import Predictions, number_units
-from orchestrator.finetune.validation import save_validation
+from orchestrator.evaluation.outlier_judging import judge_predicted_outliers
+from orchestrator.evaluation.predictions import PROBABILITIES, Predictions
+from orchestrator.finetune.validation import save_validation, task_folder
 from orchestrator.records import (
     BaselineResult,
     EpisodeScores,
@@ -35,6 +36,7 @@ from orchestrator.records import (
     HeadScores,
     ModelCard,
     OutlierScores,
+    ShiftMethod,
     TaskScores,
 )
 from orchestrator.stages.answers import plan_of
@@ -81,9 +83,10 @@ def read_evaluations(context: GroupContext) -> list[Evaluation]:
     ]
 
 
-def read_predictions(context: GroupContext, evaluation: Evaluation) -> Predictions:
-    """Read the predictions that a test result was made from."""
-    return Predictions.from_table(storage.read_table(context.run_directory.path(evaluation.predictions)))
+def read_answers(context: GroupContext, evaluation: Evaluation) -> Iterator[AnsweredImages]:
+    """Read which images a model and its baselines got right in a test, part by part."""
+    uri = context.run_directory.path(evaluation.predictions)
+    return (AnsweredImages.from_table(part) for part in storage.read_table_parts(uri, without=[PROBABILITIES]))
 
 
 def read_prediction_parts(context: GroupContext, evaluation: Evaluation) -> Iterator[Predictions]:
@@ -198,14 +201,13 @@ def _evaluate_model(context: GroupContext, test: _Test, blocks: list[pa.Table]) 
     # What is fitted to mend confidence must not have seen the images that tell how well it does.
     with (
         _predicted(context, card, plan, "test", blocks) as ((predictions, *further), directions),
-        _predicted(context, card, plan, "val", _blocks(context, card.group, "val")) as ((validation, *_), _),
+        _predicted(context, card, plan, "val", _blocks(context, card.group, "val")) as ((validation, *known), _),
     ):
         # The name carries the fingerprint: an evaluation that is cut short must not put its table beside an older
         # record.
         name = f"groups/{card.group}/predictions/{test.fingerprint}.parquet"
         _write(context, name, predictions.with_baselines(correct))
-        save_validation(context.path(card.group, "model"), card, validation, fingerprint=test.fingerprint)
-        method = context.config.evaluate.label_shift
+        _keep_validation(context, test, [validation, *known])
         evaluation = judge(
             card.group,
             card.classes,
@@ -214,7 +216,7 @@ def _evaluate_model(context: GroupContext, test: _Test, blocks: list[pa.Table]) 
             validation=validation,
             separation=_separation(context, test, directions),
             episodes=_episodes(context, plan, card, predictions),
-            shift_method=None if method == "none" else method,
+            shift_method=None if card.heads == "subset" else _shift_method(context),
             bootstrap_samples=context.config.evaluate.bootstrap_samples,
             seed=context.config.seed,
             predictions_path=name,
@@ -222,8 +224,26 @@ def _evaluate_model(context: GroupContext, test: _Test, blocks: list[pa.Table]) 
             fingerprint=test.fingerprint,
             outliers=_outliers(context, card, predictions, plan),
         )
-        heads = _judge_heads(context, card, predictions.with_baselines(correct))
-        return evaluation.model_copy(update={"tasks": _judge_tasks(context, test, further), "heads": heads})
+        heads = _judge_heads(context, card, predictions.with_baselines(correct), validation)
+        tasks = _judge_tasks(context, test, further, known)
+        return evaluation.model_copy(update={"tasks": tasks, "heads": heads})
+
+
+def _keep_validation(context: GroupContext, test: _Test, validation: Sequence[PredictedRows]) -> None:
+    """Keep the predictions of every task on validation images beside the model; a further one may have none."""
+    model = context.path(test.card.group, "model")
+    first, *further = validation
+    save_validation(model, test.card, first, fingerprint=test.fingerprint)
+    for number, found in enumerate(further, start=1):
+        folder = task_folder(model, number)
+        storage.delete(folder)
+        if len(found):
+            save_validation(folder, test.card, found, fingerprint=test.fingerprint)
+
+
+def _shift_method(context: GroupContext) -> ShiftMethod | None:
+    method = context.config.evaluate.label_shift
+    return None if method == "none" else method
 
 
 def _predicted(
@@ -252,47 +272,50 @@ def _outliers(context: GroupContext, card: ModelCard, rows: PredictedRows, plan:
     """Test how a model that tells outliers scores images of the source that it never saw."""
     if context.source is None or rows.outlier_scores is None:
         return None
-    # Scores are compared by their ranks among all of them.
-    predictions = whole(rows)
-    if predictions.outlier_scores is None:
-        return None
     unseen = number_rows(unseen_images(context.source, context.table, seed=context.config.seed))
     blocks = blocks_of(unseen, BLOCK_ROWS)
-    found = score_outliers(blocks, context.source.reader, plan)
-    together = [name for block in blocks for name in block.column("together").to_pylist()]
-    return judge_outliers(
-        predictions.outlier_scores,
-        found,
+    return judge_predicted_outliers(
+        rows,
+        score_outliers(blocks, context.source.reader, plan),
         card.negatives,
+        source_together=[name for block in blocks for name in block.column("together").to_pylist()],
         bootstrap_samples=context.config.evaluate.bootstrap_samples,
         seed=context.config.seed,
-        units=predictions.units,
-        source_units=number_units(together),
     )
 
 
-def _judge_heads(context: GroupContext, card: ModelCard, predictions: PredictedRows) -> list[HeadScores]:
+def _judge_heads(
+    context: GroupContext, card: ModelCard, predictions: PredictedRows, validation: PredictedRows
+) -> list[HeadScores]:
     if card.heads == "column":
         return []
-    samples = context.config.evaluate.bootstrap_samples
-    return judge_heads(predictions, card.tasks, bootstrap_samples=samples, seed=context.config.seed)
+    samples, seed = context.config.evaluate.bootstrap_samples, context.config.seed
+    scores = judge_heads(predictions, card.tasks, bootstrap_samples=samples, seed=seed)
+    shifts = judge_head_shifts(
+        card.tasks,
+        predictions,
+        validation,
+        card.classes,
+        _shift_method(context),
+        bootstrap_samples=samples,
+        seed=seed,
+    )
+    return [found.model_copy(update={"label_shift": shifts.get(found.subset)}) for found in scores]
 
 
-def _judge_tasks(context: GroupContext, test: _Test, predictions: Sequence[PredictedRows]) -> list[TaskScores]:
+def _judge_tasks(
+    context: GroupContext, test: _Test, predictions: Sequence[PredictedRows], validation: Sequence[PredictedRows]
+) -> list[TaskScores]:
     """Keep the predictions of further tasks, and score them; a group may have no label at all for one."""
+    samples, seed = context.config.evaluate.bootstrap_samples, context.config.seed
     scores = []
-    for number, (task, found) in enumerate(zip(test.card.further_tasks, predictions, strict=True), start=1):
+    of_tasks = zip(test.card.further_tasks, predictions, validation, strict=True)
+    for number, (task, found, known) in enumerate(of_tasks, start=1):
         if not task.classes:
             continue
         name = f"groups/{test.card.group}/predictions/{test.fingerprint}.task-{number}.parquet"
         _write(context, name, found)
-        scores.append(
-            judge_task(
-                task,
-                found,
-                bootstrap_samples=context.config.evaluate.bootstrap_samples,
-                seed=context.config.seed,
-                predictions_path=name,
-            )
-        )
+        score = judge_task(task, found, bootstrap_samples=samples, seed=seed, predictions_path=name)
+        shift = judge_task_shift(task, found, known, _shift_method(context), bootstrap_samples=samples, seed=seed)
+        scores.append(score.model_copy(update={"label_shift": shift}))
     return scores

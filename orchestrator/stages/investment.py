@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from orchestrator.config import ExperimentConfig, ResourceCosts
-from orchestrator.evaluation.gains import PairedGain, cheapest_baseline, subset_gains
-from orchestrator.evaluation.predictions import Predictions
+from orchestrator.config import EvaluateConfig, ExperimentConfig, ResourceCosts
+from orchestrator.evaluation.gains import cheapest_baseline, subset_gains
+from orchestrator.evaluation.paired_answers import PairedAnswers, PairedGain
 from orchestrator.records import (
     Baseline,
     Catalogue,
+    Evaluation,
     Gain,
     Group,
     GroupInvestment,
@@ -32,11 +33,37 @@ from orchestrator.search.prospects import chance_of_gain
 from orchestrator.stages.beside import Beside, add_parts, beside_models
 from orchestrator.stages.spendings import add_up, plus, priced, scaled
 
+SubsetGains = Mapping[str, tuple[int, PairedGain]]
+"""By subset its test images, and what they gain."""
+
 _SHARED_STAGES = ("pretrain", "catalogue", "profile", "group")
 
 
-def account(report: Report, predictions: Mapping[str, Predictions], config: ExperimentConfig) -> Investment:
-    """Account for the investment in every group of a run; `predictions` are by group."""
+def gains_of_subsets(
+    evaluation: Evaluation, answers: Mapping[str, PairedAnswers], config: EvaluateConfig, seed: int
+) -> SubsetGains:
+    """Say what each tested subset of a group gains over the cheapest of its baselines; nothing where there is none.
+
+    `answers` hold, by subset, what the group's model and its baselines got right.
+    """
+    baseline = cheapest_baseline(evaluation)
+    if baseline is None:
+        return {}
+    found = subset_gains(answers, baseline.name, bootstrap_samples=config.bootstrap_samples, seed=seed)
+    return {name: (num_images, paired) for name, num_images, paired in found}
+
+
+def account(
+    report: Report,
+    gains: Mapping[str, SubsetGains],
+    config: ExperimentConfig,
+    *,
+    shipped: Mapping[str, SubsetGains],
+) -> Investment:
+    """Account for the investment in every group of a run.
+
+    `gains` are by group those of its subsets with its model, `shipped` those of subsets that another model serves.
+    """
     prices = config.cluster.cost_per_hour
     shared = _shared(report, config)
     total = sum(sum(_images(report.catalogue, group).values()) for group in report.groups.groups)
@@ -45,8 +72,9 @@ def account(report: Report, predictions: Mapping[str, Predictions], config: Expe
     groups = []
     for group in report.groups.groups:
         share = sum(_images(report.catalogue, group).values()) / max(1, total)
-        found = _account_group(report, group, predictions.get(group.name), scaled(shared, share), config)
-        groups.append(_with_beside(found, beside))
+        found = _account_group(report, group, gains.get(group.name, {}), scaled(shared, share), config)
+        found = _with_beside(found, beside)
+        groups.append(_with_shipped(found, report, shipped.get(group.name, {}), config))
     return Investment(
         fingerprint=report.fingerprint, cost_per_hour={} if prices is None else prices.model_dump(), groups=groups
     )
@@ -83,8 +111,30 @@ def _with_beside(found: GroupInvestment, beside: Mapping[str, Beside]) -> GroupI
     return found.model_copy(update={"beside": add_parts([subset.beside for subset in subsets]), "subsets": subsets})
 
 
+def _with_shipped(
+    found: GroupInvestment, report: Report, gains: SubsetGains, config: ExperimentConfig
+) -> GroupInvestment:
+    """Account with what a subset is served by, where that is another model than its group's first one.
+
+    It was found by all that was spent beside the group's model, which it therefore costs too.
+    """
+    evaluation = of_group(found.group, report.evaluations)
+    baseline = None if evaluation is None else cheapest_baseline(evaluation)
+    if baseline is None or not gains:
+        return found
+    subsets = []
+    for subset in found.subsets:
+        if subset.subset in gains:
+            num_images, paired = gains[subset.subset]
+            spent = add_up(subset.spent, *subset.beside.values())
+            gain = _gain(baseline, num_images, paired, spent, config.cluster.cost_per_hour, subset.share)
+            subset = subset.model_copy(update={"gain": gain, "first_gain": subset.gain})
+        subsets.append(subset)
+    return found.model_copy(update={"subsets": subsets})
+
+
 def _account_group(
-    report: Report, group: Group, predictions: Predictions | None, shared: Spending, config: ExperimentConfig
+    report: Report, group: Group, gains: SubsetGains, shared: Spending, config: ExperimentConfig
 ) -> GroupInvestment:
     prices = config.cluster.cost_per_hour
     search = of_group(group.name, report.searches)
@@ -93,26 +143,17 @@ def _account_group(
     spent = add_up(*(spending for part, spending in parts.items() if part != "baselines"))
     baseline = None if evaluation is None else cheapest_baseline(evaluation)
     gain: Gain | None = None
-    by_subset: dict[str, tuple[int, PairedGain]] = {}
     if baseline is not None and evaluation is not None:
         assert baseline.accuracy_gain is not None and baseline.accuracy_gain_interval is not None
         paired = (baseline.accuracy_gain, baseline.accuracy_gain_interval)
         gain = _gain(baseline, evaluation.num_images, paired, spent, prices)
-    if baseline is not None and predictions is not None:
-        found = subset_gains(
-            predictions,
-            baseline.name,
-            bootstrap_samples=config.evaluate.bootstrap_samples,
-            seed=config.seed,
-        )
-        by_subset = {name: (num_images, paired) for name, num_images, paired in found}
     return GroupInvestment(
         group=group.name,
         parts=parts,
         spent=spent,
         gain=gain,
         prospect=None if search is None else _prospect_of(report, group, search),
-        subsets=_subsets(report.catalogue, group, spent, baseline, by_subset, prices),
+        subsets=_subsets(report.catalogue, group, spent, baseline, gains, prices),
     )
 
 
@@ -144,15 +185,24 @@ def _shared(report: Report, config: ExperimentConfig) -> Spending:
         "profile": "feature_diversity" in config.diversity.measures,
     }
     by_stage = {cost.stage: cost for cost in report.costs}
-    parts = [
-        _of_cluster(by_stage[stage].seconds, by_stage[stage], config, on_gpu=on_gpu.get(stage, False))
-        for stage in _SHARED_STAGES
-        if stage in by_stage
-    ]
+    on_record = _seconds_on_record(report, config)
+    parts = []
+    for stage in _SHARED_STAGES:
+        # What a session held that was killed outright nobody knows.
+        cost = by_stage.get(stage, StageCost(stage=stage, seconds=0.0))
+        seconds = max(cost.seconds, on_record.get(stage, 0.0))
+        parts.append(_of_cluster(seconds, cost, config, on_gpu=on_gpu.get(stage, False)))
     if report.search_costs is not None and "search" in by_stage:
         prepared_s = report.search_costs.build_seconds + report.search_costs.probe_seconds
         parts.append(_of_cluster(prepared_s, by_stage["search"], config, on_gpu=True))
     return add_up(*parts)
+
+
+def _seconds_on_record(report: Report, config: ExperimentConfig) -> dict[str, float]:
+    """Give what stages' own records say of their seconds: a session that was killed outright has told nothing else."""
+    pretraining = None if report.backbone is None else report.backbone.pretraining
+    own = {} if pretraining is None or config.own_pretraining is None else {"pretrain": pretraining.seconds}
+    return {"catalogue": report.catalogue.seconds, "profile": report.profile.seconds, **own}
 
 
 def _of_cluster(seconds: float, cost: StageCost, config: ExperimentConfig, *, on_gpu: bool) -> Spending:
@@ -196,7 +246,7 @@ def _subsets(
     group: Group,
     spent: Spending,
     baseline: Baseline | None,
-    gains: Mapping[str, tuple[int, PairedGain]],
+    gains: SubsetGains,
     prices: ResourceCosts | None,
 ) -> list[SubsetInvestment]:
     training = {found.subset: found.train for found in catalogue.subsets if found.subset in set(group.subsets)}

@@ -19,6 +19,7 @@ from orchestrator.data.reader import PixelReader
 from orchestrator.data.scratch import ScratchRows, scratch_rows
 from orchestrator.diversity.feature_sums import DirectionSums
 from orchestrator.errors import DataError
+from orchestrator.evaluation.answered_images import places_by
 from orchestrator.evaluation.parts import PART_ROWS
 from orchestrator.evaluation.predictions import Predictions
 from orchestrator.records import ModelCard
@@ -69,9 +70,9 @@ class PredictedRows:
         _, kin = self._kin(subset)
         return int(pc.count_distinct(kin).as_py()) < len(kin)
 
-    def truth(self) -> NDArray[np.int64]:
-        """Give the true class index of every image [n]."""
-        return self._indices(self.labels)
+    def truth(self) -> NDArray[np.int32]:
+        """Give the true class index of every image [n], in 4 bytes each."""
+        return np.asarray(self._found(self.labels)).astype(np.int32, copy=False)
 
     def parts(self, subset: str | None = None) -> Iterator[Predictions]:
         """Iterate over the predictions, or those of a subset, at most 65,536 at a time."""
@@ -114,11 +115,7 @@ class PredictedRows:
     @cached_property
     def _by_subset(self) -> dict[str, NDArray[np.int64]]:
         """Order the numbers of rows by subset once: with thousands of subsets every scan for one would tell."""
-        encoded = self.rows.column("subset").combine_chunks().dictionary_encode()
-        codes, names = np.asarray(encoded.indices), encoded.dictionary.to_pylist()
-        order = np.argsort(codes, kind="stable").astype(np.int64)
-        parts = np.split(order, np.flatnonzero(np.diff(codes[order])) + 1)
-        return {names[codes[part[0]]]: part for part in parts if len(part)}
+        return places_by(self.rows.column("subset"))
 
     def _kin(self, subset: str | None) -> tuple[int, pa.ChunkedArray]:
         """Count the images that are alone, and give the names that the others share with their kin."""
@@ -135,13 +132,17 @@ class PredictedRows:
         return has
 
     def _indices(self, labels: pa.ChunkedArray) -> NDArray[np.int64]:
+        return np.asarray(self._found(labels)).astype(np.int64)
+
+    def _found(self, labels: pa.ChunkedArray) -> pa.ChunkedArray:
+        """Look up the class indices, of 32 bits."""
         found = pc.index_in(labels, value_set=pa.array(self.classes, pa.string()))
         if found.null_count:
             raise DataError(
                 "every label must be one of the classes that are predicted",
                 value=labels.filter(pc.is_null(found))[0].as_py(),
             )
-        return np.asarray(found).astype(np.int64)
+        return found
 
     def _probabilities(self, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
         kept = self.probabilities.take(self._place(chosen))

@@ -10,22 +10,22 @@ import numpy as np
 
 from orchestrator.cluster.training import TrainingPlan, train_groups
 from orchestrator.errors import DataError, DivergedError, OrchestratorError
-from orchestrator.evaluation.transfer import choose_better, gain_over
+from orchestrator.evaluation.transfer import gain_over
 from orchestrator.finetune.models import is_saved
 from orchestrator.records import (
     Group,
     ModelCard,
-    Move,
     RegroupedModel,
     Regrouping,
     SubsetGain,
     SubsetTransfer,
 )
-from orchestrator.runs import folder_name
 from orchestrator.search.regrouping import KnownGroup, PlannedGroup, RegroupingPlan, plan_regrouping
 from orchestrator.stages.answers import BySubset, answers_of, keep_validation
 from orchestrator.stages.context import GroupContext
+from orchestrator.stages.places import find_moves
 from orchestrator.stages.search import budget_left_s
+from orchestrator.stages.settling import is_no_worse, reason_of, settle
 from orchestrator.stages.subjects import BySplit, Subject
 from orchestrator.stages.train import read_models, training_job
 
@@ -50,14 +50,15 @@ def regroup(
 ) -> tuple[list[SubsetTransfer], Regrouping]:
     """Move every subset whose validation images another place serves better beyond its interval, within the budget.
 
-    Places are the other groups, by their models as they stand, and a group of its own, by the arm that was trained on
-    the subset alone. The groups concerned are trained again by their recipes. Their new models are kept where, over
-    all validation images of these groups, they are no worse than the old ones. What cannot be trained is undone, and
-    recorded as the reason. Raises any other error of a training.
+    `find_moves` says what the places are. The groups concerned are trained again by their recipes, together with the
+    source where their place has it. Their new models are kept where, over all validation images of these groups, they
+    are no worse than the old ones. What cannot be trained is undone, and recorded as the reason. Raises any other error
+    of a training.
     """
     budget_s = budget_left_s(context)
     known = _known_groups(context)
-    plan = plan_regrouping(_moves(context, subjects), known, budget_left_s=budget_s)
+    moves = find_moves(context.config, subjects, _answers_elsewhere(context))
+    plan = plan_regrouping(moves, known, budget_left_s=budget_s)
     failure = ""
     try:
         retrained = _train(context, plan)
@@ -65,7 +66,7 @@ def regroup(
         # It would end so again: a group is left without images, or its recipe does not suit it.
         retrained, failure = [], str(error)
     gains = _gains(context, subjects, retrained)
-    is_kept = bool(retrained) and _total(gains, subjects) >= 0
+    is_kept = bool(retrained) and is_no_worse(gains, subjects)
     regrouping = Regrouping(
         moves=list(plan.moves),
         left_out=list(plan.left_out),
@@ -74,6 +75,7 @@ def regroup(
                 group=found.planned.name,
                 subsets=list(found.planned.subsets),
                 recipe_of=found.planned.recipe_of,
+                without_source=found.planned.without_source,
                 predicted_s=found.planned.predicted_s,
                 seconds=found.card.seconds,
                 num_workers=found.card.num_workers,
@@ -86,34 +88,12 @@ def regroup(
         budget_left_s=budget_s,
         gains=list(gains.values()),
         is_kept=is_kept,
-        reason=_reason(plan, is_kept, failure),
+        reason=reason_of(plan, is_kept=is_kept, failure=failure),
     )
     context.say(f"evaluate: regrouping: {regrouping.reason}")
-    return [_settle(found, regrouping, gains.get(found.subset)) for found in judged], regrouping
-
-
-def _moves(context: GroupContext, subjects: Sequence[Subject]) -> list[Move]:
-    elsewhere = _answers_elsewhere(context)
-    moves = []
-    for subject in subjects:
-        places: dict[str, BySplit] = {
-            group: {"val": found[subject.subset]} for group, found in elsewhere.items() if subject.subset in found
-        }
-        alone = f"only-{folder_name(subject.subset)}"
-        if "subset_only" in subject.arms:
-            places[alone] = subject.arms["subset_only"]
-        place = choose_better(subject.compare(context.config, "val", places))
-        if place is not None:
-            moves.append(
-                Move(
-                    subset=subject.subset,
-                    origin=subject.group,
-                    destination=place.name,
-                    is_new=place.name == alone,
-                    place=place,
-                )
-            )
-    return moves
+    answers = {subset: found.of_subset(subset)["test"] for found in retrained for subset in found.planned.subsets}
+    settled = [settle(found, regrouping, gains.get(found.subset), answers.get(found.subset)) for found in judged]
+    return settled, regrouping
 
 
 def _answers_elsewhere(context: GroupContext) -> dict[str, BySubset]:
@@ -141,14 +121,12 @@ def _train(context: GroupContext, plan: RegroupingPlan) -> list[_Retrained]:
     """Train the planned groups that an interrupted run has not trained yet."""
     if not plan.groups:
         return []
-    groups = [Group.put_together(found.name, found.subsets) for found in plan.groups]
-    # Digests of samples are kept by the group's name: the changed groups need a context of their own.
-    changed = replace(context, groups=context.groups.model_copy(update={"groups": groups}))
     recipes = {recipe.group: recipe for recipe in context.recipes()}
-    of_groups = {found.name: changed.samples(changed.group(found.name)) for found in plan.groups}
+    contexts = _changed(context, plan)
+    of_groups = {name: changed.samples(changed.group(name)) for name, changed in contexts.items()}
     jobs = [
         training_job(
-            changed,
+            contexts[found.name],
             recipes[found.recipe_of].model_copy(update={"group": found.name}),
             of_groups[found.name],
             folder=REGROUPED,
@@ -169,7 +147,18 @@ def _train(context: GroupContext, plan: RegroupingPlan) -> list[_Retrained]:
             context.say(f"evaluate: group {job.group} was trained again in {outcome.seconds:.1f} s")
     if errors:
         raise next((error for error in errors if not isinstance(error, DivergedError)), errors[0])
-    return [_retrained(changed, planned, card) for planned in plan.groups if (card := cards[planned.name])]
+    return [
+        _retrained(contexts[planned.name], planned, card) for planned in plan.groups if (card := cards[planned.name])
+    ]
+
+
+def _changed(context: GroupContext, plan: RegroupingPlan) -> dict[str, GroupContext]:
+    """Give the context of every planned group: that of the run with the changed groups, for some without its source."""
+    groups = [Group.put_together(found.name, found.subsets) for found in plan.groups]
+    # Digests of samples are kept by the group's name: the changed groups need a context of their own.
+    changed = replace(context, groups=context.groups.model_copy(update={"groups": groups}))
+    alone = replace(changed, config=changed.config.model_copy(update={"source": None}), source=None)
+    return {found.name: alone if found.without_source else changed for found in plan.groups}
 
 
 def _find(context: GroupContext, group: str, fingerprint: str) -> ModelCard | None:
@@ -203,47 +192,3 @@ def _gains(
         for found in retrained
         for subset in found.planned.subsets
     }
-
-
-def _total(gains: Mapping[str, SubsetGain], subjects: Sequence[Subject]) -> float:
-    """Give how many more validation images the new models get right than the old ones."""
-    counts = {subject.subset: len(subject.own["val"]) for subject in subjects}
-    return sum(counts[subset] * (gain.validation_gain or 0.0) for subset, gain in gains.items())
-
-
-def _settle(found: SubsetTransfer, regrouping: Regrouping, gain: SubsetGain | None) -> SubsetTransfer:
-    """Say which model a subset has in the end, and why."""
-    move = next((move for move in [*regrouping.moves, *regrouping.left_out] if move.subset == found.subset), None)
-    if gain is None or not regrouping.is_kept:
-        reason = regrouping.reason if move is not None else why_kept(found, "place")
-        return found.model_copy(update={"reason": reason, "gain": gain})
-    model = next(model for model in regrouping.models if found.subset in model.subsets)
-    return found.model_copy(
-        update={
-            "action": "retrained" if move is None else "moved",
-            "taken": model.group,
-            "reason": "its group was trained again" if move is None else "on validation images it fares better there",
-            "model": model.model,
-            "weights_digest": model.weights_digest,
-            "gain": gain,
-        }
-    )
-
-
-def why_kept(found: SubsetTransfer, other: str) -> str:
-    """Say why a subset has no other model, or place: by its name in words."""
-    if found.validation is None:
-        return "there are no validation images to decide by"
-    return f"on validation images no other {other} is better beyond its interval"
-
-
-def _reason(plan: RegroupingPlan, is_kept: bool, failure: str) -> str:
-    too_dear = f"{len(plan.left_out)} of {len(plan.moves) + len(plan.left_out)} moves did not fit the search's budget"
-    if not plan.moves:
-        return too_dear if plan.left_out else "no subset fares better elsewhere"
-    said = f"{len(plan.moves)} subsets moved, {len(plan.groups)} groups trained again"
-    if failure:
-        said = f"undone: {failure}"
-    elif not is_kept:
-        said = "undone: on the validation images of the groups concerned the new models are worse"
-    return f"{said}; {too_dear}" if plan.left_out else said

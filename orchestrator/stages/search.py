@@ -50,13 +50,7 @@ def search(context: GroupContext) -> int:
     if not pending:
         return 0
     require_searchable(context)
-    # Groups that have their recipes are held against the others still: a search that was cut off between two recipes
-    # must not choose otherwise than one that was not.
-    seed = context.config.seed_of("split")
-    samples = {
-        group.name: context.samples(group).with_folds(context.tuning(group).search.folds, seed=seed)
-        for group in context.groups.groups
-    }
+    samples = samples_in_folds(context)
     for group in pending:
         _say_few_shot(context, group)
     inputs = prepare_inputs(context, samples)
@@ -72,6 +66,17 @@ def search(context: GroupContext) -> int:
         raise errors[0]
     # A search that was killed after its last trial has nothing left to run, and still has done its work here.
     return max(1, run.num_trials - before)
+
+
+def samples_in_folds(context: GroupContext) -> dict[str, GroupSamples]:
+    """Give the samples of every group, in the folds that its trials are judged on where it has several."""
+    # Groups that have their recipes are held against the others still: a search that was cut off between two recipes
+    # must not choose otherwise than one that was not.
+    seed = context.config.seed_of("split")
+    return {
+        group.name: context.samples(group).with_folds(context.tuning(group).search.folds, seed=seed)
+        for group in context.groups.groups
+    }
 
 
 def read_searches(context: GroupContext) -> list[SearchResult]:
@@ -133,15 +138,16 @@ class _SearchRun:
         """Open the studies and the ledger where an earlier execution has left them."""
         search, groups = context.config.search, context.groups.groups
         closed = {group.name for group in groups} - {group.name for group in pending}
-        space = SearchSpace.from_config(search.space, context.backbone.num_stages, context.config.finetune)
+        num_stages, config = context.backbone.num_stages, context.config
+        space = SearchSpace.from_config(search.space, num_stages, config.finetune, config.augment)
         spaces = spaces_of(context)
         resources = trial_resources(search, use_gpu=context.use_gpu, gpu_share=inputs.gpu_share)
-        settings = _settings(context, inputs, resources)
+        settings = engine_settings(context, inputs, resources)
         plan = _tuning_plan(context, settings, resources)
         settings = replace(settings, workers=plan.trials_at_once(context.shape))
         journals = {group.name: Journal(context.path(group.name, "study.log")) for group in groups}
         studies = {
-            group.name: _open_study(context, group, journals[group.name], spaces[group.name], settings, inputs)
+            group.name: open_study(context, group, journals[group.name], spaces[group.name], settings, inputs)
             for group in groups
         }
         ledger_journal = Journal(context.run_directory.path(_LEDGER))
@@ -240,7 +246,11 @@ class _SearchRun:
                 journal.keep()
 
 
-def _settings(context: GroupContext, inputs: SharedInputs, resources: dict[str, float]) -> EngineSettings:
+def engine_settings(context: GroupContext, inputs: SharedInputs, resources: dict[str, float]) -> EngineSettings:
+    """Say how all groups are searched; `resources` are those of one worker of a trial.
+
+    Raises ConfigError for a budget of GPU-hours where trials hold no GPU.
+    """
     search = context.config.search
     budget = search.budget
     gpus = resources.get("GPU", 0.0) * search.num_workers_per_trial
@@ -284,7 +294,7 @@ def _tuning_plan(context: GroupContext, settings: EngineSettings, resources: dic
     )
 
 
-def _open_study(
+def open_study(
     context: GroupContext,
     group: Group,
     journal: Journal,
@@ -292,6 +302,7 @@ def _open_study(
     settings: EngineSettings,
     inputs: SharedInputs,
 ) -> GroupStudy:
+    """Open the study of a group where an earlier execution has left it, with what is to be tried first in its queue."""
     config = context.config
     study = GroupStudy.open(
         journal.path,

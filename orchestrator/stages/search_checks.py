@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from orchestrator.cluster.resources import trial_resources, trials_at_once
+from orchestrator.config import weights_by_name
+from orchestrator.data.reader import is_streamed
 from orchestrator.errors import ConfigError
+from orchestrator.reporting.wording import shortened
 from orchestrator.stages.context import GroupContext
-from orchestrator.stages.train import is_streamed
 
 
 def require_searchable(context: GroupContext) -> None:
     """Raise ResourceError when not even one trial fits the cluster, and ConfigError for what does not go together."""
     _require_room(context)
     _require_held(context)
+    require_known_heads(context)
     require_unlearnt_folds(context)
 
 
@@ -26,21 +29,27 @@ def require_unlearnt_folds(context: GroupContext) -> None:
         )
 
 
+def require_known_heads(context: GroupContext) -> None:
+    """Raise ConfigError for fixed weights of heads that no subset of the data has."""
+    subsets = sorted({name for group in context.groups.groups for name in group.subsets})
+    weights = weights_by_name(context.config.finetune.task_weighting) or {}
+    unknown = [name for name in weights if name not in subsets]
+    if unknown:
+        raise ConfigError(
+            "finetune.task_weighting must name subsets of the data",
+            value=", ".join(unknown),
+            remedy=f"There are {shortened(subsets, most=10)}.",
+        )
+
+
 def _require_held(context: GroupContext) -> None:
-    """Refuse to balance classes, or several tasks, where some training samples are not cached: they are streamed."""
-    fixed, space = context.config.finetune, context.config.search.space
-    wanted = {
-        context.config.several_heads: context.config.several_heads is not None,
-        "finetune.balanced": fixed.balanced or True in (space.balanced or []),
-        "finetune.class_weights": "balanced" in [fixed.class_weights, *(space.class_weights or [])],
-    }
-    key = next((key for key, is_wanted in wanted.items() if is_wanted), None)
-    if key is None:
+    """Refuse to balance classes where some training samples are not cached: a stream shows each of them once."""
+    if not (context.config.finetune.balanced or True in (context.config.search.space.balanced or [])):
         return
     streamed = [group.name for group in context.groups.groups if is_streamed(context.rows(group, "train"))]
     if streamed:
         raise ConfigError(
-            f"{key} must be off, and not be searched, where training samples do not fit the cache of pixels",
+            "finetune.balanced must be off, and not be searched, where training samples do not fit the cache of pixels",
             value=f"groups {', '.join(streamed)}",
             remedy="Raise data.max_cache_bytes, or leave it out.",
         )

@@ -16,7 +16,8 @@ from orchestrator.cluster.activations import ActivationPlan, build_activations
 from orchestrator.cluster.group_samples import GroupSamples, KeptDepth
 from orchestrator.cluster.probing import probe_compiled, probe_costs
 from orchestrator.cluster.resources import gpu_share, trial_resources
-from orchestrator.finetune.contracts import MOST_ACTIVATION_BYTES, StoredType
+from orchestrator.config import AugmentConfig
+from orchestrator.finetune.contracts import MOST_ACTIVATION_BYTES, NO_AUGMENTATION, StoredType
 from orchestrator.records import CostFigures, DepthCost, Hyperparameters, SearchCosts, Trial
 from orchestrator.search.costs import (
     DepthPlan,
@@ -28,6 +29,7 @@ from orchestrator.search.costs import (
     source_seconds,
     worth_compiling,
 )
+from orchestrator.search.fresh_draws import share_kept
 from orchestrator.search.shared_list import at, searches_depth
 from orchestrator.search.space import SearchSpace
 from orchestrator.stages.context import GroupContext
@@ -43,7 +45,8 @@ class SharedInputs:
 
     `plans` has a decision for each freeze depth, 0 first; its seconds are of one epoch over all groups. `gpu_share`
     is what a trial of one process needs of a GPU. A trial is a training on each of the `folds` of its group. With a
-    source, what it adds follows from the `figures` that were measured and the `views` of each image.
+    source, what it adds follows from the `figures` that were measured and how `augment`, or a recipe of its own, varies
+    samples.
     """
 
     samples: dict[str, GroupSamples]
@@ -55,7 +58,7 @@ class SharedInputs:
     compiled_depths: frozenset[int] = frozenset()
     folds: Mapping[str, int] = field(default_factory=dict)
     figures: CostFigures | None = None
-    views: int = 1
+    augment: AugmentConfig = NO_AUGMENTATION
 
     def predict(self, group: str, recipe: Hyperparameters) -> float:
         """Give the seconds that a trial of a group is predicted to take."""
@@ -64,7 +67,7 @@ class SharedInputs:
     def predict_run(self, group: str, recipe: Hyperparameters) -> float:
         """Give the seconds that one training of a recipe on a group is predicted to take."""
         plan = self.plans[recipe.freeze_depth]
-        epoch_s = plan.uncached_epoch_s if recipe.changes_images else plan.epoch_s
+        epoch_s = plan.epoch_s if self._takes_kept(recipe) else plan.uncached_epoch_s
         # An adversarial image takes a pass forward and back to make, and is trained on beside the one it is made of.
         work = 3 if recipe.adversarial > 0 else 1
         epochs = 1 if recipe.has_one_pass(len(self.plans) - 1) else recipe.epochs
@@ -91,7 +94,7 @@ class SharedInputs:
         load = SourceLoad(
             num_images=len(mine.companion.samples),
             num_draws=mine.companion.drawn(epochs * len(mine.train)),
-            views=self.views,
+            views=_views(recipe.augmented(self.augment)),
             most_bytes=self._room(mine, recipe),
         )
         return source_seconds(self.figures, load, recipe.freeze_depth)
@@ -99,11 +102,15 @@ class SharedInputs:
     def _room(self, samples: GroupSamples, recipe: Hyperparameters) -> int:
         """Give the bytes that a training has left for what frozen stages give for a source."""
         assert self.figures is not None
-        if recipe.freeze_depth in samples.kept and not recipe.changes_images:
+        if recipe.freeze_depth in samples.kept and self._takes_kept(recipe):
             return MOST_ACTIVATION_BYTES
-        rows = len(samples.train) * self.views + len(samples.validation)
+        rows = len(samples.train) * _views(recipe.augmented(self.augment)) + len(samples.validation)
         held = rows * self.figures.activation_bytes[recipe.freeze_depth]
         return MOST_ACTIVATION_BYTES - (held if held <= MOST_ACTIVATION_BYTES else 0)
+
+    def _takes_kept(self, recipe: Hyperparameters) -> bool:
+        """Tell whether kept activations are of use to a recipe: training images are not others in every epoch."""
+        return not (recipe.changes_images or recipe.augmented(self.augment).draws_afresh)
 
     def _share(self, group: str) -> float:
         everyone = sum(len(samples.train) + len(samples.validation) for samples in self.samples.values())
@@ -184,7 +191,7 @@ def prepare_inputs(context: GroupContext, samples: dict[str, GroupSamples]) -> S
         compiled_depths=compiled,
         folds=folds,
         figures=figures,
-        views=_views(context),
+        augment=context.config.augment,
     )
 
 
@@ -193,7 +200,8 @@ def spaces_of(context: GroupContext) -> dict[str, SearchSpace]:
     found: dict[str, SearchSpace] = {}
     for group in context.groups.groups:
         tuning = context.tuning(group)
-        space = SearchSpace.from_config(tuning.search.space, context.backbone.num_stages, tuning.finetune)
+        augment, num_stages = context.config.augment, context.backbone.num_stages
+        space = SearchSpace.from_config(tuning.search.space, num_stages, tuning.finetune, augment)
         found[group.name] = next((other for other in found.values() if other == space), space)
     return found
 
@@ -207,8 +215,7 @@ def _batch_growth(context: GroupContext) -> float:
 def _are_plain(context: GroupContext) -> bool:
     """Tell whether heads can train together: on one task, without a source, on features that do not change."""
     config = context.config
-    drawn_afresh = config.augment.views == 0 and config.augment.varies
-    return config.source is None and config.several_heads is None and not drawn_afresh
+    return config.source is None and config.several_heads is None and not config.augment.draws_afresh
 
 
 def _compile(
@@ -263,25 +270,25 @@ def _decide(
     cache = context.config.cache
     searched = _searched_depths(spaces, range(context.backbone.num_stages + 1))
     folds = _most_folds(context)
+    most_kept = max(map(share_kept, spaces))
     epochs = expected_epochs(
         dict.fromkeys(searched, 1 / max(1, len(searched))),
         num_trials=_trials_of_each_group(context),
-        mean_epochs=_mean_epochs(spaces) * folds,
+        mean_epochs=_mean_epochs(spaces) * folds * most_kept,
     )
-    views = _views(context)
+    views = _views(context.config.augment)
     workload = Workload(
         num_train=sum(len(found.train) for found in samples.values()),
         num_validation=sum(len(found.validation) for found in samples.values()),
         views=views,
         validation_views=views if folds > 1 else 1,
-        epochs={} if cache.activations == "never" or all(space.changes_images for space in spaces) else epochs,
+        epochs={} if cache.activations == "never" or most_kept == 0 else epochs,
     )
     return plan_cache(figures, workload, max_bytes=cache.max_bytes, always=cache.activations == "always")
 
 
-def _views(context: GroupContext) -> int:
+def _views(augment: AugmentConfig) -> int:
     """Give the views that each training image has; 0 where every epoch draws afresh."""
-    augment = context.config.augment
     return augment.views if augment.varies else 1
 
 
@@ -327,10 +334,17 @@ def _build(
             f"search: freeze depths {refused} are kept as fp32: {wanted} would change the outputs by more than "
             f"cache.tolerance = {config.cache.tolerance:g} of their spread"
         )
-    plan = ActivationPlan(
+    plan = activation_plan(context, dtypes, expected_s=expected_s)
+    return build_activations(context.table, context.reader, context.workbench, plan)
+
+
+def activation_plan(context: GroupContext, dtypes: dict[int, StoredType], *, expected_s: float) -> ActivationPlan:
+    """Say how the outputs of the frozen stages are kept, each of these freeze depths in its type."""
+    config = context.config
+    return ActivationPlan(
         uri=_cache_uri(context),
         max_bytes=config.cache.max_bytes,
-        depths=tuple(depths),
+        depths=tuple(dtypes),
         dtypes=dtypes,
         augment=config.augment,
         seed=config.seed_of("loader"),
@@ -339,7 +353,6 @@ def _build(
         expected_s=expected_s,
         all_views=_most_folds(context) > 1,
     )
-    return build_activations(context.table, context.reader, context.workbench, plan)
 
 
 def _with_kept(context: GroupContext, samples: GroupSamples, index: ActivationIndex) -> GroupSamples:

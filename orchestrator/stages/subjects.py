@@ -10,13 +10,15 @@ import numpy as np
 import pyarrow as pa
 
 from orchestrator.config import ExperimentConfig
+from orchestrator.evaluation.paired_answers import Correct
 from orchestrator.evaluation.transfer import compare_on_split
 from orchestrator.records import Answers, ArmResult, SplitComparison
-from orchestrator.stages.answers import BySubset, Correct
+from orchestrator.stages.answers import BySubset
 
 JudgedSplit = Literal["val", "test"]
 BySplit = Mapping[str, Correct]
 _NONE = np.zeros(0, dtype=np.bool_)
+_NO_KIN = pa.array([], pa.string())
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,7 +32,7 @@ class Subject:
     subset: str
     group: str
     model: str
-    together: Mapping[str, list[str]]
+    together: Mapping[str, pa.Array]
     own: BySplit
     arms: Mapping[str, BySplit]
 
@@ -40,17 +42,17 @@ class Subject:
         subset: str,
         group: str,
         model: str,
-        rows: Mapping[str, pa.Table],
+        together: Mapping[str, Mapping[str, pa.Array]],
         own: Mapping[str, BySubset],
         results: Sequence[ArmResult],
     ) -> Self:
-        """Pick a subset's part of its group's rows and answers, and of the arms' results."""
+        """Pick a subset's part of its group's kin and answers, by split and subset, and of the arms' results."""
         mine = [result for result in results if subset in result.answers]
         return cls(
             subset=subset,
             group=group,
             model=model,
-            together={split: kin_of(found, subset) for split, found in rows.items()},
+            together={split: found.get(subset, _NO_KIN) for split, found in together.items()},
             own={split: found.get(subset, _NONE) for split, found in own.items()},
             arms={result.name: by_split(result.answers[subset]) for result in mine},
         )
@@ -74,9 +76,3 @@ def by_split(answers: Answers) -> BySplit:
         "val": np.array(answers.validation, dtype=np.bool_),
         "test": np.array(answers.test, dtype=np.bool_),
     }
-
-
-def kin_of(rows: pa.Table, subset: str) -> list[str]:
-    """Give what each image of a subset shares with its kin, in the order of the rows."""
-    names, together = rows.column("subset").to_pylist(), rows.column("together").to_pylist()
-    return [kin for name, kin in zip(names, together, strict=True) if name == subset]

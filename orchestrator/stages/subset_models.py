@@ -9,12 +9,18 @@ import numpy as np
 import pyarrow as pa
 
 from orchestrator import fingerprints, storage
-from orchestrator.cluster.subset_training import PackingPlan, PredictionJob, predict_packed, train_packed
+from orchestrator.cluster.subset_training import PackingPlan, train_packed
 from orchestrator.cluster.training import TRAIN_VERSION, TrainingJob, TrainingPlan, train_groups
-from orchestrator.data.reader import BLOCK_ROWS, blocks_of, number_rows
+from orchestrator.data.reader import streamed_blocks
 from orchestrator.errors import DivergedError, OrchestratorError
-from orchestrator.evaluation.predictions import Predictions, predictions_of_tasks
-from orchestrator.evaluation.subset_comparisons import SUBSET_EVALUATION_VERSION, judge_subsets
+from orchestrator.evaluation.answered_images import in_order, right_by_subset
+from orchestrator.evaluation.paired_answers import Correct, PairedAnswers
+from orchestrator.evaluation.subset_comparisons import (
+    SUBSET_EVALUATION_VERSION,
+    compare_subsets,
+    judge_shared,
+    judge_subset,
+)
 from orchestrator.finetune.validation import save_validation
 from orchestrator.records import (
     Group,
@@ -27,12 +33,16 @@ from orchestrator.records import (
 )
 from orchestrator.runs import folder_name
 from orchestrator.search.sharing import reason_to_share
+from orchestrator.stages.answers import kin_by_subset
 from orchestrator.stages.context import GroupContext
-from orchestrator.stages.evaluate import read_evaluations, read_predictions
-from orchestrator.stages.train import read_models, streamed_blocks
+from orchestrator.stages.evaluate import read_answers, read_evaluations
+from orchestrator.stages.subset_predictions import SubsetImages, SubsetPredictions, predict_subsets
+from orchestrator.stages.train import read_models
 
 _MODELS = "subsets/models.json"
 _EVALUATION = "subsets/evaluation.json"
+_NONE = np.zeros(0, dtype=np.bool_)
+_NO_KIN = pa.array([], pa.string())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,32 +295,69 @@ def _find_evaluation(context: GroupContext, test: _Test) -> SubsetEvaluation | N
 
 def _evaluate(context: GroupContext, test: _Test) -> SubsetEvaluation:
     evaluation = next(found for found in read_evaluations(context) if found.group == test.group)
-    validation, own = _predict(context, test)
-    for subset, predictions in validation.items():
-        model = context.path(test.group, test.members[subset].folder, "model")
-        save_validation(model, test.cards[subset], predictions, fingerprint=test.fingerprint)
-    tables = {}
-    for subset, predictions in own.items():
-        folder = f"groups/{test.group}/{test.members[subset].folder}/predictions"
-        tables[subset] = f"{folder}/{test.fingerprint}.parquet"
-        storage.write_table(context.run_directory.path(tables[subset]), predictions.to_table())
-        context.run_directory.prune(folder, keep=test.fingerprint)
-    judged = judge_subsets(
-        read_predictions(context, evaluation),
-        own,
-        test.models.models,
-        classes={subset: card.classes for subset, card in test.cards.items()},
-        seconds={subset: card.seconds for subset, card in test.cards.items()},
+    rows = context.rows(context.group(test.group), "test", ["id", "subset", "together"])
+    of_group = right_by_subset(in_order(read_answers(context, evaluation), rows["id"]))
+    together = kin_by_subset(rows)
+    judged = {
+        model.subset: judge_shared(model, of_group.get(model.subset, _NONE), together.get(model.subset, _NO_KIN))
+        for model in test.models.models
+        if model.model is None
+    }
+    tables: dict[str, str] = {}
+    images = [_images(context, test, subset) for subset in test.cards]
+    for subset, found in predict_subsets(images, context.reader, _packing(context), context.shape):
+        tables[subset] = _keep(context, test, subset, found)
+        judged[subset] = _judge(context, test, subset, found, of_group.get(subset, _NONE))
+    record = compare_subsets(
+        [judged[model.subset] for model in test.models.models],
         bootstrap_samples=context.config.evaluate.bootstrap_samples,
         seed=context.config.seed,
     )
     update = {
         "fingerprint": test.fingerprint,
         "group": test.group,
-        "predictions": tables,
-        "subsets": [_with_cost(found, test.cards.get(found.subset)) for found in judged.subsets],
+        "predictions": {subset: tables[subset] for subset in test.cards},
+        "subsets": [_with_cost(found, test.cards.get(found.subset)) for found in record.subsets],
     }
-    return judged.model_copy(update=update)
+    return record.model_copy(update=update)
+
+
+def _images(context: GroupContext, test: _Test, subset: str) -> SubsetImages:
+    member = test.members[subset]
+    return SubsetImages(
+        subset=subset,
+        model_uri=context.path(test.group, member.folder, "model"),
+        classes=test.cards[subset].classes,
+        validation=context.rows(member.alone, "val"),
+        test=context.rows(member.alone, "test"),
+    )
+
+
+def _keep(context: GroupContext, test: _Test, subset: str, found: SubsetPredictions) -> str:
+    """Write what a subset's model predicts, on validation images beside it; give the path of the other table."""
+    member = test.members[subset]
+    model = context.path(test.group, member.folder, "model")
+    save_validation(model, test.cards[subset], found.validation, fingerprint=test.fingerprint)
+    folder = f"groups/{test.group}/{member.folder}/predictions"
+    name = f"{folder}/{test.fingerprint}.parquet"
+    parts = (part.to_table() for part in found.test.parts())
+    storage.write_table_parts(context.run_directory.path(name), parts)
+    context.run_directory.prune(folder, keep=test.fingerprint)
+    return name
+
+
+def _judge(
+    context: GroupContext, test: _Test, subset: str, found: SubsetPredictions, of_group: Correct
+) -> tuple[SubsetResult, PairedAnswers]:
+    return judge_subset(
+        next(model for model in test.models.models if model.subset == subset),
+        found.test,
+        of_group,
+        classes=test.cards[subset].classes,
+        seconds=test.cards[subset].seconds,
+        bootstrap_samples=context.config.evaluate.bootstrap_samples,
+        seed=context.config.seed,
+    )
 
 
 def _with_cost(found: SubsetResult, card: ModelCard | None) -> SubsetResult:
@@ -318,29 +365,3 @@ def _with_cost(found: SubsetResult, card: ModelCard | None) -> SubsetResult:
     if card is None:
         return found
     return found.model_copy(update={"num_workers": card.num_workers, "worker_resources": card.worker_resources})
-
-
-def _predict(context: GroupContext, test: _Test) -> tuple[dict[str, Predictions], dict[str, Predictions]]:
-    """Predict the validation and the test images of every subset that has a model of its own, by that."""
-    subsets = list(test.cards)
-    parts = {
-        subset: [context.rows(test.members[subset].alone, split) for split in ("val", "test")] for subset in subsets
-    }
-    rows = {subset: number_rows(pa.concat_tables(found)) for subset, found in parts.items()}
-    jobs = [
-        PredictionJob(
-            model_uri=context.path(test.group, test.members[subset].folder, "model"),
-            blocks=tuple(blocks_of(rows[subset], BLOCK_ROWS)),
-        )
-        for subset in subsets
-    ]
-    found = dict(predict_packed(jobs, context.reader, _packing(context), context.shape))
-    both = {
-        subset: predictions_of_tasks(rows[subset].to_pylist(), found[index], [test.cards[subset].classes])[0]
-        for index, subset in enumerate(subsets)
-    }
-    num_validation = {subset: validation.num_rows for subset, (validation, _) in parts.items()}
-    return (
-        {subset: predicted.at(np.arange(num_validation[subset])) for subset, predicted in both.items()},
-        {subset: predicted.at(np.arange(num_validation[subset], len(predicted))) for subset, predicted in both.items()},
-    )

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-import pyarrow as pa
-
 from orchestrator import fingerprints
 from orchestrator.cluster.group_samples import GroupSamples
 from orchestrator.cluster.training import TRAIN_VERSION, TrainingJob, TrainingPlan, train_groups
 from orchestrator.config import ExperimentConfig
-from orchestrator.data.reader import BLOCK_ROWS, blocks_of
+from orchestrator.data.reader import streamed_blocks
 from orchestrator.errors import OrchestratorError
-from orchestrator.finetune.batches import count_draws, plan_balanced_batches
+from orchestrator.finetune.balancing import balance_of
 from orchestrator.finetune.freezing import batch_norm_layers
-from orchestrator.finetune.tasks import first_task
 from orchestrator.records import Hyperparameters, ModelCard, Recipe, SourceUse
+from orchestrator.reporting.balance_findings import balance_finding
 from orchestrator.reporting.wording import shortened
 from orchestrator.stages.context import GroupContext
 from orchestrator.stages.sources import source_use
@@ -43,8 +40,7 @@ def train(context: GroupContext) -> int:
         without = headless(job.subsets, samples[job.run_name])
         if without:
             context.say(f"train {job.group}: no training images, and so no head, for {shortened(without, most=10)}")
-        if job.hyperparameters.balanced:
-            context.say(_say_repeats(job, samples[job.run_name], seed=context.config.seed_of("loader")))
+        _say_balance(context, job, samples[job.run_name])
         if not _can_share(context, job.hyperparameters):
             context.say(f"train {job.group}: train.batch_norm sync changes nothing, no BatchNorm layer is trained")
     errors: list[OrchestratorError] = []
@@ -127,24 +123,13 @@ def headless(subsets: Sequence[str], samples: GroupSamples) -> list[str]:
     return [name for name in subsets if name not in known] if samples.heads == "subset" else []
 
 
-def _say_repeats(job: TrainingJob, samples: GroupSamples, *, seed: int) -> str:
-    """Say what an epoch of equally frequent classes shows more than once, and what it does not show."""
-    labels = first_task(samples.train.labels)
-    draws = count_draws(plan_balanced_batches(labels, job.hyperparameters.batch_size, seed, 1), labels)
-    repeated = [found for found in draws if found.repeats]
-    hidden = sum(found.samples - found.shown for found in draws)
-    most = max((found.draws / found.samples for found in draws), default=1.0)
-    return (
-        f"train {job.group}: balanced epochs repeat samples of {len(repeated)} of {len(draws)} classes, "
-        f"up to {most:.1f} times each, and leave out {hidden:,} of {len(labels):,}"
+def _say_balance(context: GroupContext, job: TrainingJob, samples: GroupSamples) -> None:
+    balance = balance_of(
+        samples.train.labels,
+        samples.classes,
+        job.hyperparameters,
+        seed=context.workbench.order_seed,
+        num_stages=context.backbone.num_stages,
     )
-
-
-def is_streamed(rows: pa.Table) -> bool:
-    """Tell whether training samples are streamed: some of them are not cached."""
-    return bool((np.asarray(rows.column("pixel_row")) < 0).any())
-
-
-def streamed_blocks(rows: pa.Table) -> tuple[pa.Table, ...] | None:
-    """Give the training samples as blocks to stream when they have to be."""
-    return tuple(blocks_of(rows, BLOCK_ROWS)) if is_streamed(rows) else None
+    if balance is not None:
+        context.say(f"train {job.group}: {balance_finding(balance)}")

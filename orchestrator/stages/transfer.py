@@ -7,16 +7,19 @@ from collections.abc import Sequence
 from orchestrator import fingerprints, storage
 from orchestrator.config import ExperimentConfig
 from orchestrator.errors import RecordError
+from orchestrator.evaluation.answered_images import in_order, right_by_subset
+from orchestrator.evaluation.answers import pack
 from orchestrator.evaluation.transfer import TRANSFER_VERSION, choose_better, gain_over, judge_transfer
 from orchestrator.finetune.models import is_saved
-from orchestrator.finetune.validation import load_validation
+from orchestrator.finetune.validation import load_validation_answers
 from orchestrator.records import Arm, ArmGain, ArmResult, SubsetTransfer, Transfer
 from orchestrator.reporting.wording import points, points_interval
-from orchestrator.stages.answers import by_subset
+from orchestrator.stages.answers import kin_by_subset
 from orchestrator.stages.arms import Arms, arm_key, arms_of
 from orchestrator.stages.context import GroupContext
-from orchestrator.stages.evaluate import read_evaluations, read_predictions
-from orchestrator.stages.regroup import REGROUPED, regroup, why_kept
+from orchestrator.stages.evaluate import read_answers, read_evaluations
+from orchestrator.stages.regroup import REGROUPED, regroup
+from orchestrator.stages.settling import why_kept
 from orchestrator.stages.subjects import Subject, by_split
 from orchestrator.stages.train import read_models
 
@@ -103,16 +106,16 @@ def _subjects(context: GroupContext, results: Sequence[ArmResult]) -> list[Subje
     subjects = []
     for evaluation in read_evaluations(context):
         group = context.group(evaluation.group)
-        predictions = read_predictions(context, evaluation)
-        rows = {split: context.rows(group, split) for split in ("val", "test")}
+        rows = {split: context.rows(group, split, ["id", "subset", "together"]) for split in ("val", "test")}
         model = f"groups/{group.name}/model"
         # Both were predicted for the evaluation.
-        validation = load_validation(context.run_directory.path(model), cards[group.name])
-        own = {
-            "val": by_subset(validation.correct, validation.subsets),
-            "test": by_subset(predictions.correct, predictions.subsets),
+        answers = {
+            "val": load_validation_answers(context.run_directory.path(model), cards[group.name]),
+            "test": read_answers(context, evaluation),
         }
-        subjects += [Subject.of(name, group.name, model, rows, own, results) for name in group.subsets]
+        own = {split: right_by_subset(in_order(parts, rows[split]["id"])) for split, parts in answers.items()}
+        together = {split: kin_by_subset(found) for split, found in rows.items()}
+        subjects += [Subject.of(name, group.name, model, together, own, results) for name in group.subsets]
     return subjects
 
 
@@ -185,6 +188,7 @@ def _give(
         "model": result.model,
         "weights_digest": result.weights_digest,
         "gain": gain,
+        "test_answers": pack(by_split(result.answers[subject.subset])["test"]),
     }
     return judged.model_copy(update=update)
 

@@ -33,6 +33,14 @@ def test_control_arms_have_linear_heads_whatever_the_winner_has() -> None:
     assert not arms["head_only"].has_one_pass(NUM_STAGES)
 
 
+def test_control_arms_vary_samples_as_the_winner_does_and_the_fixed_rule_as_the_experiment_says() -> None:
+    winner = some_hyperparameters(flip=True, crop=0.1)
+    arms = control_arms(winner, FIXED, NUM_STAGES)
+    for name in ("head_only", "from_scratch"):
+        assert arms[name].own_augmentations == {"flip": True, "crop": 0.1}
+    assert arms["fixed_rule"].own_augmentations == {}
+
+
 def test_beside_one_pass_control_arms_have_a_rate_and_epochs_of_their_own() -> None:
     winner = Hyperparameters(freeze_depth=NUM_STAGES, learning_rate=1e-4, epochs=1, head="prototype")
     arms = control_arms(winner, FIXED, NUM_STAGES)

@@ -90,6 +90,18 @@ def test_corrected_columns_stand_beside_the_raw_ones_and_bad_rows_stay_empty() -
     assert table.column_names[-1] == "error"
 
 
+def test_a_further_task_has_corrected_columns_of_its_own() -> None:
+    raw = a_raw_table()
+    renamed = raw.rename_columns(
+        [name.replace("label", "label[form]").replace("probability", "probability[form]") for name in raw.column_names]
+    )
+    table = corrected_table(renamed, CLASSES, CALIBRATION, np.array([0.2, 0.8]), suffix="[form]")
+    expected = corrected_table(raw, CLASSES, CALIBRATION, np.array([0.2, 0.8]))
+    for stem in ("label", "probability"):
+        for name in [name for name in expected.column_names if name.startswith(f"corrected_{stem}")]:
+            assert table.column(name.replace(stem, f"{stem}[form]")).equals(expected.column(name))
+
+
 @pytest.mark.usefixtures("ray_cluster")
 def test_all_parts_are_corrected_for_the_frequencies_of_all_images(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

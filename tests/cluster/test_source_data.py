@@ -11,7 +11,9 @@ from tiny_experiments import experiment_dict
 
 from orchestrator import storage
 from orchestrator.cluster.pretraining_phases import SourceData
+from orchestrator.config import ExperimentConfig
 from orchestrator.data.catalogue import CATALOGUE_SCHEMA, assemble, data_fingerprint, summarise
+from orchestrator.data.reader import PixelReader
 from orchestrator.experiment_file import validate_experiment
 from orchestrator.records import Catalogue
 
@@ -40,9 +42,13 @@ def a_table() -> pa.Table:
     return assemble([pa.Table.from_pylist(rows, schema=CATALOGUE_SCHEMA)])
 
 
-def test_subsets_are_those_of_the_cached_samples_of_the_classes_that_are_learnt(tmp_path: Path) -> None:
-    table = a_table()
-    storage.write_table(str(tmp_path / "table.parquet"), table)
+def a_reader(config: ExperimentConfig, directory: Path) -> PixelReader:
+    pixels = str(directory / "p")
+    return PixelReader(data=config.data, image_size=8, resize="crop", pixels_uri=pixels, fragments_uri="")
+
+
+def a_source(directory: Path, table: pa.Table, pretrain: dict[str, Any]) -> SourceData:
+    storage.write_table(str(directory / "table.parquet"), table)
     catalogue = Catalogue(
         table="table.parquet",
         quarantine="q",
@@ -52,9 +58,31 @@ def test_subsets_are_those_of_the_cached_samples_of_the_classes_that_are_learnt(
         seconds=0.0,
         **summarise(table),
     )
-    pretrain = {"objective": "reptile", "classes": ["dog", "cat"]}
-    config = validate_experiment(experiment_dict(tmp_path, tmp_path, pretrain=pretrain))
-    samples, train, validation = SourceData.of(config, str(tmp_path), catalogue).labelled_by_subset()
+    config = validate_experiment(experiment_dict(directory, directory, pretrain=pretrain))
+    return SourceData.of(config, str(directory), catalogue, reader=a_reader(config, directory))
+
+
+def test_what_is_not_cached_is_streamed_with_the_rest(tmp_path: Path) -> None:
+    pretrain = {"classes": ["dog", "cat"], "data": {"uri": "/source"}}
+    source = a_source(tmp_path, a_table(), pretrain)
+    blocks = source.stream()
+    assert blocks is not None
+    streamed = sorted(row for block in blocks for row in block.column("row").to_pylist())
+    learnt = [number for number in range(48) if LABELS[number % 3] != "ant" and SPLITS[number // 6 % 4] == "train"]
+    assert streamed == learnt and any(number % 5 == 0 for number in learnt)
+    assert len(source.labelled().train) < len(learnt)
+
+
+def test_where_all_is_cached_nothing_is_streamed(tmp_path: Path) -> None:
+    table = a_table()
+    place = table.column_names.index("pixel_row")
+    held = table.set_column(place, "pixel_row", table.column("row"))
+    assert a_source(tmp_path, held, {"data": {"uri": "/source"}}).stream() is None
+
+
+def test_subsets_are_those_of_the_cached_samples_of_the_classes_that_are_learnt(tmp_path: Path) -> None:
+    source = a_source(tmp_path, a_table(), {"objective": "reptile", "classes": ["dog", "cat"]})
+    samples, train, validation = source.labelled_by_subset()
     assert samples.classes == ("dog", "cat")
     for cached, subsets, splits in ((samples.train, train, (0, 1)), (samples.validation, validation, (2,))):
         # The row in the cache is the number that everything else is told by.

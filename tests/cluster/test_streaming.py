@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray
+from builders import build_rows
+from label_set_images import label_set_rows
 from tiny_experiments import SUBSETS
 
 from orchestrator.cluster.training import WholeSplit
@@ -41,6 +43,50 @@ def test_a_run_streams_what_the_cache_does_not_hold(tiny_experiment: Callable[..
     table = SampleTable(pq.read_table(directory / report.catalogue.table))
     assert report.evaluations[0].num_images == len(table.where(split="test"))
     assert [len(card.history) for card in report.models] == [2]
+
+
+def label_columns(directory: Path, kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Write data of one kind of labels, and give the sections `data` and `finetune` for it."""
+    directory.mkdir()
+    if kind == "any number of labels":
+        rows = label_set_rows({"a": 60, "b": 60}, shares={"bar": 0.5, "disc": 0.4, "frame": 0.3})
+        fields, finetune = {"label": "labels", "label_separator": "|"}, {}
+    else:
+        forms = {"circle": "round", "stripe": "straight", "cross": "straight", "noise": None}
+        rows = [{**row, "form": forms[str(row["label"])]} for row in build_rows(subsets=SUBSETS)]
+        is_columns = kind == "several tasks"
+        fields, finetune = ({"tasks": ["form"]}, {"class_weights": "balanced"}) if is_columns else ({}, {})
+    pq.write_table(pa.Table.from_pylist(rows), directory / "x.parquet")
+    return {"uri": str(directory), "max_cache_bytes": len(rows) * PIXEL_BYTES // 2, **fields}, finetune
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["several tasks", "heads of subsets", "any number of labels"])
+def test_samples_of_every_kind_of_labels_are_streamed(
+    tiny_experiment: Callable[..., ExperimentConfig], tmp_path: Path, kind: str
+) -> None:
+    data, finetune = label_columns(tmp_path / "data", kind)
+    config = tiny_experiment(
+        data=data,
+        finetune=finetune,
+        grouping={"num_groups": 1},
+        search={"num_samples": 1, "space": {"freeze_depth": [3], "epochs": [2], "learning_rate": [0.001]}},
+        train={
+            "num_workers": 2,
+            "batch_norm": "train",
+            "scope": "group" if kind == "any number of labels" else "multitask",
+            "heads": "subset" if kind == "heads of subsets" else "column",
+        },
+        evaluate={"explanations": 0},
+    )
+    Pipeline(config, say=lambda line: None).run()
+    directory = Path(config.storage_path) / config.name
+    report = Report.from_json((directory / "report.json").read_bytes(), source="report.json")
+    table = SampleTable(pq.read_table(directory / report.catalogue.table))
+    assert 0 < report.catalogue.num_cached < report.catalogue.num_images
+    # An epoch of a stream ends with an error unless it brings each sample once.
+    assert [len(card.history) for card in report.models] == [2]
+    assert report.evaluations[0].num_images == len(table.where(split="test"))
 
 
 def test_a_stream_is_shared_out_over_the_ranks_without_losing_or_repeating_a_row() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,10 +15,14 @@ from workbenches import random_workbench
 from orchestrator.cluster.group_samples import GroupSamples, KeptDepth
 from orchestrator.cluster.trials import describe_outcome, run_heads, run_trial
 from orchestrator.cluster.workers import Workbench
+from orchestrator.config import AugmentConfig
 from orchestrator.data.activations import ActivationStore, StoredActivations
+from orchestrator.finetune.backbones import Backbone
+from orchestrator.finetune.classifier import Classifier, new_classifier
 from orchestrator.finetune.contracts import Layout
 from orchestrator.finetune.loop import fine_tune
 from orchestrator.finetune.prefix import layouts, prefix_rows
+from orchestrator.finetune.weights import load_pretrained
 from orchestrator.records import EpochMetrics, Hyperparameters, RaceRun, Trial
 from orchestrator.search.assignments import Assignment, Member
 from orchestrator.search.stopping import StoppingRule
@@ -151,12 +156,51 @@ def test_re_splits_never_judge_by_images_whose_labels_the_weights_have_learnt(sa
 def test_a_race_is_run_on_its_re_split_and_not_on_folds(bench: Workbench, samples: GroupSamples) -> None:
     run = RaceRun(group="only", recipe="any", hyperparameters=a_recipe(), resplit=2)
     raced = assignment(a_recipe(), race=run)
+    # Samples are divided by the seed of splits, and by no other.
+    bench = replace(bench, split_seed=7)
     plain, folded = (
         run_trial(raced, data, bench, "cpu", on_epoch=lambda metrics: None)
         for data in (samples, samples.with_folds(NUM_FOLDS, seed=0))
     )
-    assert folded.history == plain.history == alone(bench, samples.resplit(2, seed=0), a_recipe())
+    assert folded.history == plain.history == alone(bench, samples.resplit(2, seed=7), a_recipe())
+    assert plain.history != alone(bench, samples.resplit(2, seed=0), a_recipe())
     assert folded.standard_error is None
+
+
+class Elsewhere(Workbench):
+    """A workbench whose classifiers start with other weights than the pretrained ones."""
+
+    def classifier(self, class_counts: int | Sequence[int], *, from_scratch: bool = False) -> Classifier:
+        backbone, _ = load_pretrained("none", self.backbone.spec, seed=5)
+        return new_classifier(backbone, class_counts, seed=self.seed)
+
+
+@pytest.mark.parametrize("folds", [1, NUM_FOLDS])
+def test_a_trial_is_pulled_to_the_weights_that_its_process_holds(
+    bench: Workbench, samples: GroupSamples, folds: int
+) -> None:
+    other, data = Elsewhere(**vars(bench)), samples.with_folds(folds, seed=0)
+    pulled = a_recipe(epochs=2).model_copy(update={"regularizer": "l2_sp", "regularizer_weight": 1.0})
+    trial, _ = a_trial(other, data, pulled)
+
+    def mean_losses(source: Backbone | None) -> list[float]:
+        found = [
+            fine_tune(
+                other.classifier(len(part.classes)),
+                other.backbone.spec,
+                part.train,
+                part.validation,
+                pulled,
+                other.settings("cpu"),
+                source=source,
+            ).history
+            for part in data.parts()
+        ]
+        return [float(np.mean([metrics.val_loss for metrics in epoch])) for epoch in zip(*found, strict=True)]
+
+    losses = [metrics.val_loss for metrics in trial.history]
+    assert losses == pytest.approx(mean_losses(other.pretrained()), abs=1e-9)
+    assert losses != pytest.approx(mean_losses(None), abs=1e-4)
 
 
 def test_every_fold_uses_what_is_kept_and_finds_the_same(
@@ -171,6 +215,21 @@ def test_every_fold_uses_what_is_kept_and_finds_the_same(
     for one, other in zip(trial.history, plain.history, strict=True):
         assert one.val_loss == pytest.approx(other.val_loss, abs=1e-6)
         assert one.val_accuracy == pytest.approx(other.val_accuracy, abs=1e-9)
+
+
+@pytest.mark.parametrize(("flip", "inputs"), [(True, "pixels"), (False, "activations")])
+def test_a_race_and_folds_hear_what_a_recipe_varies(
+    bench: Workbench, samples: GroupSamples, tmp_path: Path, flip: bool, inputs: str
+) -> None:
+    bench, recipe = replace(bench, augment=AugmentConfig(views=0)), a_recipe(2).model_copy(update={"flip": flip})
+    as_section = replace(bench, augment=AugmentConfig(views=0, flip=flip))
+    race = RaceRun(group="only", recipe="r", hyperparameters=recipe, resplit=1)
+    kept = with_kept(bench, samples, tmp_path / "cache", 2)
+    for data, run in ((kept.with_folds(NUM_FOLDS, seed=0), None), (kept, race)):
+        found = run_trial(assignment(recipe, race=run), data, bench, "cpu", on_epoch=lambda _: None)
+        plain = run_trial(assignment(a_recipe(2), race=run), data, as_section, "cpu", on_epoch=lambda _: None)
+        assert (found.inputs, found.error) == (inputs, None)
+        assert found.history == plain.history
 
 
 @pytest.mark.parametrize("is_kept", [True, False])

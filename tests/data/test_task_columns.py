@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,10 @@ from orchestrator.config import DataConfig
 from orchestrator.data.catalogue import SampleTable, assemble, data_fingerprint, examine
 from orchestrator.data.samples import CachedSamples
 from orchestrator.data.sources import list_fragments, read_fragment
+from orchestrator.data.targets import Targets
 from orchestrator.data.text_columns import read_tasks, require_attributes
 from orchestrator.errors import ConfigError
+from orchestrator.records import TaskClasses
 
 NAMED = {"image": "image", "label": "label", "subset": "subset", "id": "id"}
 SUBSETS = {"a": {"cat": 3, "cow": 3}}
@@ -85,9 +88,10 @@ def test_training_samples_have_a_column_for_each_task(tmp_path: Path, make_catal
     table = make_catalogue(config, tmp_path / "pixels")
     tasks = pa.array([["soft"], [None]] * 3, pa.list_(pa.string()))
     table = table.set_column(table.column_names.index("tasks"), "tasks", tasks)
-    samples = CachedSamples.of(
-        SampleTable(table), np.arange(6), str(tmp_path / "pixels"), ("cat", "cow"), [("hard", "soft")]
-    )
+    tasks = [TaskClasses(task="animal", classes=["cat", "cow"]), TaskClasses(task="coat", classes=["hard", "soft"])]
+    targets = Targets(classes=("cat", "cow"), tasks=tasks)
+    samples = CachedSamples.of(SampleTable(table), np.arange(6), str(tmp_path / "pixels"), targets.classes)
+    samples = replace(samples, labels=targets.of_rows(table))
     assert samples.labels.shape == (6, 2) and samples.labels[:, 1].tolist() == [1, -1] * 3
     assert CachedSamples.joined(samples, samples).select(np.array([6, 1])).labels[:, 1].tolist() == [1, -1]
 

@@ -2,6 +2,7 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from orchestrator.evaluation.paired_answers import PairedAnswers
 from orchestrator.evaluation.predictions import Predictions
 from orchestrator.records import Hyperparameters
 
@@ -51,3 +52,8 @@ def a_prediction_table(
         truth=truth,
         probabilities=probabilities.astype(np.float32),
     )
+
+
+def paired(predictions: Predictions) -> PairedAnswers:
+    """Add up what the model and its baselines got right."""
+    return PairedAnswers.of(predictions.correct, predictions.baselines, predictions.together)

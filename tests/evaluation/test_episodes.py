@@ -39,6 +39,19 @@ def test_episodes_are_the_same_for_a_seed_and_more_begin_alike() -> None:
     assert scores[0] == scores[1] and scores[0].tuned_interval is not None
 
 
+def test_images_are_drawn_among_those_of_their_class_wherever_they_stand() -> None:
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(10, dtype=np.int32) * 3, np.arange(4, 14)))
+    drawn = draw_episodes(labels, FIVE_WAYS.model_copy(update={"count": 5}), seed=1)
+    members = [np.flatnonzero(labels == label) for label in range(15, 30, 3)]
+    for episode in range(5):
+        generator = np.random.default_rng([1, episode])
+        for way, place in enumerate(generator.choice(5, size=5, replace=False)):
+            chosen = generator.choice(members[place], size=9, replace=False)
+            assert np.array_equal(drawn.support[episode, way], chosen[:3])
+            assert np.array_equal(drawn.queries[episode, way], chosen[3:])
+            assert drawn.classes[episode, way] == 15 + 3 * place
+
+
 def test_accuracies_are_those_of_the_nearest_unit_prototype() -> None:
     features, drawn = clouds(1.5), draw_episodes(LABELS, FIVE_WAYS, seed=1)
     units = features / np.linalg.norm(features, axis=1, keepdims=True)

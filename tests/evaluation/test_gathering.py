@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
 from evaluation_examples import RECIPE, a_prediction_table
 from numpy.typing import NDArray
+from parts_examples import InParts
 
-from orchestrator.evaluation import gathering, unit_buckets
-from orchestrator.evaluation.gathering import Gathering
+from orchestrator.evaluation import gathering, paired_answers, unit_buckets
+from orchestrator.evaluation.gathering import Gathering, gather
 from orchestrator.evaluation.intervals import bootstrap_interval, paired_gain
 from orchestrator.evaluation.judging import judge
 from orchestrator.evaluation.parts import PredictionParts, whole
@@ -23,48 +21,10 @@ from orchestrator.records import BaselineResult, Evaluation, Scores
 ROUNDING = 1e-9
 
 
-@dataclass(frozen=True)
-class InParts:
-    """Predictions in parts of a given size."""
-
-    images: Predictions
-    size: int
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    @property
-    def num_classes(self) -> int:
-        return self.images.num_classes
-
-    @property
-    def is_multi_label(self) -> bool:
-        return self.images.is_multi_label
-
-    @property
-    def subset_names(self) -> list[str]:
-        return self.images.subset_names
-
-    @property
-    def num_units(self) -> int:
-        return self.images.num_units
-
-    def has_kin(self, subset: str | None = None) -> bool:
-        return self.images.has_kin(subset)
-
-    def parts(self, subset: str | None = None) -> Iterator[Predictions]:
-        chosen = self.images if subset is None else self.images.for_subset(subset)
-        for start in range(0, max(1, len(chosen)), self.size):
-            yield chosen.at(np.arange(start, min(start + self.size, len(chosen))))
-
-    def scored(self) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
-        for part in self.parts():
-            yield part.probabilities, part.truth
-
-
 @pytest.fixture
 def few_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gathering, "MOST_RANKED_IMAGES", 50)
+    for module in (gathering, paired_answers):
+        monkeypatch.setattr(module, "MOST_RANKED_IMAGES", 50)
 
 
 def some_answers(num_images: int, seed: int = 5) -> NDArray[np.bool_]:
@@ -106,7 +66,7 @@ def test_parts_are_judged_as_the_whole_is(size: int, images_of_one_kin: int) -> 
 @pytest.mark.parametrize("size", [20, 200])
 def test_intervals_of_more_images_than_are_held_are_the_same(size: int) -> None:
     images, correct = a_prediction_table(150, num_classes=4), some_answers(150)
-    gathered = gather(images, correct, size)
+    gathered = gathered_in_parts(images, correct, size)
     expected = score(images.probabilities, images.truth, bootstrap_samples=300, seed=3)
     found = gathered.scores(300, 3)
     # Areas under the curve are counted in bins.
@@ -135,7 +95,7 @@ def test_intervals_of_more_kin_than_are_held_are_as_wide_to_a_tenth() -> None:
         probabilities=images.probabilities,
     )
     correct = np.repeat(some_answers(800), 5)
-    gathered, units = gather(kin, correct, 700), kin.units
+    gathered, units = gathered_in_parts(kin, correct, 700), kin.units
     expected = score(kin.probabilities, truth, bootstrap_samples=2000, seed=3, units=units)
     found = gathered.scores(2000, 3)
     for name in ("accuracy", "balanced_accuracy", "macro_f1", "expected_calibration_error"):
@@ -154,7 +114,7 @@ def test_intervals_of_more_kin_than_are_held_are_as_wide_to_a_tenth() -> None:
 def test_fewer_buckets_than_kin_keep_the_width_of_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unit_buckets, "NUM_BUCKETS", 512)
     images, correct = a_prediction_table(6000, images_of_one_kin=2), some_answers(6000)
-    _, found = gather(images, correct, 1000).gain_over("fixed_rule", 2000, 3)
+    _, found = gathered_in_parts(images, correct, 1000).gain_over("fixed_rule", 2000, 3)
     _, expected = paired_gain(images.correct, correct, 2000, 3, images.units)
     same_interval(found, expected)
 
@@ -163,7 +123,7 @@ def test_fewer_buckets_than_kin_keep_the_width_of_intervals(monkeypatch: pytest.
 def test_parts_and_their_order_change_no_bucket() -> None:
     images, correct = a_prediction_table(200, images_of_one_kin=4), some_answers(200)
     order = np.random.default_rng(1).permutation(200)
-    one, other = gather(images, correct, 200), gather(images.at(order), correct[order], 13)
+    one, other = gathered_in_parts(images, correct, 200), gathered_in_parts(images.at(order), correct[order], 13)
     assert one.gain_over("fixed_rule", 300, 3) == other.gain_over("fixed_rule", 300, 3)
     assert one.scores(300, 3).accuracy_interval == other.scores(300, 3).accuracy_interval
 
@@ -174,11 +134,8 @@ def test_parts_put_together_are_the_whole() -> None:
     assert found.to_table().equals(images.to_table())
 
 
-def gather(images: Predictions, correct: NDArray[np.bool_], size: int) -> Gathering:
-    gathered = Gathering(images.num_classes, ["fixed_rule"], has_kin=images.has_kin())
-    for part in InParts(images.with_baselines({"fixed_rule": correct}), size).parts():
-        gathered.add(part)
-    return gathered
+def gathered_in_parts(images: Predictions, correct: NDArray[np.bool_], size: int) -> Gathering:
+    return gather(InParts(images.with_baselines({"fixed_rule": correct}), size), ["fixed_rule"])
 
 
 def numbers(scores: Scores, *, without: set[str]) -> list[float]:

@@ -2,9 +2,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from parts_examples import InParts
 from shift_examples import Classifier, a_classifier
 
-from orchestrator.evaluation.label_shift import ShiftEstimate, Source, Target, estimate_shift
+from orchestrator.evaluation import holding
+from orchestrator.evaluation.label_shift import ShiftEstimate, Source, Target, estimate_shift, thinned
 from orchestrator.evaluation.predictions import Predictions
 from orchestrator.evaluation.scoring import score
 from orchestrator.records import ShiftMethod
@@ -168,3 +170,57 @@ def test_very_many_images_are_thinned_for_probabilities_alone(
     assert source.num_images == 500
     found = estimate_shift(source, target, "em", bootstrap_samples=100, seed=0)
     assert ((found.intervals[:, 0] <= SKEWED) & (found.intervals[:, 1] >= SKEWED)).all()
+
+
+@pytest.mark.parametrize("size", [1, 70, 999, 5000])
+def test_images_are_thinned_at_even_distances_however_they_are_cut(
+    classifier: Classifier, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = classifier.images(1000, SKEWED, 2)
+    assert thinned(InParts(images, size).parts(), 1000).ids == images.ids
+    monkeypatch.setattr("orchestrator.evaluation.label_shift.MOST_IMAGES", 5)
+    assert thinned(InParts(images, size).parts(), 1000).ids == ["0", "249", "499", "749", "999"]
+
+
+@pytest.mark.parametrize("images_of_one_kin", [1, 5])
+@pytest.mark.parametrize("method", METHODS)
+def test_parts_of_a_subset_are_estimated_from_as_the_subset_is(
+    classifier: Classifier, method: ShiftMethod, images_of_one_kin: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.evaluation.label_shift.MOST_IMAGES", 100)
+    validation, images = (
+        replace(found, subsets=["north", "south", "north", "north"] * 100)
+        for found in (classifier.images(400, mix, 3, images_of_one_kin=images_of_one_kin) for mix in (None, SKEWED))
+    )
+    found, expected = (
+        estimate_shift(source, target, method, bootstrap_samples=100, seed=0)
+        for source, target in (
+            (Source.of(InParts(validation, 33), "north"), Target.of(InParts(images, 33), "north")),
+            (Source.of(validation.for_subset("north")), Target.of(images.for_subset("north"))),
+        )
+    )
+    np.testing.assert_array_equal(found.frequencies, expected.frequencies)
+    np.testing.assert_array_equal(found.intervals, expected.intervals)
+
+
+@pytest.mark.parametrize("images_of_one_kin", [1, 5])
+def test_more_images_than_are_held_are_counted_as_they_are(
+    classifier: Classifier, images_of_one_kin: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Source.of(classifier.images(3000, None, 1))
+    images = classifier.images(2000, SKEWED, 2, images_of_one_kin=images_of_one_kin)
+    few = Target.of(images)
+    monkeypatch.setattr(holding, "MOST_RANKED_IMAGES", 50)
+    many, other = Target.of(InParts(images, 64)), Target.of(images)
+    assert many.counts_by_unit is None if images_of_one_kin == 1 else few.counts_by_unit is not None
+    np.testing.assert_array_equal(many.counts, few.counts)
+    np.testing.assert_array_equal(many.probabilities, few.probabilities)
+    one, again, exact = (
+        estimate_shift(source, target, "confusion", bootstrap_samples=400, seed=0) for target in (many, other, few)
+    )
+    np.testing.assert_array_equal(one.intervals, again.intervals)
+    np.testing.assert_array_equal(one.frequencies, exact.frequencies)
+    np.testing.assert_allclose(one.intervals, exact.intervals, atol=0.2 * np.diff(exact.intervals, axis=1).max())
+    if images_of_one_kin > 1:
+        alone = estimate_shift(source, replace(few, counts_by_unit=None), "confusion", bootstrap_samples=400, seed=0)
+        assert np.diff(one.intervals, axis=1).mean() > 1.3 * np.diff(alone.intervals, axis=1).mean()

@@ -24,7 +24,8 @@ from orchestrator.evaluation import multi_label
 from orchestrator.evaluation.answers import pack, pack_matrix
 from orchestrator.evaluation.average_precision import Ranking, average_precisions
 from orchestrator.evaluation.judging import judge
-from orchestrator.evaluation.multi_label import fit_thresholds, precision_gain, predict_labels, score_label_sets
+from orchestrator.evaluation.metrics import predict_labels
+from orchestrator.evaluation.multi_label import fit_thresholds, precision_gain, score_label_sets
 from orchestrator.evaluation.predictions import Predictions
 from orchestrator.records import BaselineResult, Evaluation, Hyperparameters, Scores
 

@@ -2,8 +2,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from parts_examples import InParts
 from shift_examples import a_classifier
 
+from orchestrator.evaluation import holding
+from orchestrator.evaluation.parts import PredictionParts
 from orchestrator.evaluation.predictions import Predictions
 from orchestrator.evaluation.shift_judging import judge_shift
 from orchestrator.records import LabelShift, ShiftMethod
@@ -33,7 +36,7 @@ def images() -> Predictions:
     )
 
 
-def judged(images: Predictions, validation: Predictions, method: ShiftMethod = "em") -> LabelShift:
+def judged(images: PredictionParts, validation: PredictionParts, method: ShiftMethod = "em") -> LabelShift:
     return judge_shift(images, CLASSES, validation, method, bootstrap_samples=200, seed=0)
 
 
@@ -105,3 +108,22 @@ def test_a_balanced_accuracy_is_told_apart_from_accuracy(images: Predictions, va
 def test_the_record_survives_json(images: Predictions, validation: Predictions) -> None:
     found = judged(images.for_subset("north"), validation, "confusion")
     assert LabelShift.model_validate_json(found.model_dump_json()) == found
+
+
+@pytest.mark.parametrize("method", ["confusion", "em"])
+@pytest.mark.parametrize("size", [37, 800])
+def test_parts_are_judged_as_the_whole_is(
+    images: Predictions, validation: Predictions, method: ShiftMethod, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = replace(validation, subsets=["north"] * 400 + ["south"] * 200)
+    expected = judged(images, own, method)
+    parts = InParts(images, size), InParts(own, size)
+    assert judged(*parts, method) == expected
+    monkeypatch.setattr(holding, "MOST_RANKED_IMAGES", 50)
+    counted = judged(*parts, method)
+    for found, other in zip([counted.whole, *counted.subsets], [expected.whole, *expected.subsets], strict=True):
+        assert found.frequencies == other.frequencies
+        assert (found.num_images, found.num_validation) == (other.num_images, other.num_validation)
+        assert found.corrected.accuracy_interval == other.corrected.accuracy_interval
+        assert found.corrected.cross_entropy == pytest.approx(other.corrected.cross_entropy, abs=1e-12)
+        assert found.accuracy_gain_interval == other.accuracy_gain_interval

@@ -8,7 +8,7 @@ from orchestrator.errors import DataError
 from orchestrator.evaluation.intervals import paired_gain
 from orchestrator.evaluation.predictions import Predictions
 from orchestrator.evaluation.scoring import score
-from orchestrator.evaluation.subset_comparisons import judge_subsets
+from orchestrator.evaluation.subset_comparisons import compare_subsets, judge_shared, judge_subset
 from orchestrator.records import SubsetEvaluation, SubsetModel
 
 MODELS = [
@@ -18,14 +18,14 @@ MODELS = [
 
 
 def judged(group: Predictions, own: Predictions) -> SubsetEvaluation:
-    return judge_subsets(
-        group,
-        {"north": own},
-        MODELS,
-        classes={"north": ["cat", "dog"]},
-        seconds={"north": 2.5},
-        bootstrap_samples=300,
-        seed=4,
+    samples = {"bootstrap_samples": 300, "seed": 4}
+    north, south = (group.for_subset(model.subset) for model in MODELS)
+    return compare_subsets(
+        [
+            judge_subset(MODELS[0], own, north.correct, classes=["cat", "dog"], seconds=2.5, **samples),
+            judge_shared(MODELS[1], south.correct, south.together),
+        ],
+        **samples,
     )
 
 
@@ -66,12 +66,21 @@ def test_kin_is_drawn_together_also_over_subsets() -> None:
     assert judged(group, own).accuracy_gain_interval == paired_gain(served, shared, 300, 4, units)[1]
 
 
+def test_kin_of_which_each_subset_has_one_is_drawn_together() -> None:
+    group = a_prediction_table(60, images_of_one_kin=2)
+    own = perfect(group.for_subset("north"))
+    served = np.concatenate([own.correct, group.for_subset("south").correct])
+    shared = np.concatenate([group.for_subset(name).correct for name in ("north", "south")])
+    expected = paired_gain(served, shared, 300, 4, np.tile(np.arange(30), 2))[1]
+    assert not own.has_kin() and judged(group, own).accuracy_gain_interval == expected
+
+
 def test_without_test_images_nothing_is_compared() -> None:
     found = judged(a_prediction_table(0), a_prediction_table(0, num_classes=2))
     assert found.accuracy is None and found.subsets[0].accuracy_gain is None
 
 
-def test_predictions_of_other_images_are_refused() -> None:
+def test_predictions_of_another_number_of_images_are_refused() -> None:
     group = a_prediction_table(60)
     with pytest.raises(DataError, match="models of north must be compared on the same test images"):
-        judged(group, perfect(group.for_subset("south")))
+        judged(group, perfect(group.for_subset("north").at(np.arange(29))))

@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from orchestrator.errors import DataError
+from orchestrator.evaluation.intervals import CONFIDENCE, resample
 from orchestrator.evaluation.predictions import number_units
-from orchestrator.evaluation.transfer import choose_better, compare_on_split, gain_over, joint_gains, judge_transfer
+from orchestrator.evaluation.transfer import choose_better, compare_on_split, gain_over, judge_transfer
 from orchestrator.records import ArmGain, SplitComparison
 
 Correct = NDArray[np.bool_]
@@ -54,6 +55,41 @@ def studies(kind: str, count: int) -> Iterator[tuple[dict[str, Correct], list[st
         )
 
 
+def joint_gains(
+    correct: Correct, others: Mapping[str, Correct], together: list[str] | None = None, *, bootstrap_samples: int
+) -> list[ArmGain]:
+    names = [""] * len(correct) if together is None else together
+    found = compare_on_split(correct, others, names, bootstrap_samples=bootstrap_samples, seed=0)
+    return [] if found is None else found.others
+
+
+def by_hand(models: list[Correct], together: list[str], samples: int) -> list[tuple[float, float]]:
+    """Bound the gains of the first model over the others as the formulas have it, image by image."""
+    units = number_units(together)
+    units = np.arange(len(together)) if units is None else units
+    columns = [models[0].astype(int) - other for other in models[1:]]
+    sums = np.stack([np.bincount(units, column) for column in [*columns, np.ones(len(units))]], axis=1)
+    size = len(together) / len(sums)
+    won = [size] * len(columns)
+    sums = np.vstack([sums, [*won, size], [*np.negative(won), size]])
+    rows, counts = np.unique(sums, axis=0, return_counts=True)
+    found = resample(rows, counts, samples, 0, lambda drawn: drawn[:, :-1] / drawn[:, -1:])
+    centres, errors = sums[:, :-1].sum(axis=0) / sums[:, -1].sum(), found.std(axis=0)
+    reach = np.quantile((np.abs(found - centres) / errors).max(axis=1), CONFIDENCE) * errors
+    return [(max(-1.0, low), min(1.0, high)) for low, high in zip(centres - reach, centres + reach, strict=True)]
+
+
+@pytest.mark.parametrize(("num_images", "kin"), [(1, 0), (40, 0), (200, 3), (200, 1)])
+def test_intervals_of_sums_are_those_of_images(num_images: int, kin: int) -> None:
+    rng = np.random.default_rng(4)
+    models = [rng.random(num_images) < share for share in (0.8, 0.7, 0.6, 0.8)]
+    # Every fourth image is alone.
+    together = [f"kin{image // kin}" if kin and image % 4 else "" for image in range(num_images)]
+    others = {str(number): model for number, model in enumerate(models[1:])}
+    found = joint_gains(models[0], others, together, bootstrap_samples=300)
+    np.testing.assert_allclose([gain.gain_interval for gain in found], by_hand(models, together, 300), atol=1e-12)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_verdicts_are_right_in_at_least_95_of_100_simulated_studies(kind: str) -> None:
     verdicts: Counter[str | None] = Counter()
@@ -81,7 +117,7 @@ def test_the_intervals_of_all_arms_hold_the_true_gains_at_once() -> None:
     held = 0
     for _ in range(300):
         models = answers(truth, 250, 1, rng)
-        gains = joint_gains(models.pop("group"), models, bootstrap_samples=500, seed=0)
+        gains = joint_gains(models.pop("group"), models, bootstrap_samples=500)
         held += all(
             low <= truth["group"] - truth[found.name] <= high for found in gains for low, high in [found.gain_interval]
         )
@@ -90,7 +126,7 @@ def test_the_intervals_of_all_arms_hold_the_true_gains_at_once() -> None:
 
 def test_a_gain_stands_beside_the_accuracy_that_it_is_over() -> None:
     correct = np.array([True, True, True, False])
-    (found,) = joint_gains(correct, {"head_only": np.array([True, False, False, False])}, bootstrap_samples=200, seed=0)
+    (found,) = joint_gains(correct, {"head_only": np.array([True, False, False, False])}, bootstrap_samples=200)
     assert (found.name, found.accuracy, found.gain) == ("head_only", 0.25, 0.5)
     assert -1 <= found.gain_interval[0] < 0.5 < found.gain_interval[1] <= 1
 
@@ -99,7 +135,7 @@ def test_models_with_equal_answers_may_still_differ_by_what_few_images_do_not_sh
     widths = []
     for num_images in (10, 100, 1000):
         correct = np.ones(num_images, dtype=bool)
-        (found,) = joint_gains(correct, {"head_only": correct}, bootstrap_samples=500, seed=0)
+        (found,) = joint_gains(correct, {"head_only": correct}, bootstrap_samples=500)
         low, high = found.gain_interval
         assert found.gain == 0 and low < 0 < high
         widths.append(high - low)
@@ -110,8 +146,8 @@ def test_more_arms_make_every_interval_wider() -> None:
     rng = np.random.default_rng(1)
     models = answers(KINDS["helps"][0], 300, 1, rng)
     group = models.pop("group")
-    alone, *_ = joint_gains(group, {"from_scratch": models["from_scratch"]}, bootstrap_samples=2000, seed=0)
-    among, *_ = joint_gains(group, models, bootstrap_samples=2000, seed=0)
+    alone, *_ = joint_gains(group, {"from_scratch": models["from_scratch"]}, bootstrap_samples=2000)
+    among, *_ = joint_gains(group, models, bootstrap_samples=2000)
     width = [found.gain_interval[1] - found.gain_interval[0] for found in (alone, among)]
     assert width[0] < width[1] < 1.6 * width[0]
 
@@ -119,17 +155,15 @@ def test_more_arms_make_every_interval_wider() -> None:
 def test_kin_that_answers_alike_counts_as_one_image() -> None:
     rng = np.random.default_rng(2)
     group, other = rng.random(40) < 0.8, rng.random(40) < 0.6
-    units = number_units([f"kin{image // 5}" for image in range(200)])
-    (repeated,) = joint_gains(
-        np.repeat(group, 5), {"a": np.repeat(other, 5)}, bootstrap_samples=4000, seed=0, units=units
-    )
-    (single,) = joint_gains(group, {"a": other}, bootstrap_samples=4000, seed=0)
+    together = [f"kin{image // 5}" for image in range(200)]
+    (repeated,) = joint_gains(np.repeat(group, 5), {"a": np.repeat(other, 5)}, together, bootstrap_samples=4000)
+    (single,) = joint_gains(group, {"a": other}, bootstrap_samples=4000)
     assert repeated.gain_interval == pytest.approx(single.gain_interval, abs=0.01)
 
 
 def test_models_over_different_images_are_refused() -> None:
     with pytest.raises(DataError, match="same images"):
-        joint_gains(np.ones(3, dtype=bool), {"a": np.ones(2, dtype=bool)}, bootstrap_samples=100, seed=0)
+        joint_gains(np.ones(3, dtype=bool), {"a": np.ones(2, dtype=bool)}, bootstrap_samples=100)
 
 
 def comparison(**intervals: tuple[float, float]) -> SplitComparison:

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from orchestrator.finetune.backbones import Backbone
-from orchestrator.finetune.contracts import TrainingSettings
+from orchestrator.finetune.contracts import Labels, TrainingSettings
+from orchestrator.finetune.label_counts import LabelCounts
 from orchestrator.finetune.tasks import NO_LABEL
 from orchestrator.records import BackboneSpec, Hyperparameters
 
@@ -108,7 +109,14 @@ class ListStream:
     positions: list[list[int]]
     num_samples: int
 
-    def epoch(self, epoch: int) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+    @property
+    def no_labels(self) -> Labels:
+        return self.samples.labels[:0]
+
+    def count_labels(self) -> LabelCounts:
+        return LabelCounts.of(self.samples.labels)
+
+    def epoch(self, epoch: int) -> Iterator[tuple[NDArray[np.uint8], Labels]]:
         for batch in self.positions:
             yield self.samples.pixels[batch], self.samples.labels[batch]
 

@@ -19,7 +19,7 @@ from finetune_examples import (
 )
 from torch import Tensor
 
-from orchestrator.config import AugmentConfig
+from orchestrator.config import AugmentConfig, DomainPenalty
 from orchestrator.errors import TrainingError
 from orchestrator.evaluation.outliers import area_under_curve, tell_outliers
 from orchestrator.finetune.checkpoints import TrainingState
@@ -32,6 +32,7 @@ from orchestrator.finetune.classifier import (
 )
 from orchestrator.finetune.companions import Companion
 from orchestrator.finetune.cosine import CosineHead
+from orchestrator.finetune.domain_penalties import coral, squared_mmd
 from orchestrator.finetune.joint import without_extra
 from orchestrator.finetune.loop import FineTuneResult, fine_tune
 from orchestrator.finetune.weights import load_pretrained
@@ -121,17 +122,26 @@ def test_resumed_equals_uninterrupted(changes: dict[str, Any]) -> None:
     assert result.history == resumed.history
 
 
-def test_one_step_is_that_of_the_target_loss_plus_the_weighted_source_loss() -> None:
-    target, companion = some_samples(8), a_companion(8, weight=0.7)
+@pytest.mark.parametrize("penalty", ["none", "coral", "mmd"])
+def test_one_step_is_that_of_the_target_loss_plus_the_weighted_source_loss_and_penalty(penalty: DomainPenalty) -> None:
+    target, companion = some_samples(8), a_companion(8, weight=0.7, penalty=penalty, penalty_weight=30.0)
     backbone, _ = load_pretrained("none", a_spec(), seed=0)
     by_hand = new_classifier(backbone, len(LABELS), seed=0).eval()
     spec = a_spec()
 
-    def mean_loss(samples: Any) -> Tensor:
-        logits = by_hand(preprocess(samples.pixels, spec, "cpu"))
-        return torch.nn.functional.cross_entropy(logits, torch.from_numpy(samples.labels))
+    def features(samples: Any) -> Tensor:
+        found: Tensor = by_hand.backbone(preprocess(samples.pixels, spec, "cpu"))
+        return found
 
-    (mean_loss(target) + 0.7 * mean_loss(companion.samples)).backward()
+    def mean_loss(samples: Any) -> Tensor:
+        return torch.nn.functional.cross_entropy(by_hand.head(features(samples)), torch.from_numpy(samples.labels))
+
+    distance = {"none": None, "coral": coral, "mmd": squared_mmd}[penalty]
+    total = mean_loss(target) + 0.7 * mean_loss(companion.samples)
+    if distance is not None:
+        # Of what the head is applied to, not of what it gives.
+        total = total + 30.0 * distance(features(companion.samples), features(target))
+    total.backward()
     with torch.no_grad():
         for parameter in by_hand.parameters():
             parameter -= 0.1 * parameter.grad

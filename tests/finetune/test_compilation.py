@@ -35,6 +35,34 @@ def test_a_compiled_suffix_trains_as_the_plain_one(tiny_classifier: Callable[...
     assert fast.state_dict().keys() == plain.state_dict().keys()
 
 
+@pytest.mark.parametrize(
+    ("changes", "is_compiled"),
+    [
+        ({"freeze_depth": 1}, True),
+        ({"freeze_depth": 2}, False),
+        # Every phase would compile anew.
+        ({"freeze_depth": 1, "strategy": "gradual"}, False),
+    ],
+)
+def test_the_suffixes_of_the_named_depths_go_through_the_compiler(
+    tiny_classifier: Callable[..., Classifier],
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, object],
+    is_compiled: bool,
+) -> None:
+    graphs: list[torch.nn.Module] = []
+
+    def kept(module: torch.nn.Module, inputs: list[torch.Tensor]) -> Callable[..., object]:
+        graphs.append(module)
+        return module.forward
+
+    # What is compiled to does not matter here, and needs no compiler of C++.
+    monkeypatch.setattr("orchestrator.finetune.stepping.compiled", lambda suffix: torch.compile(suffix, backend=kept))
+    recipe, settings = some_hyperparameters(**changes), some_settings(compiled_depths=frozenset({1}))
+    fine_tune(tiny_classifier(), a_spec(), some_samples(16), some_samples(6, seed=1), recipe, settings)
+    assert bool(graphs) is is_compiled
+
+
 @pytest.mark.slow
 @needs_compiler
 def test_compiling_is_measured_at_each_wanted_depth(tiny_classifier: Callable[..., Classifier]) -> None:

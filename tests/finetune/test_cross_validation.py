@@ -10,6 +10,7 @@ import torch
 from finetune_examples import a_spec, some_hyperparameters, some_samples, some_settings
 
 from orchestrator.finetune.classifier import Classifier, extract_features
+from orchestrator.finetune.companions import Companion
 from orchestrator.finetune.cross_validation import Fold, fine_tune_folds
 from orchestrator.finetune.epochs import FoldHistory
 from orchestrator.finetune.heads import Features, FeatureSplit, train_heads
@@ -48,6 +49,20 @@ def test_the_fold_whose_patience_ends_first_ends_all(tiny_classifier: Maker) -> 
     lengths = [len(alone(tiny_classifier, recipe, fold)) for fold in FOLDS]
     assert len(set(lengths)) > 1
     assert [len(history) for history in in_step(tiny_classifier, recipe)] == [min(lengths)] * 3
+
+
+@pytest.mark.parametrize("freeze_depth", [1, 3])
+def test_every_fold_has_the_source_beside_it(tiny_classifier: Maker, freeze_depth: int) -> None:
+    recipe = some_hyperparameters(freeze_depth=freeze_depth, epochs=3, head="cosine")
+    companion = Companion(samples=some_samples(20, seed=9))
+    told: list[Sequence[EpochMetrics]] = []
+    given = (SPEC, FOLDS, recipe, some_settings())
+    fine_tune_folds(tiny_classifier, *given, on_epoch=told.append, companion=companion)
+    for fold, found in zip(FOLDS, zip(*told, strict=True), strict=True):
+        samples = (fold.train, fold.validation)
+        one = fine_tune(tiny_classifier(), SPEC, *samples, recipe, some_settings(), companion=companion)
+        without = fine_tune(tiny_classifier(), SPEC, *samples, recipe, some_settings())
+        assert list(found) == one.history != without.history
 
 
 def an_epoch(epoch: int, accuracy: float, loss: float = 1.0) -> EpochMetrics:

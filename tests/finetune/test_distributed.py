@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from finetune_examples import (
     LABELS,
     ArraySamples,
@@ -26,7 +28,7 @@ from torch import Tensor
 from two_ranks import meeting, run_two_ranks
 
 from orchestrator.errors import DataError, DivergedError, TrainingError
-from orchestrator.finetune.checkpoints import TrainingState
+from orchestrator.finetune.checkpoints import TrainingState, load_state, save_state
 from orchestrator.finetune.classifier import new_classifier
 from orchestrator.finetune.companions import Companion
 from orchestrator.finetune.contracts import Activations, Layout
@@ -61,10 +63,11 @@ def train(
 ) -> Outcome:
     backbone, _ = load_pretrained("none", a_spec(), seed=0)
     is_multi_label = changes.get("loss") == "binary_cross_entropy"
-    tasks = samples.labels.ndim == 2 and not is_multi_label if isinstance(samples, ArraySamples) else False
+    labels = samples.labels if isinstance(samples, ArraySamples) else samples.samples.labels
+    tasks = labels.ndim == 2 and not is_multi_label
     classifier = new_classifier(backbone, (len(LABELS), 2) if tasks else len(LABELS), seed=0)
     validation = two_tasks(11, seed=1, missing=4) if tasks else some_samples(11, seed=1)
-    if isinstance(samples, ArraySamples) and tasks and (samples.labels[:, 0] < 0).any():
+    if tasks and (labels[:, 0] < 0).any():
         validation = subsets_of_a_group(11, seed=1)
     if is_multi_label:
         validation = label_sets(11, seed=1)
@@ -147,6 +150,17 @@ def unequal_streams(rank: int) -> Outcome:
     return train(ListStream(some_samples(STREAMED), batches, STREAMED), freeze_depth=1, optimizer="sgd")
 
 
+def unequal_streams_of_two_tasks(rank: int) -> Outcome:
+    batches = GLOBAL_BATCHES if rank < 0 else RANK_BATCHES[rank]
+    stream = ListStream(two_tasks(STREAMED, missing=5), batches, STREAMED)
+    return train(stream, freeze_depth=1, optimizer="sgd", task_weighting="size")
+
+
+def an_empty_stream_of_label_sets(rank: int) -> Outcome:
+    stream = ListStream(label_sets(STREAMED), GLOBAL_BATCHES if rank < 1 else [], STREAMED)
+    return train(stream, freeze_depth=1, optimizer="sgd", loss="binary_cross_entropy")
+
+
 def a_source_beside(rank: int) -> Outcome:
     # 31 and 15 samples in batches of 8: ranks have unequal parts of both, and some have none of the source.
     return train(some_samples(31), companion=Companion(samples=some_samples(15, seed=9), batch_share=0.1), epochs=3)
@@ -221,7 +235,7 @@ def shared_statistics_of_one_sample(rank: int) -> Outcome:
 def shared_statistics_resumed(rank: int) -> Outcome:
     states: list[TrainingState] = []
     train(some_samples(31), freeze_depth=1, epochs=3, states=states, **SHARED)
-    return train(some_samples(31), freeze_depth=1, epochs=3, resume=states[0], **SHARED)
+    return train(some_samples(31), freeze_depth=1, epochs=3, resume=from_the_first_rank(states[0], rank), **SHARED)
 
 
 def diverging(rank: int) -> Outcome:
@@ -293,7 +307,20 @@ def uninterrupted(rank: int) -> Outcome:
 def resumed(rank: int, after: int) -> Outcome:
     states: list[TrainingState] = []
     train(some_samples(30), states=states, **PHASED)
-    return train(some_samples(30), resume=states[after - 1], **PHASED)
+    return train(some_samples(30), resume=from_the_first_rank(states[after - 1], rank), **PHASED)
+
+
+def from_the_first_rank(state: TrainingState, rank: int) -> TrainingState:
+    """Give every rank what the first one has written to the disk, as Ray Train does with a checkpoint."""
+    with TemporaryDirectory() as directory:
+        place = [directory]
+        dist.broadcast_object_list(place)
+        if rank == 0:
+            save_state(state, Path(directory))
+        dist.barrier()
+        loaded = load_state(Path(place[0]))
+        dist.barrier()
+    return loaded
 
 
 def resumed_while_the_head_is_fitted(rank: int) -> Outcome:
@@ -324,7 +351,9 @@ EQUAL_TO_ONE_PROCESS = [
     any_number_of_labels,
     any_number_of_labels_of_a_rank_without_samples,
     unequal_streams,
+    unequal_streams_of_two_tasks,
     an_empty_stream,
+    an_empty_stream_of_label_sets,
     a_source_beside,
     a_source_beside_a_stream,
     a_cosine_head,
@@ -386,15 +415,16 @@ def test_two_ranks_are_one_process_with_the_same_global_batches(
     on_two_ranks: OnTwoRanks, scenario: Callable[[int], Outcome]
 ) -> None:
     alone = scenario(-1)
-    tolerance = 1e-2 if scenario is recomputed else 1e-5  # bf16 rounds by the shape of the batch
+    # bf16 rounds by the shape of the batch.
+    of_losses, of_weights = (1e-2, 1e-2) if scenario is recomputed else (1e-5, 1e-4)
     assert len(alone.history) >= 2
     for outcome in on_two_ranks(scenario):
         assert outcome.error == ""
         for one, other in zip(outcome.history, alone.history, strict=True):
-            assert one.train_loss == pytest.approx(other.train_loss, abs=tolerance)
-            assert one.val_loss == pytest.approx(other.val_loss, abs=tolerance)
+            assert one.train_loss == pytest.approx(other.train_loss, abs=of_losses)
+            assert one.val_loss == pytest.approx(other.val_loss, abs=of_losses)
         for name, tensor in outcome.tensors.items():
-            torch.testing.assert_close(tensor, alone.tensors[name], atol=tolerance, rtol=1e-3)
+            torch.testing.assert_close(tensor, alone.tensors[name], atol=of_weights, rtol=0)
 
 
 @pytest.mark.parametrize("scenario", EQUAL_WITH_SHARED_STATISTICS)
@@ -409,7 +439,7 @@ def test_ranks_that_share_statistics_are_one_process_that_learns_them(
             assert one.val_loss == pytest.approx(other.val_loss, abs=1e-5)
         assert list(outcome.tensors) == list(alone.tensors)
         for name, tensor in outcome.tensors.items():
-            torch.testing.assert_close(tensor, alone.tensors[name], atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(tensor, alone.tensors[name], atol=1e-4, rtol=0)
 
 
 def test_shared_statistics_are_learnt_where_stages_are_trained_alone(on_two_ranks: OnTwoRanks) -> None:

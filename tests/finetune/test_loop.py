@@ -14,6 +14,7 @@ from finetune_examples import (
     some_samples,
     some_settings,
 )
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from orchestrator.errors import BackboneError, DivergedError, TrainingError
@@ -219,6 +220,25 @@ def test_one_sample_alone_trains_on_the_statistics_that_are_there(tiny_classifie
     result, _ = run(classifier, train=some_samples(1), batch_norm="train")
     assert math.isfinite(result.history[-1].train_loss)
     assert all(torch.equal(one, other) for one, other in zip(classifier.buffers(), before, strict=True))
+
+
+def test_images_and_weights_lie_channels_last_while_they_are_trained(tiny_classifier: Maker) -> None:
+    seen: list[bool] = []
+
+    class Watched(nn.Module):
+        def forward(self, inputs: Tensor) -> Tensor:
+            is_last = inputs.is_contiguous(memory_format=torch.channels_last)
+            seen.append(is_last and not inputs.is_contiguous())
+            return inputs
+
+    classifier = tiny_classifier()
+    for stage in classifier.backbone.stages[1:]:
+        stage.insert(1, Watched())
+    run(classifier, freeze_depth=1)
+    assert seen and all(seen)
+    filters = [parameter for parameter in classifier.parameters() if parameter.dim() == 4]
+    assert all(weights.is_contiguous(memory_format=torch.channels_last) for weights in filters)
+    assert not any(weights.is_contiguous() for weights in filters)
 
 
 def test_bf16_keeps_the_weights_in_fp32(tiny_classifier: Maker) -> None:

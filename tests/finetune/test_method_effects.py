@@ -2,114 +2,55 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from functools import cache
 
 import numpy as np
 import pytest
 import torch
-from builders import class_image
-from finetune_examples import ArraySamples, a_spec, some_hyperparameters, some_settings
-from numpy.typing import NDArray
-from torch import Tensor
+from effect_examples import (
+    HEAD_ONLY,
+    LABELS,
+    RESIDUAL,
+    SEEDS,
+    SPEC,
+    accuracy,
+    balanced_accuracy,
+    fresh,
+    held_out,
+    in_turn,
+    loss,
+    losses_after_a_shift,
+    mean_over_seeds,
+    pictures,
+    probabilities,
+    source_model,
+    tuned,
+    tuned_on_a_shift,
+)
+from finetune_examples import ArraySamples
 from torch.nn.functional import cross_entropy
 
 from orchestrator.config import AugmentConfig
 from orchestrator.finetune.adversarial import adversarial_images
-from orchestrator.finetune.classifier import (
-    Classifier,
-    extract_features,
-    new_classifier,
-    predict_probabilities,
-    preprocess,
-)
+from orchestrator.finetune.classifier import extract_features, new_classifier, preprocess
 from orchestrator.finetune.contracts import NO_AUGMENTATION
-from orchestrator.finetune.loop import EpochEnd, fine_tune
 from orchestrator.finetune.regularization import penalty, sparsity
-from orchestrator.finetune.weights import load_pretrained
-from orchestrator.records import EpochMetrics
-
-SEEDS = (0, 1, 2)
-LABELS = ("circle", "stripe", "cross", "dot")
-SPEC = a_spec(width=16)
-HEAD_ONLY = 3
-
-
-def pictures(labels: NDArray[np.int64], *, seed: int, noise: float = 60.0, tint: float = 0.0) -> ArraySamples:
-    """Draw an image for every class index; noise hides the classes, a tint is added to all images."""
-    rng = np.random.default_rng([seed, len(labels)])
-    clean = np.stack([class_image(LABELS[label], rng, SPEC.image_size) for label in labels]).astype(np.float64)
-    pixels = clean + rng.normal(0, noise, size=clean.shape) + tint * np.array([1.0, -1.0, 0.5])
-    return ArraySamples(pixels.clip(0, 255).astype(np.uint8), labels.astype(np.int64))
-
-
-def in_turn(count: int) -> NDArray[np.int64]:
-    return np.arange(count) % len(LABELS)
-
-
-def held_out(seed: int, **how: float) -> ArraySamples:
-    return pictures(in_turn(200), seed=100 + seed, **how)
-
-
-def fresh(seed: int) -> Classifier:
-    backbone, _ = load_pretrained("none", SPEC, seed=seed)
-    return new_classifier(backbone, len(LABELS), seed=seed)
-
-
-def tuned(
-    start: Classifier,
-    train: ArraySamples,
-    validation: ArraySamples,
-    *,
-    seed: int,
-    batch_norm: str = "train",
-    augment: AugmentConfig = NO_AUGMENTATION,
-    **changes: object,
-) -> tuple[Classifier, list[EpochMetrics]]:
-    """Train a copy and give it as its last epoch left it: to keep the best one hides what methods prevent."""
-    classifier = copy.deepcopy(start)
-    base = {"freeze_depth": 0, "learning_rate": 1e-2, "epochs": 20, "batch_size": 16, "schedule": "cosine"}
-    recipe = some_hyperparameters(**{**base, **changes})
-    last: dict[str, Tensor] = {}
-
-    def keep_last(end: EpochEnd) -> None:
-        if end.metrics.epoch == recipe.epochs:
-            last.update(copy.deepcopy(classifier.state_dict()))
-
-    settings = some_settings(seed=seed, batch_norm=batch_norm, augment=augment)
-    result = fine_tune(classifier, SPEC, train, validation, recipe, settings, on_epoch=keep_last)
-    classifier.load_state_dict(last)
-    return classifier, result.history
-
-
-def probabilities(classifier: Classifier, samples: ArraySamples) -> NDArray[np.float32]:
-    return predict_probabilities(classifier, SPEC, samples.pixels, device="cpu")
-
-
-def loss(classifier: Classifier, samples: ArraySamples) -> float:
-    found = probabilities(classifier, samples)
-    return float(-np.log(found[np.arange(len(samples)), samples.labels]).mean())
-
-
-def accuracy(classifier: Classifier, samples: ArraySamples) -> float:
-    return float((probabilities(classifier, samples).argmax(axis=1) == samples.labels).mean())
-
-
-def balanced_accuracy(classifier: Classifier, samples: ArraySamples) -> float:
-    right = probabilities(classifier, samples).argmax(axis=1) == samples.labels
-    return float(np.mean([right[samples.labels == label].mean() for label in range(len(LABELS))]))
-
-
-def mean_over_seeds(measure: Callable[..., float], *arguments: object) -> float:
-    return float(np.mean([measure(seed, *arguments) for seed in SEEDS]))
-
+from orchestrator.records import BackboneSpec
 
 AGAINST_OVERCONFIDENCE = {
     "smoothing": {"label_smoothing": 0.2},
     "mixup": {"mixing": "mixup", "mixing_alpha": 1.0},
     "cutmix": {"mixing": "cutmix", "mixing_alpha": 1.0},
     "focal": {"loss": "focal"},
+}
+# By gradient descent: Adam's steps do not change with the length of the gradient.
+BY_DESCENT = {"optimizer": "sgd", "learning_rate": 0.02}
+TOWARDS_THE_MODEL = {"label_smoothing": 0.9, "smoothing_target": "model"}
+OTHERS: dict[str, dict[str, object]] = {
+    "descent": BY_DESCENT,
+    "descent, bootstrapped": {**BY_DESCENT, **TOWARDS_THE_MODEL},
+    "focal, bootstrapped": {"loss": "focal", **TOWARDS_THE_MODEL},
 }
 
 
@@ -120,7 +61,8 @@ def trained_on_false_labels(seed: int, method: str) -> tuple[float, float]:
     rng = np.random.default_rng(seed)
     drawn = rng.random(len(train)) < 0.7
     train.labels[drawn] = rng.integers(0, len(LABELS), drawn.sum())
-    classifier, history = tuned(fresh(seed), train, validation, seed=seed, **AGAINST_OVERCONFIDENCE.get(method, {}))
+    changes = {**AGAINST_OVERCONFIDENCE, **OTHERS}.get(method, {})
+    classifier, history = tuned(fresh(seed), train, validation, seed=seed, **changes)
     confidence = float(probabilities(classifier, validation).max(axis=1).mean())
     return history[-1].val_loss, confidence - accuracy(classifier, validation)
 
@@ -136,32 +78,33 @@ def test_a_model_that_learns_false_labels_by_heart_is_less_sure_of_itself_by(met
     assert changed[1] < 0.8 * plain[1]
 
 
-@cache
-def source_model(seed: int) -> Classifier:
-    train = pictures(in_turn(400), seed=200 + seed)
-    return tuned(fresh(seed), train, train, seed=seed, epochs=4)[0]
-
-
-def losses_after_a_shift(seed: int, weight: float) -> tuple[float, float]:
-    """Give the losses on the source and on the target after tuning on 12 images of a target with another tint."""
-    source, target = held_out(seed), held_out(seed, tint=60.0)
-    classifier, _ = tuned(
-        source_model(seed),
-        pictures(in_turn(12), seed=seed, tint=60.0),
-        target,
-        seed=seed,
-        epochs=12,
-        batch_norm="frozen",
-        regularizer="l2_sp",
-        regularizer_weight=weight,
-        regularizer_scope="both",
+def test_a_model_that_is_told_to_trust_itself_suffers_less_from_false_labels() -> None:
+    # Bootstrapping: Reed et al., 2015.
+    plain, told, focal, focal_told = (
+        np.mean([trained_on_false_labels(seed, name) for seed in SEEDS], axis=0)
+        for name in ("descent", "descent, bootstrapped", "focal", "focal, bootstrapped")
     )
-    return loss(classifier, source), loss(classifier, target)
+    assert told[0] < 0.95 * plain[0]
+    assert focal_told[1] < 0.6 * focal[1]
 
 
-def test_a_pull_to_the_start_learns_a_shifted_target_and_forgets_less_of_the_source() -> None:
-    # Li, Grandvalet and Davoine, 2018.
-    free, pulled = (np.mean([losses_after_a_shift(seed, weight) for seed in SEEDS], axis=0) for weight in (0.0, 0.5))
+def test_of_plain_cross_entropy_trusting_the_model_is_learning_at_a_smaller_rate() -> None:
+    # Its own prediction, taken as a constant, has no gradient but that of the labels, divided by 1.9.
+    train, validation = pictures(in_turn(60), seed=0), held_out(0)
+    how = {"seed": 0, "epochs": 2, "optimizer": "sgd"}
+    told, _ = tuned(fresh(0), train, validation, learning_rate=0.019, **TOWARDS_THE_MODEL, **how)
+    slow, _ = tuned(fresh(0), train, validation, learning_rate=0.01, **how)
+    for name, tensor in told.state_dict().items():
+        torch.testing.assert_close(tensor, slow.state_dict()[name], atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("regularizer", "weight"), [("l2_sp", 0.5), ("cosine", 100.0), ("euclidean", 3.0)])
+def test_a_pull_to_the_start_learns_a_shifted_target_and_forgets_less_of_the_source(
+    regularizer: str, weight: float
+) -> None:
+    # L2-SP: Li, Grandvalet and Davoine, 2018; the two others hold the weights' directions, and all their places.
+    pull = {"regularizer": regularizer, "regularizer_weight": weight, "regularizer_scope": "both"}
+    free, pulled = (np.mean([losses_after_a_shift(seed, **how) for seed in SEEDS], axis=0) for how in ({}, pull))
     before = np.mean([loss(source_model(seed), held_out(seed, tint=60.0)) for seed in SEEDS])
     assert pulled[0] < 0.7 * free[0]
     assert pulled[1] < 0.5 * before
@@ -182,31 +125,23 @@ def test_l1_empties_weights_and_l2_does_not() -> None:
     assert mean_over_seeds(zeros_of, "l2") < 0.25
 
 
-PULLS = {"cosine": 10.0, "euclidean": 1.0, "orthogonal": 0.1}
-
-
-def penalty_after(seed: int, regularizer: str, weight: float) -> float:
-    start, train = fresh(seed), pictures(in_turn(48), seed=seed)
-    classifier, _ = tuned(
-        start,
-        train,
-        train,
-        seed=seed,
-        epochs=10,
-        regularizer=regularizer,
-        regularizer_weight=weight,
-        regularizer_scope="both",
-    )
+def overlap_after_a_shift(seed: int, weight: float) -> tuple[float, float]:
+    """Give |theta^T theta_s|_F^2, as a share of that at the start, and the loss on the target, after a shift."""
+    start, pull = source_model(seed), {"regularizer": "orthogonal", "regularizer_weight": weight}
+    classifier = tuned_on_a_shift(seed, regularizer_scope="both", **pull)
     before, after = (
         {name: weights.detach() for name, weights in model.named_parameters()} for model in (start, classifier)
     )
-    return float(penalty(regularizer, after, before))
+    share = float(penalty("orthogonal", after, before) / penalty("orthogonal", before, before))
+    return share, loss(classifier, held_out(seed, tint=60.0))
 
 
-@pytest.mark.parametrize("regularizer", PULLS)
-def test_what_is_penalised_ends_smaller(regularizer: str) -> None:
-    free, bound = (mean_over_seeds(penalty_after, regularizer, weight) for weight in (0.0, PULLS[regularizer]))
-    assert bound < 0.8 * free
+def test_orthogonal_weights_leave_the_directions_of_the_source_and_learn_a_shifted_target_in_others() -> None:
+    # It is no pull to the start but a push out of the directions that the source uses.
+    free, pushed = (np.mean([overlap_after_a_shift(seed, weight) for seed in SEEDS], axis=0) for weight in (0.0, 0.01))
+    before = np.mean([loss(source_model(seed), held_out(seed, tint=60.0)) for seed in SEEDS])
+    assert pushed[0] < 0.6 * free[0]
+    assert pushed[1] < 0.1 * before
 
 
 def rare_and_common(seed: int, changes: dict[str, object]) -> float:
@@ -220,6 +155,27 @@ def rare_and_common(seed: int, changes: dict[str, object]) -> float:
 @pytest.mark.parametrize("changes", [{"class_weights": "balanced"}, {"balanced": True}])
 def test_rare_classes_are_found_more_often_when_they_count_as_much(changes: dict[str, object]) -> None:
     assert mean_over_seeds(rare_and_common, changes) > mean_over_seeds(rare_and_common, {}) + 0.1
+
+
+def gap(seed: int, spec: BackboneSpec, noise: float, changes: dict[str, object]) -> float:
+    """Give how much larger the loss on held-out images is than on the 24 training images."""
+    train, validation = pictures(in_turn(24), seed=seed, noise=noise), held_out(seed, noise=noise)
+    # On statistics that are learnt, those of a batch add enough noise of their own.
+    classifier, _ = tuned(fresh(seed, spec), train, validation, seed=seed, batch_norm="frozen", **changes)
+    return loss(classifier, validation) - loss(classifier, train)
+
+
+def test_dropout_brings_few_training_images_and_others_closer_together() -> None:
+    # Srivastava et al., 2014.
+    assert mean_over_seeds(gap, SPEC, 120.0, {"dropout": 0.5}) < 0.7 * mean_over_seeds(gap, SPEC, 120.0, {})
+
+
+def test_skipped_blocks_bring_few_training_images_and_others_closer_together() -> None:
+    # Huang et al., 2016.
+    skipped, plain = (
+        mean_over_seeds(gap, RESIDUAL, 180.0, {"learning_rate": 5e-3, "stochastic_depth": rate}) for rate in (0.5, 0.0)
+    )
+    assert skipped < 0.7 * plain
 
 
 def accuracy_under_attack(seed: int, epsilon: float) -> float:
@@ -286,6 +242,33 @@ def covered(samples: ArraySamples, seed: int) -> ArraySamples:
     return ArraySamples(pixels, samples.labels)
 
 
+def without_colour(samples: ArraySamples) -> ArraySamples:
+    """Leave the waves of pictures, around one grey for all."""
+    grey = samples.pixels.mean(axis=3, keepdims=True)
+    waves = 128 + np.repeat(grey - grey.mean(axis=(1, 2), keepdims=True), 3, axis=3)
+    return ArraySamples(waves.clip(0, 255).astype(np.uint8), samples.labels)
+
+
+def waves(count: int, seed: int) -> ArraySamples:
+    return without_colour(pictures(in_turn(count), seed=seed, noise=20.0))
+
+
+def mirrored(samples: ArraySamples) -> ArraySamples:
+    return ArraySamples(samples.pixels[:, :, ::-1].copy(), samples.labels)
+
+
+def marks(count: int, seed: int, *, farthest: int = 0) -> ArraySamples:
+    """Draw one of four marks of 4 x 4 pixels, in the middle or up to so many pixels away from it."""
+    rng, labels = np.random.default_rng([seed, count]), in_turn(count)
+    stripes, size = np.outer([1, 0, 1, 0], np.ones(4)), SPEC.image_size
+    shapes = [np.eye(4), np.eye(4)[::-1], stripes, stripes.T]
+    pixels = rng.normal(110, 30, size=(count, size, size, 3))
+    corners = size // 2 - 2 + rng.integers(-farthest, farthest + 1, size=(count, 2))
+    for image, label, (top, left) in zip(pixels, labels, corners, strict=True):
+        image[top : top + 4, left : left + 4] += 100 * shapes[label][..., None]
+    return ArraySamples(pixels.clip(0, 255).astype(np.uint8), labels)
+
+
 def loss_where_it_differs(
     seed: int, augment: AugmentConfig, differ: Callable[[ArraySamples, int], ArraySamples]
 ) -> float:
@@ -307,3 +290,30 @@ def test_varied_images_prepare_for_others_that_differ_likewise(
 ) -> None:
     varied, plain = (mean_over_seeds(loss_where_it_differs, how, differ) for how in (augment, NO_AUGMENTATION))
     assert varied < 0.8 * plain
+
+
+def losses_of_waves(seed: int, augment: AugmentConfig) -> tuple[float, float]:
+    """Give the losses on waves that run as those that were learnt, and on mirrored ones."""
+    validation = waves(200, 100 + seed)
+    classifier, _ = tuned(fresh(seed), waves(60, seed), validation, seed=seed, augment=augment)
+    return loss(classifier, validation), loss(classifier, mirrored(validation))
+
+
+def test_mirrored_training_images_prepare_for_mirrored_test_images() -> None:
+    hows = (NO_AUGMENTATION, AugmentConfig(views=0, flip=True))
+    plain, flipped = (np.mean([losses_of_waves(seed, how) for seed in SEEDS], axis=0) for how in hows)
+    assert flipped[1] < 0.2 * plain[1]
+    assert flipped[0] < 0.1
+
+
+def loss_of_moved_marks(seed: int, augment: AugmentConfig) -> float:
+    train, validation = marks(60, seed), marks(200, 100 + seed)
+    classifier, _ = tuned(fresh(seed), train, validation, seed=seed, augment=augment)
+    return loss(classifier, marks(200, 200 + seed, farthest=4))
+
+
+def test_shifted_training_images_prepare_for_shifted_test_images() -> None:
+    plain, shifted = (
+        mean_over_seeds(loss_of_moved_marks, how) for how in (NO_AUGMENTATION, AugmentConfig(views=0, crop=0.25))
+    )
+    assert shifted < 0.5 * plain

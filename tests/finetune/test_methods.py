@@ -19,8 +19,10 @@ from orchestrator.errors import TrainingError
 from orchestrator.finetune.backbones import Backbone, create_backbone
 from orchestrator.finetune.checkpoints import TrainingState, load_state, save_state
 from orchestrator.finetune.classifier import Classifier, new_classifier
+from orchestrator.finetune.freezing import freeze
 from orchestrator.finetune.loop import FineTuneResult, fine_tune
 from orchestrator.finetune.randomness import seeded
+from orchestrator.finetune.regularization import penalty, start_of
 
 Maker = Callable[..., Classifier]
 FAMILIES = (
@@ -113,6 +115,7 @@ def test_every_pair_of_methods_trains_what_it_frees_and_nothing_else(
     classifier = new_classifier(family(name), len(LABELS), seed=0)
     depth = classifier.backbone.num_stages - 1
     before = {key: tensor.clone() for key, tensor in classifier.state_dict().items()}
+    states: list[TrainingState] = []
     result = fine_tune(
         classifier,
         a_spec(name, image_size=32),
@@ -128,6 +131,7 @@ def test_every_pair_of_methods_trains_what_it_frees_and_nothing_else(
             **LOSSES[loss],
         ),
         some_settings(batch_norm="frozen", metric="val_loss"),
+        on_epoch=lambda end: states.append(end.state),
         source=family(name),
     )
     assert len(result.history) == 3
@@ -137,6 +141,88 @@ def test_every_pair_of_methods_trains_what_it_frees_and_nothing_else(
         if key.startswith(frozen) or is_statistic:
             assert torch.equal(tensor, before[key])
     assert not torch.equal(classifier.head.weight, before["head.weight"])
+    # The epoch that is kept may be one that trained the head alone.
+    freed = {f"0.{key}": f"backbone.stages.{depth}.{key}" for key, _ in family(name).stages[depth].named_parameters()}
+    start = {key: before[found] for key, found in {**freed, "1.weight": "head.weight", "1.bias": "head.bias"}.items()}
+    last = {key: states[-1].suffix[key] for key in start}
+    # Untrained, EfficientNet lets so little through that filters have no gradient to speak of.
+    assert any(not torch.equal(last[key], start[key]) for key in freed)
+    assert name == "efficientnet_b0" or not any(torch.equal(last[key], start[key]) for key in start)
+    assert_slope_by_hand(regularizer, last, start)
+
+
+def slope_by_hand(regularizer: str, weight: Tensor, start: Tensor, count: int) -> Tensor:
+    """Give the gradient of a penalty over `count` layers for one of them, from the derivative of its formula."""
+    theta, origin = (tensor.reshape(len(tensor), -1) for tensor in (weight, start))
+    match regularizer:
+        case "l2":
+            slope = theta
+        case "l1":
+            slope = theta.sign()
+        case "l2_sp":
+            slope = theta - origin
+        case "euclidean":
+            length = (theta - origin).norm()
+            slope = (theta - origin) / length / count if length > 0 else torch.zeros_like(theta)
+        case "cosine":
+            product, length = (theta * origin).sum(), theta.norm() * origin.norm()
+            slope = (product * theta / theta.norm() ** 2 - origin) / length / count
+        case "orthogonal":
+            # In the order that takes the least time.
+            slope = 2 * torch.linalg.multi_dot([origin, origin.T, theta]) / count
+    return slope.reshape(weight.shape)
+
+
+def layers_of(regularizer: str, weights: dict[str, Tensor]) -> list[str]:
+    """Name the layers that a penalty is over."""
+    return [key for key in weights if weights[key].dim() > 1 or regularizer not in ("cosine", "orthogonal")]
+
+
+def assert_slope_by_hand(regularizer: str, weights: dict[str, Tensor], start: dict[str, Tensor]) -> None:
+    """Hold the gradient of a penalty against the derivative of its formula."""
+    names = layers_of(regularizer, weights) if regularizer != "none" else []
+    # Near the start differences to it are small; products of matrices are none, and would take long in float64.
+    dtype, rounding = (torch.float32, 1e-5) if regularizer == "orthogonal" else (torch.float64, 1e-7)
+    theta, origin = ({key: found[key].to(dtype, copy=True) for key in names} for found in (weights, start))
+    free = {key: tensor.requires_grad_() for key, tensor in theta.items()}
+    found = torch.autograd.grad(penalty(regularizer, free, origin), list(free.values())) if names else ()
+    for key, slope in zip(names, found, strict=True):
+        expected = slope_by_hand(regularizer, theta[key].detach(), origin[key], len(names))
+        assert (slope - expected).norm() <= rounding * expected.norm()
+
+
+@pytest.mark.parametrize("regularizer", sorted(set(get_args(RegularizerName)) - {"none"}))
+def test_a_penalty_adds_its_slope_to_the_gradient(tiny_classifier: Maker, regularizer: str) -> None:
+    source, rate, weight = tiny_classifier(seed=5).backbone, 0.5, 2.0
+    ends = []
+    for factor in (0.0, weight):
+        classifier = tiny_classifier()
+        fine_tune(
+            classifier,
+            a_spec(),
+            some_samples(21),
+            some_samples(12, seed=1),
+            some_hyperparameters(
+                epochs=1,
+                batch_size=42,
+                optimizer="sgd",
+                learning_rate=rate,
+                regularizer=regularizer,
+                regularizer_weight=factor,
+                regularizer_scope="both",
+            ),
+            some_settings(),
+            source=source,
+        )
+        ends.append(dict(freeze(classifier, 1)[1].named_parameters()))
+    suffix = freeze(tiny_classifier(), 1)[1]
+    before = {key: parameter.detach() for key, parameter in suffix.named_parameters()}
+    start = start_of(suffix, source, "cpu")
+    names = layers_of(regularizer, before)
+    for key, tensor in before.items():
+        added = (ends[0][key] - ends[1][key]).detach() / (rate * weight)
+        by_hand = slope_by_hand(regularizer, tensor, start[key], len(names)) if key in names else 0 * tensor
+        torch.testing.assert_close(added, by_hand, rtol=1e-4, atol=2e-6)
 
 
 @pytest.mark.parametrize("regularizer", get_args(RegularizerName))

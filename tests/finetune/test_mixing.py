@@ -1,3 +1,6 @@
+import math
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import one_hot
+from torchvision.transforms import v2
 
 from orchestrator.finetune.mixing import MixingName, mix, mixing_generator
 
@@ -87,3 +91,31 @@ def test_a_small_alpha_keeps_images_nearly_whole(alpha: float, least: float, mos
     mixed = [mix(*a_batch(8), "mixup", alpha, mixing_generator(0, 1, step))[1] for step in range(200)]
     shares = np.array([float(said.fill_diagonal_(0).max()) for said in mixed])
     assert least <= np.mean((shares < 0.05) | (shares > 0.95)) <= most
+
+
+def a_swap(step: int, kind: MixingName) -> tuple[float, list[int], bool]:
+    """Give the share and the centre that a step draws for two images, and whether it exchanges them."""
+    generator = mixing_generator(3, 1, step)
+    kept = float(generator.beta(1.0, 1.0))
+    centre = [int(generator.integers(SIZE)) for _ in range(2)] if kind == "cutmix" else []
+    return kept, centre, bool(generator.permutation(2)[0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_images_that_are_exchanged_are_mixed_as_torchvision_does(kind: MixingName) -> None:
+    generator = torch.Generator().manual_seed(0)
+    images, targets = torch.rand(2, 3, SIZE, SIZE, generator=generator), torch.eye(2)
+    exchanged = [step for step in range(60) if a_swap(step, kind)[2]]
+    assert len(exchanged) > 20
+    for step in exchanged:
+        kept, centre, _ = a_swap(step, kind)
+        params: dict[str, Any] = {"labels": targets, "batch_size": 2, "lam": kept}
+        if kind == "cutmix":
+            half = int(0.5 * math.sqrt(1 - kept) * SIZE)
+            top, left = (max(place - half, 0) for place in centre)
+            bottom, right = (min(place + half, SIZE) for place in centre)
+            params |= {"box": (left, top, right, bottom), "lam_adjusted": 1 - (right - left) * (bottom - top) / SIZE**2}
+        theirs = v2.MixUp(num_classes=2) if kind == "mixup" else v2.CutMix(num_classes=2)
+        mixed, said = mix(images, targets, kind, 1.0, mixing_generator(3, 1, step))
+        torch.testing.assert_close(mixed, theirs.transform(images, params))
+        torch.testing.assert_close(said, theirs.transform(targets, params))

@@ -175,13 +175,11 @@ def test_a_probe_takes_label_sets_as_they_are() -> None:
     assert torch.isfinite(nn.functional.cross_entropy(torch.zeros(6, 3), labels))
 
 
-def test_labels_that_do_not_fit_the_loss_and_streams_are_refused() -> None:
+def test_labels_that_do_not_fit_the_loss_are_refused() -> None:
     with pytest.raises(TrainingError, match="must be the loss of samples with any number of labels"):
         run(a_classifier(), some_samples(12))
     with pytest.raises(TrainingError, match="must be the loss of samples with any number of labels"):
         fine_tune(a_classifier(), a_spec(), label_sets(12), label_sets(8), some_hyperparameters(), some_settings())
-    with pytest.raises(TrainingError, match="must be cached"):
-        run(a_classifier(), ListStream(label_sets(4), [[0, 1, 2, 3]], 4))
     wide = label_sets(8)
     wide = ArraySamples(wide.pixels, np.concatenate([wide.labels, wide.labels], axis=1))
     with pytest.raises(TrainingError, match="indicators of 3 classes"):

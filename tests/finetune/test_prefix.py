@@ -180,6 +180,18 @@ def test_activations_of_another_depth_are_left_alone(tiny_classifier: Callable[.
     assert found.inputs == "memory"
 
 
+@pytest.mark.parametrize(("flip", "inputs"), [(True, "pixels"), (False, "activations")])
+def test_what_a_recipe_varies_anew_takes_no_stored_activations(
+    tiny_classifier: Callable[..., Classifier], flip: bool, inputs: str
+) -> None:
+    train, validation = some_samples(12), some_samples(6, seed=1)
+    kept = stored(tiny_classifier(), 2, train, validation)
+    run = some_hyperparameters(freeze_depth=2, flip=flip)
+    settings = some_settings(augment=AugmentConfig(views=0))
+    found = fine_tune(tiny_classifier(), a_spec(), train, validation, run, settings, activations=kept)
+    assert (found.inputs, found.note) == (inputs, None)
+
+
 class DamagedRows:
     """A store whose entry cannot be read."""
 

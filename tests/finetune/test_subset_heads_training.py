@@ -13,6 +13,7 @@ from orchestrator.errors import TrainingError
 from orchestrator.finetune.checkpoints import TrainingState
 from orchestrator.finetune.classifier import Classifier, new_classifier, predict_probabilities
 from orchestrator.finetune.freezing import freeze
+from orchestrator.finetune.label_counts import LabelCounts
 from orchestrator.finetune.loop import FineTuneResult, fine_tune
 from orchestrator.finetune.tasks import NO_LABEL, TaskObjective, objective_of, strata, task_weights
 from orchestrator.finetune.weights import load_pretrained
@@ -44,7 +45,7 @@ def run(
 
 def objective(labels: NDArray[np.int64]) -> TaskObjective:
     _, suffix = freeze(a_classifier(), 1)
-    found = objective_of(suffix, some_hyperparameters(), labels, "cpu")
+    found = objective_of(suffix, some_hyperparameters(), LabelCounts.of(labels), "cpu")
     assert isinstance(found, TaskObjective)
     return found
 

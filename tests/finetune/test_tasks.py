@@ -15,6 +15,7 @@ from orchestrator.errors import TrainingError
 from orchestrator.finetune.checkpoints import TrainingState
 from orchestrator.finetune.classifier import Classifier, new_classifier, predict_probabilities
 from orchestrator.finetune.freezing import freeze
+from orchestrator.finetune.label_counts import LabelCounts
 from orchestrator.finetune.loop import FineTuneResult, fine_tune
 from orchestrator.finetune.losses import Objective
 from orchestrator.finetune.tasks import (
@@ -210,7 +211,7 @@ def test_log_variances_are_learnt_and_nothing_pulls_them_to_zero() -> None:
 def test_classes_of_each_task_are_weighed_by_its_own_labels() -> None:
     _, suffix = freeze(a_classifier(), 1)
     labels = two_tasks(30, missing=6).labels
-    found = objective_of(suffix, some_hyperparameters(class_weights="balanced"), labels, "cpu")
+    found = objective_of(suffix, some_hyperparameters(class_weights="balanced"), LabelCounts.of(labels), "cpu")
     assert isinstance(found, TaskObjective)
     counts = np.bincount(labels[:24, 1])
     weights = found.objectives[1].class_weights
@@ -223,6 +224,7 @@ def test_classes_of_each_task_are_weighed_by_its_own_labels() -> None:
     [
         ({"mixing": "mixup"}, "mixing must be none where several tasks are trained, got mixup"),
         ({"task_weighting": (1.0, 2.0, 3.0)}, "fixed task weights must be 2, one for each task, got 3"),
+        ({"task_weighting": {"a": 1.0, "b": 2.0}}, "must be numbers in the order of the heads, got a, b"),
     ],
 )
 def test_what_several_tasks_cannot_have_is_refused(changes: dict[str, object], message: str) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.errors import DataError, RecordError
 from orchestrator.evaluation.predictions import Predictions
-from orchestrator.finetune.validation import load_validation, save_validation
+from orchestrator.finetune.validation import load_thinned_validation, load_validation, save_validation
 from orchestrator.records import BackboneSpec, Hyperparameters, ModelCard
 
 SPEC = BackboneSpec(name="x", image_size=32, resize="crop", mean=(0, 0, 0), std=(1, 1, 1))
@@ -54,6 +54,19 @@ def test_images_of_one_subset_are_told_apart_and_an_unknown_one_is_refused(tmp_p
     assert load_validation(str(tmp_path), a_card(), "south").ids == ["1", "3"]
     with pytest.raises(DataError, match=r"got east. There are north, south"):
         load_validation(str(tmp_path), a_card(), "east")
+
+
+def test_at_most_as_many_images_as_are_asked_for_come_back_at_even_distances(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mixed = replace(some_predictions(10), subsets=["north", "south"] * 5)
+    save_validation(str(tmp_path), a_card(), mixed, fingerprint="one")
+    assert load_thinned_validation(str(tmp_path), a_card()).ids == mixed.ids
+    monkeypatch.setattr("orchestrator.evaluation.label_shift.MOST_IMAGES", 3)
+    assert load_thinned_validation(str(tmp_path), a_card()).ids == ["0", "4", "9"]
+    assert load_thinned_validation(str(tmp_path), a_card(), "south").ids == ["1", "5", "9"]
+    with pytest.raises(DataError, match=r"got east. There are north, south"):
+        load_thinned_validation(str(tmp_path), a_card(), "east")
 
 
 def test_the_latest_alone_is_kept_and_nothing_else_is_touched(tmp_path: Path) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from finetune_examples import some_hyperparameters, some_samples, some_settings
 from numpy.typing import NDArray
+from torch import Tensor
+from torchvision.transforms.v2 import functional
 
 from orchestrator.config import AugmentConfig
-from orchestrator.finetune.views import draw_of, vary
+from orchestrator.finetune.views import draw_chances, draw_of, vary
 
 PIXELS = some_samples(12).pixels
 KEYS = np.arange(100, 112, dtype=np.uint64)
@@ -65,6 +68,59 @@ def test_half_of_the_fresh_draws_are_mirrored() -> None:
     pixels[:, :, 1] = 255
     mirrored = vary(pixels, np.arange(1000, dtype=np.uint64), 3, flip, 7)[:, 0, 0, 0] == 255
     assert 430 < mirrored.sum() < 570
+
+
+SIZE = PIXELS.shape[1]
+# As `vary` uses them: two for the shift, then three for colours.
+SHIFT, COLOURS = slice(1, 3), slice(3, 6)
+
+
+def as_images(pixels: NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+
+
+def test_a_mirrored_image_is_that_of_torchvision() -> None:
+    mirrored = vary(PIXELS, KEYS, 1, AugmentConfig(views=2, flip=True), 7)
+    assert torch.equal(as_images(mirrored), functional.horizontal_flip(as_images(PIXELS)))
+
+
+@pytest.mark.parametrize("crop", [0.1, 0.25, 0.5])
+def test_a_shifted_image_is_torchvisions_crop_of_a_reflected_border(crop: float) -> None:
+    shifted = as_images(vary(PIXELS, KEYS, 1, AugmentConfig(views=2, crop=crop), 7))
+    most = int(crop * SIZE)
+    corners = (draw_chances(KEYS, 1, 7, 11)[:, SHIFT] * (2 * most + 1)).astype(int)
+    assert len(np.unique(corners)) > 2
+    for image, found, (top, left) in zip(as_images(PIXELS), shifted, corners.tolist(), strict=True):
+        padded = functional.pad(image, [most], padding_mode="reflect")
+        assert torch.equal(found, functional.crop(padded, top, left, SIZE, SIZE))
+
+
+@pytest.mark.parametrize("most", [0.1, 0.3])
+def test_changed_colours_are_torchvisions_where_it_does_not_clip_in_between(most: float) -> None:
+    # Far from black and white: neither clips anything.
+    middle = (100 + PIXELS // 8).astype(np.uint8)
+    varied = as_images(vary(middle, KEYS, 1, AugmentConfig(views=2, colour=most), 7)).float()
+    factors = 1 + most * (2 * draw_chances(KEYS, 1, 7, 11)[:, COLOURS] - 1)
+    assert factors.min() < 1 - most / 2 and factors.max() > 1 + most / 2
+    for image, found, (brightness, contrast, saturation) in zip(
+        as_images(middle), varied, factors.tolist(), strict=True
+    ):
+        expected = functional.adjust_brightness(image.float() / 255, brightness)
+        expected = functional.adjust_contrast(expected, contrast)
+        expected = 255 * functional.adjust_saturation(expected, saturation)
+        # Half a step of rounding, and what torchvision's shorter weights of luminance make.
+        assert float((found - expected).abs().max()) < 0.52
+
+
+def test_an_erased_image_is_torchvisions_with_the_same_rectangle_and_noise() -> None:
+    erasing = AugmentConfig(views=0, erasing=1.0)
+    noise, varied = (as_images(vary(pixels, KEYS, 1, erasing, 7)) for pixels in (np.zeros_like(PIXELS), PIXELS))
+    for image, filled, found in zip(as_images(PIXELS), noise, varied, strict=True):
+        is_noise = filled.any(dim=0).numpy()
+        rows, columns = np.flatnonzero(is_noise.any(axis=1)), np.flatnonzero(is_noise.any(axis=0))
+        top, left, height, width = int(rows[0]), int(columns[0]), len(rows), len(columns)
+        value = filled[:, top : top + height, left : left + width]
+        assert torch.equal(found, functional.erase(image, top, left, height, width, value))
 
 
 def erased(pixels: NDArray[np.uint8], augment: AugmentConfig, draw: int = 1) -> NDArray[np.bool_]:

@@ -20,6 +20,7 @@ from orchestrator.records import (
     TaskScores,
 )
 from orchestrator.reporting.html import render_html
+from orchestrator.reporting.wording import ABSENT
 
 VOID = {"meta", "img", "br"}
 
@@ -274,6 +275,17 @@ def test_investment_and_advice_are_shown_where_there_are_any(report: Report, doc
         "0.04 for a CPU-hour and 2.5 for a GPU-hour",
     ):
         assert words in text
+    assert "Of its group's first model" not in text
+    first = gain.model_copy(update={"gain": -0.13, "interval": (-0.25, -0.01)})
+    served = found.model_copy(update={"subsets": [subset.model_copy(update={"first_gain": first}), subset]})
+    shipped = ledger.model_copy(update={"groups": [served]})
+    text = Reader(render_html(report.model_copy(update={"investment": shipped}))).text
+    for words in (
+        "Of its group's first model",
+        f"+10.0 [+5.0, +15.0] {ABSENT} -13.0 [-25.0, -1.0]",
+        "1 subset is served by another model",
+    ):
+        assert words in text
     plain = ledger.model_copy(update={"groups": [found.model_copy(update={"spent": Spending(seconds=140.0)})]})
     bare = Reader(render_html(report.model_copy(update={"investment": plain}))).text
     assert "GPU-hours" not in bare and "CPU-hour" not in bare
@@ -286,6 +298,16 @@ def test_a_cross_validated_trial_shows_its_standard_error(report: Report) -> Non
     search = first.model_copy(update={"trials": [*trials, *first.trials[1:]]})
     text = Reader(render_html(report.model_copy(update={"searches": [search, *report.searches[1:]]}))).text
     assert "81.2% ± 1.3%" in text and text.count("±") == Reader(render_html(report)).text.count("±") + 1
+
+
+def test_the_sparsity_that_an_l1_penalty_left_is_stated_where_there_was_one(report: Report, document: str) -> None:
+    sentence = "of the weights under it at 0.001 or less"
+    assert sentence not in document
+    first, second, *others = report.models
+    models = [first.model_copy(update={"sparsity": 0.375}), second.model_copy(update={"sparsity": 0.0}), *others]
+    text = Reader(render_html(report.model_copy(update={"models": models}))).text
+    for share in ("37.5%", "0.0%"):
+        assert text.count(f"The L1 penalty left {share} {sentence}.") == 1
 
 
 def test_several_tasks_stand_in_a_table_of_their_own() -> None:

@@ -1,7 +1,13 @@
 import pytest
 
-from orchestrator.records import Gain, GroupInvestment, Investment, Prospect, Report, Spending
-from orchestrator.reporting.investment_findings import investment_finding, investment_summary, money, price
+from orchestrator.records import Gain, GroupInvestment, Investment, Prospect, Report, Spending, SubsetInvestment
+from orchestrator.reporting.investment_findings import (
+    investment_finding,
+    investment_summary,
+    money,
+    price,
+    shipped_finding,
+)
 
 
 def a_gain(interval: tuple[float, float] = (0.05, 0.15), **changes: object) -> Gain:
@@ -88,3 +94,18 @@ def test_the_summary_adds_groups_up_in_a_line(report: Report) -> None:
         "cheapest baseline in 1 of 2 groups. Chance that as many trials again gain anything: 21% (low), 21% (high)."
     )
     assert investment_summary(report) == ""
+
+
+def a_subset(name: str, **changes: object) -> SubsetInvestment:
+    return SubsetInvestment.model_validate({"subset": name, "share": 0.5, "spent": Spending(seconds=70.0), **changes})
+
+
+def test_the_gain_of_a_model_that_took_the_place_of_the_groups_is_told_beside_the_first_ones() -> None:
+    lost = a_gain((-0.25, -0.01), gain=-0.13)
+    found = an_investment(subsets=[a_subset("north", gain=a_gain()), a_subset("south", gain=a_gain(), first_gain=lost)])
+    assert shipped_finding(found) == (
+        "1 subset is served by another model; over the same baseline gained: south +10.0 points [+5.0, +15.0], the "
+        "group's first model -13.0."
+    )
+    assert shipped_finding(found) in investment_finding(found)
+    assert not shipped_finding(an_investment(subsets=[a_subset("north", gain=a_gain())]))

@@ -53,6 +53,19 @@ def test_the_finding_says_what_accuracy_means_and_how_precise_labels_are() -> No
     assert "is 0.914. An image" in multi_label_finding(multi_label(evaluation, unbounded))
 
 
+def test_what_bins_cost_is_said_of_the_mean_and_of_gains() -> None:
+    counted = FOUND.model_copy(update={"mean_average_precision_error": 0.004})
+    evaluation = multi_label(a_report(subsets_per_group=2, num_trials=4).evaluations[0], counted)
+    text = "is 0.914 [0.890, 0.930]. Scores were counted in bins: it is off by at most 4.0e-03"
+    assert f"{text}. An image" in multi_label_finding(evaluation)
+    errors = {"mean_average_precision_error": 0.003}
+    baselines = [baseline.model_copy(update=errors) for baseline in evaluation.baselines]
+    compared = evaluation.model_copy(update={"baselines": baselines})
+    assert f"{text}, gains in it by at most 7.0e-03. An image" in multi_label_finding(compared)
+    exact = FOUND.model_copy(update={"mean_average_precision_error": 0.0})
+    assert "bins" not in multi_label_finding(multi_label(evaluation, exact))
+
+
 def test_nothing_is_said_of_images_of_one_label_each() -> None:
     report = a_report(subsets_per_group=2, num_trials=4)
     assert multi_label_finding(report.evaluations[0]) == ""

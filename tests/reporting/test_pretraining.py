@@ -1,3 +1,4 @@
+import pytest
 from report_examples import a_configuration, a_history
 
 from orchestrator.config import ReptileConfig, SimSiamConfig
@@ -52,13 +53,14 @@ def a_pretraining(**changes: object) -> Pretraining:
 
 def test_the_finding_says_what_was_learnt_from_what_and_how_well() -> None:
     said = pretraining_finding(a_pretraining())
-    assert "(SimSiam, without labels and supervised) on 1,200 images of 2 classes at s3://bucket/<source>" in said
+    assert "(SimSiam, without labels and supervised) on 900 of 1,200 images of 2 classes" in said
+    assert "at s3://bucket/<source>" in said
     assert "Classes: dog, house." in said and "58.3%" in said
 
 
 def test_without_labels_nothing_is_said_of_classes_or_neighbours() -> None:
     said = pretraining_finding(a_pretraining(classes=[], phases=[IMAGES], neighbour_accuracy=None))
-    assert "lasses" not in said and "nearest" not in said and "1,200 images at" in said
+    assert "lasses" not in said and "nearest" not in said and "on 900 of 1,200 images at" in said
 
 
 def test_what_was_learnt_beside_the_source_is_said_with_its_weights_and_the_regulariser() -> None:
@@ -88,10 +90,20 @@ def test_what_was_learnt_beside_the_source_is_said_with_its_weights_and_the_regu
 
 
 def test_each_phase_has_a_row() -> None:
-    images, labels = phase_rows(a_pretraining())
+    images, labels = phase_rows(a_pretraining(), {})
     assert (images.length, images.num_images, labels.length) == ("2 epochs", 900, "4 epochs")
     assert "-0.61" in images.ended and "0.91" in images.ended
     assert "62.0% of validation images right in epoch 3" in labels.ended
+
+
+def test_what_workers_held_is_known_to_later_runs_in_gpu_hours_and_money() -> None:
+    held = LABELS.model_copy(update={"worker_resources": {"CPU": 4.0, "GPU": 0.5}, "seconds": 1800.0})
+    pretraining = Pretraining.model_validate_json(a_pretraining(phases=[IMAGES, held]).model_dump_json())
+    early, late = phase_rows(pretraining, {"CPU": 0.1, "GPU": 3.0})
+    assert (early.gpu_hours, early.money) == (None, None), "nobody kept what its workers held"
+    # Two workers of half an hour are an hour.
+    assert late.gpu_hours == pytest.approx(0.5) and late.money == pytest.approx(0.4 + 1.5)
+    assert phase_rows(pretraining, {})[1].money is None
 
 
 def a_start(*, accuracies: tuple[float | None, float | None]) -> ReptilePhase:
@@ -115,7 +127,7 @@ def test_a_start_learnt_by_reptile_has_how_far_a_few_steps_go_before_and_after()
     pretraining = a_pretraining(
         phases=[a_start(accuracies=(0.41, 0.633))], start=StartingWeights(source="weights/imagenet.pt", digest="5f3a")
     )
-    (row,) = phase_rows(pretraining)
+    (row,) = phase_rows(pretraining, {})
     assert row.length == "200 steps of 3 tasks of 18 subsets"
     assert "41.0% before and 63.3% after (standard error 1.2%)" in row.ended and "8 inner steps" in row.ended
     assert "from 1.84 to 0.62" in row.ended
@@ -127,7 +139,7 @@ def test_a_start_learnt_by_reptile_has_how_far_a_few_steps_go_before_and_after()
 
 
 def test_without_held_out_tasks_the_last_losses_stand_alone() -> None:
-    (row,) = phase_rows(a_pretraining(phases=[a_start(accuracies=(None, None))]))
+    (row,) = phase_rows(a_pretraining(phases=[a_start(accuracies=(None, None))]), {})
     assert row.ended.startswith("losses of the last tasks from 1.84 to 0.62") and "%" not in row.ended
 
 

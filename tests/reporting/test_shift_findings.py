@@ -1,7 +1,9 @@
 import pytest
-from report_examples import a_label_shift
+from report_examples import a_label_shift, a_report
 
-from orchestrator.reporting.shift_findings import shift_finding
+from orchestrator.records import HeadScores, TaskClasses, TaskScores
+from orchestrator.reporting.html import render_html
+from orchestrator.reporting.shift_findings import shift_finding, shown_shifts
 
 
 def test_a_correction_that_helps_is_told_with_its_gain_and_what_calibration_alone_does() -> None:
@@ -41,3 +43,27 @@ def test_frequencies_outside_of_their_intervals_are_named() -> None:
 
 def test_a_single_subset_is_not_told_twice() -> None:
     assert "subset" not in shift_finding(a_label_shift(["harbour"]))
+
+
+def test_every_task_and_every_head_has_what_correcting_it_does() -> None:
+    report = a_report()
+    first, shift = report.evaluations[0], a_label_shift(["harbour"])
+    assert shown_shifts(first) == []
+    task = TaskScores(
+        task="form", classes=["round"], predictions="x", num_images=9, confusion_matrix=[], label_shift=shift
+    )
+    both = first.model_copy(update={"label_shift": shift, "tasks": [task]})
+    found = shown_shifts(both)
+    assert [shown.title for shown in found] == ["Other class frequencies", "Other class frequencies: form"]
+    assert {shown.finding for shown in found} == {shift_finding(shift)} and found[1].shared_validation == 212
+    heads = [
+        HeadScores(subset=name, classes=["dog"], num_images=9, label_shift=kept)
+        for name, kept in (("harbour", shift.subsets[0]), ("mill", shift.subsets[0]), ("late", None))
+    ]
+    (shown,) = shown_shifts(first.model_copy(update={"heads": heads}))
+    assert shown.rows == [shift.subsets[0]] * 2 and shown.shared_validation is None
+    assert "by its head alone" in shown.finding and "Of 2 subsets it raises accuracy in 2" in shown.finding
+    tasks = [TaskClasses(task=name, classes=["x"]) for name in ("species", "form")]
+    model = report.models[0].model_copy(update={"tasks": tasks})
+    page = render_html(report.model_copy(update={"evaluations": [both], "models": [model]}))
+    assert "<h4>Other class frequencies: form</h4>" in page and page.count("Estimated and true frequencies") == 2

@@ -126,6 +126,7 @@ def test_more_varied_samples_are_advised_where_the_model_overfits() -> None:
         ([*FALLING[:-1], 0.101], FALLING, {}),
         (U_SHAPED, U_SHAPED, {}),
         (U_SHAPED, FALLING, {"mixing": "mixup"}),
+        (U_SHAPED, FALLING, {"flip": True, "crop": 0.0}),
     ],
 )
 def test_a_model_that_does_not_surely_overfit_gets_no_advice(

@@ -142,7 +142,7 @@ def test_the_report_shows_verdicts_intervals_and_models(plotless: Report) -> Non
         "groups/low/arms/subset_only/quarry_2_-1a2b3c4d/model",
         "-20.0</span>",
         "[-25.0, -15.0]",
-        "3.80 of the recipe",
+        "3.80 of the group",
         "there must be validation images",
         "mill from low to high",
     ):

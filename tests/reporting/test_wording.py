@@ -95,6 +95,20 @@ def test_a_recipe_names_the_methods_that_have_an_effect() -> None:
     assert wording.recipe_lines(chosen)[-1] == "balanced"
 
 
+def test_a_recipe_names_the_augmentations_that_were_chosen_and_have_an_effect() -> None:
+    chosen = a_configuration(flip=False, crop=0.1, randaugment=0, magnitude=15)
+    assert wording.method_lines(chosen) == ["not flip", "crop 0.1", "randaugment 0"]
+    assert wording.method_lines(a_configuration(randaugment=2, magnitude=15)) == ["randaugment 2", "magnitude 15"]
+
+
+@pytest.mark.parametrize(
+    ("weights", "text"),
+    [((1.0, 0.5), "task weighting 1, 0.5"), ((("north", 2.0), ("south", 0.5)), "task weighting north 2, south 0.5")],
+)
+def test_fixed_weights_stand_with_the_heads_that_they_are_of(weights: tuple[object, ...], text: str) -> None:
+    assert wording.method_lines(a_configuration(task_weighting=weights)) == [text]
+
+
 def test_accuracies_are_percent_and_losses_are_nats() -> None:
     assert wording.metric_value(0.5, "val_accuracy") == "50.0%"
     assert wording.metric_value(0.5, "val_loss") == "0.500"

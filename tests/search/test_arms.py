@@ -1,7 +1,7 @@
 import pytest
 
 from orchestrator.records import Hyperparameters, Recipe
-from orchestrator.search.arms import affordable_epochs, pooled_recipe
+from orchestrator.search.arms import affordable_epochs, pooled_recipe, trains_alike
 
 
 def a_recipe(group: str, learning_rate: float, origin: str = "group") -> Recipe:
@@ -31,3 +31,11 @@ def test_else_it_takes_the_recipe_that_most_images_are_trained_by() -> None:
 )
 def test_dearer_epochs_are_fewer_at_equal_cost(epochs: int, cost: float, expected: int) -> None:
     assert affordable_epochs(epochs, cost) == expected
+
+
+def test_recipes_train_alike_from_the_same_depth_whatever_is_done_to_weights() -> None:
+    one = a_recipe("low", 0.1).hyperparameters
+    other = one.model_copy(update={"learning_rate": 0.5, "epochs": 9, "regularizer": "l2_sp", "ema_decay": 0.9})
+    assert trains_alike(one, other)
+    assert not trains_alike(one, one.model_copy(update={"freeze_depth": 0}))
+    assert not trains_alike(one, one.model_copy(update={"head": "prototype"}))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from orchestrator.config import FineTuneConfig, Range, SearchConfig
+from orchestrator.config import FineTuneConfig, HeadName, Range, SearchConfig
 from orchestrator.config.few_shot import FINETUNE_KEYS, SEARCH_KEYS, SPACE_KEYS
 from orchestrator.records import Hyperparameters
 from orchestrator.search.few_shot import GroupCounts, Tuning, tuning_of
@@ -22,12 +22,16 @@ def decide(
     units: int = 100,
     finetune: dict[str, object] | None = None,
     search: dict[str, object] | None = None,
+    heads: tuple[HeadName, ...] = ("prototype", "cosine"),
+    pulls_features: bool = False,
 ) -> Tuning:
     return tuning_of(
         FineTuneConfig.model_validate(finetune or {}),
         SearchConfig.model_validate(search or {}),
         GroupCounts(by_class=np.array(counts, dtype=np.int64), num_units=lambda: units),
         num_stages=NUM_STAGES,
+        heads=heads,
+        pulls_features=pulls_features,
     )
 
 
@@ -51,8 +55,30 @@ def test_few_images_change_the_defaults() -> None:
 @pytest.mark.parametrize("counts", [[6, 6, 6], [3, 6, 7], [2, 50, 500]])
 def test_from_the_threshold_on_nothing_changes(counts: list[int]) -> None:
     search, finetune = SearchConfig(), FineTuneConfig()
-    found = tuning_of(finetune, search, GroupCounts(by_class=np.array(counts), num_units=pytest.fail), num_stages=6)
+    given = GroupCounts(by_class=np.array(counts), num_units=pytest.fail)
+    found = tuning_of(finetune, search, given, num_stages=6, heads=["prototype"])
     assert found.search is search and found.finetune is finetune and found.few_shot is None
+
+
+@pytest.mark.parametrize(("heads", "searched"), [(("cosine",), ["cosine"]), (("linear",), None)])
+def test_where_prototypes_do_not_go_only_the_head_is_another(
+    heads: tuple[HeadName, ...], searched: list[HeadName] | None
+) -> None:
+    found, usual = decide(heads=heads), decide()
+    assert found.search.space.head == searched and found.few_shot is not None and usual.few_shot is not None
+    assert ("head" in found.few_shot.changed) == (searched is not None)
+    assert {*found.few_shot.changed, "head"} == set(usual.few_shot.changed)
+    assert found.finetune == usual.finetune and found.search.folds == usual.search.folds
+    as_usual = found.search.space.model_copy(update={"head": usual.search.space.head})
+    assert as_usual == usual.search.space
+    listed = shared_list(space_of(found), num_stages=NUM_STAGES, heads=3, others=3, seed=0)
+    assert {recipe.head for recipe in listed} == {heads[0]}
+
+
+def test_stages_stay_free_where_a_penalty_pulls_features() -> None:
+    found, usual = decide(heads=("cosine",), pulls_features=True), decide(heads=("cosine",))
+    assert found.search.space.freeze_depth is None and found.few_shot is not None and usual.few_shot is not None
+    assert {*found.few_shot.changed, "freeze_depth"} == set(usual.few_shot.changed) != set(found.few_shot.changed)
 
 
 def test_the_threshold_can_be_moved_and_turned_off() -> None:

@@ -69,3 +69,12 @@ def test_choices_count_alike() -> None:
     choices = CategoricalDistribution([10, 20, 50])
     assert [at(choices, share) for share in (0.0, 0.4, 1.0)] == [10, 20, 50]
     assert share_of(choices, 50) > share_of(choices, 10)
+
+
+def test_heads_vary_nothing_where_that_can_be_chosen_so_that_they_train_together() -> None:
+    search = a_search(flip=[True, False], crop={"low": 0.0, "high": 0.2}, randaugment=[1, 2])
+    space = SearchSpace.from_config(search.space, NUM_STAGES)
+    heads = shared_list(space, num_stages=NUM_STAGES, heads=2, others=0, seed=0)
+    assert [(head.flip, head.crop, head.randaugment) for head in heads] == [(False, 0.0, 2)] * 2
+    others = shared_list(space, num_stages=NUM_STAGES, heads=0, others=10, seed=0)
+    assert {recipe.flip for recipe in others} == {False, True}

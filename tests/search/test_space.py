@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from search_examples import NUM_STAGES, a_search
 
-from orchestrator.config import FineTuneConfig, Range, SpaceConfig
+from orchestrator.config import AUGMENTATIONS, AugmentConfig, FineTuneConfig, Range, SpaceConfig
 from orchestrator.errors import SearchError
 from orchestrator.records import Hyperparameters
 from orchestrator.search.space import SearchSpace
@@ -151,14 +151,49 @@ def test_a_space_changes_images_where_no_draw_leaves_them_alone() -> None:
     assert SearchSpace.from_config(SpaceConfig(), 5, FineTuneConfig(adversarial=0.01)).changes_images
 
 
-@pytest.mark.parametrize("name", FineTuneConfig.model_fields)
+@pytest.mark.parametrize("name", [*FineTuneConfig.model_fields, *AUGMENTATIONS])
 def test_every_method_can_be_searched(name: str) -> None:
-    default = getattr(FineTuneConfig(), name)
+    default = getattr(AugmentConfig() if name in AUGMENTATIONS else FineTuneConfig(), name)
     value = 0.5 if default is None and name != "patience" else 2 if default is None else default
     space = SearchSpace.from_config(SpaceConfig.model_validate({name: [value]}), 5)
     assert list(space.distributions) == ["freeze_depth", "learning_rate", "epochs", name]
     assert getattr(space.suggest(optuna.create_study().ask()), name) == value
     assert getattr(space.clip(hyperparameters()), name) == value
+
+
+def test_every_augmentation_can_be_searched_but_how_many_views_there_are() -> None:
+    assert {*AUGMENTATIONS, "views"} == set(AugmentConfig.model_fields)
+
+
+def test_an_augmentation_that_is_not_searched_is_left_to_its_section() -> None:
+    section = AugmentConfig(views=0, flip=True, crop=0.1)
+    space = SearchSpace.from_config(SpaceConfig(colour=[0.0, 0.3]), 5, augment=section)
+    drawn = space.suggest(optuna.create_study().ask())
+    assert drawn.own_augmentations == {"colour": drawn.colour}
+    assert drawn.augmented(section) == section.model_copy(update={"colour": drawn.colour})
+
+
+def test_a_recipe_that_leaves_an_augmentation_to_its_section_is_clipped_from_there() -> None:
+    searched = SpaceConfig(flip=[False, True], crop=Range(low=0.05, high=0.2), randaugment=[1, 2], magnitude=[5, 15])
+    section = AugmentConfig(views=0, flip=True, crop=0.15)
+    common_practice = SearchSpace.from_config(searched, 5, augment=section).clip(hyperparameters())
+    assert common_practice.own_augmentations == {"flip": True, "crop": 0.15, "randaugment": 1, "magnitude": 5}
+    plain = SearchSpace.from_config(searched, 5, augment=AugmentConfig(views=0)).clip(hyperparameters())
+    assert plain.own_augmentations == {"flip": False, "crop": 0.05, "randaugment": 1, "magnitude": 5}
+
+
+def test_an_augmentation_of_an_earlier_search_is_taken_where_it_is_searched_and_else_left_out() -> None:
+    earlier = hyperparameters(flip=True, crop=0.3)
+    searched = SearchSpace.from_config(SpaceConfig(crop=[0.0, 0.2]), 5, augment=AugmentConfig(views=0))
+    assert searched.clip(earlier).own_augmentations == {"crop": 0.2}
+    assert full_space().clip(earlier).own_augmentations == {}
+
+
+def test_prototypes_of_varied_samples_are_others() -> None:
+    searched = SpaceConfig(head=["prototype"], freeze_depth=[5], flip=[False, True])
+    space = SearchSpace.from_config(searched, 5, augment=AugmentConfig(views=0))
+    listed = space.configurations({"learning_rate": 1e-3}, most=100) or []
+    assert [recipe.flip for recipe in listed] == [False, True]
 
 
 @pytest.mark.parametrize("name", ["clip_norm", "ema_decay", "stochastic_depth", "patience"])
@@ -205,6 +240,9 @@ def test_adversarial_images_are_known_to_come_in_addition() -> None:
         ("regularizer_weight", [-1.0], r"regularizer_weight must be greater than or equal to 0, got -1"),
         ("accumulate", [0], r"accumulate must be greater than or equal to 1, got 0"),
         ("unfreeze_every", {"low": 1.0, "high": 2.5}, r"unfreeze_every must be whole numbers"),
+        ("magnitude", {"low": 1.0, "high": 2.5}, r"magnitude must be whole numbers"),
+        ("crop", {"low": 0.1, "high": 0.6}, r"crop must be less than or equal to 0.5, got 0.6: .* augment.crop may be"),
+        ("randaugment", [0, 9], r"randaugment must be less than or equal to 8, got 9"),
     ],
 )
 def test_what_a_method_cannot_be_is_not_searched(name: str, values: object, message: str) -> None:

@@ -51,6 +51,21 @@ def test_a_completed_trial_is_read_back_as_it_was_recorded(open_study: Opener) -
     assert open_study().trials() == [expected]
 
 
+def test_chosen_augmentations_are_drawn_kept_and_read_back(open_study: Opener) -> None:
+    search = a_search(flip=[False, True], erasing={"low": 0.0, "high": 0.5}, randaugment={"low": 0, "high": 2})
+    study = open_study(search=search)
+    earlier = Hyperparameters(freeze_depth=1, learning_rate=1e-3, epochs=4, flip=True, erasing=0.4, colour=0.3)
+    assert study.enqueue(earlier, "warm_start") and not study.enqueue(earlier, "shared")
+    drawn = []
+    for _ in range(6):
+        number, hyperparameters = ask_next(study)
+        study.record(number, a_trial(hyperparameters, accuracy_of(hyperparameters)))
+        drawn.append(hyperparameters)
+    assert drawn[0].own_augmentations == {"flip": False, "erasing": 0.0, "randaugment": 0}
+    assert drawn[1].own_augmentations == {"flip": True, "erasing": 0.4, "randaugment": 0}
+    assert [trial.hyperparameters for trial in open_study(search=search).trials()] == drawn
+
+
 def test_intermediate_values_follow_the_metric_by_epoch(open_study: Opener, tmp_path: Path) -> None:
     study = open_study()
     number, hyperparameters = ask_next(study)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from workbenches import random_workbench
 from orchestrator.cluster.baselines import right_answers
 from orchestrator.cluster.trials import run_trial
 from orchestrator.data.reader import number_rows
+from orchestrator.errors import ConfigError
 from orchestrator.evaluation.heads import by_own_heads
 from orchestrator.experiment_file import validate_experiment
 from orchestrator.finetune.classifier import predict_probabilities
@@ -24,6 +26,7 @@ from orchestrator.finetune.models import load_model
 from orchestrator.records import Group, TaskClasses
 from orchestrator.search.assignments import Assignment, Member
 from orchestrator.stages.context import GroupContext
+from orchestrator.stages.search_checks import require_known_heads
 from orchestrator.stages.train import headless
 
 SUBSETS = {"a": {"circle": 24, "stripe": 24}, "b": {"circle": 12, "noise": 20}, "late": {"noise": 3, "cross": 2}}
@@ -76,6 +79,21 @@ def test_heads_are_other_data_than_one_head(context: GroupContext) -> None:
     assert replace(context, config=plain).data_fingerprint(GROUP) != context.data_fingerprint(GROUP)
 
 
+def test_images_are_few_where_the_median_class_of_a_head_has_few(context: GroupContext) -> None:
+    rows = context.rows(GROUP, "train").to_pylist()
+    of_heads, of_classes = Counter((row["subset"], row["label"]) for row in rows), Counter(row["label"] for row in rows)
+    by_head, by_class = (float(np.median(list(counts.values()))) for counts in (of_heads, of_classes))
+    assert by_head < by_class
+    config = context.config
+    for threshold in (int(by_head), int(by_head) + 1):
+        search = config.search.model_copy(update={"few_shot_threshold": threshold})
+        tuning = replace(context, config=config.model_copy(update={"search": search})).tuning(GROUP)
+        assert (tuning.few_shot is not None) == (threshold > by_head)
+    assert tuning.few_shot is not None and tuning.few_shot.images_per_class == by_head
+    # The space of the experiment file names depth and rate.
+    assert tuning.few_shot.changed == ["folds", "weight_decay"] and tuning.search.space.head is None
+
+
 @pytest.mark.parametrize("folds", [1, 2])
 @pytest.mark.parametrize("depth", [1, 3])
 def test_a_trial_learns_every_head_also_on_folds_and_resplits(context: GroupContext, folds: int, depth: int) -> None:
@@ -87,6 +105,31 @@ def test_a_trial_learns_every_head_also_on_folds_and_resplits(context: GroupCont
     assert trial.error is None and len(trial.history) == recipe.epochs
     for part in [samples.resplit(1, seed=0), *samples.parts()]:
         assert (part.train.labels >= 0).any(axis=0).all() and (part.validation.labels >= 0).any(axis=0).all()
+
+
+def test_fixed_weights_are_those_of_the_heads_by_name(context: GroupContext) -> None:
+    samples = context.samples(GROUP)
+    named = some_hyperparameters(freeze_depth=1, task_weighting={"b": 3, "elsewhere": 9})
+    assert samples.weighted(named).task_weighting == (1.0, 3.0)
+    assert samples.with_one_head().weighted(named) == named
+    losses = []
+    for recipe in (named, some_hyperparameters(freeze_depth=1, task_weighting=(1.0, 3.0)), some_hyperparameters()):
+        member = Member(name="low-0", number=0, hyperparameters=recipe)
+        assignment = Assignment(kind="trial", group="low", members=(member,), seconds=1.0)
+        trial = run_trial(assignment, samples, random_workbench(SPEC), "cpu", on_epoch=lambda metrics: None)
+        assert trial.error is None and trial.hyperparameters == recipe
+        losses.append([epoch.train_loss for epoch in trial.history])
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_weights_of_heads_that_no_subset_has_are_refused(context: GroupContext) -> None:
+    def require(weights: dict[str, float]) -> None:
+        finetune = context.config.finetune.model_validate({"task_weighting": weights})
+        require_known_heads(replace(context, config=context.config.model_copy(update={"finetune": finetune})))
+
+    require({"a": 2.0, "late": 1.0})
+    with pytest.raises(ConfigError, match=r"task_weighting must name subsets of the data, got c, d.*are a, b, late"):
+        require({"a": 2.0, "c": 1.0, "d": 1.0})
 
 
 def test_one_head_for_all_has_the_same_samples_with_the_groups_classes(context: GroupContext) -> None:

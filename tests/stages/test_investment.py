@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from numpy.typing import NDArray
 from tiny_experiments import experiment_dict
 
 from orchestrator.config import ExperimentConfig
+from orchestrator.evaluation.answered_images import AnsweredImages, add_up_by_subset
+from orchestrator.evaluation.answers import pack
+from orchestrator.evaluation.gains import answers_of_shipped
 from orchestrator.evaluation.intervals import paired_gain
-from orchestrator.evaluation.predictions import Predictions
 from orchestrator.experiment_file import validate_experiment
 from orchestrator.records import (
     Arm,
@@ -25,6 +29,8 @@ from orchestrator.records import (
     Groups,
     Hyperparameters,
     ModelCard,
+    PretrainedBackbone,
+    Pretraining,
     Profile,
     RaceRun,
     RegroupedModel,
@@ -41,7 +47,8 @@ from orchestrator.records import (
     Trial,
 )
 from orchestrator.search.prospects import chance_of_gain
-from orchestrator.stages.investment import account, find_prospect
+from orchestrator.stages.investment import SubsetGains, account, find_prospect, gains_of_subsets
+from orchestrator.stages.shipped import shipped_answers
 
 RECIPE = Hyperparameters(freeze_depth=3, learning_rate=1e-3, epochs=2)
 PRICES = {"cost_per_hour": {"CPU": 0.5, "GPU": 2.0}}
@@ -168,8 +175,13 @@ def a_report(*, held: dict[str, float] = HALF_A_GPU, gain: tuple[float, float, f
     )
 
 
-def low(report: Report, predictions: dict[str, Predictions] | None = None, **cluster: Any) -> GroupInvestment:
-    found = account(report, predictions or {}, a_config(**cluster))
+def low(
+    report: Report,
+    gains: dict[str, SubsetGains] | None = None,
+    shipped: dict[str, SubsetGains] | None = None,
+    **cluster: Any,
+) -> GroupInvestment:
+    found = account(report, gains or {}, a_config(**cluster), shipped=shipped or {})
     assert [group.group for group in found.groups] == ["low", "high"]
     return found.groups[0]
 
@@ -194,6 +206,40 @@ def test_each_part_is_charged_with_what_it_held_for_as_long_as_it_ran() -> None:
     assert parts["search"].money == pytest.approx((100 * 0.5 + 50 * 2) / 3600)
     assert parts["training"].money == pytest.approx((360 * 0.5 + 180 * 2) / 3600)
     assert parts["shared"].money == pytest.approx((48 * 4 * 0.5 + 18 * 2 * 2) / 3600 * 200 / 300)
+
+
+def test_a_stage_whose_record_knows_of_more_seconds_than_its_sessions_is_charged_with_those() -> None:
+    # A session that was killed outright has not told what it cost; the record of its training has gone on counting.
+    pretraining = Pretraining(
+        data_uri="/source",
+        data_fingerprint="",
+        num_images=10,
+        classes=["a"],
+        phases=[],
+        features=None,
+        trained_in="/runs",
+        seconds=97.4,
+    )
+    backbone = PretrainedBackbone(
+        spec=a_model("low").backbone,
+        source="pretrain",
+        weights="",
+        digest="",
+        num_stages=1,
+        feature_dim=1,
+        pretraining=pretraining,
+    )
+    report = a_report()
+    costs = [StageCost(stage="pretrain", seconds=62.3, cpus=4, gpus=2), *report.costs]
+    report = report.model_copy(update={"costs": costs, "backbone": backbone})
+    sections = {"backbone": {"weights": "pretrain"}, "pretrain": {"data": {"uri": "/source"}}}
+    config = validate_experiment(experiment_dict("/data", "/runs", cluster=PRICES, **sections))
+    before, found = low(a_report(), **PRICES), account(report, {}, config, shipped={}).groups[0]
+    charged = found.parts["shared"].seconds - before.parts["shared"].seconds
+    assert charged == pytest.approx(97.4 * 200 / 300)
+    # Weights from elsewhere were paid for there.
+    elsewhere = account(report, {}, a_config(**PRICES), shipped={}).groups[0]
+    assert elsewhere.parts["shared"].seconds - before.parts["shared"].seconds == pytest.approx(62.3 * 200 / 300)
 
 
 def test_the_models_cost_is_all_but_the_baselines() -> None:
@@ -226,31 +272,94 @@ def test_money_is_left_out_without_prices_and_hours_where_nobody_kept_what_was_h
     assert unknown.spent.seconds == low(a_report()).spent.seconds
 
 
-def test_subsets_share_the_groups_cost_by_their_training_images_and_have_gains_of_their_own() -> None:
+ROWS = {"plain": slice(0, 20), "even": slice(20, 50)}
+
+
+def answered() -> AnsweredImages:
+    """Give what a group's first model and its cheapest baseline get right of 50 test images."""
     rng = np.random.default_rng(0)
     right, baseline = rng.random(50) < 0.9, rng.random(50) < 0.5
-    predictions = Predictions(
-        ids=[str(number) for number in range(50)],
-        subsets=["plain"] * 20 + ["even"] * 30,
-        together=[""] * 50,
-        truth=np.zeros(50, dtype=np.int64),
-        probabilities=np.stack([right, ~right], axis=1).astype(np.float32),
-        baselines={"head_only": baseline},
-    )
-    found = low(a_report(), {"low": predictions}, **PRICES)
+    columns = [[str(number) for number in range(50)], ["plain"] * 20 + ["even"] * 30, [""] * 50]
+    ids, subsets, together = (pa.chunked_array([column]) for column in columns)
+    return AnsweredImages(ids=ids, subsets=subsets, together=together, correct=right, baselines={"head_only": baseline})
+
+
+def gaining(report: Report) -> GroupInvestment:
+    """Account for the group `low` with what its subsets gain on those images."""
+    images, evaluate = answered(), a_config().evaluate
+    evaluation = next(found for found in report.evaluations if found.group == "low")
+    gains = gains_of_subsets(evaluation, add_up_by_subset([images]), evaluate, 0)
+    of_shipped = answers_of_shipped([images], "head_only", shipped_answers(report))
+    return low(report, {"low": gains}, {"low": gains_of_subsets(evaluation, of_shipped, evaluate, 0)}, **PRICES)
+
+
+def test_subsets_share_the_groups_cost_by_their_training_images_and_have_gains_of_their_own() -> None:
+    images, found, evaluate = answered(), gaining(a_report()), a_config().evaluate
+    right, baseline = images.correct, images.baselines["head_only"]
     plain, even = found.subsets
     assert (plain.share, even.share) == (0.25, 0.75)
     assert plain.spent.seconds + even.spent.seconds == pytest.approx(found.spent.seconds)
-    samples = a_config().evaluate.bootstrap_samples
-    for subset, rows in ((plain, slice(0, 20)), (even, slice(20, 50))):
-        assert subset.gain is not None and subset.gain.num_images == rows.stop - rows.start
-        assert (subset.gain.gain, subset.gain.interval) == paired_gain(right[rows], baseline[rows], samples, 0)
+    samples = evaluate.bootstrap_samples
+    for subset in (plain, even):
+        own = ROWS[subset.subset]
+        assert subset.gain is not None and subset.gain.num_images == own.stop - own.start
+        assert (subset.gain.gain, subset.gain.interval) == paired_gain(right[own], baseline[own], samples, 0)
         assert subset.gain.extra_seconds == pytest.approx(subset.share * (found.spent.seconds - 18))
+        assert subset.first_gain is None
 
 
-def with_models_of_subsets(report: Report) -> Report:
+def test_a_subset_gains_what_the_model_gains_that_serves_it_in_the_end_at_all_that_it_cost() -> None:
+    images = answered()
+    right, baseline = images.correct, images.baselines["head_only"]
+    better = np.ones(30, dtype=bool)
+    kept = a_verdict("plain", "low")
+    fallen = a_verdict("even", "low", "subset_only").model_copy(update={"test_answers": pack(better)})
+    arms = [an_arm("subset_only", "low", "even", 6.0, again=4.0), an_arm("from_scratch", "low", None, 40.0)]
+    transfer = Transfer(mode="fallback", arms=arms, subsets=[kept, fallen])
+    before = gaining(a_report())
+    found = gaining(a_report().model_copy(update={"transfer": transfer}))
+    plain, even = found.subsets
+    assert (plain.gain, plain.first_gain) == (before.subsets[0].gain, None)
+    samples = a_config().evaluate.bootstrap_samples
+    assert even.gain is not None and even.gain.num_images == 30
+    assert (even.gain.gain, even.gain.interval) == paired_gain(better, baseline[20:], samples, 0)
+    assert even.first_gain == before.subsets[1].gain and even.first_gain is not None
+    assert even.first_gain.gain == pytest.approx(right[20:].mean() - baseline[20:].mean())
+    # Its share of the group's cost beyond the baseline's, its share of the arms, and the training again.
+    assert even.gain.extra_seconds == pytest.approx(0.75 * (found.spent.seconds - 18) + 6 + 4 + 0.75 * 40)
+    assert even.gain.extra_money is not None and even.first_gain.extra_money is not None
+    assert even.gain.extra_money > even.first_gain.extra_money
+    # The group's account is that of its first model.
+    assert (found.spent, found.gain) == (before.spent, before.gain)
+
+
+def test_a_subset_with_a_model_of_its_own_gains_what_that_does() -> None:
+    baseline = answered().baselines["head_only"]
+    report = with_models_of_subsets(a_report(), plain=np.ones(20, dtype=bool))
+    plain, even = gaining(report).subsets
+    assert plain.gain is not None and plain.first_gain is not None
+    assert plain.gain.gain == pytest.approx(1 - baseline[:20].mean())
+    assert plain.gain.extra_seconds == pytest.approx(plain.first_gain.extra_seconds + 80)
+    assert even.first_gain is None
+
+
+def test_without_a_baseline_nothing_is_gained_by_another_model_either() -> None:
+    report = with_models_of_subsets(a_report(), plain=np.ones(20, dtype=bool))
+    bare = [found.model_copy(update={"baselines": []}) for found in report.evaluations]
+    plain, _ = gaining(report.model_copy(update={"evaluations": bare})).subsets
+    assert (plain.gain, plain.first_gain) == (None, None)
+
+
+def with_models_of_subsets(report: Report, plain: NDArray[np.bool_] | None = None) -> Report:
     results = [
-        SubsetResult(subset="plain", model="m", seconds=40.0, num_workers=2, worker_resources={"CPU": 1.0, "GPU": 0.5}),
+        SubsetResult(
+            subset="plain",
+            model="m",
+            seconds=40.0,
+            num_workers=2,
+            worker_resources={"CPU": 1.0, "GPU": 0.5},
+            test_answers=None if plain is None else pack(plain),
+        ),
         SubsetResult(subset="even", model=None, reason="it has few images"),
     ]
     return report.model_copy(update={"subset_evaluations": [SubsetEvaluation(group="low", subsets=results)]})
@@ -289,7 +398,7 @@ def test_models_of_single_subsets_are_charged_to_them_and_to_their_group() -> No
     assert plain.beside["subset_models"].gpu_hours == pytest.approx(40 / 3600)
     assert plain.beside["subset_models"].money == pytest.approx((80 * 0.5 + 40 * 2) / 3600)
     assert even.beside == {} and found.beside == plain.beside
-    # What the group's model cost and gained is another account.
+    # What the group's first model cost and gained is the group's account.
     assert (found.spent, found.gain, found.parts) == (before.spent, before.gain, before.parts)
 
 
@@ -304,7 +413,7 @@ def test_arms_are_charged_to_the_subsets_that_they_are_for_and_fallbacks_to_thos
         ],
         subsets=[a_verdict("plain", "low"), a_verdict("even", "low", "from_scratch"), a_verdict("rich", "high")],
     )
-    found = account(a_report().model_copy(update={"transfer": transfer}), {}, a_config(**PRICES))
+    found = account(a_report().model_copy(update={"transfer": transfer}), {}, a_config(**PRICES), shipped={})
     spent = {
         subset.subset: {part: spending.seconds for part, spending in subset.beside.items()}
         for group in found.groups
@@ -336,7 +445,7 @@ def test_groups_that_were_trained_again_are_charged_even_if_that_was_undone() ->
     report = a_report().model_copy(
         update={"transfer": Transfer(mode="regroup", arms=[], subsets=[], regrouping=regrouping)}
     )
-    found = account(report, {}, a_config(**PRICES))
+    found = account(report, {}, a_config(**PRICES), shipped={})
     assert found.groups[0].beside["retraining"].seconds == pytest.approx(70 * 30 / 70)
     assert found.groups[1].subsets[0].beside["retraining"].money == pytest.approx(40 * 0.5 / 3600)
 
@@ -390,6 +499,6 @@ def test_too_few_trials_have_no_prospect() -> None:
 
 
 def test_the_ledger_survives_writing() -> None:
-    found = account(a_report(), {}, a_config(**PRICES))
+    found = account(a_report(), {}, a_config(**PRICES), shipped={})
     assert type(found).from_json(found.to_json(), source="test") == found
     assert found.cost_per_hour == {"CPU": 0.5, "GPU": 2.0}

@@ -27,6 +27,7 @@ from orchestrator.data.reader import BLOCK_ROWS, blocks_of, number_rows
 from orchestrator.diversity.profiling import ProfileSettings, finish
 from orchestrator.diversity.statistics import PartialProfile, merge_partials
 from orchestrator.errors import DataError
+from orchestrator.evaluation.answers import unpack, unpack_matrix
 from orchestrator.experiment_file import validate_experiment
 from orchestrator.finetune.classifier import Classifier, predict_probabilities
 from orchestrator.finetune.models import load_model
@@ -73,14 +74,15 @@ def test_a_group_whose_images_have_no_label_is_refused(context: GroupContext) ->
         context.samples(bare)
 
 
-def test_a_cache_that_does_not_hold_all_training_images_is_refused(context: GroupContext) -> None:
+def test_a_cache_that_does_not_hold_all_training_images_leaves_those_that_it_holds(context: GroupContext) -> None:
     table = context.table.table
     rows = np.asarray(table.column("pixel_row")).copy()
     rows[context.table.where(["a"], "train")[0]] = -1
     place = table.column_names.index("pixel_row")
     partly = SampleTable(table.set_column(place, "pixel_row", pa.array(rows)), multi_label=True)
-    with pytest.raises(DataError, match="must all be in the pixel cache, got"):
-        replace(context, table=partly).samples(GROUP)
+    every, held = context.samples(GROUP), replace(context, table=partly).samples(GROUP)
+    np.testing.assert_array_equal(held.train.labels, every.train.labels[1:])
+    assert held.train.labels.dtype == np.float32 and len(held.validation) == len(every.validation)
 
 
 @pytest.mark.parametrize("folds", [1, 2])
@@ -137,13 +139,12 @@ def test_a_control_arm_answers_for_every_label_in_the_order_of_the_catalogue(
 ) -> None:
     classifier, _ = trained(context, tmp_path / "model")
     blocks = blocks_of(number_rows(context.rows(GROUP, "val")), BLOCK_ROWS)
-    probabilities, truth = label_answers(
-        blocks[::-1], SHAPES, random_workbench(SPEC), context.reader, classifier, "cpu"
-    )
+    answers = label_answers(blocks[::-1], SHAPES, random_workbench(SPEC), context.reader, classifier, "cpu").fields()
     samples = context.samples(GROUP).validation
     expected = predict_probabilities(classifier, SPEC, samples.take(np.arange(len(samples))), device="cpu")
-    np.testing.assert_allclose(probabilities, expected, atol=1e-6)
-    assert truth.tolist() == (samples.labels > 0).tolist()
+    np.testing.assert_allclose(unpack_matrix(answers["probabilities"]), expected, atol=1e-6)
+    right = ((expected >= 0.5) == (samples.labels > 0)).all(axis=1)
+    assert unpack(answers["correct"]).tolist() == right.tolist()
 
 
 def test_a_correction_for_class_frequencies_is_refused(context: GroupContext, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from orchestrator.errors import RecordError
 from orchestrator.finetune.models import is_saved, load_card
 from orchestrator.finetune.validation import load_validation
 from orchestrator.pipeline import STAGES, Pipeline
-from orchestrator.records import Report, SubsetTransfer, Transfer
+from orchestrator.records import Report, SubsetInvestment, SubsetTransfer, Transfer
 
 pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(600)]
 
@@ -27,24 +27,33 @@ LABELS = ("circle", "stripe")
 SITES = {"north": (40, 24, 20), "south": (16, 12, 20), "lonely": (2, 0, 2)}
 
 
-@pytest.fixture(scope="module")
-def contradiction(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two sites whose labels contradict each other, image by image, and one of four training images."""
+def write_images(
+    folder: Path, sites: Mapping[str, Sequence[int]], *, contradicting: Collection[str], skewed: Collection[str] = ()
+) -> Path:
+    """Write images of two classes for each site and split; contradicting sites call each by the other's label.
+
+    Of skewed sites every fourth image alone is of the second class.
+    """
     rows = []
-    for site, counts in SITES.items():
+    for site, counts in sites.items():
         for split, count in zip(("train", "val", "test"), counts, strict=True):
             for number in range(2 * count):
                 identity = f"{site}/{split}/{number}"
-                shown, other = LABELS[number % 2], LABELS[1 - number % 2]
-                image = class_image(shown, np.random.default_rng(zlib.crc32(identity.encode())), 32)
-                label = other if site == "south" else shown
+                shown = number % 2 if site not in skewed else int(number % 4 == 0)
+                image = class_image(LABELS[shown], np.random.default_rng(zlib.crc32(identity.encode())), 32)
+                label = LABELS[1 - shown if site in contradicting else shown]
                 rows.append(
                     {"image": encode_image(image), "label": label, "subset": site, "id": identity, "split": split}
                 )
-    path = tmp_path_factory.mktemp("contradiction") / "data" / "images.parquet"
-    path.parent.mkdir()
-    pq.write_table(pa.Table.from_pylist(rows), path)
-    return path.parent
+    folder.mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(rows), folder / "images.parquet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def contradiction(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two sites whose labels contradict each other, image by image, and one of four training images."""
+    return write_images(tmp_path_factory.mktemp("contradiction") / "data", SITES, contradicting=["south"])
 
 
 def run(
@@ -53,13 +62,14 @@ def run(
     mode: str | None,
     *,
     source: dict[str, object] | None = None,
+    grouping: dict[str, object] | None = None,
     stages: Sequence[str] = STAGES,
     **search: object,
 ) -> tuple[Report, list[str]]:
     config = make(
         data={"uri": str(data), "split": {"column": "split"}},
         backbone={"name": "tests.stages.tiny_network:tiny_backbone", "kwargs": {}},
-        grouping={"num_groups": 1},
+        grouping={"num_groups": 1} if grouping is None else grouping,
         finetune={"batch_size": 8},
         search={
             "num_samples": 1,
@@ -80,32 +90,18 @@ def site(transfer: Transfer | None, name: str) -> SubsetTransfer:
     return next(found for found in transfer.subsets if found.subset == name)
 
 
-@pytest.fixture
-def misleading(tmp_path: Path) -> tuple[Path, Path]:
-    """Give the folder of one site, and that of a source that has five times as many images, all of the wrong label."""
-    folders = []
-    for name, counts in (("site", (24, 24, 30)), ("source", (120, 0, 0))):
-        rows = []
-        for split, count in zip(("train", "val", "test"), counts, strict=True):
-            for number in range(2 * count):
-                identity = f"{name}/{split}/{number}"
-                image = class_image(LABELS[number % 2], np.random.default_rng(zlib.crc32(identity.encode())), 32)
-                label = LABELS[number % 2 if name == "site" else 1 - number % 2]
-                content = encode_image(image)
-                rows.append({"image": content, "label": label, "subset": "site", "id": identity, "split": split})
-        folders.append(tmp_path / "misleading" / name)
-        folders[-1].mkdir(parents=True)
-        pq.write_table(pa.Table.from_pylist(rows), folders[-1] / "images.parquet")
-    return folders[0], folders[1]
-
-
 @pytest.mark.slow
-def test_a_source_that_misleads_is_found_and_mended_by_falling_back_to_a_model_without_it(
-    tiny_experiment: MakeExperiment, misleading: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_source_that_misleads_is_found_and_mended_by_fallback_and_by_regrouping_without_it(
+    tiny_experiment: MakeExperiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(Path(__file__).parents[2])
-    data, source = misleading
-    report, _ = run(tiny_experiment, data, "fallback", source={"uri": str(source), "batch_share": 0.5, "weight": 5.0})
+    data = write_images(tmp_path / "misleading" / "target", {"site": (24, 24, 30)}, contradicting=[])
+    # Five times as many images, all of the wrong label.
+    wrong = write_images(tmp_path / "misleading" / "source", {"site": (120, 0, 0)}, contradicting=["site"])
+    source = {"uri": str(wrong), "batch_share": 0.5, "weight": 5.0}
+    directory = tmp_path / "runs" / "tiny"
+
+    report, _ = run(tiny_experiment, data, "fallback", source=source)
     found = site(report.transfer, "site")
     assert found.verdict == "hurts" and found.action == "fallback" and found.test is not None
     arms = {arm.name: arm for arm in report.transfer.arms} if report.transfer else {}
@@ -114,15 +110,63 @@ def test_a_source_that_misleads_is_found_and_mended_by_falling_back_to_a_model_w
     alone = next(other for other in found.test.others if other.name == "target_only")
     assert alone.gain_interval[1] < -0.5
     assert found.gain is not None and found.gain.test_interval is not None and found.gain.test_interval[0] > 0.5
-    directory = tmp_path / "runs" / "tiny"
     assert load_card(str(directory / found.model)).source is None and report.models[0].source is not None
     assert "Gain over target only" in (directory / "report.html").read_text()
 
+    regrouped, lines = run(tiny_experiment, data, "regroup", source=source)
+    assert not any("arm " in line for line in lines)
+    moved, regrouping = site(regrouped.transfer, "site"), regrouped.transfer and regrouped.transfer.regrouping
+    assert (moved.action, moved.taken) == ("moved", f"{moved.group}-without-source")
+    assert (
+        regrouping is not None and regrouping.is_kept and [move.without_source for move in regrouping.moves] == [True]
+    )
+    assert [model.without_source for model in regrouping.models] == [True]
+    assert moved.gain is not None and moved.gain.test_interval is not None and moved.gain.test_interval[0] > 0.5
+    card = load_card(str(directory / moved.model))
+    assert card.source is None and card.hyperparameters == report.models[0].hyperparameters
+    _, lines = run(tiny_experiment, data, "regroup", source=source)
+    assert "evaluate: up to date, skipped" in lines
 
-def spent_beside(report: Report, subset: str) -> set[str]:
+
+@pytest.mark.slow
+def test_a_subset_that_another_group_serves_better_moves_there_and_both_groups_are_trained_again(
+    tiny_experiment: MakeExperiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])
+    sites = {"north": (40, 24, 20), "misfit": (6, 16, 20), "west": (40, 24, 20)}
+    data = write_images(tmp_path / "data", sites, contradicting=["misfit", "west"], skewed=["west"])
+    grouping = {"method": "thresholds", "measures": ["label_entropy"], "thresholds": [0.65]}
+
+    report, _ = run(tiny_experiment, data, "regroup", grouping=grouping)
+    low, high = report.groups.groups
+    assert (low.subsets, high.subsets) == (["west"], ["misfit", "north"])
+    assert report.transfer is not None and report.transfer.regrouping is not None
+    assert [arm.name for arm in report.transfer.arms if arm.group is None] == ["pooled"]
+    assert all(
+        "pooled" in {other.name for other in found.test.others} for found in report.transfer.subsets if found.test
+    )
+    assert [(move.subset, move.destination) for move in report.transfer.regrouping.moves] == [("misfit", low.name)]
+    assert report.transfer.regrouping.is_kept
+    found = {name: site(report.transfer, name) for name in sites}
+    assert {name: (subset.action, subset.taken) for name, subset in found.items()} == {
+        "misfit": ("moved", low.name),
+        "north": ("retrained", high.name),
+        "west": ("retrained", low.name),
+    }
+    misfit = found["misfit"].gain
+    assert misfit is not None and misfit.test_interval is not None and misfit.test_interval[0] > 0.2
+    card = load_card(str(tmp_path / "runs" / "tiny" / found["misfit"].model))
+    assert card.subsets == ["misfit", "west"] and found["misfit"].model == found["west"].model
+
+
+def invested(report: Report, subset: str) -> SubsetInvestment:
     assert report.investment is not None
     subsets = [found for group in report.investment.groups for found in group.subsets]
-    beside = next(found for found in subsets if found.subset == subset).beside
+    return next(found for found in subsets if found.subset == subset)
+
+
+def spent_beside(report: Report, subset: str) -> set[str]:
+    beside = invested(report, subset).beside
     assert all(spent.seconds > 0 and spent.gpu_hours is not None for spent in beside.values())
     return set(beside)
 
@@ -152,8 +196,8 @@ def test_a_misled_subset_is_found_and_mended_by_fallback_and_by_regrouping(
         ("subset_only", "lonely"),
     }
     scratch = arms["from_scratch", None]
-    assert scratch.epoch_cost is not None
-    assert scratch.hyperparameters.epochs == max(1, round(8 / scratch.epoch_cost))
+    # Both train every stage on the same images.
+    assert (scratch.epoch_cost, scratch.hyperparameters.epochs) == (1.0, 8)
     assert "validation images" in str(arms["subset_only", "lonely"].error)
     assert [name for name, arm in arms.items() if arm.error] == [("subset_only", "lonely")]
     lonely = site(reported.transfer, "lonely")
@@ -176,6 +220,12 @@ def test_a_misled_subset_is_found_and_mended_by_fallback_and_by_regrouping(
     assert south.model in page and "Beside it" in page and "models that transfer is judged by" in page
     assert len(load_validation(str(directory / south.model), card)) == 2 * SITES["south"][1]
     assert spent_beside(fallen, "south") == {"arms", "retraining"} and spent_beside(fallen, "north") == {"arms"}
+    # The ledger has the gain of what serves a subset in the end, as much above the first model's as that is better.
+    account = invested(fallen, "south")
+    assert account.gain is not None and account.first_gain is not None
+    assert account.first_gain == invested(reported, "south").gain
+    assert account.gain.gain - account.first_gain.gain == pytest.approx(south.gain.test_gain)
+    assert invested(fallen, "north").first_gain is None
 
     # What transfer.json names is gone, and comes again as it was.
     (directory / south.model / "model.safetensors").unlink()
@@ -198,6 +248,9 @@ def test_a_misled_subset_is_found_and_mended_by_fallback_and_by_regrouping(
         assert found.subset in card.subsets
         assert len(load_validation(str(directory / found.model), card, found.subset)) == 2 * SITES[found.subset][1]
         assert spent_beside(moved, found.subset) == {"arms", "retraining"}
+        account = invested(moved, found.subset)
+        assert account.gain is not None and account.first_gain is not None
+        assert account.gain.gain - account.first_gain.gain == pytest.approx(found.gain.test_gain)
     assert south.gain is not None and south.gain.test_interval is not None and south.gain.test_interval[0] > 0.2
     assert not list(directory.glob("groups/*/arms/**/*.safetensors"))
 

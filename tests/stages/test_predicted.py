@@ -17,7 +17,7 @@ from orchestrator.data.reader import PixelReader
 from orchestrator.data.scratch import scratch_rows
 from orchestrator.errors import DataError
 from orchestrator.evaluation.parts import whole
-from orchestrator.evaluation.predictions import predictions_of_tasks
+from orchestrator.evaluation.predictions import Predictions
 from orchestrator.records import BackboneSpec, Hyperparameters, ModelCard
 from orchestrator.stages import predicted
 from orchestrator.stages.predicted import PredictedRows, tasks_of
@@ -61,6 +61,24 @@ def a_card(classes: list[str]) -> ModelCard:
     )
 
 
+def in_memory(classes: list[str], labels: list[str | None], first: int) -> Predictions:
+    """Give one task's predictions on the rows that have a label for it, from all probabilities."""
+    chosen = [number for number, label in enumerate(labels) if label is not None]
+    rows = some_rows().take(chosen).to_pydict()
+    return Predictions(
+        ids=rows["id"],
+        subsets=rows["subset"],
+        together=rows["together"],
+        truth=np.array([classes.index(label) for label in labels if label is not None]),
+        probabilities=outputs()[chosen, first : first + len(classes)],
+    )
+
+
+def expected_tasks() -> list[Predictions]:
+    labels, tasks = some_rows()["label"].to_pylist(), some_rows()["tasks"].to_pylist()
+    return [in_memory(CLASSES[0], labels, 0), in_memory(CLASSES[1], [task[0] for task in tasks], 2)]
+
+
 @pytest.fixture
 def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[PredictedRows]]:
     monkeypatch.setattr(predicted, "PART_ROWS", 4)
@@ -71,11 +89,11 @@ def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Pred
 
 
 def test_every_task_has_the_predictions_that_memory_would_hold(found: list[PredictedRows]) -> None:
-    expected = predictions_of_tasks(some_rows().to_pylist(), outputs(), CLASSES)
-    for one, other in zip(found, expected, strict=True):
+    for one, other in zip(found, expected_tasks(), strict=True):
         assert whole(one).to_table().equals(other.to_table())
         assert len(one) == len(other)
         np.testing.assert_array_equal(one.truth(), other.truth)
+        assert one.truth().dtype == np.int32
         np.testing.assert_array_equal(np.concatenate([scored[0] for scored in one.scored()]), other.probabilities)
 
 
@@ -87,7 +105,7 @@ def test_parts_are_no_larger_than_they_may_be_and_keep_their_order(found: list[P
 
 
 def test_kin_and_subsets_are_known_without_the_predictions(found: list[PredictedRows]) -> None:
-    expected = predictions_of_tasks(some_rows().to_pylist(), outputs(), CLASSES)[0]
+    expected = expected_tasks()[0]
     assert found[0].subset_names == expected.subset_names == ["north", "south"]
     assert found[0].num_units == expected.num_units == 7
     for subset in (None, "north", "south"):

@@ -63,7 +63,7 @@ def test_weights_learnt_without_labels_are_known_to_a_later_run(
     assert phase.num_images == catalogue.subsets[0].train and len(phase.history) == 2 and phase.seconds > 0
     assert first.pretraining.num_images == 60 and first.pretraining.classes == []
     assert first.pretraining.neighbour_accuracy is None
-    assert any("SimSiam, without labels" in line and "60 images" in line for line in lines)
+    assert any("SimSiam, without labels" in line and f"on {phase.num_images} of 60 images" in line for line in lines)
     shutil.rmtree(source)
 
     weights = str(run_of(config) / first.weights)
@@ -115,6 +115,7 @@ def test_two_workers_learn_images_then_their_labels_and_what_is_done_is_kept(
     images, labels = first.phases
     assert isinstance(images, SimSiamPhase) and isinstance(labels, SupervisedPhase)
     assert images.num_workers == labels.num_workers == 2
+    assert images.worker_resources == labels.worker_resources and labels.worker_resources["CPU"] > 0
     assert 20 <= labels.num_images < images.num_images
     assert first.classes == ["circle", "stripe"] and first.neighbour_accuracy is not None
     longer = tiny_experiment(pretrain={**pretrain, "epochs": 2}, **sections)
@@ -123,3 +124,24 @@ def test_two_workers_learn_images_then_their_labels_and_what_is_done_is_kept(
     assert second is not None
     assert second.phases[0] == images, "what was learnt before is not learnt again"
     assert len(second.phases[1].history) == 2
+
+
+@pytest.mark.slow
+def test_labels_of_a_source_that_the_cache_does_not_hold_are_learnt_from_a_stream(
+    tiny_experiment: MakeExperiment, tmp_path: Path
+) -> None:
+    source = write_source(tmp_path / "source", lambda number, label: label)
+    pretrain = {"epochs": 2, "data": {"uri": str(source), "image": "image", "id": "id", "label": "label"}}
+    pretrain["data"]["max_cache_bytes"] = 30 * 32 * 32 * 3
+    config = tiny_experiment(backbone={"weights": "pretrain"}, pretrain=pretrain, train={"num_workers": 2})
+    lines: list[str] = []
+    Pipeline(config, say=lines.append).run(["pretrain"])
+    catalogue = Catalogue.from_json((run_of(config) / "pretrain/catalogue.json").read_bytes(), source="catalogue")
+    assert 0 < catalogue.num_cached < catalogue.num_images
+    pretraining = backbone_of(config).pretraining
+    assert pretraining is not None
+    (phase,) = pretraining.phases
+    # An epoch of a stream ends with an error unless it brings each sample once.
+    assert isinstance(phase, SupervisedPhase) and len(phase.history) == 2
+    assert phase.num_images == catalogue.subsets[0].train
+    assert any("of 60 images of the source are cached as pixels" in line for line in lines)

@@ -10,6 +10,7 @@ import pytest
 from finetune_examples import some_hyperparameters
 
 from orchestrator.cluster.group_samples import GroupSamples
+from orchestrator.config import AugmentConfig
 from orchestrator.data.pixels import PixelCache
 from orchestrator.data.samples import CachedSamples
 from orchestrator.finetune.companions import Companion
@@ -83,3 +84,32 @@ def test_a_source_that_does_not_fit_beside_the_target_passes_the_frozen_stages_a
     )
     recipe = some_hyperparameters(freeze_depth=1, epochs=5)
     assert inputs.predict("low", recipe) == pytest.approx(5 * 8.0 + 100 * (0.01 + 1e-3 + 0.5))
+
+
+def test_a_recipe_that_varies_samples_anew_is_predicted_to_compute_its_frozen_stages(tmp_path: Path) -> None:
+    kept = replace(PLAN, source="activations", epoch_s=2.0)
+    inputs = SharedInputs(
+        samples={"low": some_group(tmp_path, "low", 20, 10)}, plans=[kept], index=None, probe_seconds=0, heads_fit=True
+    )
+    inputs = replace(inputs, augment=AugmentConfig(views=0))
+    for chosen, epoch_s in (({}, 2.0), ({"flip": False, "crop": 0.0}, 2.0), ({"flip": True}, 8.0)):
+        recipe = some_hyperparameters(freeze_depth=0, epochs=5, **chosen)
+        assert inputs.predict("low", recipe) == pytest.approx(5 * epoch_s)
+
+
+def test_a_source_that_is_varied_anew_passes_the_frozen_stages_at_every_draw(tmp_path: Path) -> None:
+    low = some_group(tmp_path, "low", 20, 10)
+    companion = Companion(samples=some_group(tmp_path, "source", 30, 0).train, batch_share=0.5)
+    alone = SharedInputs(
+        samples={"low": low},
+        plans=[PLAN, replace(PLAN, depth=1)],
+        index=None,
+        probe_seconds=0,
+        heads_fit=True,
+        figures=FIGURES,
+        augment=AugmentConfig(views=0),
+    )
+    joint = replace(alone, samples={"low": replace(low, companion=companion)})
+    recipe = some_hyperparameters(freeze_depth=1, epochs=12, erasing=0.5)
+    added = 240 * (FIGURES.train_s[1] + 1e-3 + 0.5)
+    assert joint.predict("low", recipe) - alone.predict("low", recipe) == pytest.approx(added)

@@ -58,6 +58,15 @@ def test_labels_of_the_group_share_its_outputs_and_others_have_their_own() -> No
     assert (use.shared_classes, use.num_other_classes, use.num_images) == (["cat", "dog"], 2, 4)
 
 
+@pytest.mark.parametrize("penalty", ["coral", "mmd"])
+def test_a_source_counts_as_the_experiment_says(penalty: str) -> None:
+    wanted = config(batch_share=0.25, weight=0.3, penalty=penalty, penalty_weight=7.0)
+    companion = companion_of(images(a_table(["dog", "cat"])), wanted, GROUP, TARGET)
+    for found in (companion, source_use("/source", wanted, companion, GROUP)):
+        counts = (found.batch_share, found.weight, found.penalty, found.penalty_weight)
+        assert counts == (0.25, 0.3, penalty, 7.0)
+
+
 def test_classes_restrict_the_source_and_must_occur() -> None:
     companion = companion_of(images(a_table(["dog", "bird", "cat"]), ["dog"]), config(), GROUP, TARGET)
     assert companion.samples.labels.tolist() == [1] and companion.num_extra == 0

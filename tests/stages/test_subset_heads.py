@@ -30,7 +30,7 @@ def test_every_subset_has_a_head_over_its_own_classes(
         train={"scope": "multitask", "heads": "subset", "batch_norm": "train"},
         grouping={"num_groups": 1},
         search={"num_samples": 3, "space": {"freeze_depth": [3, 6], "learning_rate": [0.01], "epochs": [2]}},
-        evaluate={"explanations": 1},
+        evaluate={"explanations": 1, "on_negative_transfer": "report", "label_shift": "em"},
     )
     Pipeline(config, say=lambda line: None).run()
     run = Path(config.storage_path) / config.name
@@ -40,6 +40,7 @@ def test_every_subset_has_a_head_over_its_own_classes(
     assert {head.task: head.classes for head in model.tasks} == {name: sorted(found) for name, found in SUBSETS.items()}
     assert (model.heads, model.classes) == ("subset", CLASSES)
     _check_evaluation(run, report)
+    _check_transfer(report)
     (folder,) = run.glob("groups/*/model")
     _check_prediction(folder, tiny_data, tmp_path, capsys)
     lines: list[str] = []
@@ -56,6 +57,10 @@ def _check_evaluation(run: Path, report: Report) -> None:
         unknown = [place for place, label in enumerate(CLASSES) if label not in SUBSETS[name]]
         assert not predictions.probabilities[row, unknown].any()
     np.testing.assert_allclose(predictions.probabilities.sum(axis=1), 1, atol=1e-5)
+    assert evaluation.label_shift is None
+    for found in evaluation.heads:
+        assert found.label_shift is not None and found.label_shift.num_images == found.num_images
+        assert [frequency.label for frequency in found.label_shift.frequencies] == found.classes
     assert [(found.subset, found.classes) for found in evaluation.heads] == [
         (name, sorted(SUBSETS[name])) for name in sorted(SUBSETS)
     ]
@@ -94,3 +99,15 @@ def _check_prediction(folder: Path, data: Path, tmp_path: Path, capsys: pytest.C
         assert row["label"] in known
         assert (row == plain[place]) or subsets[place] != "plain"
         assert plain[place]["label"] in SUBSETS["plain"]
+
+
+def _check_transfer(report: Report) -> None:
+    """Every subset has a verdict on its own head, beside arms that have heads of subsets too."""
+    assert report.transfer is not None and not [arm.error for arm in report.transfer.arms if arm.error]
+    (evaluation,) = report.evaluations
+    accuracies = {scores.subset: scores.accuracy for scores in evaluation.subsets}
+    assert {found.subset for found in report.transfer.subsets} == set(SUBSETS)
+    for found in report.transfer.subsets:
+        assert found.verdict is not None and found.action == "kept" and found.test is not None
+        assert found.test.accuracy == pytest.approx(accuracies[found.subset])
+        assert [other.name for other in found.test.others] == ["from_scratch", "head_only", "subset_only"]

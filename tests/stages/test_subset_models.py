@@ -12,6 +12,7 @@ from orchestrator.config import ExperimentConfig
 from orchestrator.finetune.validation import load_validation
 from orchestrator.pipeline import Pipeline
 from orchestrator.records import ModelCard, Report, SubsetModels
+from orchestrator.stages import subset_predictions
 
 MakeExperiment = Callable[..., ExperimentConfig]
 
@@ -19,7 +20,11 @@ MakeExperiment = Callable[..., ExperimentConfig]
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("ray_cluster")
-def test_every_subset_gets_a_model_and_a_lost_one_is_trained_again(profiled_experiment: MakeExperiment) -> None:
+def test_every_subset_gets_a_model_and_a_lost_one_is_trained_again(
+    profiled_experiment: MakeExperiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Several tasks predict what one subset's model is tested on.
+    monkeypatch.setattr(subset_predictions, "PART_ROWS", 4)
     config = profiled_experiment(
         train={"scope": "subset", "batch_norm": "train"},
         grouping={"num_groups": 1, "min_images": 19},
@@ -37,7 +42,9 @@ def test_every_subset_gets_a_model_and_a_lost_one_is_trained_again(profiled_expe
         if found.model:
             card = ModelCard.from_json((run / found.model / "model.json").read_bytes(), source="model.json")
             assert card.subsets == [found.subset] and len(card.history) == card.hyperparameters.epochs
-            assert len(load_validation(str(run / found.model), card, found.subset)) == found.num_validation
+            validation = load_validation(str(run / found.model), card, found.subset)
+            assert len(validation) == found.num_validation
+            assert validation.correct.mean() == pytest.approx(card.history[card.best_epoch - 1].val_accuracy)
     _check_report(run, own)
     lost = folder / sorted(own)[0] / "model" / "model.json"
     kept = {path: path.stat().st_mtime_ns for path in folder.glob("*/model/model.json") if path != lost}

@@ -16,7 +16,8 @@ from tiny_experiments import experiment_dict
 from workbenches import random_workbench
 
 from orchestrator.cluster.trials import run_trial
-from orchestrator.evaluation.predictions import predictions_of_tasks
+from orchestrator.data.scratch import scratch_rows
+from orchestrator.evaluation.parts import whole
 from orchestrator.experiment_file import validate_experiment
 from orchestrator.finetune.classifier import predict_probabilities
 from orchestrator.finetune.loop import fine_tune
@@ -24,6 +25,7 @@ from orchestrator.finetune.models import load_model
 from orchestrator.records import Group, TaskClasses
 from orchestrator.search.assignments import Assignment, Member
 from orchestrator.stages.context import GroupContext
+from orchestrator.stages.predicted import tasks_of
 
 FORMS = {"circle": "round", "stripe": "straight", "noise": None}
 SUBSETS = {"a": {"circle": 24, "stripe": 24}, "b": {"circle": 12, "noise": 20}, "c": {"noise": 30}}
@@ -99,11 +101,14 @@ def test_a_saved_model_of_two_tasks_predicts_both(context: GroupContext, tmp_pat
     classifier, _ = train_and_save(samples, bench, recipe, GROUP, tmp_path / "model")
     loaded, found = load_model(str(tmp_path / "model"))
     assert loaded.class_counts == (3, 2) and found.class_counts == [3, 2]
-    rows = context.rows(GROUP, "val").to_pylist()
+    table = context.rows(GROUP, "val")
+    rows = table.to_pylist()
     pixels = samples.validation.take(np.arange(len(rows)))
     probabilities = predict_probabilities(loaded, SPEC, pixels, device="cpu")
     np.testing.assert_array_equal(probabilities, predict_probabilities(classifier, SPEC, pixels, device="cpu"))
-    label, form = predictions_of_tasks(rows, probabilities, [task.classes for task in found.tasks])
+    with scratch_rows(len(rows), 5, np.float32) as kept:
+        kept.put(np.arange(len(rows)), probabilities)
+        label, form = map(whole, tasks_of(table, kept, [task.classes for task in found.tasks]))
     labelled = [row for row in rows if row["tasks"][0] is not None]
     assert 0 < len(form) == len(labelled) < len(label) == len(rows)
     assert form.ids == [row["id"] for row in labelled]

@@ -1,13 +1,14 @@
 """Measure what a source gains on PACS, and how well what is not of the target is told.
 
     python tests/benchmarks/training/joint.py DATA WEIGHTS [--arms NAME ...] [--seeds N ...] [--minutes M] [--tiny]
+        [--per-class N] [--depth D] [--head NAME] [--decay W]
 
 DATA holds the shards `<domain>-*.parquet` of PACS, WEIGHTS is the trunk of MobileNetV2 0.35. In one process without a
 cluster, two studies:
 
-- *Leave one domain out*: each domain in turn is the target, with ten images a class to train on, and the other three
-  are the source. The target alone against both together, plain and with each penalty, by the same recipe. A seed says
-  which images are drawn, how the head starts and how samples are ordered.
+- *Leave one domain out*: each domain in turn is the target, with ten images a class (N) to train on, and the other
+  three are the source. The target alone against both together, plain and with each penalty, by the same recipe. A seed
+  says which images are drawn, how the head starts and how samples are ordered.
 - *Outliers*: photo is the target and sketch the source, once as a class that rejects and once by outlier exposure; the
   area under the ROC curve of the score, photo's test images against sketch's. The same for a model of photo alone, by
   one minus its largest probability, and for cartoon, which no training saw.
@@ -109,10 +110,10 @@ def labelled(samples: ArraySamples, label: int) -> ArraySamples:
 class Study:
     """Train on the domains, each read once."""
 
-    def __init__(self, data: Path, backbone: Backbone, sizes: Sizes, depth: int) -> None:
+    def __init__(self, data: Path, backbone: Backbone, sizes: Sizes, recipe: dict[str, Any]) -> None:
         self._backbone = backbone
         self._sizes = sizes
-        self._depth = depth
+        self._recipe = {**BASE, **recipe}
         self._domains = {
             name: read_domain(data, name, validation=sizes.validation, test=sizes.test) for name in DOMAINS
         }
@@ -177,7 +178,7 @@ class Study:
         self, target: Domain, train: ArraySamples, companion: Companion | None, outputs: int, epochs: int, seed: int
     ) -> tuple[Any, float]:
         """Fine-tune; give what predicts the probabilities of samples, and the seconds that the training took."""
-        recipe = Hyperparameters.model_validate({**BASE, "freeze_depth": self._depth, "epochs": epochs})
+        recipe = Hyperparameters.model_validate({**self._recipe, "epochs": epochs})
         settings = TrainingSettings(
             seed=seed, batch_norm="train", precision="fp32", device="cpu", metric="val_accuracy"
         )
@@ -251,16 +252,22 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="one training of each arm")
     parser.add_argument("--only", choices=STUDIES, help="one of the studies alone")
     parser.add_argument("--depth", type=int, default=3, help="freeze depth of the recipe")
+    parser.add_argument(
+        "--per-class", type=int, default=Sizes.per_class, help="training images of the target's classes"
+    )
+    parser.add_argument("--head", choices=("linear", "cosine"), default="linear")
+    parser.add_argument("--decay", type=float, default=0.0, help="weight decay of the recipe")
     parser.add_argument("--minutes", type=float, default=60.0, help="no training begins later than this")
     parser.add_argument("--tiny", action="store_true", help="try every line in a minute; the figures mean nothing")
     arguments = parser.parse_args()
     started = time.monotonic()
     torch.set_num_threads(1)
-    sizes = Sizes()
+    sizes = Sizes(per_class=arguments.per_class)
     if arguments.tiny:
         sizes = Sizes(per_class=2, source=8, validation=16, test=16, epochs=2, photos=32, outlier_epochs=2)
     backbone, _ = load_pretrained(str(arguments.weights), SPEC, seed=0)
-    study = Study(arguments.data, backbone, sizes, arguments.depth)
+    recipe = {"freeze_depth": arguments.depth, "head": arguments.head, "weight_decay": arguments.decay}
+    study = Study(arguments.data, backbone, sizes, recipe)
     arms = [arm for arm in ARMS if arm.name in arguments.arms]
     outcomes: list[Outcome] = []
     for run, seed in plan(study, arms, arguments.seeds, STUDIES if arguments.only is None else (arguments.only,)):

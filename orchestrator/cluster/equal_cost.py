@@ -1,0 +1,91 @@
+"""Finds what an epoch from scratch costs, measured in epochs of the training that it shall cost as much as."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+from orchestrator.cluster.group_samples import GroupSamples
+from orchestrator.cluster.workers import Workbench
+from orchestrator.finetune.companions import Companion
+from orchestrator.finetune.rehearsal import (
+    Rehearsal,
+    SampleStream,
+    rehearse_in_turn,
+    relative_cost,
+    scaled_companion,
+    spread,
+)
+from orchestrator.records import Hyperparameters
+from orchestrator.search.arms import trains_alike
+
+_LEAST_ROWS = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rival:
+    """Hold a group's own training: its recipe, the `epochs` that it ran, and what it learnt from.
+
+    That is `num_train` images, more than are cached where it streamed them, and a companion.
+    """
+
+    hyperparameters: Hyperparameters
+    epochs: int
+    num_train: int
+    companion: Companion | None
+
+
+def measure_epoch_cost(
+    hyperparameters: Hyperparameters,
+    samples: GroupSamples,
+    rival: Rival,
+    workbench: Workbench,
+    device: str,
+    *,
+    on_round: Callable[[], None] = lambda: None,
+) -> float:
+    """Give what an epoch from scratch on cached samples takes over an average one of its rival on all of its images.
+
+    Where both train the same network from the same depth, that is the share of the images which are cached. Elsewhere
+    both are tried in turn, by this process, on the same few samples; `on_round` is called after each turn.
+    """
+    companion = rival.companion if rival.companion is not None and not rival.companion.is_idle else None
+    share = len(samples.train) / rival.num_train
+    if companion is None and trains_alike(hyperparameters, rival.hyperparameters):
+        return share
+    num_rows = min(len(samples.train), max(_LEAST_ROWS, 2 * rival.hyperparameters.batch_size))
+    scratch = _scratch(hyperparameters, samples, num_rows, workbench, device)
+    own = _own(replace(rival, companion=companion), samples, num_rows, workbench, device)
+    return share * relative_cost(*rehearse_in_turn(scratch.times, own.times, on_round=on_round), epochs=rival.epochs)
+
+
+def _scratch(
+    hyperparameters: Hyperparameters, samples: GroupSamples, num_rows: int, workbench: Workbench, device: str
+) -> Rehearsal:
+    share = num_rows / len(samples.train)
+    return Rehearsal(
+        new_classifier=partial(workbench.classifier, samples.class_counts, from_scratch=True),
+        spec=workbench.backbone.spec,
+        train=spread(samples.train, num_rows),
+        validation=spread(samples.validation, round(share * len(samples.validation))),
+        hyperparameters=samples.weighted(hyperparameters),
+        settings=workbench.settings(device, from_scratch=True),
+    )
+
+
+def _own(rival: Rival, samples: GroupSamples, num_rows: int, workbench: Workbench, device: str) -> Rehearsal:
+    """Try the rival as it was: beside as large a part of its companion, and with memory for as large a part."""
+    share, companion = num_rows / rival.num_train, rival.companion
+    train = spread(samples.train, num_rows)
+    is_streamed = rival.num_train > len(samples.train)
+    settings = workbench.settings(device)
+    return Rehearsal(
+        new_classifier=partial(workbench.classifier, replace(samples, companion=companion).output_counts),
+        spec=workbench.backbone.spec,
+        train=SampleStream(samples=train, batch_size=rival.hyperparameters.batch_size) if is_streamed else train,
+        validation=spread(samples.validation, round(share * len(samples.validation))),
+        hyperparameters=samples.weighted(rival.hyperparameters),
+        settings=replace(settings, activation_bytes=int(share * settings.activation_bytes)),
+        companion=None if companion is None else scaled_companion(companion, share),
+    )

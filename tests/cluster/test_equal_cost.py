@@ -1,0 +1,67 @@
+"""What an epoch from scratch costs, in epochs of the training that it is held against: no cluster."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from finetune_examples import LABELS, a_spec, some_hyperparameters, some_samples
+from workbenches import random_workbench
+
+from orchestrator.cluster.equal_cost import Rival, measure_epoch_cost
+from orchestrator.cluster.group_samples import GroupSamples
+from orchestrator.finetune.companions import Companion
+from orchestrator.search.arms import affordable_epochs
+
+NUM_TRAIN = 192
+
+
+def cost_of(
+    rival: dict[str, Any], *, num_train: int = NUM_TRAIN, epochs: int = 8, companion: Companion | None = None
+) -> tuple[float, int]:
+    """Give the cost of an epoch from scratch, and how often two trainings were tried."""
+    rounds: list[None] = []
+    samples = GroupSamples(
+        group="low",
+        classes=LABELS,
+        train=some_samples(NUM_TRAIN, image_size=32),
+        validation=some_samples(48, image_size=32),
+    )
+    found = measure_epoch_cost(
+        some_hyperparameters(freeze_depth=0),
+        samples,
+        Rival(hyperparameters=some_hyperparameters(**rival), epochs=epochs, num_train=num_train, companion=companion),
+        random_workbench(a_spec(image_size=32)),
+        "cpu",
+        on_round=lambda: rounds.append(None),
+    )
+    return found, len(rounds)
+
+
+@pytest.mark.parametrize("changes", [{}, {"learning_rate": 0.5, "regularizer": "l2_sp", "patience": 2}])
+def test_the_same_network_from_the_same_depth_costs_exactly_the_same(changes: dict[str, Any]) -> None:
+    assert cost_of({"freeze_depth": 0, **changes}) == (1.0, 0)
+
+
+def test_a_source_that_counts_for_nothing_costs_nothing() -> None:
+    idle = Companion(samples=some_samples(90, image_size=32), weight=0.0)
+    assert cost_of({"freeze_depth": 0}, companion=idle) == (1.0, 0)
+
+
+def test_where_a_group_streams_more_images_than_are_cached_an_epoch_on_those_costs_their_share() -> None:
+    cost, _ = cost_of({"freeze_depth": 0}, num_train=4 * NUM_TRAIN)
+    assert cost == 0.25 and affordable_epochs(8, cost) == 32
+
+
+def test_epochs_of_the_head_alone_are_cheaper_unless_streamed_images_go_through_the_frozen_stages_every_time() -> None:
+    kept, rounds = cost_of({"freeze_depth": 3}, epochs=100)
+    streamed, _ = cost_of({"freeze_depth": 3}, epochs=100, num_train=2 * NUM_TRAIN)
+    # Half of the streamed images are cached, which alone would make it half as much.
+    assert rounds >= 3 and kept > 2 and streamed < kept / 2.5
+
+
+def test_a_source_beside_the_target_makes_epochs_from_scratch_cheaper_in_comparison() -> None:
+    source = Companion(samples=some_samples(900, image_size=32), batch_share=0.75)
+    cost, _ = cost_of({"freeze_depth": 0}, companion=source)
+    # Three source images beside each of the target.
+    assert 0.2 < cost < 0.85
