@@ -193,6 +193,7 @@ class Pipeline:
             raise
         if work is None:
             self._say(f"{stage}: up to date, skipped")
+            self._finish_interrupted(stage, result)
             return
         seconds = time.perf_counter() - started
         self._say(f"{stage}: done in {seconds:.1f} s")
@@ -220,6 +221,13 @@ class Pipeline:
         # What ended the stage is to be told, and not that this could not be kept.
         with suppress(OrchestratorError):
             self._keep_cost(session, is_finished=False)
+
+    def _finish_interrupted(self, stage: str, result: str) -> None:
+        """Count what a session spent that was interrupted when all its records were written."""
+        if any((cost.stage, cost.result) == (stage, result) for cost in self._costs().unfinished if result):
+            shape = observe_cluster(elastic=False)
+            cost = StageCost(stage=stage, seconds=0.0, cpus=shape.total("CPU"), gpus=shape.total("GPU"), result=result)
+            self._keep_cost(cost, is_finished=True)
 
     def _keep_cost(self, session: StageCost, *, is_finished: bool) -> None:
         costs = add_session(self._costs(), session, is_finished=is_finished)

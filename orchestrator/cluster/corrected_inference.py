@@ -148,7 +148,7 @@ class _Correction:
 def _known_tasks(model_uri: str, card: ModelCard, subset: str | None) -> list[tuple[_Task, Source]]:
     """Give each task with what its estimate stands on: of further ones those that validation images are labelled for.
 
-    Raises what `load_validation` raises for the first.
+    Raises what `load_thinned_validation` raises for the first.
     """
     first = _Task(name=card.tasks[0].task if card.tasks else "", classes=card.classes, is_first=True)
     known = [(first, Source.of(load_thinned_validation(model_uri, card, subset)))]

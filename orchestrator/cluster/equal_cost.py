@@ -6,9 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
+import numpy as np
+
 from orchestrator.cluster.group_samples import GroupSamples
 from orchestrator.cluster.workers import Workbench
-from orchestrator.finetune.companions import Companion
+from orchestrator.finetune.companions import ChosenSamples, Companion
+from orchestrator.finetune.contracts import Samples
+from orchestrator.finetune.label_counts import NO_LABEL
 from orchestrator.finetune.rehearsal import (
     Rehearsal,
     SampleStream,
@@ -68,7 +72,7 @@ def _scratch(
         new_classifier=partial(workbench.classifier, samples.class_counts, from_scratch=True),
         spec=workbench.backbone.spec,
         train=spread(samples.train, num_rows),
-        validation=spread(samples.validation, round(share * len(samples.validation))),
+        validation=_validation(samples, share),
         hyperparameters=samples.weighted(hyperparameters),
         settings=workbench.settings(device, from_scratch=True),
     )
@@ -84,8 +88,17 @@ def _own(rival: Rival, samples: GroupSamples, num_rows: int, workbench: Workbenc
         new_classifier=partial(workbench.classifier, replace(samples, companion=companion).output_counts),
         spec=workbench.backbone.spec,
         train=SampleStream(samples=train, batch_size=rival.hyperparameters.batch_size) if is_streamed else train,
-        validation=spread(samples.validation, round(share * len(samples.validation))),
+        validation=_validation(samples, share),
         hyperparameters=samples.weighted(rival.hyperparameters),
         settings=replace(settings, activation_bytes=int(share * settings.activation_bytes)),
         companion=None if companion is None else scaled_companion(companion, share),
     )
+
+
+def _validation(samples: GroupSamples, share: float) -> Samples:
+    """Choose a share of the validation samples, of several heads among those that one judges."""
+    found: Samples = samples.validation
+    if found.labels.ndim == 2 and samples.tasks:
+        judged = np.flatnonzero((found.labels != NO_LABEL).any(axis=1))
+        found = ChosenSamples(samples=found, positions=judged) if len(judged) else found
+    return spread(found, round(share * len(samples.validation)))

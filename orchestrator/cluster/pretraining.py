@@ -22,7 +22,7 @@ from orchestrator.records import (
     SupervisedPhase,
 )
 
-BACKBONE_VERSION = 3
+BACKBONE_VERSION = 4
 
 
 def prepare_backbone(

@@ -80,16 +80,17 @@ class _Drawn:
     """Hold the scores of one side, by what is drawn as one."""
 
     kin: list[Scores]
+    is_alone: bool
 
     @classmethod
     def of(cls, scores: Scores, units: Units | None) -> _Drawn:
         if units is None:
-            return cls(kin=[scores])
+            return cls(kin=[scores], is_alone=True)
         order = np.argsort(units, kind="stable")
-        return cls(kin=np.split(scores[order], np.cumsum(np.bincount(units))[:-1]))
+        return cls(kin=np.split(scores[order], np.cumsum(np.bincount(units))[:-1]), is_alone=False)
 
     def again(self, rng: np.random.Generator) -> Scores:
         """Draw as many with replacement."""
-        if len(self.kin) == 1:
+        if self.is_alone:
             return rng.choice(self.kin[0], len(self.kin[0]))
         return np.concatenate([self.kin[place] for place in rng.integers(len(self.kin), size=len(self.kin))])

@@ -108,7 +108,9 @@ def relative_cost(one: EpochTimes, other: EpochTimes, *, epochs: int) -> float:
     """
     start_s = one.first_s - one.later_s
     before_s = max(0.0, other.first_s - other.later_s - start_s)
-    return one.later_s / (other.later_s + before_s / epochs)
+    # A training of one pass has no later epoch, and its pass may be shorter than the start of the one.
+    average_s = other.later_s + before_s / epochs or other.first_s / epochs
+    return one.later_s / average_s
 
 
 def spread(samples: Samples, count: int) -> Samples:

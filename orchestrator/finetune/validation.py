@@ -10,7 +10,7 @@ from orchestrator import storage
 from orchestrator.errors import DataError, RecordError
 from orchestrator.evaluation.answered_images import AnsweredImages
 from orchestrator.evaluation.label_shift import thinned
-from orchestrator.evaluation.parts import PredictionParts, joined
+from orchestrator.evaluation.parts import PredictionParts
 from orchestrator.evaluation.predictions import PROBABILITIES, Predictions
 from orchestrator.records import ModelCard, ModelValidation
 
@@ -46,16 +46,11 @@ def save_validation(model_uri: str, card: ModelCard, validation: PredictionParts
             storage.delete(storage.join(model_uri, _TABLES, other))
 
 
-def load_validation(model_uri: str, card: ModelCard, subset: str | None = None) -> Predictions:
-    """Read what a model predicted on validation images: all of them, or those of one subset.
+def load_thinned_validation(model_uri: str, card: ModelCard, subset: str | None = None) -> Predictions:
+    """Read what a model predicted on validation images, or those of one subset: at most 20,000, at even distances.
 
     Raises what `load_validation_answers` raises, and DataError for a subset without validation images.
     """
-    return joined(list(_read(_checked_table(model_uri, card), subset)))
-
-
-def load_thinned_validation(model_uri: str, card: ModelCard, subset: str | None = None) -> Predictions:
-    """Read as `load_validation` does, of more than 20,000 images as many at even distances; no others are held."""
     table = _checked_table(model_uri, card)
     num_images = sum(len(part) for part in _read(table, subset))
     return thinned(_read(table, subset), num_images)

@@ -47,7 +47,8 @@ def shown_shifts(evaluation: Evaluation) -> list[ShownShift]:
     heads = [found.label_shift for found in evaluation.heads if found.label_shift is not None]
     if heads:
         said = "Without their labels, the class frequencies of each subset are estimated by its head alone, over the "
-        said = " ".join([f"{said}head's classes and from the subset's validation images.", *_of_subsets(heads)])
+        said += "head's classes and from the subset's validation images, and probabilities are corrected for them."
+        said = " ".join([said, *_of_subsets(heads)])
         shown.append(ShownShift(title=_TITLE, finding=said, rows=heads, shared_validation=None))
     return shown
 
@@ -71,16 +72,17 @@ def shift_finding(shift: LabelShift) -> str:
         f"{number(whole.calibrated.cross_entropy, 3)} by calibration alone and to "
         f"{number(whole.corrected.cross_entropy, 3)} with the correction.",
     ]
-    return " ".join([*sentences, *_of_subsets(shift.subsets)])
+    # Of a single subset all is said.
+    return " ".join([*sentences, *(_of_subsets(shift.subsets) if len(shift.subsets) > 1 else [])])
 
 
 def _of_subsets(subsets: Sequence[SubsetShift]) -> list[str]:
-    if len(subsets) < 2:
+    if not subsets:
         return []
     verdicts = [verdict(subset.accuracy_gain_interval) for subset in subsets]
     said = [
-        f"Of {counted(len(subsets), 'subset')} it raises accuracy in {verdicts.count('better')} and lowers it in "
-        f"{verdicts.count('worse')}."
+        f"Of {counted(len(subsets), 'subset')} correcting raises accuracy in {verdicts.count('better')} and lowers "
+        f"it in {verdicts.count('worse')}."
     ]
     missed = [str(subset.subset) for subset in subsets if not subset.holds_truth]
     if missed:

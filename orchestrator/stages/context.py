@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from pyarrow import compute as pc
 
 from orchestrator import fingerprints, storage
 from orchestrator.cluster.group_samples import GroupSamples
@@ -20,6 +21,7 @@ from orchestrator.config import ExperimentConfig
 from orchestrator.data.catalogue import SampleTable, data_fingerprint
 from orchestrator.data.head_labels import heads_of_subsets
 from orchestrator.data.identity import sample_keys, split_key
+from orchestrator.data.multi_label import NO_LABEL
 from orchestrator.data.reader import PixelReader
 from orchestrator.data.samples import CachedSamples
 from orchestrator.data.targets import Targets
@@ -211,6 +213,10 @@ class GroupContext:
 
     def _taught_counts(self, group: Group) -> NDArray[np.int64]:
         """Count the training images of each class that has some; of each head's, where subsets have heads."""
+        if self.table.multi_label:
+            labels = self.table.occurrences(self._positions(group, "train")).column("label")
+            counts = labels.filter(pc.not_equal(labels, NO_LABEL)).combine_chunks().value_counts()
+            return np.asarray(counts.field("counts"), dtype=np.int64)
         if self.config.train.heads == "column":
             return self._class_counts(group)
         positions = [self.table.where([name], "train") for name in group.subsets]

@@ -116,17 +116,20 @@ def _with_shipped(
 ) -> GroupInvestment:
     """Account with what a subset is served by, where that is another model than its group's first one.
 
-    It was found by all that was spent beside the group's model, which it therefore costs too.
+    It was found by what was spent beside the group's model, which it therefore costs too; verdicts that are but
+    reported have found nothing.
     """
     evaluation = of_group(found.group, report.evaluations)
     baseline = None if evaluation is None else cheapest_baseline(evaluation)
     if baseline is None or not gains:
         return found
+    is_reported = report.transfer is not None and report.transfer.mode == "report"
     subsets = []
     for subset in found.subsets:
         if subset.subset in gains:
             num_images, paired = gains[subset.subset]
-            spent = add_up(subset.spent, *subset.beside.values())
+            beside = [cost for part, cost in subset.beside.items() if part == "subset_models" or not is_reported]
+            spent = add_up(subset.spent, *beside)
             gain = _gain(baseline, num_images, paired, spent, config.cluster.cost_per_hour, subset.share)
             subset = subset.model_copy(update={"gain": gain, "first_gain": subset.gain})
         subsets.append(subset)

@@ -25,22 +25,31 @@ def settle(
 
     `gain` is that of a new model, and `test_answers` what that gets right; None where there is none.
     """
-    move = next((move for move in [*regrouping.moves, *regrouping.left_out] if move.subset == found.subset), None)
+    is_moved, is_left_out = (
+        any(move.subset == found.subset for move in moves) for moves in (regrouping.moves, regrouping.left_out)
+    )
     if gain is None or test_answers is None or not regrouping.is_kept:
-        reason = regrouping.reason if move is not None else why_kept(found, "place")
+        reason = regrouping.reason if is_moved or is_left_out else why_kept(found, "place")
         return found.model_copy(update={"reason": reason, "gain": gain})
     model = next(model for model in regrouping.models if found.subset in model.subsets)
     return found.model_copy(
         update={
-            "action": "retrained" if move is None else "moved",
+            "action": "moved" if is_moved else "retrained",
             "taken": model.group,
-            "reason": "its group was trained again" if move is None else "on validation images it fares better there",
+            "reason": _why_new(is_moved=is_moved, is_left_out=is_left_out),
             "model": model.model,
             "weights_digest": model.weights_digest,
             "gain": gain,
             "test_answers": pack(test_answers),
         }
     )
+
+
+def _why_new(*, is_moved: bool, is_left_out: bool) -> str:
+    if is_moved:
+        return "on validation images it fares better there"
+    again = "its group was trained again"
+    return f"{again}; its own move did not fit the search's budget" if is_left_out else again
 
 
 def why_kept(found: SubsetTransfer, other: str) -> str:

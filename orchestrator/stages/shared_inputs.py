@@ -75,7 +75,7 @@ class SharedInputs:
 
     def write_costs(self, context: GroupContext, trials: Mapping[str, Sequence[Trial]]) -> SearchCosts:
         """Record what was decided for each depth, and what its epochs took; gives the record."""
-        spent = self._spent(trials)
+        spent = self.spent(trials)
         record = SearchCosts(
             depths=[self._depth_cost(plan, *spent.get(plan.depth, (0.0, 0.0))) for plan in self.plans],
             computed=0 if self.index is None else self.index.computed,
@@ -117,17 +117,20 @@ class SharedInputs:
         mine = self.samples[group]
         return (len(mine.train) + len(mine.validation)) / max(1, everyone)
 
-    def _spent(self, trials: Mapping[str, Sequence[Trial]]) -> dict[int, tuple[float, float]]:
+    def spent(self, trials: Mapping[str, Sequence[Trial]]) -> dict[int, tuple[float, float]]:
         """Sum the trials' seconds by depth, and their epochs, as epochs over the samples of all groups.
 
-        Heads that were trained together count with their share of the time.
+        Heads that were trained together count with their share of the time. Where activations are kept, those trials
+        alone count that can use them: of what the others take nothing was predicted.
         """
+        sources = {plan.depth: plan.source for plan in self.plans}
         seconds: dict[int, float] = defaultdict(float)
         epochs: dict[int, float] = defaultdict(float)
         for group, found in trials.items():
             for trial in found:
                 depth = trial.hyperparameters.freeze_depth
-                if trial.history:
+                is_planned = sources.get(depth) != "activations" or self._takes_kept(trial.hyperparameters)
+                if trial.history and is_planned:
                     seconds[depth] += trial.seconds
                     epochs[depth] += self.folds.get(group, 1) * len(trial.history) * self._share(group)
         return {depth: (seconds[depth], epochs[depth]) for depth in epochs}

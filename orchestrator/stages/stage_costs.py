@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from orchestrator import storage
+from orchestrator.cluster.profiling import PROFILE_VERSION
+from orchestrator.cluster.transfer_arms import ARM_VERSION
+from orchestrator.evaluation.judging import EVALUATION_VERSION
+from orchestrator.evaluation.subset_comparisons import SUBSET_EVALUATION_VERSION
+from orchestrator.evaluation.transfer import TRANSFER_VERSION
 from orchestrator.records import Costs, StageCost
+from orchestrator.stages.distances import DISTANCES_VERSION
 from orchestrator.stages.inputs import RunInputs
 from orchestrator.stages.train import model_fingerprint
 
@@ -32,7 +38,8 @@ def result_of(stage: str, inputs: RunInputs) -> str:
             companion = "" if related is None else inputs.catalogue_fingerprint(related)
             config = inputs.config
             measured = [config.diversity.model_dump(mode="json"), config.grouping.min_images, config.seed]
-            return storage.digest(stage, inputs.catalogue.fingerprint, backbone, companion, measured)
+            versions = [PROFILE_VERSION, DISTANCES_VERSION]
+            return storage.digest(stage, inputs.catalogue.fingerprint, backbone, companion, measured, versions)
         case "group":
             return storage.digest(stage, inputs.groups_fingerprint)
         case "search":
@@ -42,8 +49,9 @@ def result_of(stage: str, inputs: RunInputs) -> str:
         case "train":
             return storage.digest(stage, _models(inputs), inputs.config.train.scope)
         case "evaluate":
-            evaluate = inputs.config.evaluate.model_dump(mode="json")
-            return storage.digest(stage, _models(inputs), inputs.config.train.scope, evaluate)
+            evaluate = [inputs.config.evaluate.model_dump(mode="json"), inputs.config.seed]
+            versions = [EVALUATION_VERSION, SUBSET_EVALUATION_VERSION, TRANSFER_VERSION, ARM_VERSION]
+            return storage.digest(stage, _models(inputs), inputs.config.train.scope, evaluate, versions)
     return ""
 
 

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
-from finetune_examples import LABELS, a_spec, some_hyperparameters, some_samples
+from finetune_examples import (
+    LABELS,
+    ArraySamples,
+    a_spec,
+    some_hyperparameters,
+    some_samples,
+    subsets_of_a_group,
+)
 from workbenches import random_workbench
 
 from orchestrator.cluster.equal_cost import Rival, measure_epoch_cost
 from orchestrator.cluster.group_samples import GroupSamples
 from orchestrator.finetune.companions import Companion
+from orchestrator.finetune.label_counts import NO_LABEL
+from orchestrator.records import TaskClasses
 from orchestrator.search.arms import affordable_epochs
 
 NUM_TRAIN = 192
@@ -65,3 +75,18 @@ def test_a_source_beside_the_target_makes_epochs_from_scratch_cheaper_in_compari
     cost, _ = cost_of({"freeze_depth": 0}, companion=source)
     # Three source images beside each of the target.
     assert 0.2 < cost < 0.85
+
+
+def test_what_heads_of_subsets_are_tried_on_is_judged_by_one_of_them() -> None:
+    every = subsets_of_a_group(48)
+    is_known = (every.labels != NO_LABEL).any(axis=1)
+    # The first validation images are of a subset without a head: they would be chosen first.
+    validation = ArraySamples(every.pixels, np.where(np.arange(48)[:, None] < 40, NO_LABEL, every.labels))
+    assert is_known.all()
+    heads = (TaskClasses(task="north", classes=["a", "b", "c"]), TaskClasses(task="south", classes=["d", "e"]))
+    samples = GroupSamples(
+        group="low", classes=tuple("abcde"), train=every, validation=validation, tasks=heads, heads="subset"
+    )
+    rival = Rival(hyperparameters=some_hyperparameters(freeze_depth=3), epochs=4, num_train=48, companion=None)
+    workbench = random_workbench(a_spec())
+    assert measure_epoch_cost(some_hyperparameters(freeze_depth=0), samples, rival, workbench, "cpu") > 0

@@ -70,3 +70,11 @@ def test_the_interval_draws_kin_together() -> None:
         assert found is not None
         widths.append(found.auc_interval[1] - found.auc_interval[0])
     assert widths[1] == pytest.approx(widths[0], rel=0.2)
+
+
+def test_images_that_are_all_one_kin_are_drawn_as_one() -> None:
+    rng = np.random.default_rng(2)
+    target, source = rng.random(30), rng.random(30) + 0.3
+    one = np.zeros(30, dtype=np.int64)
+    found = judge_outliers(target, source, "reject", bootstrap_samples=50, seed=0, units=one, source_units=one)
+    assert found is not None and found.auc_interval == (pytest.approx(found.auc), pytest.approx(found.auc))

@@ -144,3 +144,8 @@ def test_a_companion_shrinks_with_its_target() -> None:
     companion = Companion(samples=some_samples(40), batch_share=0.75, weight=2.0)
     part = scaled_companion(companion, 0.25)
     assert len(part.samples) == 10 and (part.batch_share, part.weight) == (0.75, 2.0)
+
+
+def test_a_training_of_one_pass_costs_that_pass_however_long_the_start_of_the_other_takes() -> None:
+    one, prototypes = EpochTimes(first_s=2.0, later_s=1.0), EpochTimes(first_s=0.5, later_s=0.0)
+    assert relative_cost(one, prototypes, epochs=1) == 2.0

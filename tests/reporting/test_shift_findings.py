@@ -14,7 +14,7 @@ def test_a_correction_that_helps_is_told_with_its_gain_and_what_calibration_alon
     assert "the true frequencies lie in their intervals." in text
     assert "Correcting for them raises accuracy (+4.0 points [+1.0, +7.0])" in text
     assert "cross-entropy goes from 0.520 to 0.480 by calibration alone and to 0.350 with the correction." in text
-    assert "Of 2 subsets it raises accuracy in 2 and lowers it in 0." in text
+    assert "Of 2 subsets correcting raises accuracy in 2 and lowers it in 0." in text
     assert "not to be trusted" not in text
 
 
@@ -62,7 +62,7 @@ def test_every_task_and_every_head_has_what_correcting_it_does() -> None:
     ]
     (shown,) = shown_shifts(first.model_copy(update={"heads": heads}))
     assert shown.rows == [shift.subsets[0]] * 2 and shown.shared_validation is None
-    assert "by its head alone" in shown.finding and "Of 2 subsets it raises accuracy in 2" in shown.finding
+    assert "by its head alone" in shown.finding and "Of 2 subsets correcting raises accuracy in 2" in shown.finding
     tasks = [TaskClasses(task=name, classes=["x"]) for name in ("species", "form")]
     model = report.models[0].model_copy(update={"tasks": tasks})
     page = render_html(report.model_copy(update={"evaluations": [both], "models": [model]}))

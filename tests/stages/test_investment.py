@@ -343,6 +343,17 @@ def test_a_subset_with_a_model_of_its_own_gains_what_that_does() -> None:
     assert even.first_gain is None
 
 
+def test_verdicts_that_are_but_reported_do_not_make_a_model_of_a_subset_dearer() -> None:
+    report = with_models_of_subsets(a_report(), plain=np.ones(20, dtype=bool))
+    arms = [an_arm("from_scratch", "low", None, 400.0)]
+    verdicts = [a_verdict(name, "low") for name in ("plain", "even")]
+    reported = report.model_copy(update={"transfer": Transfer(mode="report", arms=arms, subsets=verdicts)})
+    alone, beside = (gaining(found).subsets[0] for found in (report, reported))
+    assert beside.beside["arms"].seconds > 0
+    assert alone.gain is not None and beside.gain is not None
+    assert beside.gain.extra_seconds == alone.gain.extra_seconds
+
+
 def test_without_a_baseline_nothing_is_gained_by_another_model_either() -> None:
     report = with_models_of_subsets(a_report(), plain=np.ones(20, dtype=bool))
     bare = [found.model_copy(update={"baselines": []}) for found in report.evaluations]

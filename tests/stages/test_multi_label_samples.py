@@ -68,6 +68,16 @@ def test_the_fixed_rule_has_the_loss_of_label_sets_and_their_entropy(context: Gr
     assert context.training_entropy(GROUP) == pytest.approx(-sum(share * math.log(share) for share in shares))
 
 
+def test_images_are_few_by_their_labels_and_not_by_how_many_have_none(context: GroupContext) -> None:
+    rows = context.rows(GROUP, "train").column("label").to_pylist()
+    said = [label for text in rows for label in labels_of(text)]
+    assert "" in rows
+    search = context.config.search.model_copy(update={"few_shot_threshold": 10**6})
+    few = replace(context, config=context.config.model_copy(update={"search": search})).tuning(GROUP).few_shot
+    assert few is not None
+    assert few.images_per_class == float(np.median([said.count(label) for label in set(said)]))
+
+
 def test_a_group_whose_images_have_no_label_is_refused(context: GroupContext) -> None:
     bare = Group(name="bare", subsets=["bare"], num_images=8, score_range=(0.0, 1.0))
     with pytest.raises(DataError, match="every group must have an image with a label"):

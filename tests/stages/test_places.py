@@ -188,6 +188,17 @@ def test_every_subset_of_the_groups_concerned_gets_its_new_model() -> None:
     assert answers is not None and unpack(answers).tolist() == right(0.6).tolist()
 
 
+def test_a_subset_whose_own_move_did_not_fit_is_not_said_to_have_moved() -> None:
+    _, regrouping = a_regrouping(is_kept=True)
+    left_out = regrouping.moves[0].model_copy(update={"subset": "b", "destination": "only-b", "is_new": True})
+    regrouping = regrouping.model_copy(update={"left_out": [left_out]})
+    found = settle(a_verdict("b", "low"), regrouping, a_gain("b", 0.1), right(0.6))
+    assert (found.action, found.taken) == ("retrained", "low")
+    assert found.reason == "its group was trained again; its own move did not fit the search's budget"
+    undone = settle(a_verdict("b", "low"), regrouping.model_copy(update={"is_kept": False}), None, None)
+    assert undone.reason == regrouping.reason
+
+
 def test_what_is_worse_is_undone_and_every_subset_keeps_its_groups_model() -> None:
     _, regrouping = a_regrouping(is_kept=False)
     moved, sibling = (settle(a_verdict(name, "low"), regrouping, a_gain(name, -0.1), right(0.4)) for name in ("a", "b"))

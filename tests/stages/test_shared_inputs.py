@@ -14,7 +14,7 @@ from orchestrator.config import AugmentConfig
 from orchestrator.data.pixels import PixelCache
 from orchestrator.data.samples import CachedSamples
 from orchestrator.finetune.companions import Companion
-from orchestrator.records import CostFigures
+from orchestrator.records import CostFigures, EpochMetrics, Trial
 from orchestrator.search.costs import DepthPlan
 from orchestrator.stages.shared_inputs import SharedInputs
 
@@ -95,6 +95,28 @@ def test_a_recipe_that_varies_samples_anew_is_predicted_to_compute_its_frozen_st
     for chosen, epoch_s in (({}, 2.0), ({"flip": False, "crop": 0.0}, 2.0), ({"flip": True}, 8.0)):
         recipe = some_hyperparameters(freeze_depth=0, epochs=5, **chosen)
         assert inputs.predict("low", recipe) == pytest.approx(5 * epoch_s)
+
+
+def test_what_activations_are_kept_for_is_measured_by_the_trials_that_use_them(tmp_path: Path) -> None:
+    kept = replace(PLAN, source="activations", epoch_s=1.0)
+    inputs = SharedInputs(
+        samples={"low": some_group(tmp_path, "low", 20, 10)}, plans=[kept], index=None, probe_seconds=0, heads_fit=True
+    )
+    inputs = replace(inputs, augment=AugmentConfig(views=0))
+    trials = [
+        Trial(
+            trial_id=f"low-{number}",
+            hyperparameters=some_hyperparameters(freeze_depth=0, flip=flip),
+            status="complete",
+            value=0.5,
+            history=[EpochMetrics(epoch=1, train_loss=1.0, val_loss=1.0, val_accuracy=0.5)] * 5,
+            seconds=seconds,
+        )
+        for number, (flip, seconds) in enumerate([(False, 5.0), (True, 50.0)])
+    ]
+    assert inputs.spent({"low": trials}) == {0: (5.0, 5.0)}
+    uncached = replace(inputs, plans=[PLAN])
+    assert uncached.spent({"low": trials}) == {0: (55.0, 10.0)}
 
 
 def test_a_source_that_is_varied_anew_passes_the_frozen_stages_at_every_draw(tmp_path: Path) -> None:
