@@ -37,14 +37,33 @@ class Ranking:
         The sum over score thresholds, from the highest down, of the precision there times the recall it adds, as
         scikit-learn has it; equal scores are one threshold. Not a number where no image has the label.
         """
-        ones = np.ones(len(self.order)) if weights is None else weights[..., self.order].astype(np.float64)
-        predicted = np.cumsum(ones, axis=-1)[..., self.ends]
-        found = np.cumsum(ones * self.truth, axis=-1)[..., self.ends]
+        predicted, found = self._above(weights)
         precision = np.divide(found, predicted, out=np.zeros_like(found), where=predicted > 0)
         added = np.diff(found, axis=-1, prepend=0.0)
         # Without images there is no threshold, and no total.
         total = found[..., -1] if len(self.ends) else np.zeros(found.shape[:-1])
         return divided((precision * added).sum(axis=-1), total)
+
+    def area(self, weights: NDArray[np.number] | None = None) -> Measures:
+        """Give the area under the ROC curve [...] of images with weights [..., n], by default one each.
+
+        The chance that an image which has the label is above one which has not, equal scores counting half: the
+        trapezia between score thresholds. Not a number where not both are there.
+        """
+        predicted, found = self._above(weights)
+        others = predicted - found
+        of_others, of_found = (np.diff(sums, axis=-1, prepend=0.0) for sums in (others, found))
+        below = (of_others * (found - of_found / 2)).sum(axis=-1)
+        if not len(self.ends):
+            return np.full(np.shape(below), np.nan)
+        return divided(below, found[..., -1] * others[..., -1])
+
+    def _above(self, weights: NDArray[np.number] | None) -> tuple[Measures, Measures]:
+        """Sum up the weights of the images, and of those with the label, down to each threshold [..., d]."""
+        ones = np.ones(len(self.order)) if weights is None else weights[..., self.order].astype(np.float64)
+        predicted: Measures = np.cumsum(ones, axis=-1)[..., self.ends]
+        found: Measures = np.cumsum(ones * self.truth, axis=-1)[..., self.ends]
+        return predicted, found
 
 
 def average_precisions(scores: NDArray[np.floating], truth: Truth) -> Measures:

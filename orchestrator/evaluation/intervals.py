@@ -53,6 +53,12 @@ def percentile_interval(estimates: Estimates) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def finite_interval(estimates: Estimates) -> tuple[float, float] | None:
+    """Give the central 95% of the estimates that are defined; None where none is."""
+    defined = estimates[np.isfinite(estimates)]
+    return percentile_interval(defined) if len(defined) else None
+
+
 def bootstrap_interval(values: ArrayLike, samples: int, seed: int, units: Units | None = None) -> tuple[float, float]:
     """Bound the mean of `values` [n] by the central 95% of the means of `samples` resamples.
 
@@ -79,7 +85,7 @@ def counted_interval(
 
 def mean_interval(rows: NDArray[np.float64], counts: NDArray[np.int64], samples: int, seed: int) -> tuple[float, float]:
     """Bound the mean over images of what is drawn as one: `rows` [D, 2] hold a sum and a number of images."""
-    return percentile_interval(resample(rows, counts, samples, seed, _means))
+    return percentile_interval(resample(rows, counts, samples, seed, means))
 
 
 def paired_gain(
@@ -105,6 +111,7 @@ def by_unit(units: Units, places: NDArray[np.integer], values: NDArray[np.number
     return csr_array((values.astype(np.float64), (units, places)), shape=shape)
 
 
-def _means(sums: Sums) -> Estimates:
-    means: Estimates = sums[:, 0] / sums[:, 1]
-    return means
+def means(sums: Sums) -> Estimates:
+    """Give the means [b] of resamples from sums [b, 2] of a value and of the images."""
+    found: Estimates = sums[:, 0] / sums[:, 1]
+    return found

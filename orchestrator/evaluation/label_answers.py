@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from orchestrator.evaluation.answers import pack, pack_matrix
 from orchestrator.evaluation.label_ranks import LabelRanks
 from orchestrator.evaluation.metrics import Truth, predict_labels
-from orchestrator.evaluation.multi_label import MOST_RESAMPLED_ANSWERS
+from orchestrator.evaluation.rank_resampling import MOST_RESAMPLED_ANSWERS
 
 
 class LabelAnswers:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.evaluation.intervals import Estimates, Sums, percentile_interval, resample
+from orchestrator.evaluation.intervals import Estimates, Sums, finite_interval, resample
 from orchestrator.evaluation.metrics import ClassCounts, Truth, divided
 from orchestrator.evaluation.scoring import known
 from orchestrator.records import LabelSetScores
@@ -55,12 +55,6 @@ def score_sums(rows: Sums, counts: NDArray[np.int64], samples: int, seed: int) -
         macro_f1=macro[0],
         macro_f1_interval=macro[1],
     )
-
-
-def finite_interval(estimates: Estimates) -> tuple[float, float] | None:
-    """Give the central 95% of the estimates that are defined; None where none is."""
-    defined = estimates[np.isfinite(estimates)]
-    return percentile_interval(defined) if len(defined) else None
 
 
 def _measures(sums: Sums) -> Estimates:

@@ -66,6 +66,11 @@ class ClassCounts:
         """
         return self._averaged(self.f1())
 
+    def all_measures(self) -> Measures:
+        """Give accuracy, balanced accuracy, macro precision, macro F1 and the F1 of each class [..., 4 + K]."""
+        macro = [self.accuracy(), self.balanced_accuracy(), self.macro_precision(), self.macro_f1()]
+        return np.concatenate([np.stack(macro, axis=-1), self.f1()], axis=-1)
+
     def _averaged(self, values: Measures) -> Measures:
         occurs = self.actual > 0
         return divided(np.where(occurs, values, 0.0).sum(axis=-1), occurs.sum(axis=-1))

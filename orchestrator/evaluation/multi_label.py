@@ -8,14 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import eye_array
 
 from orchestrator.errors import DataError
 from orchestrator.evaluation.average_precision import Ranking, average_precisions, mean_average_precision
-from orchestrator.evaluation.intervals import Estimates, Sums, Units, resample
+from orchestrator.evaluation.intervals import Estimates, Sums, Units, finite_interval
 from orchestrator.evaluation.label_set_sums import (
     IMAGES,
-    finite_interval,
     image_sums,
     label_counts,
     num_sums,
@@ -32,14 +30,9 @@ from orchestrator.evaluation.metrics import (
     divided,
     predict_labels,
 )
+from orchestrator.evaluation.rank_resampling import MOST_RESAMPLED_ANSWERS, resample_ranks
 from orchestrator.evaluation.scoring import class_scores, known
 from orchestrator.records import LabelScores, LabelSetScores, MultiLabelScores, Scores
-
-MOST_RESAMPLED_ANSWERS = 2**19
-"""The most answers, images times labels, of which the mean average precision is given an interval."""
-
-# Ranking answers again is dear: of many there are fewer resamples, 256 at the least, for some ten seconds of work.
-_MOST_WEIGHED_ANSWERS = 2**27
 
 
 def fit_thresholds(probabilities: Probabilities, truth: Truth) -> Measures:
@@ -245,16 +238,14 @@ def _resampled_precisions(
         return None
     occurring = np.flatnonzero(truth.any(axis=0)).tolist()
     rankings = [[Ranking.of(found[:, k], truth[:, k]) for k in occurring] for found in models]
-    unit_of: NDArray[np.integer] = np.arange(len(truth)) if units is None else units
-    num_units = int(unit_of.max()) + 1
-
-    def measure(drawn: Sums) -> Estimates:
-        weights = np.asarray(drawn)[:, unit_of]
-        return np.stack([_mean_precision(labels, weights) for labels in rankings], axis=1)
-
-    once = np.ones(num_units, dtype=np.int64)
-    fewer = min(samples, _MOST_WEIGHED_ANSWERS // truth.size)
-    return resample(eye_array(num_units, format="csr"), once, fewer, seed, measure)
+    return resample_ranks(
+        len(truth),
+        len(occurring),
+        lambda weights: np.stack([_mean_precision(labels, weights) for labels in rankings], axis=1),
+        samples=samples,
+        seed=seed,
+        units=units,
+    )
 
 
 def _mean_precision(rankings: Sequence[Ranking], weights: NDArray[np.float64]) -> Estimates:

@@ -10,15 +10,27 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from orchestrator.evaluation.calibration import calibration_error, confidence_gaps, reliability
-from orchestrator.evaluation.intervals import Estimates, Sums, Units, by_unit, percentile_interval, resample
+from orchestrator.evaluation.intervals import (
+    Estimates,
+    Sums,
+    Units,
+    by_unit,
+    finite_interval,
+    means,
+    percentile_interval,
+    resample,
+)
 from orchestrator.evaluation.metrics import (
     ClassCounts,
     ClassIndices,
     Measures,
     Probabilities,
     class_aucs,
+    divided,
+    losses,
     predict_classes,
 )
+from orchestrator.evaluation.rank_resampling import resample_areas
 from orchestrator.evaluation.tallies import CONFIDENCE_BINS, Tally, confidence_bins
 from orchestrator.evaluation.unit_buckets import UnitBuckets
 from orchestrator.records import ClassScores, Scores
@@ -31,8 +43,9 @@ class _Drawn:
     """Hold the sums of what a bootstrap draws as one.
 
     `confusions` [D, C] are over the cells of the confusion matrix that occur, `true` and `predicted` [C] their classes;
-    `gaps` [E, 16] are the gap of each bin of confidence, and the number of images. `confusion_counts` [D] and
-    `gap_counts` [E] say how many have the same sums.
+    `gaps` [E, 16] are the gap of each bin of confidence, and the number of images; `losses` [L, 2] the cross-entropy
+    and the number of images. `confusion_counts` [D], `gap_counts` [E] and `loss_counts` [L] say how many have the same
+    sums.
     """
 
     true: NDArray[np.int64]
@@ -41,14 +54,19 @@ class _Drawn:
     confusion_counts: NDArray[np.int64]
     gaps: csr_array
     gap_counts: NDArray[np.int64]
+    losses: Sums
+    loss_counts: NDArray[np.int64]
 
     @classmethod
     def images(cls, tally: Tally) -> _Drawn:
         """Draw single images: those in one cell are alike, and there are no more cells than the tally holds.
 
         For a bin of confidence, right and wrong images have the mean confidence of their kind: what varies about it
-        within 1/15 is nothing beside being right or wrong.
+        within 1/15 is nothing beside being right or wrong. So have images in one bin of their true class's log-odds
+        the mean loss of these.
         """
+        has_loss = tally.loss_counts > 0
+        mean_losses = tally.loss_sums[has_loss] / tally.loss_counts[has_loss]
         true, predicted = np.nonzero(tally.confusion)
         counts = tally.confidence_counts.ravel()
         held = np.flatnonzero(counts)
@@ -64,6 +82,8 @@ class _Drawn:
             confusion_counts=tally.confusion[true, predicted],
             gaps=csr_array(gaps),
             gap_counts=counts[held],
+            losses=np.stack([mean_losses, np.ones(len(mean_losses))], axis=1),
+            loss_counts=tally.loss_counts[has_loss],
         )
 
     @classmethod
@@ -83,26 +103,31 @@ class _Drawn:
             confusion_counts=once,
             gaps=gaps + sizes,
             gap_counts=once,
+            losses=np.stack([np.bincount(units, losses(probabilities, truth)), np.bincount(units)], axis=1),
+            loss_counts=once,
         )
 
     def measures(self, num_classes: int, samples: int, seed: int) -> Estimates:
-        """Give accuracy, balanced accuracy and macro F1 [samples, 3] of resamples."""
+        """Give the measures of classes [samples, 4 + K] of resamples: see `ClassCounts.all_measures`."""
         by_true, by_predicted = (_by_class(classes, num_classes) for classes in (self.true, self.predicted))
         is_right = self.true == self.predicted
 
         def measure(cells: Sums) -> Estimates:
-            counts = ClassCounts(
+            return ClassCounts(
                 actual=np.asarray(cells @ by_true),
                 predicted=np.asarray(cells @ by_predicted),
                 correct=np.asarray((cells * is_right) @ by_true),
-            )
-            return np.stack([counts.accuracy(), counts.balanced_accuracy(), counts.macro_f1()], axis=1)
+            ).all_measures()
 
         return resample(self.confusions, self.confusion_counts, samples, seed, measure)
 
     def calibration_errors(self, samples: int, seed: int) -> Estimates:
         """Give the expected calibration error [samples] of resamples."""
         return resample(self.gaps, self.gap_counts, samples, seed, _calibration_errors)
+
+    def mean_losses(self, samples: int, seed: int) -> Estimates:
+        """Give the mean cross-entropy [samples] of resamples."""
+        return resample(self.losses, self.loss_counts, samples, seed, means)
 
 
 def score(
@@ -115,9 +140,10 @@ def score(
 ) -> Scores:
     """Score the probabilities [n, K] of K classes against the true class indices [n].
 
-    As `score_tally`, with two differences: to 100,000 images AUC is from ranks, and a bootstrap draws images that share
-    their number in `units` [n], counted from 0, together. Raises DataError when the shapes do not fit, a probability is
-    not finite or a class index is outside [0, K).
+    As `score_tally`, with two differences: to 100,000 images AUC is from ranks, with intervals where these are of at
+    most 524,288 answers (n times K), and a bootstrap draws images that share their number in `units` [n], counted from
+    0, together. Raises DataError when the shapes do not fit, a probability is not finite or a class index is outside
+    [0, K).
     """
     tally = Tally.of(probabilities, truth)
     if not len(truth):
@@ -126,7 +152,10 @@ def score(
     is_ranked = len(truth) <= MOST_RANKED_IMAGES
     areas = class_aucs(probabilities, truth) if is_ranked else tally.class_aucs()
     errors = np.zeros_like(areas) if is_ranked else tally.auc_errors()
-    scores = _scores(tally, areas, errors, drawn, bootstrap_samples, seed)
+    again = (
+        resample_areas(probabilities, truth, samples=bootstrap_samples, seed=seed, units=units) if is_ranked else None
+    )
+    scores = _scores(tally, areas, errors, drawn, bootstrap_samples, seed, again)
     return scores if units is None else scores.model_copy(update={"by_class": _with_units(scores, truth, units)})
 
 
@@ -154,7 +183,13 @@ def _no_scores(tally: Tally) -> Scores:
 
 
 def _scores(
-    tally: Tally, areas: Measures, errors: Measures, drawn: _Drawn | UnitBuckets, bootstrap_samples: int, seed: int
+    tally: Tally,
+    areas: Measures,
+    errors: Measures,
+    drawn: _Drawn | UnitBuckets,
+    bootstrap_samples: int,
+    seed: int,
+    areas_again: Estimates | None = None,
 ) -> Scores:
     counts = ClassCounts.of(tally.confusion)
     error = float(calibration_error(confidence_gaps(tally), tally.num_images))
@@ -168,15 +203,18 @@ def _scores(
         balanced_accuracy=float(counts.balanced_accuracy()),
         balanced_accuracy_interval=percentile_interval(resampled[:, 1]),
         macro_precision=float(counts.macro_precision()),
+        macro_precision_interval=percentile_interval(resampled[:, 2]),
         macro_f1=float(counts.macro_f1()),
-        macro_f1_interval=percentile_interval(resampled[:, 2]),
+        macro_f1_interval=percentile_interval(resampled[:, 3]),
         macro_auc=float(areas[has_area].mean()) if has_area.any() else None,
         macro_auc_error=float(errors[has_area].mean()) if has_area.any() else None,
+        macro_auc_interval=None if areas_again is None else finite_interval(_mean_areas(areas_again)),
         cross_entropy=tally.loss / tally.num_images,
+        cross_entropy_interval=percentile_interval(drawn.mean_losses(bootstrap_samples, seed)),
         expected_calibration_error=error,
         expected_calibration_error_interval=_basic_interval(error, errors_again),
         confusion_matrix=tally.confusion.tolist(),
-        by_class=class_scores(counts, areas),
+        by_class=_with_intervals(class_scores(counts, areas), resampled[:, 4:], areas_again),
         reliability=reliability(tally),
     )
 
@@ -194,6 +232,25 @@ def class_scores(counts: ClassCounts, areas: Measures) -> list[ClassScores]:
         )
         for actual, precision, recall, f1, area in zip(*(column.tolist() for column in columns), strict=True)
     ]
+
+
+def _with_intervals(found: list[ClassScores], f1: Estimates, areas: Estimates | None) -> list[ClassScores]:
+    """Bound the F1 and the area of each class by those of resamples [samples, K]."""
+    return [
+        scores.model_copy(
+            update={
+                "f1_interval": None if scores.f1 is None else finite_interval(f1[:, k]),
+                "auc_interval": None if areas is None or scores.auc is None else finite_interval(areas[:, k]),
+            }
+        )
+        for k, scores in enumerate(found)
+    ]
+
+
+def _mean_areas(areas: Estimates) -> Estimates:
+    """Average areas [samples, K] over the classes that have one."""
+    has_area = np.isfinite(areas)
+    return divided(np.where(has_area, areas, 0.0).sum(axis=1), has_area.sum(axis=1))
 
 
 def _with_units(scores: Scores, truth: ClassIndices, units: Units) -> list[ClassScores]:

@@ -40,6 +40,8 @@ class Tally:
       for other images. Bins are of log-odds, 1/32 wide from -48 to 16, the outer ones unbounded.
     - `confidence_counts` and `confidence_sums` [15, 2] count images and sum up the probability of the predicted class,
       in equal bins of it, apart for wrong (0) and right (1) predictions.
+    - `loss_counts` and `loss_sums` [2048] count images and sum up their cross-entropies, in bins of the log-odds of the
+      true class's probability.
     """
 
     confusion: NDArray[np.int64]
@@ -48,6 +50,8 @@ class Tally:
     negatives: NDArray[np.int64]
     confidence_counts: NDArray[np.int64]
     confidence_sums: NDArray[np.float64]
+    loss_counts: NDArray[np.int64]
+    loss_sums: NDArray[np.float64]
 
     @classmethod
     def of(cls, probabilities: Probabilities, truth: ClassIndices) -> Self:
@@ -66,16 +70,19 @@ class Tally:
         confidence = probabilities[np.arange(num_images), predicted].astype(np.float64)
         cells = 2 * confidence_bins(confidence) + (predicted == truth)
         sums: Measures = np.bincount(cells, weights=confidence, minlength=2 * CONFIDENCE_BINS).astype(np.float64)
-        places = np.arange(num_classes) * SCORE_BINS + score_bins(probabilities)
+        bins, of_images = score_bins(probabilities), losses(probabilities, truth)
+        places, true_bins = np.arange(num_classes) * SCORE_BINS + bins, bins[np.arange(num_images), truth]
         every = np.bincount(places.ravel(), minlength=num_classes * SCORE_BINS)
         own = np.bincount(places[np.arange(num_images), truth], minlength=num_classes * SCORE_BINS)
         return cls(
             confusion=confusion_matrix(truth, predicted, num_classes),
-            loss=float(losses(probabilities, truth).sum()),
+            loss=float(of_images.sum()),
             positives=own.reshape(num_classes, SCORE_BINS),
             negatives=(every - own).reshape(num_classes, SCORE_BINS),
             confidence_counts=np.bincount(cells, minlength=2 * CONFIDENCE_BINS).reshape(-1, 2),
             confidence_sums=sums.reshape(-1, 2),
+            loss_counts=np.bincount(true_bins, minlength=SCORE_BINS),
+            loss_sums=np.bincount(true_bins, weights=of_images, minlength=SCORE_BINS).astype(np.float64),
         )
 
     def __add__(self, other: Self) -> Self:

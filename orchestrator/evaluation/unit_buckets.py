@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.evaluation.calibration import calibration_error
-from orchestrator.evaluation.intervals import Estimates, Measure, Sums, resample
-from orchestrator.evaluation.metrics import ClassCounts
+from orchestrator.evaluation.intervals import Estimates, Measure, Sums, means, resample
+from orchestrator.evaluation.metrics import ClassCounts, losses
 from orchestrator.evaluation.predictions import Predictions
 from orchestrator.evaluation.tallies import CONFIDENCE_BINS, confidence_bins
 
@@ -30,6 +30,7 @@ class UnitBuckets:
         # Of each class: images of it, images taken for it, images of it that were found.
         self._classes = np.zeros((NUM_BUCKETS, 3, num_classes))
         self._gaps = np.zeros((NUM_BUCKETS, CONFIDENCE_BINS + 1))
+        self._losses = np.zeros(NUM_BUCKETS)
 
     def add(self, part: Predictions) -> None:
         """Add images."""
@@ -39,14 +40,14 @@ class UnitBuckets:
         confidence = part.probabilities[np.arange(len(part)), predicted].astype(np.float64)
         np.add.at(self._gaps, (buckets, confidence_bins(confidence)), is_right - confidence)
         np.add.at(self._gaps[:, -1], buckets, 1)
+        np.add.at(self._losses, buckets, losses(part.probabilities, part.indices))
 
     def measures(self, num_classes: int, samples: int, seed: int) -> Estimates:
-        """Give accuracy, balanced accuracy and macro F1 [samples, 3] of resamples."""
+        """Give the measures of classes [samples, 4 + K] of resamples: see `ClassCounts.all_measures`."""
 
         def measure(sums: Sums) -> Estimates:
             actual, predicted, correct = np.moveaxis(sums.reshape(-1, 3, num_classes), 1, 0)
-            counts = ClassCounts(actual=actual, predicted=predicted, correct=correct)
-            return np.stack([counts.accuracy(), counts.balanced_accuracy(), counts.macro_f1()], axis=1)
+            return ClassCounts(actual=actual, predicted=predicted, correct=correct).all_measures()
 
         return self._resampled(self._classes.reshape(NUM_BUCKETS, -1), samples, seed, measure)
 
@@ -55,6 +56,11 @@ class UnitBuckets:
         return self._resampled(
             self._gaps, samples, seed, lambda sums: calibration_error(sums[:, :-1], np.rint(sums[:, -1]))
         )
+
+    def mean_losses(self, samples: int, seed: int) -> Estimates:
+        """Give the mean cross-entropy [samples] of resamples."""
+        sums = np.stack([self._losses, self._gaps[:, -1]], axis=1)
+        return self._resampled(sums, samples, seed, means)
 
     def _resampled(self, sums: NDArray[np.float64], samples: int, seed: int, measure: Measure) -> Estimates:
         held = sums[self._is_held]

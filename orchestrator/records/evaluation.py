@@ -29,6 +29,8 @@ class ClassScores(Value):
     recall: float | None
     f1: float | None
     auc: float | None
+    f1_interval: tuple[float, float] | None = None
+    auc_interval: tuple[float, float] | None = None
 
 
 class ConfidenceBin(Value):
@@ -42,7 +44,8 @@ class ConfidenceBin(Value):
 class Scores(Value):
     """Score predictions over `num_images` test images; measures that are undefined there are None.
 
-    Macro measures are means over classes; `balanced_accuracy` is the macro recall. `macro_auc_error` bounds how far
+    Macro measures are means over classes; `balanced_accuracy` is the macro recall. Of many images areas under curves
+    have no interval. `macro_auc_error` bounds how far
     `macro_auc` can be off, 0 where it is from ranks. `by_class` is in the order of the classes. Where images have any
     number of labels, the accuracy is the share of images all of whose labels are right at the threshold 0.5, the
     cross-entropy the mean binary one; there is no confusion matrix, and `multi_label` has what else there is.
@@ -54,11 +57,14 @@ class Scores(Value):
     balanced_accuracy: float | None = None
     balanced_accuracy_interval: tuple[float, float] | None = None
     macro_precision: float | None = None
+    macro_precision_interval: tuple[float, float] | None = None
     macro_f1: float | None = None
     macro_f1_interval: tuple[float, float] | None = None
     macro_auc: float | None = None
     macro_auc_error: float | None = None
+    macro_auc_interval: tuple[float, float] | None = None
     cross_entropy: float | None = None
+    cross_entropy_interval: tuple[float, float] | None = None
     expected_calibration_error: float | None = None
     expected_calibration_error_interval: tuple[float, float] | None = None
     confusion_matrix: list[list[int]]

@@ -66,10 +66,10 @@ def test_scores_of_a_tally_are_those_of_its_images_but_for_the_stated_error_of_a
     probabilities, truth = images
     exact = scores_of(probabilities, truth)
     binned = score_tally(Tally.of(probabilities, truth), bootstrap_samples=100, seed=0)
-    areas = {"macro_auc", "macro_auc_error", "by_class"}
+    areas = {"macro_auc", "macro_auc_error", "macro_auc_interval", "by_class"}
     assert binned.model_dump(exclude=areas) == exact.model_dump(exclude=areas)
     for one, other in zip(binned.by_class, exact.by_class, strict=True):
-        assert one.model_dump(exclude={"auc"}) == other.model_dump(exclude={"auc"})
+        assert one.model_dump(exclude={"auc", "auc_interval"}) == other.model_dump(exclude={"auc", "auc_interval"})
     if exact.macro_auc is not None and binned.macro_auc is not None and binned.macro_auc_error is not None:
         assert abs(binned.macro_auc - exact.macro_auc) <= binned.macro_auc_error + 1e-12
 
@@ -177,7 +177,9 @@ def test_units_of_one_image_each_give_the_intervals_of_images(images: Images) ->
     assert units.accuracy_interval == pytest.approx(alone.accuracy_interval, abs=1 / len(truth) + 0.02)
     assert (units.accuracy, units.macro_f1) == (alone.accuracy, alone.macro_f1)
     for single, found in zip(alone.by_class, units.by_class, strict=True):
-        assert found == single.model_copy(update={"num_units": single.num_images})
+        assert found.num_units == single.num_images
+        drawn = {"num_units", "f1_interval", "auc_interval"}
+        assert found.model_dump(exclude=drawn) == single.model_dump(exclude=drawn)
 
 
 def test_accuracy_over_kin_has_the_interval_of_its_mean() -> None:
@@ -197,3 +199,33 @@ def test_the_units_of_a_class_count_kin_as_one() -> None:
     assert [found.num_units for found in scored.by_class] == [3, 3, 0]
     alone = score(probabilities, truth, bootstrap_samples=100, seed=0)
     assert [found.num_units for found in alone.by_class] == [None, None, None]
+
+
+@pytest.mark.parametrize("copies", [1, 4])
+def test_every_measure_has_the_interval_of_resampled_images(copies: int) -> None:
+    rng = np.random.default_rng(4)
+    truth = rng.integers(3, size=200)
+    odds = rng.normal(size=(200, 3)) + 1.2 * np.eye(3)[truth]
+    probabilities = (np.exp(odds) / np.exp(odds).sum(axis=1, keepdims=True)).astype(np.float32)
+    places = np.repeat(np.arange(200), copies)
+    units = places if copies > 1 else None
+    found = score(probabilities[places], truth[places], bootstrap_samples=3000, seed=0, units=units)
+    drawn = rng.integers(200, size=(1500, 200))
+    again = [score(probabilities[rows], truth[rows], bootstrap_samples=1, seed=0) for rows in drawn]
+
+    def expected(name: str) -> list[float]:
+        return [float(bound) for bound in np.quantile([getattr(one, name) for one in again], [0.025, 0.975])]
+
+    for name, most in (("macro_precision", 0.01), ("macro_auc", 0.01), ("cross_entropy", 0.02), ("macro_f1", 0.01)):
+        assert getattr(found, f"{name}_interval") == pytest.approx(expected(name), abs=most), name
+    for k, scores in enumerate(found.by_class):
+        for name in ("f1", "auc"):
+            bounds = np.quantile([getattr(one.by_class[k], name) for one in again], [0.025, 0.975])
+            assert getattr(scores, f"{name}_interval") == pytest.approx(bounds.tolist(), abs=0.015)
+
+
+def test_a_class_without_images_has_no_intervals() -> None:
+    probabilities = np.array([[0.6, 0.3, 0.1], [0.2, 0.7, 0.1]] * 10, dtype=np.float32)
+    found = score(probabilities, np.array([0, 1] * 10), bootstrap_samples=50, seed=0)
+    assert found.macro_auc_interval == (1.0, 1.0)
+    assert (found.by_class[2].f1_interval, found.by_class[2].auc_interval) == (None, None)
