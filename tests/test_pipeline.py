@@ -17,7 +17,7 @@ from orchestrator.cli import main
 from orchestrator.config import ExperimentConfig
 from orchestrator.errors import BadFractionError, RecordError, ResourceError
 from orchestrator.experiment_file import validate_experiment
-from orchestrator.finetune.validation import load_validation
+from orchestrator.finetune.validation import load_thinned_validation
 from orchestrator.pipeline import Pipeline
 from orchestrator.records import Report, Trial
 
@@ -295,7 +295,7 @@ def test_class_frequencies_are_judged_and_a_model_keeps_what_predicting_them_nee
         assert shift.whole.before.accuracy == pytest.approx(evaluation.accuracy)
         assert {found.subset for found in shift.subsets} == {scores.subset for scores in evaluation.subsets}
         assert sum(frequency.estimated for frequency in shift.whole.frequencies) == pytest.approx(1.0)
-        validation = load_validation(str(finished.directory / "groups" / card.group / "model"), card)
+        validation = load_thinned_validation(str(finished.directory / "groups" / card.group / "model"), card)
         assert len(validation) == shift.num_validation > 0
         assert set(validation.subsets) <= set(card.subsets)
     assert "Other class frequencies" in (finished.directory / "report.html").read_text()

@@ -75,7 +75,7 @@ def test_predictions_kin_and_class_sums_are_those_of_the_images_whatever_the_blo
         model_uri=str(tmp_path / "model"), weights_digest=saved.weights_digest, use_gpu=False, stall_timeout_s=60
     )
     blocks = blocks_of(number_rows(rows), 4)
-    with predicted(rows, blocks, reader, plan, [CLASSES], tells_outliers=False) as ([found], directions):
+    with predicted(rows, blocks, reader, plan, saved) as ([found], directions):
         predictions = whole(found)
         assert (len(found), found.num_units, found.has_kin("south")) == (16, 2, True)
 
@@ -90,5 +90,5 @@ def test_predictions_kin_and_class_sums_are_those_of_the_images_whatever_the_blo
     for name in CLASSES:
         np.testing.assert_allclose(directions.sums[name], expected.sums[name], atol=1e-4)
 
-    with predicted(rows.slice(0, 0), [], reader, plan, [CLASSES], tells_outliers=False) as ([nothing], no_directions):
+    with predicted(rows.slice(0, 0), [], reader, plan, saved) as ([nothing], no_directions):
         assert len(whole(nothing)) == no_directions.num_images == 0

@@ -13,6 +13,7 @@ from orchestrator.cluster.pretraining_target import TargetData
 from orchestrator.config import DataConfig, PretrainConfig, PretrainingTargetConfig
 from orchestrator.data.catalogue import SampleTable, data_fingerprint, summarise
 from orchestrator.data.identity import sample_keys
+from orchestrator.data.reader import PixelReader
 from orchestrator.errors import DataError
 from orchestrator.records import Catalogue
 
@@ -47,7 +48,9 @@ def a_source(table: SampleTable, classes: tuple[str, ...], target: TargetData | 
         catalogue=a_catalogue(table),
         classes=classes,
         table=table,
-        pixels_uri="/p",
+        reader=PixelReader(
+            data=DataConfig(uri="/source"), image_size=8, resize="crop", pixels_uri="/p", fragments_uri=""
+        ),
         target=target,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
 import pytest
@@ -133,8 +134,11 @@ def skewed(count: int) -> ArraySamples:
     return samples
 
 
-def trained_bits(case: Case, **changes: object) -> str:
-    """Train, and give a digest of the bits of what is kept and of what the last epoch left."""
+def trained_bits(case: Case, chosen: Mapping[str, object] | None = None, **changes: object) -> str:
+    """Train, and give a digest of the bits of what is kept and of what the last epoch left.
+
+    Augmentations are those of the section, but for the `chosen` ones, which the recipe has.
+    """
     names = {known.name for known in fields(TrainingSettings)}
     said = {**case.beside, **changes}
     augment = AugmentConfig.model_validate({key: said.pop(key) for key in list(said) if key in AUGMENT})
@@ -153,7 +157,7 @@ def trained_bits(case: Case, **changes: object) -> str:
         spec,
         two_tasks(14, missing=5) if case.tasks else skewed(14),
         two_tasks(9, seed=1) if case.tasks else some_samples(9, seed=1),
-        some_hyperparameters(**{"freeze_depth": 0, "batch_size": 4, **said}),
+        some_hyperparameters(**{"freeze_depth": 0, "batch_size": 4, **said, **(chosen or {})}),
         some_settings(**settings),
         on_epoch=keep,
     )
@@ -167,6 +171,14 @@ def test_each_value_of_a_key_trains_other_bits(key: str, case: Case) -> None:
     assert len(set(found)) == len(found)
 
 
+@pytest.mark.parametrize("key", AUGMENT.keys() & Hyperparameters.model_fields.keys())
+def test_an_augmentation_that_a_recipe_chooses_trains_the_bits_that_the_sections_does(key: str) -> None:
+    case = AUGMENT[key]
+    chosen = {name: value for name, value in case.beside.items() if name != "views"}
+    for value in case.values:
+        assert trained_bits(Case(values=()), {**chosen, key: value}, **FRESH) == trained_bits(case, **{key: value})
+
+
 def test_the_same_values_train_the_same_bits() -> None:
     case = Case(values=(), backbone="skipping_backbone")
     method = {"dropout": 0.2, "stochastic_depth": 0.5, "mixing": "cutmix", "adversarial": 0.05, "flip": True}
@@ -174,6 +186,6 @@ def test_the_same_values_train_the_same_bits() -> None:
 
 
 def test_no_key_is_left_out() -> None:
-    assert HYPERPARAMETERS.keys() == Hyperparameters.model_fields.keys()
+    assert HYPERPARAMETERS.keys() | AUGMENT.keys() - {"views"} == Hyperparameters.model_fields.keys()
     assert SETTINGS.keys() | WITHOUT_EFFECT == {known.name for known in fields(TrainingSettings)}
     assert AUGMENT.keys() == AugmentConfig.model_fields.keys()

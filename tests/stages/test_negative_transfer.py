@@ -15,7 +15,7 @@ from builders import class_image, encode_image
 from orchestrator.config import ExperimentConfig
 from orchestrator.errors import RecordError
 from orchestrator.finetune.models import is_saved, load_card
-from orchestrator.finetune.validation import load_validation
+from orchestrator.finetune.validation import load_thinned_validation
 from orchestrator.pipeline import STAGES, Pipeline
 from orchestrator.records import Report, SubsetInvestment, SubsetTransfer, Transfer
 
@@ -218,7 +218,7 @@ def test_a_misled_subset_is_found_and_mended_by_fallback_and_by_regrouping(
     assert len(list(directory.glob("groups/*/arms/**/*.safetensors"))) == 1
     page = (directory / "report.html").read_text()
     assert south.model in page and "Beside it" in page and "models that transfer is judged by" in page
-    assert len(load_validation(str(directory / south.model), card)) == 2 * SITES["south"][1]
+    assert len(load_thinned_validation(str(directory / south.model), card)) == 2 * SITES["south"][1]
     assert spent_beside(fallen, "south") == {"arms", "retraining"} and spent_beside(fallen, "north") == {"arms"}
     # The ledger has the gain of what serves a subset in the end, as much above the first model's as that is better.
     account = invested(fallen, "south")
@@ -246,7 +246,9 @@ def test_a_misled_subset_is_found_and_mended_by_fallback_and_by_regrouping(
         assert found.gain is not None and found.gain.test_interval is not None
         card = load_card(str(directory / found.model))
         assert found.subset in card.subsets
-        assert len(load_validation(str(directory / found.model), card, found.subset)) == 2 * SITES[found.subset][1]
+        assert (
+            len(load_thinned_validation(str(directory / found.model), card, found.subset)) == 2 * SITES[found.subset][1]
+        )
         assert spent_beside(moved, found.subset) == {"arms", "retraining"}
         account = invested(moved, found.subset)
         assert account.gain is not None and account.first_gain is not None

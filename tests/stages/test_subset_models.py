@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from orchestrator.config import ExperimentConfig
-from orchestrator.finetune.validation import load_validation
+from orchestrator.finetune.validation import load_thinned_validation
 from orchestrator.pipeline import Pipeline
 from orchestrator.records import ModelCard, Report, SubsetModels
 from orchestrator.stages import subset_predictions
@@ -42,7 +42,7 @@ def test_every_subset_gets_a_model_and_a_lost_one_is_trained_again(
         if found.model:
             card = ModelCard.from_json((run / found.model / "model.json").read_bytes(), source="model.json")
             assert card.subsets == [found.subset] and len(card.history) == card.hyperparameters.epochs
-            validation = load_validation(str(run / found.model), card, found.subset)
+            validation = load_thinned_validation(str(run / found.model), card, found.subset)
             assert len(validation) == found.num_validation
             assert validation.correct.mean() == pytest.approx(card.history[card.best_epoch - 1].val_accuracy)
     _check_report(run, own)
