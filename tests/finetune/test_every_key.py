@@ -171,7 +171,7 @@ def test_each_value_of_a_key_trains_other_bits(key: str, case: Case) -> None:
     assert len(set(found)) == len(found)
 
 
-@pytest.mark.parametrize("key", AUGMENT.keys() & Hyperparameters.model_fields.keys())
+@pytest.mark.parametrize("key", sorted(AUGMENT.keys() - {"views"}))
 def test_an_augmentation_that_a_recipe_chooses_trains_the_bits_that_the_sections_does(key: str) -> None:
     case = AUGMENT[key]
     chosen = {name: value for name, value in case.beside.items() if name != "views"}
