@@ -240,7 +240,7 @@ def _resampled_precisions(
     rankings = [[Ranking.of(found[:, k], truth[:, k]) for k in occurring] for found in models]
     return resample_ranks(
         len(truth),
-        len(occurring),
+        truth.shape[1],
         lambda weights: np.stack([_mean_precision(labels, weights) for labels in rankings], axis=1),
         samples=samples,
         seed=seed,

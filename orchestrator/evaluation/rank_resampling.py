@@ -32,8 +32,8 @@ def resample_ranks(
 ) -> Estimates:
     """Give `measure` [samples, ...] of bootstrap resamples: how often each of n images was drawn, [b, n].
 
-    Images that share their number in `units` [n] are drawn together. Of many answers, n times the number of classes
-    that are measured, there are fewer than `samples`.
+    Images that share their number in `units` [n] are drawn together. Of many answers, n times `num_classes`, there
+    are fewer than `samples`.
     """
     unit_of: NDArray[np.integer] = np.arange(num_images) if units is None else units
     num_units = int(unit_of.max()) + 1

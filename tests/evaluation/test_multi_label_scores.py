@@ -20,7 +20,7 @@ from sklearn.metrics import (
 )
 
 from orchestrator.errors import DataError
-from orchestrator.evaluation import multi_label
+from orchestrator.evaluation import multi_label, rank_resampling
 from orchestrator.evaluation.answers import pack, pack_matrix
 from orchestrator.evaluation.average_precision import Ranking, average_precisions
 from orchestrator.evaluation.judging import judge
@@ -168,6 +168,22 @@ def test_a_gain_in_precision_is_paired_by_image() -> None:
     same = precision_gain(probabilities, probabilities, truth, bootstrap_samples=100, seed=0)
     assert same is not None and same[1:] == (0.0, (0.0, 0.0))
     assert precision_gain(probabilities, worse, np.zeros_like(truth), bootstrap_samples=100, seed=0) is None
+
+
+def test_labels_that_no_image_has_count_among_the_answers_that_are_ranked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    probabilities, truth = drawn(100)
+    truth[:, 2:] = False
+
+    def interval(samples: int) -> tuple[float, float] | None:
+        found = score_label_sets(probabilities, truth, LABELS, np.full(4, 0.5), bootstrap_samples=samples, seed=0)
+        assert found.multi_label is not None
+        return found.multi_label.mean_average_precision_interval
+
+    fifty, hundred = interval(50), interval(100)
+    monkeypatch.setattr(rank_resampling, "_MOST_WEIGHED_ANSWERS", 50 * 100 * len(LABELS))
+    assert interval(100) == fifty != hundred
 
 
 def test_too_many_answers_have_no_interval_of_their_mean_average_precision(monkeypatch: pytest.MonkeyPatch) -> None:
