@@ -83,6 +83,12 @@ def divided(dividend: Counts, divisor: Counts) -> Measures:
     return quotient
 
 
+def finite_means(values: Measures) -> Measures:
+    """Average values [..., K] over those of the last axis that are finite [...]; not a number without any."""
+    is_finite = np.isfinite(values)
+    return divided(np.where(is_finite, values, 0.0).sum(axis=-1), is_finite.sum(axis=-1))
+
+
 def predict_classes(probabilities: Probabilities) -> NDArray[np.int64]:
     """Give the index [n] of the most probable class for probabilities [n, K], the first of equals."""
     if not len(probabilities):

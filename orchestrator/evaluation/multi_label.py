@@ -27,7 +27,7 @@ from orchestrator.evaluation.metrics import (
     Truth,
     auc,
     binary_losses,
-    divided,
+    finite_means,
     predict_labels,
 )
 from orchestrator.evaluation.rank_resampling import MOST_RESAMPLED_ANSWERS, resample_ranks
@@ -250,9 +250,7 @@ def _resampled_precisions(
 
 def _mean_precision(rankings: Sequence[Ranking], weights: NDArray[np.float64]) -> Estimates:
     """Average the precisions [b] of labels over those that occur among images of weights [b, n]."""
-    found = np.stack([ranking.average_precision(weights) for ranking in rankings], axis=1)
-    occurs = np.isfinite(found)
-    return divided(np.where(occurs, found, 0.0).sum(axis=1), occurs.sum(axis=1))
+    return finite_means(np.stack([ranking.average_precision(weights) for ranking in rankings], axis=1))
 
 
 def _mean(values: Measures) -> float | None:

@@ -26,7 +26,7 @@ from orchestrator.evaluation.metrics import (
     Measures,
     Probabilities,
     class_aucs,
-    divided,
+    finite_means,
     losses,
     predict_classes,
 )
@@ -208,7 +208,7 @@ def _scores(
         macro_f1_interval=percentile_interval(resampled[:, 3]),
         macro_auc=float(areas[has_area].mean()) if has_area.any() else None,
         macro_auc_error=float(errors[has_area].mean()) if has_area.any() else None,
-        macro_auc_interval=None if areas_again is None else finite_interval(_mean_areas(areas_again)),
+        macro_auc_interval=None if areas_again is None else finite_interval(finite_means(areas_again)),
         cross_entropy=tally.loss / tally.num_images,
         cross_entropy_interval=percentile_interval(drawn.mean_losses(bootstrap_samples, seed)),
         expected_calibration_error=error,
@@ -245,12 +245,6 @@ def _with_intervals(found: list[ClassScores], f1: Estimates, areas: Estimates | 
         )
         for k, scores in enumerate(found)
     ]
-
-
-def _mean_areas(areas: Estimates) -> Estimates:
-    """Average areas [samples, K] over the classes that have one."""
-    has_area = np.isfinite(areas)
-    return divided(np.where(has_area, areas, 0.0).sum(axis=1), has_area.sum(axis=1))
 
 
 def _with_units(scores: Scores, truth: ClassIndices, units: Units) -> list[ClassScores]:
