@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from orchestrator.errors import RecordError
-from orchestrator.evaluation.paired_answers import Correct, PairedAnswers
+from orchestrator.evaluation.paired_answers import Correct, PairedAnswers, add_up_by_name
 from orchestrator.evaluation.predictions import answers_of_table, baselines_of_table
 
 
@@ -36,6 +36,22 @@ class AnsweredImages:
             together=table.column("together"),
         )
 
+    def by_subset(self) -> Iterator[tuple[str, Self]]:
+        """Give each subset that has images, and them in their order."""
+        for name, places in places_by(self.subsets).items():
+            yield name, self._at(places)
+
+    def _at(self, places: NDArray[np.int64]) -> Self:
+        rows = pa.array(places)
+        return replace(
+            self,
+            correct=self.correct[places],
+            baselines={name: correct[places] for name, correct in self.baselines.items()},
+            ids=self.ids.take(rows),
+            subsets=self.subsets.take(rows),
+            together=self.together.take(rows),
+        )
+
 
 def in_order(parts: Iterable[AnsweredImages], ids: pa.ChunkedArray) -> Iterator[AnsweredImages]:
     """Give the parts again. Raises RecordError where all together they are not of these images [n] in this order."""
@@ -51,22 +67,19 @@ def in_order(parts: Iterable[AnsweredImages], ids: pa.ChunkedArray) -> Iterator[
 
 def add_up_by_subset(parts: Iterable[AnsweredImages]) -> dict[str, PairedAnswers]:
     """Add up, for each subset that has images, what the model and its baselines got right."""
-    found: dict[str, PairedAnswers] = {}
-    for part in parts:
-        together = part.together.combine_chunks()
-        for name, places in places_by(part.subsets).items():
-            baselines = {baseline: correct[places] for baseline, correct in part.baselines.items()}
-            answers = PairedAnswers.of(part.correct[places], baselines, together.take(pa.array(places)))
-            found[name] = found[name] + answers if name in found else answers
-    return found
+    return add_up_by_name(
+        (name, PairedAnswers.of(images.correct, images.baselines, images.together))
+        for part in parts
+        for name, images in part.by_subset()
+    )
 
 
 def right_by_subset(parts: Iterable[AnsweredImages]) -> dict[str, Correct]:
     """Tell, for each subset that has images, which of them the model got right, in their order: a byte an image."""
     found: dict[str, list[Correct]] = {}
     for part in parts:
-        for name, places in places_by(part.subsets).items():
-            found.setdefault(name, []).append(part.correct[places])
+        for name, images in part.by_subset():
+            found.setdefault(name, []).append(images.correct)
     return {name: np.concatenate(correct) for name, correct in found.items()}
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-import pyarrow as pa
-
 from orchestrator.errors import DataError
-from orchestrator.evaluation.answered_images import AnsweredImages, places_by
-from orchestrator.evaluation.paired_answers import Correct, PairedAnswers, PairedGain
+from orchestrator.evaluation.answered_images import AnsweredImages
+from orchestrator.evaluation.paired_answers import Correct, PairedAnswers, PairedGain, add_up_by_name
 from orchestrator.records import Baseline, Evaluation
 
 
@@ -37,16 +35,7 @@ def answers_of_shipped(
     `parts` are all of a group's test images, `shipped` tells by subset what that model gets right of them, in their
     order; subsets without test images are left out. Raises DataError for answers over other images.
     """
-    found: dict[str, PairedAnswers] = {}
-    for part in parts:
-        together = part.together.combine_chunks()
-        for name, places in places_by(part.subsets).items():
-            if name not in shipped:
-                continue
-            seen = found[name].num_images if name in found else 0
-            mine, theirs = shipped[name][seen : seen + len(places)], part.baselines[baseline][places]
-            answers = PairedAnswers.of(mine, {baseline: theirs}, together.take(pa.array(places)))
-            found[name] = found[name] + answers if name in found else answers
+    found = add_up_by_name(_answers_of_shipped(parts, baseline, shipped))
     for name, answers in found.items():
         if answers.num_images != len(shipped[name]):
             raise DataError(
@@ -54,3 +43,15 @@ def answers_of_shipped(
                 value=len(shipped[name]),
             )
     return found
+
+
+def _answers_of_shipped(
+    parts: Iterable[AnsweredImages], baseline: str, shipped: Mapping[str, Correct]
+) -> Iterator[tuple[str, PairedAnswers]]:
+    seen = dict.fromkeys(shipped, 0)
+    for part in parts:
+        for name, images in part.by_subset():
+            if name in shipped:
+                mine = shipped[name][seen[name] :][: len(images.correct)]
+                seen[name] += len(images.correct)
+                yield name, PairedAnswers.of(mine, {baseline: images.baselines[baseline]}, images.together)

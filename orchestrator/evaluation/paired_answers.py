@@ -167,6 +167,14 @@ def add_up(parts: Iterable[PairedAnswers]) -> PairedAnswers:
     return reduce(add, parts)
 
 
+def add_up_by_name(parts: Iterable[tuple[str, PairedAnswers]]) -> dict[str, PairedAnswers]:
+    """Add up the answers that have the same name."""
+    found: dict[str, PairedAnswers] = {}
+    for name, answers in parts:
+        found[name] = found[name] + answers if name in found else answers
+    return found
+
+
 def count_units(together: Names) -> int:
     """Count what a bootstrap draws as one: an image, or images that share what `together` [n] says."""
     names = _strings(together)
