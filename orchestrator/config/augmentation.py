@@ -43,7 +43,7 @@ class AugmentConfig(Section):
     @property
     def varies(self) -> bool:
         """Tell whether anything is varied at all."""
-        return self.flip or self.crop > 0 or self.colour > 0 or self.randaugment > 0 or self.erasing > 0
+        return any(getattr(self, name) for name in WAYS_TO_VARY)
 
     @property
     def draws_afresh(self) -> bool:

@@ -52,10 +52,11 @@ def judge(
     """Score a group's model on all its test images and on each subset's, over the group's classes.
 
     The temperature of its calibration is fitted on `validation` alone, or the threshold of each label where images have
-    any number of them (`label_set_judging`). So is what a correction for other class
-    frequencies stands on, where `shift_method` asks for one. A baseline is scored on the same images and
-    compared with the model image by image; one that failed, and every one where there are no test images, has None for
-    its numbers. Bootstraps draw kin together. What is held of the predictions does not grow with their number.
+    any number of them (`label_set_judging`). So is what a correction for other class frequencies stands on, where
+    `shift_method` asks for one. A baseline is scored on the same images and compared with the model image by image; one
+    that failed, and every one where there are no test images, has None for its numbers. Bootstraps draw kin together.
+    What is held of the predictions does not grow with their number.
+
     Raises DataError when the probabilities are not over `classes`, or a baseline was tested on another number of
     images.
     """

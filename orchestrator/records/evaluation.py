@@ -45,10 +45,10 @@ class Scores(Value):
     """Score predictions over `num_images` test images; measures that are undefined there are None.
 
     Macro measures are means over classes; `balanced_accuracy` is the macro recall. Of many images areas under curves
-    have no interval. `macro_auc_error` bounds how far
-    `macro_auc` can be off, 0 where it is from ranks. `by_class` is in the order of the classes. Where images have any
-    number of labels, the accuracy is the share of images all of whose labels are right at the threshold 0.5, the
-    cross-entropy the mean binary one; there is no confusion matrix, and `multi_label` has what else there is.
+    have no interval. `macro_auc_error` bounds how far `macro_auc` can be off, 0 where it is from ranks. `by_class` is
+    in the order of the classes. Where images have any number of labels, the accuracy is the share of images all of
+    whose labels are right at the threshold 0.5, the cross-entropy the mean binary one; there is no confusion matrix,
+    and `multi_label` has what else there is.
     """
 
     num_images: int

@@ -6,18 +6,16 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from orchestrator import storage
 from orchestrator.cluster.activation_index import ActivationIndex
-from orchestrator.cluster.activations import ActivationPlan, build_activations
-from orchestrator.cluster.group_samples import GroupSamples, KeptDepth
+from orchestrator.cluster.group_samples import GroupSamples
 from orchestrator.cluster.probing import probe_compiled, probe_costs
 from orchestrator.cluster.resources import gpu_share, trial_resources
 from orchestrator.config import AugmentConfig
-from orchestrator.finetune.contracts import MOST_ACTIVATION_BYTES, NO_AUGMENTATION, StoredType
+from orchestrator.finetune.contracts import MOST_ACTIVATION_BYTES, NO_AUGMENTATION
 from orchestrator.records import CostFigures, DepthCost, Hyperparameters, SearchCosts, Trial
 from orchestrator.search.costs import (
     DepthPlan,
@@ -33,6 +31,7 @@ from orchestrator.search.fresh_draws import share_kept
 from orchestrator.search.shared_list import at, searches_depth
 from orchestrator.search.space import SearchSpace
 from orchestrator.stages.context import GroupContext
+from orchestrator.stages.kept_activations import as_built, cache_uri, keep_activations, most_folds, with_kept
 
 COSTS = "search/costs.json"
 # Features of a search that would not fit beside a trial's other memory are not held whole for batched heads.
@@ -165,7 +164,7 @@ def prepare_inputs(context: GroupContext, samples: dict[str, GroupSamples]) -> S
         context.workbench,
         samples,
         resources,
-        directory=_cache_uri(context),
+        directory=cache_uri(context),
         use_gpu=context.use_gpu,
         largest_batch=math.ceil(context.config.largest_batch * growth),
         copies_of_weights=max(space.copies_of_weights for space in spaces),
@@ -176,10 +175,14 @@ def prepare_inputs(context: GroupContext, samples: dict[str, GroupSamples]) -> S
     probe_seconds = time.perf_counter() - started
     plans = _decide(context, spaces, samples, figures)
     depths = [plan.depth for plan in sorted(plans, key=_worth, reverse=True) if plan.source == "activations"]
-    index = _build(context, depths, errors, expected_s=_pass_seconds(plans, figures, resources)) if depths else None
+    index = (
+        keep_activations(context, depths, errors, expected_s=_pass_seconds(plans, figures, resources))
+        if depths
+        else None
+    )
     if index is not None:
-        samples = {name: _with_kept(context, found, index) for name, found in samples.items()}
-        plans = [_as_built(plan, index) for plan in plans]
+        samples = {name: with_kept(context, found, index) for name, found in samples.items()}
+        plans = [as_built(plan, index) for plan in plans]
     _say(context, plans, index)
     feature_bytes = sum(len(found.train) + len(found.validation) for found in samples.values())
     feature_bytes *= context.backbone.feature_dim * 4 * max(1, context.config.augment.views)
@@ -189,8 +192,8 @@ def prepare_inputs(context: GroupContext, samples: dict[str, GroupSamples]) -> S
         plans=plans,
         index=index,
         probe_seconds=probe_seconds,
-        heads_fit=_are_plain(context) and _most_folds(context) * feature_bytes <= _MOST_FEATURE_BYTES,
-        gpu_share=_gpu_share(figures, _most_folds(context)),
+        heads_fit=_are_plain(context) and most_folds(context) * feature_bytes <= _MOST_FEATURE_BYTES,
+        gpu_share=_gpu_share(figures, most_folds(context)),
         compiled_depths=compiled,
         folds=folds,
         figures=figures,
@@ -272,7 +275,7 @@ def _decide(
 ) -> list[DepthPlan]:
     cache = context.config.cache
     searched = _searched_depths(spaces, range(context.backbone.num_stages + 1))
-    folds = _most_folds(context)
+    folds = most_folds(context)
     most_kept = max(map(share_kept, spaces))
     epochs = expected_epochs(
         dict.fromkeys(searched, 1 / max(1, len(searched))),
@@ -295,10 +298,6 @@ def _views(augment: AugmentConfig) -> int:
     return augment.views if augment.varies else 1
 
 
-def _most_folds(context: GroupContext) -> int:
-    return max(context.tuning(group).search.folds for group in context.groups.groups)
-
-
 def _trials_of_each_group(context: GroupContext) -> int:
     search, num_groups = context.config.search, len(context.groups.groups)
     return search.num_samples if search.budget.trials is None else -(-search.budget.trials // num_groups)
@@ -306,10 +305,6 @@ def _trials_of_each_group(context: GroupContext) -> int:
 
 def _worth(plan: DepthPlan) -> float:
     return plan.saving_s / max(1, plan.stored_bytes)
-
-
-def _cache_uri(context: GroupContext) -> str:
-    return context.config.cache.uri or storage.join(context.config.storage_path, "cache")
 
 
 def _pass_seconds(plans: Sequence[DepthPlan], figures: CostFigures, resources: Mapping[str, float]) -> float:
@@ -320,66 +315,6 @@ def _pass_seconds(plans: Sequence[DepthPlan], figures: CostFigures, resources: M
     kept = [plan for plan in plans if plan.source == "activations"]
     written_s = sum(plan.stored_bytes for plan in kept) / figures.write_bytes_per_s
     return written_s + max(1.0, resources.get("CPU", 1.0)) * max((plan.build_s for plan in kept), default=0.0)
-
-
-def _build(
-    context: GroupContext, depths: Sequence[int], errors: Mapping[int, float], *, expected_s: float
-) -> ActivationIndex:
-    config = context.config
-    wanted: StoredType = config.cache.dtype
-    # A type of half the size is taken only where the outputs stay within the tolerance.
-    dtypes: dict[int, StoredType] = {
-        depth: wanted if errors.get(depth, 0.0) <= config.cache.tolerance else "fp32" for depth in depths
-    }
-    refused = [depth for depth in depths if dtypes[depth] != wanted]
-    if refused:
-        context.say(
-            f"search: freeze depths {refused} are kept as fp32: {wanted} would change the outputs by more than "
-            f"cache.tolerance = {config.cache.tolerance:g} of their spread"
-        )
-    plan = activation_plan(context, dtypes, expected_s=expected_s)
-    return build_activations(context.table, context.reader, context.workbench, plan)
-
-
-def activation_plan(context: GroupContext, dtypes: dict[int, StoredType], *, expected_s: float) -> ActivationPlan:
-    """Say how the outputs of the frozen stages are kept, each of these freeze depths in its type."""
-    config = context.config
-    return ActivationPlan(
-        uri=_cache_uri(context),
-        max_bytes=config.cache.max_bytes,
-        depths=tuple(dtypes),
-        dtypes=dtypes,
-        augment=config.augment,
-        seed=config.seed_of("loader"),
-        use_gpu=context.use_gpu,
-        stall_timeout_s=config.cluster.stall_timeout_s,
-        expected_s=expected_s,
-        all_views=_most_folds(context) > 1,
-    )
-
-
-def _with_kept(context: GroupContext, samples: GroupSamples, index: ActivationIndex) -> GroupSamples:
-    group = context.group(samples.group)
-    train, validation = (context.cached_positions(group, split) for split in ("train", "val"))
-    images_only = context.config.augment.varies and not len(samples.folds)
-    kept = {
-        depth: KeptDepth(
-            layout=index.layouts[depth],
-            dtype=index.dtypes[depth],
-            train=index.rows(train, depth),
-            validation=index.rows(validation, depth),
-            pool=None if images_only else index.rows(np.concatenate([train, validation]), depth),
-        )
-        for depth in index.depths
-    }
-    return replace(samples, kept=kept)
-
-
-def _as_built(plan: DepthPlan, index: ActivationIndex) -> DepthPlan:
-    """Take back the decision for a depth that did not fit the store."""
-    if plan.source != "activations" or plan.depth in index.depths:
-        return plan
-    return replace(plan, source="pixels", epoch_s=plan.uncached_epoch_s, stored_bytes=0, saving_s=0.0)
 
 
 def _say(context: GroupContext, plans: Sequence[DepthPlan], index: ActivationIndex | None) -> None:

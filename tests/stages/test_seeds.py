@@ -22,8 +22,9 @@ from orchestrator.search.folds import deal_folds
 from orchestrator.stages.context import GroupContext
 from orchestrator.stages.inputs import RunInputs
 from orchestrator.stages.journals import Journal
+from orchestrator.stages.kept_activations import activation_plan
 from orchestrator.stages.search import engine_settings, open_study, samples_in_folds
-from orchestrator.stages.shared_inputs import SharedInputs, activation_plan, spaces_of
+from orchestrator.stages.shared_inputs import SharedInputs, spaces_of
 
 GROUP = Group(name="all", subsets=["even", "plain"], num_images=80, score_range=(0.0, 1.0))
 SUBSETS = {"plain": {"circle": 30, "stripe": 10}, "even": {"circle": 20, "stripe": 20}}
