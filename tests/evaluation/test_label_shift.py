@@ -5,7 +5,7 @@ import pytest
 from parts_examples import InParts
 from shift_examples import Classifier, a_classifier
 
-from orchestrator.evaluation import holding
+from orchestrator.evaluation import holding, paired_answers
 from orchestrator.evaluation.label_shift import ShiftEstimate, Source, Target, estimate_shift, thinned
 from orchestrator.evaluation.predictions import Predictions
 from orchestrator.evaluation.scoring import score
@@ -210,7 +210,8 @@ def test_more_images_than_are_held_are_counted_as_they_are(
     source = Source.of(classifier.images(3000, None, 1))
     images = classifier.images(2000, SKEWED, 2, images_of_one_kin=images_of_one_kin)
     few = Target.of(images)
-    monkeypatch.setattr(holding, "MOST_RANKED_IMAGES", 50)
+    for module in (holding, paired_answers):
+        monkeypatch.setattr(module, "MOST_RANKED_IMAGES", 50)
     many, other = Target.of(InParts(images, 64)), Target.of(images)
     assert many.counts_by_unit is None if images_of_one_kin == 1 else few.counts_by_unit is not None
     np.testing.assert_array_equal(many.counts, few.counts)

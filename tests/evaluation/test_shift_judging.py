@@ -5,7 +5,7 @@ import pytest
 from parts_examples import InParts
 from shift_examples import a_classifier
 
-from orchestrator.evaluation import holding
+from orchestrator.evaluation import holding, paired_answers
 from orchestrator.evaluation.parts import PredictionParts
 from orchestrator.evaluation.predictions import Predictions
 from orchestrator.evaluation.shift_judging import judge_shift
@@ -119,7 +119,8 @@ def test_parts_are_judged_as_the_whole_is(
     expected = judged(images, own, method)
     parts = InParts(images, size), InParts(own, size)
     assert judged(*parts, method) == expected
-    monkeypatch.setattr(holding, "MOST_RANKED_IMAGES", 50)
+    for module in (holding, paired_answers):
+        monkeypatch.setattr(module, "MOST_RANKED_IMAGES", 50)
     counted = judged(*parts, method)
     for found, other in zip([counted.whole, *counted.subsets], [expected.whole, *expected.subsets], strict=True):
         assert found.frequencies == other.frequencies

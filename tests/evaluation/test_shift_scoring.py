@@ -7,7 +7,7 @@ import pytest
 from evaluation_examples import a_prediction_table
 from parts_examples import InParts
 
-from orchestrator.evaluation import holding
+from orchestrator.evaluation import holding, paired_answers
 from orchestrator.evaluation.class_calibration import ClassCalibration
 from orchestrator.evaluation.parts import PredictionParts
 from orchestrator.evaluation.shift_scoring import Correction, ShiftComparison, compare_forms
@@ -23,7 +23,8 @@ FORMS = ("before", "calibrated", "corrected")
 
 @pytest.fixture
 def few_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(holding, "MOST_RANKED_IMAGES", 50)
+    for module in (holding, paired_answers):
+        monkeypatch.setattr(module, "MOST_RANKED_IMAGES", 50)
 
 
 def compared(predictions: PredictionParts, subset: str | None = None, samples: int = 300) -> ShiftComparison:
@@ -69,7 +70,8 @@ def test_single_images_have_the_same_intervals_where_they_are_counted(
 ) -> None:
     images = InParts(a_prediction_table(300), size)
     expected = compared(images, subset)
-    monkeypatch.setattr(holding, "MOST_RANKED_IMAGES", 50)
+    for module in (holding, paired_answers):
+        monkeypatch.setattr(module, "MOST_RANKED_IMAGES", 50)
     found = compared(images, subset)
     same_but_for_rounding(found, expected)
     assert intervals(found) == intervals(expected)
@@ -88,7 +90,8 @@ def test_kin_is_drawn_together_where_images_are_counted(monkeypatch: pytest.Monk
         probabilities=copies.probabilities,
     )
     expected = compared(kin, samples=2000)
-    monkeypatch.setattr(holding, "MOST_RANKED_IMAGES", 50)
+    for module in (holding, paired_answers):
+        monkeypatch.setattr(module, "MOST_RANKED_IMAGES", 50)
     found = compared(InParts(kin, 700), samples=2000)
     same_but_for_rounding(found, expected)
     for one, other in zip(intervals(found), intervals(expected), strict=True):
