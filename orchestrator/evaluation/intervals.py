@@ -69,18 +69,9 @@ def bootstrap_interval(values: ArrayLike, samples: int, seed: int, units: Units 
     if sample.ndim != 1 or not sample.size or not np.isfinite(sample).all():
         raise DataError("a bootstrap needs one or more finite values in one dimension", value=sample.shape)
     if units is None:
-        return counted_interval(*np.unique(sample, return_counts=True), samples, seed)
+        units = np.arange(len(sample))
     sums = np.stack([np.bincount(units, sample), np.bincount(units).astype(np.float64)], axis=1)
     return mean_interval(*np.unique(sums, axis=0, return_counts=True), samples, seed)
-
-
-def counted_interval(
-    values: NDArray[np.float64], counts: NDArray[np.int64], samples: int, seed: int
-) -> tuple[float, float]:
-    """Bound a mean as `bootstrap_interval` does, given the different values [D], ascending, and how many have each."""
-    held = counts > 0
-    rows = np.stack([values[held], np.ones(np.count_nonzero(held))], axis=1)
-    return mean_interval(rows, counts[held], samples, seed)
 
 
 def mean_interval(rows: NDArray[np.float64], counts: NDArray[np.int64], samples: int, seed: int) -> tuple[float, float]:
