@@ -65,7 +65,7 @@ def a_source(directory: Path, table: pa.Table, pretrain: dict[str, Any]) -> Sour
 def test_what_is_not_cached_is_streamed_with_the_rest(tmp_path: Path) -> None:
     pretrain = {"classes": ["dog", "cat"], "data": {"uri": "/source"}}
     source = a_source(tmp_path, a_table(), pretrain)
-    blocks = source.stream()
+    blocks = source.stream
     assert blocks is not None
     streamed = sorted(row for block in blocks for row in block.column("row").to_pylist())
     learnt = [number for number in range(48) if LABELS[number % 3] != "ant" and SPLITS[number // 6 % 4] == "train"]
@@ -77,7 +77,7 @@ def test_where_all_is_cached_nothing_is_streamed(tmp_path: Path) -> None:
     table = a_table()
     place = table.column_names.index("pixel_row")
     held = table.set_column(place, "pixel_row", table.column("row"))
-    assert a_source(tmp_path, held, {"data": {"uri": "/source"}}).stream() is None
+    assert a_source(tmp_path, held, {"data": {"uri": "/source"}}).stream is None
 
 
 def test_subsets_are_those_of_the_cached_samples_of_the_classes_that_are_learnt(tmp_path: Path) -> None:
