@@ -166,7 +166,8 @@ class SourceData:
         """Give the cached samples of the classes that are learnt, and the numbers of their subsets.
 
         Where not all are cached, they are a sample that is drawn by hash, the same share of every subset but for
-        chance: tasks take few images each, and draw them from it. The numbers are of training samples [n_train] and of validation samples [n_validation].
+        chance: tasks take few images each, and draw them from it. The numbers are of training samples [n_train] and of
+        validation samples [n_validation].
         """
         samples = replace(self.labelled(), companion=None)
         subsets = self.table.table.column("subset")
