@@ -48,6 +48,12 @@ def image_batches(
     return _parts_of_samples(images, batch_size, epoch, settings.order_seed)
 
 
+def blank_image(image_size: int) -> ImageBatch:
+    """Give one black image, which is none of those that are counted."""
+    pixels = np.zeros((1, image_size, image_size, 3), dtype=np.uint8)
+    return ImageBatch(pixels=pixels, keys=np.zeros(1, dtype=np.uint64), total=0)
+
+
 def _parts_of_samples(samples: Samples, batch_size: int, epoch: int, seed: int) -> Iterator[ImageBatch]:
     for batch in plan_batches(len(samples), batch_size, seed, epoch, world_size()):
         mine = share(batch, rank(), world_size())

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
@@ -18,7 +17,7 @@ from orchestrator.errors import CollapsedError, DivergedError, TrainingError
 from orchestrator.finetune.classifier import preprocess
 from orchestrator.finetune.contracts import ImageStream, Samples, TrainingSettings
 from orchestrator.finetune.distributed import distribute, rank, sum_over_ranks, world_size
-from orchestrator.finetune.image_batches import ImageBatch, count_images, image_batches
+from orchestrator.finetune.image_batches import ImageBatch, blank_image, count_images, image_batches
 from orchestrator.finetune.optimizers import create_optimizer
 from orchestrator.finetune.prefix import autocast
 from orchestrator.finetune.randomness import seeded
@@ -180,7 +179,7 @@ class SimSiamTraining:
         num_blank = 0 if len(batch.keys) else 1
         for layer in self._shared:
             layer.num_blank = num_blank
-        one, other = self._views(_blank(self._spec, batch.total) if num_blank else batch, epoch)
+        one, other = self._views(blank_image(self._spec.image_size) if num_blank else batch, epoch)
         with autocast(self._settings):
             losses, outputs = self._distributed(one, other)
         losses, outputs = losses[num_blank:], outputs[num_blank:]
@@ -223,11 +222,6 @@ def _optimizer(model: SimSiam, hyperparameters: Hyperparameters, *, is_scaled: b
     falling = [*model.backbone.parameters(), *model.projector.parameters()]
     groups = [{"params": falling, _FALLS: True}, {"params": list(model.predictor.parameters()), _FALLS: False}]
     return create_optimizer(groups, hyperparameters, scaled=is_scaled)
-
-
-def _blank(spec: BackboneSpec, total: int) -> ImageBatch:
-    pixels = np.zeros((1, spec.image_size, spec.image_size, 3), dtype=np.uint8)
-    return ImageBatch(pixels=pixels, keys=np.zeros(1, dtype=np.uint64), total=total)
 
 
 def _require_trainable(num_images: int, config: SimSiamConfig) -> None:
