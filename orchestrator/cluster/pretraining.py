@@ -22,7 +22,7 @@ from orchestrator.records import (
     SupervisedPhase,
 )
 
-BACKBONE_VERSION = 4
+BACKBONE_VERSION = 5
 
 
 def prepare_backbone(

@@ -119,9 +119,18 @@ class SourceData:
             group=_SOURCE_GROUP, classes=self.classes, train=train, validation=validation, companion=companion
         )
 
+    @cached_property
     def stream(self) -> tuple[pa.Table, ...] | None:
         """Give the training samples of the classes that are learnt as blocks to stream, where not all are cached."""
         return streamed_blocks(self.table.table.take(pa.array(self._learnt("train"))))
+
+    @cached_property
+    def image_stream(self) -> tuple[pa.Table, ...] | None:
+        """Give the training samples whatever their labels as blocks to stream, where not all are cached."""
+        return streamed_blocks(self.table.table.take(pa.array(self._images())))
+
+    def _images(self) -> NDArray[np.int64]:
+        return self._without_copies(self.table.where(split="train"))
 
     def _learnt(self, split: str) -> NDArray[np.int64]:
         return self._without_copies(_of_classes(self.table, split, self.classes))
@@ -141,22 +150,24 @@ class SourceData:
         return table if self._is_copy is None else table.filter(pa.array(~self._is_copy))
 
     def images(self) -> GroupSamples:
-        """Give all cached training samples, whatever their labels; nothing is held out for validation.
+        """Give the cached training samples, whatever their labels; nothing is held out for validation.
 
         Copies of the run's own images are left out as in `labelled`.
         """
-        train, none = self._without_copies(self.table.where(split="train")), np.zeros(0, dtype=np.int64)
+        none = np.zeros(0, dtype=np.int64)
         return GroupSamples(
             group=_SOURCE_GROUP,
             classes=("", *self.catalogue.labels),
-            train=self._cached(train, ("", *self.catalogue.labels)),
+            train=self._cached(self._images(), ("", *self.catalogue.labels)),
             validation=self._cached(none),
         )
 
     def labelled_by_subset(self) -> tuple[GroupSamples, NDArray[np.int64], NDArray[np.int64]]:
         """Give the cached samples of the classes that are learnt, and the numbers of their subsets.
 
-        They are of training samples [n_train] and of validation samples [n_validation].
+        Where not all are cached, they are a sample that is drawn by hash, the same share of every subset but for
+        chance: tasks take few images each, and draw them from it. The numbers are of training samples [n_train] and of
+        validation samples [n_validation].
         """
         samples = replace(self.labelled(), companion=None)
         subsets = self.table.table.column("subset")
@@ -211,7 +222,9 @@ class PhaseTrainer:
         catalogue, target = self.source.catalogue, self.source.target
         # Cached are those of the lowest hashes: their number says which.
         source = f"{catalogue.data_fingerprint} {catalogue.num_cached}"
-        if objective == "supervised" and self.source.stream() is not None:
+        if (objective == "supervised" and self.source.stream is not None) or (
+            objective == "simsiam" and self.source.image_stream is not None
+        ):
             source = f"{source} streamed"
         # Copies of the target's images are left out for every objective.
         return source if target is None else f"{source} {target.fingerprint}"
@@ -265,7 +278,7 @@ class PhaseTrainer:
     def _supervised(
         self, workbench: Workbench, fingerprint: str, weights_uri: str, shape: ClusterShape, *, from_scratch: bool
     ) -> SupervisedPhase:
-        samples, stream, pretrain = self.source.labelled(), self.source.stream(), self.source.pretrain
+        samples, stream, pretrain = self.source.labelled(), self.source.stream, self.source.pretrain
         model_uri = storage.join(self.run_uri, "pretrain/model")
         job = TrainingJob(
             hyperparameters=Hyperparameters(
@@ -308,6 +321,8 @@ class PhaseTrainer:
             hyperparameters=simsiam_hyperparameters(simsiam),
             model_uri=weights_uri,
             simsiam=simsiam,
+            stream=self.source.image_stream,
+            reader=self.source.reader,
             **self._common(fingerprint, from_scratch=from_scratch),
         )
         return run_simsiam(job, self.source.images(), workbench, TrainingPlan.of(self.config, [job], shape), shape)

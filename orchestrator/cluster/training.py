@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 import ray
-import ray.train
 from numpy.typing import NDArray
 from ray.train import (
     CheckpointConfig,
@@ -28,6 +27,7 @@ from orchestrator.cluster.group_samples import GroupSamples
 from orchestrator.cluster.ranks import Rank, rank_arguments
 from orchestrator.cluster.resources import ClusterShape, models_at_once, require_fit, uses_gpu, worker_resources
 from orchestrator.cluster.session import set_environment
+from orchestrator.cluster.streams import STREAM, shard_batches
 from orchestrator.cluster.watchdog import Watchdog, beside_driver, gather, start_progress
 from orchestrator.cluster.workers import Workbench
 from orchestrator.config import ExperimentConfig
@@ -44,7 +44,6 @@ from orchestrator.finetune.models import save_model
 from orchestrator.records import Hyperparameters, ModelCard, SourceUse
 
 TRAIN_VERSION = 1
-_STREAM = "train"
 _CARD = "the trained model"
 
 
@@ -83,6 +82,11 @@ class TrainingJob(ModelJob):
     def worker(self) -> Callable[[dict[str, Any]], Any]:
         """Give what every rank runs; rank 0 gives the record of the training as JSON."""
         return train_worker
+
+    def decoder(self, samples: GroupSamples) -> Callable[[pa.Table], dict[str, NDArray[Any]]]:
+        """Give what turns a block of streamed rows into pixels and what is learnt of them."""
+        assert self.reader is not None
+        return _Decode(self.reader, _targets(self, samples))
 
 
 Job = TypeVar("Job", bound=TrainingJob)
@@ -215,7 +219,7 @@ def _train(job: TrainingJob, samples: GroupSamples, workbench: Workbench, plan: 
             checkpoint_config=CheckpointConfig(num_to_keep=plan.num_to_keep),
             callbacks=callbacks,
         ),
-        datasets=None if job.stream is None else {_STREAM: _decoded(job, samples)},
+        datasets=None if job.stream is None else {STREAM: _decoded(job, samples)},
         dataset_config=None if job.stream is None else WholeSplit(),
     )
     result: Any = trainer.fit()
@@ -333,10 +337,10 @@ class _Decode:
 
 
 def _decoded(job: TrainingJob, samples: GroupSamples) -> Any:
-    assert job.stream is not None and job.reader is not None
+    assert job.stream is not None
     blocks = ray.data.from_arrow(list(job.stream)).randomize_block_order()
     return blocks.map_batches(
-        _Decode(job.reader, _targets(job, samples)),
+        job.decoder(samples),
         batch_size=None,
         batch_format="pyarrow",
         zero_copy_batch=True,
@@ -382,11 +386,5 @@ class _ShardStream:
 
     def epoch(self, epoch: int) -> Iterator[tuple[NDArray[np.uint8], Labels]]:
         """Iterate over the batches of one epoch."""
-        shard = ray.train.get_dataset_shard(_STREAM)
-        for batch in shard.iter_batches(
-            batch_size=self._batch_size,
-            batch_format="numpy",
-            local_shuffle_buffer_size=self._batch_size * 8,
-            local_shuffle_seed=epoch,
-        ):
+        for batch in shard_batches(self._batch_size, epoch):
             yield batch["pixels"], batch["label"]

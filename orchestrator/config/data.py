@@ -69,7 +69,7 @@ class DataConfig(Section):
     `verify: none` opens no image in the catalogue pass and makes no pixel cache. `deduplicate` leaves one of the
     images of a subset that show the same picture, and keeps the picture on one side of the split: `exact` tells it by
     its decoded pixels, `near` by its looks, `none` only counts. `max_cache_bytes` bounds the cache of decoded pixels;
-    larger data is streamed in the final training.
+    larger data is streamed in the final training, and in pretraining on labels or by SimSiam.
     """
 
     uri: Annotated[str, Field(min_length=1)]

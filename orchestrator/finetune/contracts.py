@@ -73,6 +73,23 @@ class BatchStream(Protocol):
         ...
 
 
+@runtime_checkable
+class ImageStream(Protocol):
+    """Give this rank's share of an epoch batch by batch as a `BatchStream` does, by keys in place of labels.
+
+    Keys stay with their samples, so that an image's views are the same in whatever order it comes.
+    """
+
+    @property
+    def num_samples(self) -> int:
+        """Count the samples of a whole epoch over all ranks."""
+        ...
+
+    def epoch(self, epoch: int) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint64]]]:
+        """Iterate over pixels [n, S, S, 3] and keys [n] of one epoch; the first is 1."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
     """Say how training is done, beside what is searched.

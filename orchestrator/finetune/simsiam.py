@@ -67,10 +67,10 @@ def negative_cosine(predictions: Tensor, targets: Tensor) -> Tensor:
 def spread(outputs: Tensor) -> float:
     """Give the standard deviation of unit outputs [n, d] times the root of d, over all ranks, the mean over d.
 
-    Near 1 when they point everywhere, 0 when all are the same (Chen and He, 2021, section 4.1).
+    A rank may have none. Near 1 when they point everywhere, 0 when all are the same (Chen and He, 2021, section 4.1).
     """
     units = normalize(outputs.double(), dim=1)
-    sums = torch.stack([units.sum(dim=0), (units**2).sum(dim=0), torch.full_like(units[0], len(units))])
+    sums = torch.stack([units.sum(dim=0), (units**2).sum(dim=0), units.new_full(units.shape[1:], len(units))])
     total, squares, count = sum_over_ranks(sums)
     deviations = (squares / count - (total / count) ** 2).clamp(min=0).sqrt()
     return float(deviations.mean()) * math.sqrt(outputs.shape[1])

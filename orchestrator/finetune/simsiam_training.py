@@ -8,18 +8,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import Optimizer
 
 from orchestrator.config import SimSiamConfig
 from orchestrator.errors import CollapsedError, DivergedError, TrainingError
-from orchestrator.finetune.batches import plan_batches, share
 from orchestrator.finetune.classifier import preprocess
-from orchestrator.finetune.contracts import Samples, TrainingSettings
+from orchestrator.finetune.contracts import ImageStream, Samples, TrainingSettings
 from orchestrator.finetune.distributed import distribute, rank, sum_over_ranks, world_size
+from orchestrator.finetune.image_batches import ImageBatch, blank_image, count_images, image_batches
 from orchestrator.finetune.optimizers import create_optimizer
 from orchestrator.finetune.prefix import autocast
 from orchestrator.finetune.randomness import seeded
@@ -62,24 +60,27 @@ def _ignore(end: SimSiamEnd) -> None:
 def train_simsiam(
     model: SimSiam,
     spec: BackboneSpec,
-    samples: Samples,
+    images: Samples | ImageStream,
     config: SimSiamConfig,
     settings: TrainingSettings,
     *,
     on_epoch: Callable[[SimSiamEnd], None] = _ignore,
     resume: SimSiamState | None = None,
 ) -> SimSiamResult:
-    """Train a model on the images of samples, whose labels are not looked at.
+    """Train a model on images: of samples, whose labels are not looked at, or of a stream.
 
     On return the model holds the weights of the last epoch, in eval mode and on the settings' device. Under
-    torch.distributed every rank calls this with the same arguments: a global batch is divided over the ranks, and
-    BatchNorm takes its statistics from all of it, so that two ranks make what one process makes, but for rounding.
-    `on_epoch` is called on every rank. A resumed training gives what an uninterrupted one gives.
+    torch.distributed every rank calls this with the same arguments (of a stream, its own share): a global batch is
+    divided over the ranks, and BatchNorm takes its statistics from all of it, so that two ranks make what one process
+    makes of the same global batches, but for rounding. Every image counts once an epoch; the last global batches of a
+    stream are smaller where some ranks have run out. `on_epoch` is called on every rank. A resumed training gives what
+    an uninterrupted one gives, provided that a stream brings the same batches again.
 
     Raises CollapsedError when all outputs have become the same, DivergedError for a loss that is not finite,
-    TrainingError for samples, batches or a checkpoint that cannot be trained with.
+    TrainingError for images, batches or a checkpoint that cannot be trained with, and on every rank when a stream does
+    not bring every image of an epoch once.
     """
-    training = SimSiamTraining(model, spec, samples, config, settings)
+    training = SimSiamTraining(model, spec, images, config, settings)
     if resume is not None:
         training.restore(resume)
     while training.epoch < config.epochs:
@@ -92,18 +93,23 @@ class SimSiamTraining:
     """Hold what changes while a model is trained; `train_simsiam` says what its arguments are."""
 
     def __init__(
-        self, model: SimSiam, spec: BackboneSpec, samples: Samples, config: SimSiamConfig, settings: TrainingSettings
+        self,
+        model: SimSiam,
+        spec: BackboneSpec,
+        images: Samples | ImageStream,
+        config: SimSiamConfig,
+        settings: TrainingSettings,
     ) -> None:
-        _require_trainable(samples, config)
+        self._num_images = count_images(images)
+        _require_trainable(self._num_images, config)
         self._started = time.perf_counter()
         self._spec = spec
-        self._samples = samples
+        self._images = images
         self._config = config
         self._settings = settings
         self._model = model.to(settings.device).to(memory_format=torch.channels_last)
         self._model.requires_grad_(True)
-        if world_size() > 1:
-            share_batch_norms(self._model)
+        self._shared = share_batch_norms(self._model) if world_size() > 1 else []
         self._hyperparameters = simsiam_hyperparameters(config)
         is_scaled = settings.precision == "fp16"
         self._optimizer = _optimizer(self._model, self._hyperparameters, is_scaled=is_scaled)
@@ -116,16 +122,20 @@ class SimSiamTraining:
         """Train one epoch, and see whether the outputs still differ."""
         epoch = self.epoch + 1
         self._model.train()
-        batches = plan_batches(
-            len(self._samples), self._config.batch_size, self._settings.order_seed, epoch, world_size()
+        batches = image_batches(
+            self._images,
+            image_size=self._spec.image_size,
+            batch_size=self._config.batch_size,
+            epoch=epoch,
+            settings=self._settings,
         )
         total, weighted, seen = 0.0, 0.0, 0
         # Backbones may draw from generators: seeded here, a resumed epoch draws the same.
         with seeded(self._settings.seed, epoch, rank(), device=self._settings.device):
             for batch in batches:
-                done = (epoch - 1 + (seen + len(batch) / 2) / len(self._samples)) / self._config.epochs
+                done = (epoch - 1 + (seen + batch.total / 2) / self._num_images) / self._config.epochs
                 loss, width = self._step(batch, epoch, done)
-                total, weighted, seen = total + loss, weighted + width * len(batch), seen + len(batch)
+                total, weighted, seen = total + loss, weighted + width * batch.total, seen + batch.total
         metrics = SimSiamEpoch(epoch=epoch, loss=total / seen, spread=weighted / seen)
         _require_sound(metrics)
         self.epoch = epoch
@@ -161,24 +171,28 @@ class SimSiamTraining:
         self._model.eval()
         return SimSiamResult(history=self._history, seconds=time.perf_counter() - self._started)
 
-    def _step(self, batch: NDArray[np.int64], epoch: int, done: float) -> tuple[float, float]:
+    def _step(self, batch: ImageBatch, epoch: int, done: float) -> tuple[float, float]:
         """Take a step over a global batch; give the sum of its losses and the spread of its outputs."""
         self._set_rates(done)
         self._optimizer.zero_grad()
-        one, other = self._views(share(batch, rank(), world_size()), epoch)
+        # A rank that has run out takes part with a blank image, which counts nowhere.
+        num_blank = 0 if len(batch.keys) else 1
+        for layer in self._shared:
+            layer.num_blank = num_blank
+        one, other = self._views(blank_image(self._spec.image_size) if num_blank else batch, epoch)
         with autocast(self._settings):
             losses, outputs = self._distributed(one, other)
-        minimised = losses.sum() * (world_size() / len(batch))
+        losses, outputs = losses[num_blank:], outputs[num_blank:]
+        minimised = losses.sum() * (world_size() / batch.total)
         torch.autograd.backward(self._scaler.scale(minimised))
         self._scaler.step(self._optimizer)
         self._scaler.update()
         # Sums over all ranks: every rank comes to the same verdict, and none waits for another.
         return float(sum_over_ranks(losses.detach().double().sum())), spread(outputs)
 
-    def _views(self, positions: NDArray[np.int64], epoch: int) -> tuple[Tensor, Tensor]:
-        pixels, keys = self._samples.take(positions), self._samples.keys[positions]
+    def _views(self, batch: ImageBatch, epoch: int) -> tuple[Tensor, Tensor]:
         device = self._settings.device
-        pair = view_pair(pixels, keys, epoch, self._config, self._settings.order_seed, device=device)
+        pair = view_pair(batch.pixels, batch.keys, epoch, self._config, self._settings.order_seed, device=device)
         one, other = (preprocess(view, self._spec, device) for view in pair)
         return one, other
 
@@ -210,11 +224,11 @@ def _optimizer(model: SimSiam, hyperparameters: Hyperparameters, *, is_scaled: b
     return create_optimizer(groups, hyperparameters, scaled=is_scaled)
 
 
-def _require_trainable(samples: Samples, config: SimSiamConfig) -> None:
+def _require_trainable(num_images: int, config: SimSiamConfig) -> None:
     least = 2 * world_size()
     for what, found in (
         ("pretrain.simsiam.batch_size", config.batch_size),
-        ("the number of training images", len(samples)),
+        ("the number of training images", num_images),
     ):
         if found < least:
             raise TrainingError(

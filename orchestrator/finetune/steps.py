@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ from orchestrator.finetune.distributed import rank, sum_over_ranks, world_size
 from orchestrator.finetune.prefix import Prefix, SuffixInputs
 from orchestrator.finetune.tasks import first_task
 from orchestrator.finetune.views import draw_of, vary
+
+Marks = TypeVar("Marks", bound=Sized)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +98,7 @@ def steps_of_stream(stream: BatchStream, prefix: Prefix, *, epoch: int, accumula
 
     Raises TrainingError on every rank when the ranks together did not get every sample once.
     """
-    batches = _global_batches(stream, epoch, prefix.settings.device)
+    batches = global_batches(stream.epoch(epoch), prefix.settings.device)
     seen = taken = 0
     while held := list(islice(batches, accumulate)):
         for batch, total in held:
@@ -108,19 +111,27 @@ def steps_of_stream(stream: BatchStream, prefix: Prefix, *, epoch: int, accumula
                 step = _step(inputs, batch[1], total, prefix.settings, done=done)
                 taken += len(batch[1])
             yield replace(step, together=len(held))
-    if seen != stream.num_samples:
+    require_all_seen(seen, stream.num_samples)
+
+
+def require_all_seen(seen: int, num_samples: int) -> None:
+    """Raise TrainingError when an epoch of a stream has not brought as many samples as there are."""
+    if seen != num_samples:
         raise TrainingError(
-            f"an epoch must bring each of {stream.num_samples} samples once",
+            f"an epoch must bring each of {num_samples} samples once",
             value=seen,
             remedy="Check the stream of training data.",
         )
 
 
-def _global_batches(
-    stream: BatchStream, epoch: int, device: str
-) -> Iterator[tuple[tuple[NDArray[np.uint8], Labels] | None, int]]:
-    """Give this rank's part of every global batch, None where it has run out, and the samples of all ranks' parts."""
-    batches = (batch for batch in stream.epoch(epoch) if len(batch[1]))
+def global_batches(
+    epoch: Iterator[tuple[NDArray[np.uint8], Marks]], device: str
+) -> Iterator[tuple[tuple[NDArray[np.uint8], Marks] | None, int]]:
+    """Give this rank's part of every global batch, None where it has run out, and the samples of all ranks' parts.
+
+    A part is pixels [n, S, S, 3] and what goes with each of them.
+    """
+    batches = (batch for batch in epoch if len(batch[1]))
     while True:
         batch = next(batches, None)
         total = int(sum_over_ranks(torch.tensor(0 if batch is None else len(batch[1]), device=device)))

@@ -37,7 +37,8 @@ def view_pair(
 
     They are made on the device: what is drawn is the same on all, but not how pixels are rounded.
     """
-    images = torch.from_numpy(np.ascontiguousarray(pixels)).to(device).permute(0, 3, 1, 2).float().contiguous()
+    raw = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
+    images = raw.to(device).permute(0, 3, 1, 2).float().contiguous()
     one, other = (
         _view(images, torch.from_numpy(draw_chances(keys, draw, seed, _NUM_CHANCES)).to(device), config)
         for draw in (2 * epoch, 2 * epoch + 1)

@@ -39,7 +39,7 @@ def cache_finding(source: Catalogue) -> str | None:
         return None
     return (
         f"{source.num_cached:,} of {counted(source.num_images, 'image')} of the source are cached as pixels: "
-        "what is supervised streams all, SimSiam and Reptile learn the cached ones (see data.max_cache_bytes)"
+        "supervised pretraining and SimSiam stream all, Reptile draws from the cached ones (see data.max_cache_bytes)"
     )
 
 

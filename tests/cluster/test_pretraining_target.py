@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from sample_tables import a_table
 
@@ -94,3 +95,14 @@ def test_source_images_that_show_what_the_run_tests_are_left_out_where_the_run_i
     assert together.companion is not None and len(together.companion.samples) == 1
     with pytest.raises(DataError, match="cached training images that the run has not"):
         a_source(own, ("cat", "dog"), a_target(own)).labelled()
+
+
+def test_images_that_are_streamed_are_none_of_those_that_the_run_tests() -> None:
+    own = a_table(["cat", "dog", "dog"], pixels="shared", splits=SPLITS)
+    whole = a_table(["cat", "dog", "dog", "cat", "dog", "cat"], pixels="shared", splits=("train", "val")).table
+    none_cached = pa.array(np.full(whole.num_rows, -1, dtype=np.int32))
+    table = SampleTable(whole.set_column(whole.column_names.index("pixel_row"), "pixel_row", none_cached))
+    blocks = a_source(table, ("cat", "dog"), a_target(own)).image_stream
+    assert blocks is not None
+    # The run has shared/0 to shared/2; 0, 2 and 4 are the source's training images.
+    assert [row["pixels"] for block in blocks for row in block.to_pylist()] == ["shared/4"]

@@ -121,6 +121,19 @@ class ListStream:
             yield self.samples.pixels[batch], self.samples.labels[batch]
 
 
+@dataclass
+class ImageListStream:
+    """One rank's batches of images and keys, cut from samples at given positions; the same ones every epoch."""
+
+    samples: ArraySamples
+    positions: list[list[int]]
+    num_samples: int
+
+    def epoch(self, epoch: int) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint64]]]:
+        for batch in self.positions:
+            yield self.samples.pixels[batch], self.samples.keys[batch]
+
+
 def some_hyperparameters(**changes: object) -> Hyperparameters:
     fields = {
         "freeze_depth": 1,

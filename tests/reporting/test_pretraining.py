@@ -1,5 +1,5 @@
 import pytest
-from report_examples import a_configuration, a_history
+from report_examples import a_configuration, a_history, a_report
 
 from orchestrator.config import ReptileConfig, SimSiamConfig
 from orchestrator.records import (
@@ -17,6 +17,7 @@ from orchestrator.records import (
 )
 from orchestrator.reporting.html import render_html
 from orchestrator.reporting.pretraining import phase_rows, pretraining_finding
+from orchestrator.reporting.pretraining_inputs import cache_finding
 
 IMAGES = SimSiamPhase(
     num_images=900,
@@ -158,3 +159,11 @@ def test_the_report_has_the_section_where_the_source_is_known(report: Report) ->
     assert "Where the weights come from" in page
     assert "s3://bucket/&lt;source&gt;" in page
     assert "s3://bucket/<source>" not in page
+
+
+def test_of_a_source_that_is_not_all_cached_it_is_said_who_streams_it() -> None:
+    source = a_report().catalogue
+    assert cache_finding(source.model_copy(update={"num_cached": source.num_images})) is None
+    said = cache_finding(source.model_copy(update={"num_cached": 300}))
+    assert said is not None and said.startswith(f"300 of {source.num_images:,} images of the source are cached")
+    assert "supervised pretraining and SimSiam stream all, Reptile draws from the cached ones" in said

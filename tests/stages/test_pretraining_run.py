@@ -127,12 +127,12 @@ def test_two_workers_learn_images_then_their_labels_and_what_is_done_is_kept(
 
 
 @pytest.mark.slow
-def test_labels_of_a_source_that_the_cache_does_not_hold_are_learnt_from_a_stream(
+def test_images_and_labels_of_a_source_that_the_cache_does_not_hold_are_learnt_from_streams(
     tiny_experiment: MakeExperiment, tmp_path: Path
 ) -> None:
-    source = write_source(tmp_path / "source", lambda number, label: label)
-    pretrain = {"epochs": 2, "data": {"uri": str(source), "image": "image", "id": "id", "label": "label"}}
-    pretrain["data"]["max_cache_bytes"] = 30 * 32 * 32 * 3
+    source = write_source(tmp_path / "source", lambda number, label: None if number % 3 == 0 else label)
+    data = {"uri": str(source), "image": "image", "id": "id", "label": "label", "max_cache_bytes": 30 * 32 * 32 * 3}
+    pretrain = {"objective": "simsiam_then_supervised", "simsiam": SIMSIAM, "epochs": 2, "data": data}
     config = tiny_experiment(backbone={"weights": "pretrain"}, pretrain=pretrain, train={"num_workers": 2})
     lines: list[str] = []
     Pipeline(config, say=lines.append).run(["pretrain"])
@@ -140,8 +140,9 @@ def test_labels_of_a_source_that_the_cache_does_not_hold_are_learnt_from_a_strea
     assert 0 < catalogue.num_cached < catalogue.num_images
     pretraining = backbone_of(config).pretraining
     assert pretraining is not None
-    (phase,) = pretraining.phases
+    images, labels = pretraining.phases
     # An epoch of a stream ends with an error unless it brings each sample once.
-    assert isinstance(phase, SupervisedPhase) and len(phase.history) == 2
-    assert phase.num_images == catalogue.subsets[0].train
+    assert isinstance(images, SimSiamPhase) and isinstance(labels, SupervisedPhase)
+    assert len(images.history) == len(labels.history) == 2 and images.num_workers == 2
+    assert catalogue.num_cached < labels.num_images < images.num_images == catalogue.subsets[0].train
     assert any("of 60 images of the source are cached as pixels" in line for line in lines)
