@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from sample_tables import a_table
+from sample_tables import a_table, partly_cached
 
 from orchestrator.config import DataConfig, SourceConfig
 from orchestrator.data.catalogue import SampleTable, data_fingerprint, summarise
@@ -92,13 +92,6 @@ def test_negatives_are_all_alike(negatives: str, label: int, extra: int, dropped
     assert companion.is_uniform == (negatives == "outlier_exposure")
     use = source_use("/source", wanted, companion, GROUP)
     assert (use.shared_classes, use.num_other_classes) == ([], 0)
-
-
-def partly_cached(samples: SampleTable, *uncached: int) -> SampleTable:
-    """Take some rows out of the cache of pixels."""
-    table = samples.table
-    rows = [-1 if number in uncached else row for number, row in enumerate(table.column("pixel_row").to_pylist())]
-    return SampleTable(table.set_column(table.schema.get_field_index("pixel_row"), "pixel_row", pa.array(rows)))
 
 
 def test_a_source_is_streamed_where_a_training_image_of_its_classes_is_not_cached() -> None:
