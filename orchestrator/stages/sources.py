@@ -11,13 +11,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import compute as pc
 
-from orchestrator.cluster.source_streaming import StreamedSource
 from orchestrator.config import SourceConfig
 from orchestrator.data.catalogue import SampleTable
 from orchestrator.data.duplicates import copies_among
 from orchestrator.data.identity import stable_fraction
 from orchestrator.data.reader import is_streamed
 from orchestrator.data.samples import CachedSamples
+from orchestrator.data.streamed_source import StreamedSource
 from orchestrator.errors import DataError
 from orchestrator.finetune.companions import Companion
 from orchestrator.records import Catalogue, SourceUse
