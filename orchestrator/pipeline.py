@@ -254,7 +254,7 @@ class Pipeline:
         if source is not None and (finding := cache_finding(source)):
             self._say(f"pretrain: {finding}")
         if self.config.pretrains_on_target:
-            target = self._inputs.catalogue
+            target = self._inputs.catalogue, self._inputs.reader
         record = prepare_backbone(
             self.config,
             self.run_directory.uri,

@@ -10,6 +10,7 @@ from orchestrator.cluster.pretraining_phases import PhaseTrainer, SourceData, de
 from orchestrator.cluster.ranking import source_features
 from orchestrator.cluster.workers import Workbench
 from orchestrator.config import ExperimentConfig
+from orchestrator.data.reader import PixelReader
 from orchestrator.finetune.backbone_cards import features_of, find_card, save_card
 from orchestrator.finetune.backbones import resolve_spec
 from orchestrator.finetune.models import save_backbone
@@ -33,13 +34,13 @@ def prepare_backbone(
     fingerprint: str,
     folder: str = "backbone",
     plan: IngestPlan | None = None,
-    target: Catalogue | None = None,
+    target: tuple[Catalogue, PixelReader] | None = None,
 ) -> PretrainedBackbone:
     """Put the pretrained backbone into a folder of the run directory, where every worker of every node finds it.
 
     With a source catalogue, and the plan that made it, the source task is trained first, by the same TorchTrainer path
-    as any model, together with the images of the run's own catalogue `target` where that is given. Where it is known
-    what weights were pretrained on, a card beside them says so.
+    as any model, together with the images of the run's own catalogue where `target` gives that with their reader. Where
+    it is known what weights were pretrained on, a card beside them says so.
     """
     started = time.perf_counter()
     spec = resolve_spec(config.backbone)

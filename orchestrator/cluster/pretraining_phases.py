@@ -81,7 +81,7 @@ class SourceData:
         config: ExperimentConfig,
         run_uri: str,
         catalogue: Catalogue,
-        target: Catalogue | None = None,
+        target: tuple[Catalogue, PixelReader] | None = None,
         *,
         reader: PixelReader,
     ) -> SourceData:
@@ -128,6 +128,12 @@ class SourceData:
     def image_stream(self) -> tuple[pa.Table, ...] | None:
         """Give the training samples whatever their labels as blocks to stream, where not all are cached."""
         return streamed_blocks(self.table.table.take(pa.array(self._images())))
+
+    def is_streamed(self, objective: Objective) -> bool:
+        """Tell whether an objective has its images streamed: it learns all, and not all are cached."""
+        if objective == "simsiam":
+            return self.image_stream is not None
+        return objective == "supervised" and self.stream is not None
 
     def _images(self) -> NDArray[np.int64]:
         return self._without_copies(self.table.where(split="train"))
@@ -222,12 +228,13 @@ class PhaseTrainer:
         catalogue, target = self.source.catalogue, self.source.target
         # Cached are those of the lowest hashes: their number says which.
         source = f"{catalogue.data_fingerprint} {catalogue.num_cached}"
-        if (objective == "supervised" and self.source.stream is not None) or (
-            objective == "simsiam" and self.source.image_stream is not None
-        ):
+        if self.source.is_streamed(objective):
             source = f"{source} streamed"
+        if target is None:
+            return source
         # Copies of the target's images are left out for every objective.
-        return source if target is None else f"{source} {target.fingerprint}"
+        source = f"{source} {target.fingerprint}"
+        return f"{source} streamed" if objective == "supervised" and target.is_streamed else source
 
     def _trained(
         self, objective: Objective, start: TrainedPhase | KeptStart | None, fingerprint: str, shape: ClusterShape
@@ -279,6 +286,7 @@ class PhaseTrainer:
         self, workbench: Workbench, fingerprint: str, weights_uri: str, shape: ClusterShape, *, from_scratch: bool
     ) -> SupervisedPhase:
         samples, stream, pretrain = self.source.labelled(), self.source.stream, self.source.pretrain
+        target = self.source.target
         model_uri = storage.join(self.run_uri, "pretrain/model")
         job = TrainingJob(
             hyperparameters=Hyperparameters(
@@ -295,6 +303,7 @@ class PhaseTrainer:
             model_uri=model_uri,
             stream=stream,
             reader=self.source.reader,
+            source_stream=None if target is None else target.stream(samples.classes),
             **self._common(fingerprint, from_scratch=from_scratch),
         )
         plan = TrainingPlan.of(self.config, [job], shape)

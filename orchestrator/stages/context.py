@@ -24,6 +24,7 @@ from orchestrator.data.identity import sample_keys, split_key
 from orchestrator.data.multi_label import NO_LABEL
 from orchestrator.data.reader import PixelReader
 from orchestrator.data.samples import CachedSamples
+from orchestrator.data.streamed_source import StreamedSource
 from orchestrator.data.targets import Targets
 from orchestrator.diversity.entropy import shannon_entropy
 from orchestrator.errors import DataError
@@ -42,7 +43,7 @@ from orchestrator.runs import RunDirectory
 from orchestrator.search.few_shot import GroupCounts, Tuning, tuning_of
 from orchestrator.search.rules import fixed_rule
 from orchestrator.stages.distances import LabelledImages
-from orchestrator.stages.sources import companion_of
+from orchestrator.stages.sources import companion_of, is_source_streamed, streamed_source
 
 RecordType = TypeVar("RecordType", bound=Record)
 
@@ -154,6 +155,17 @@ class GroupContext:
         if self.source is None or self.config.source is None:
             return None
         return companion_of(self.source, self.config.source, classes, self.table)
+
+    @cached_property
+    def streams_source(self) -> bool:
+        """Tell whether final trainings stream the source: it is larger than what is cached of it."""
+        return self.source is not None and is_source_streamed(self.source)
+
+    def streamed_source(self, classes: tuple[str, ...]) -> StreamedSource | None:
+        """Give what the final training of a group with these classes streams of the source; None for nothing."""
+        if self.source is None or self.config.source is None or not self.streams_source:
+            return None
+        return streamed_source(self.source, self.config.source, classes, self.table)
 
     def cached_positions(self, group: Group, split: str) -> NDArray[np.int64]:
         """Give the places in the catalogue of a group's cached samples of a split, in the order of `samples`."""
@@ -279,6 +291,11 @@ class GroupContext:
         # What is a copy of the run's own images is left out, whichever group has them.
         own = self.source.catalogue.data_fingerprint, storage.digest_bytes([cached]), self._own_fingerprint
         return storage.digest(*own, *(["near"] if self.config.data.deduplicate == "near" else []))
+
+    @property
+    def final_source_fingerprint(self) -> str:
+        """Digest what final trainings learn of the source; nothing without one."""
+        return f"{self.source_fingerprint} streamed" if self.streams_source else self.source_fingerprint
 
     @cached_property
     def _own_fingerprint(self) -> str:

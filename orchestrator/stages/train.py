@@ -9,6 +9,7 @@ from orchestrator.cluster.group_samples import GroupSamples
 from orchestrator.cluster.training import TRAIN_VERSION, TrainingJob, TrainingPlan, train_groups
 from orchestrator.config import ExperimentConfig
 from orchestrator.data.reader import streamed_blocks
+from orchestrator.data.streamed_source import StreamedSource
 from orchestrator.errors import OrchestratorError
 from orchestrator.finetune.balancing import balance_of
 from orchestrator.finetune.freezing import batch_norm_layers
@@ -37,6 +38,7 @@ def train(context: GroupContext) -> int:
     jobs = [training_job(context, recipe, of_groups[recipe.group]) for recipe in pending]
     samples = {job.run_name: of_groups[job.group] for job in jobs}
     for job in jobs:
+        _say_source(context, job)
         without = headless(job.subsets, samples[job.run_name])
         if without:
             context.say(f"train {job.group}: no training images, and so no head, for {shortened(without, most=10)}")
@@ -76,7 +78,7 @@ def model_fingerprint(context: GroupContext, recipe: Recipe) -> str:
         data=context.data_fingerprint(context.group(recipe.group)),
         backbone=context.backbone,
         version=TRAIN_VERSION,
-        source=context.source_fingerprint,
+        source=context.final_source_fingerprint,
     )
 
 
@@ -86,6 +88,7 @@ def training_job(
     """Say how a group's model is trained by a recipe; it goes to `<folder>/<group>/model` in the run directory."""
     group = context.group(recipe.group)
     fingerprint = model_fingerprint(context, recipe)
+    source = context.streamed_source(samples.classes)
     return TrainingJob(
         group=group.name,
         subsets=tuple(group.subsets),
@@ -97,15 +100,16 @@ def training_job(
         storage_uri=context.run_directory.path("ray_train"),
         stream=streamed_blocks(context.rows(group, "train")),
         reader=context.reader,
-        source=_source(context.config, samples),
+        source=_source(context.config, samples, source),
+        source_stream=source,
     )
 
 
-def _source(config: ExperimentConfig, samples: GroupSamples) -> SourceUse | None:
+def _source(config: ExperimentConfig, samples: GroupSamples, streamed: StreamedSource | None) -> SourceUse | None:
     """Describe what a group's model is trained together with."""
     if config.source is None or config.source_data is None or samples.companion is None:
         return None
-    return source_use(config.source_data.uri, config.source, samples.companion, samples.classes)
+    return source_use(config.source_data.uri, config.source, samples.companion, samples.classes, streamed)
 
 
 def _can_share(context: GroupContext, hyperparameters: Hyperparameters) -> bool:
@@ -121,6 +125,14 @@ def headless(subsets: Sequence[str], samples: GroupSamples) -> list[str]:
     """Name the subsets that have no head where each has one of its own: those without training images."""
     known = {head.task for head in samples.tasks}
     return [name for name in subsets if name not in known] if samples.heads == "subset" else []
+
+
+def _say_source(context: GroupContext, job: TrainingJob) -> None:
+    if job.source is not None and job.source.num_searched is not None:
+        context.say(
+            f"train {job.group}: the {job.source.num_images:,} images of the source are streamed, of which the search "
+            f"had the {job.source.num_searched:,} that are cached"
+        )
 
 
 def _say_balance(context: GroupContext, job: TrainingJob, samples: GroupSamples) -> None:
