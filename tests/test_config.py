@@ -498,12 +498,6 @@ MISTAKES = {
         "prototype",
         "search no other",
     ),
-    "source, scope": (
-        experiment(source={"uri": "/s"}, train={"scope": "subset"}),
-        "train.scope must be group with a source",
-        "subset",
-        "theirs alone",
-    ),
     "source, tasks": (
         experiment(source={"uri": "/s"}, data={"uri": "/d", "tasks": ["weather"]}, train={"scope": "multitask"}),
         "source must be left out where there are data.tasks",
@@ -709,6 +703,13 @@ def test_the_direction_follows_the_metric() -> None:
 def test_grouping_stands_on_the_first_profiled_measure() -> None:
     raw = experiment(diversity={"measures": ["pixel_entropy", "label_entropy"]})
     assert validate_experiment(raw).grouping_measures == ["pixel_entropy"]
+
+
+@pytest.mark.parametrize("negatives", ["none", "reject", "outlier_exposure"])
+def test_subsets_may_have_models_of_their_own_beside_a_source(negatives: str) -> None:
+    source = {"uri": "/source", "as_negatives": negatives, "penalty": "coral"}
+    config = validate_experiment(experiment(source=source, train={"scope": "subset"}))
+    assert config.train.scope == "subset" and config.source is not None and config.source.as_negatives == negatives
 
 
 def test_a_source_is_read_as_the_data_is_unless_it_says_otherwise() -> None:

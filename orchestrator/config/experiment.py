@@ -40,10 +40,11 @@ class TrainConfig(Section):
 
     `scope: group` trains a model for each group. `subset` trains, with the group's recipe, one more for each of its
     subsets: as Ray tasks, as many at a time as the cluster holds, where `num_workers` is 1. A subset with fewer than
-    `grouping.min_images` images to train on keeps the group's model. `multitask` trains a model for each group with a
-    head for `data.label` and for each of `data.tasks`, in the search and the baselines too; its validation accuracy and
-    loss are the means over tasks. With `heads: subset` it has a head for each of the group's subsets instead, over the
-    subset's own classes; an image is learnt and judged by the head of its subset alone.
+    `grouping.min_images` images to train on keeps the group's model. A `source` is beside each of them too. `multitask`
+    trains a model for each group with a head for `data.label` and for each of `data.tasks`, in the search and the
+    baselines too; its validation accuracy and loss are the means over tasks. With `heads: subset` it has a head for
+    each of the group's subsets instead, over the subset's own classes; an image is learnt and judged by the head of
+    its subset alone.
     """
 
     scope: TrainScope = "group"
@@ -295,10 +296,6 @@ class ExperimentConfig(Section):
             raise ValueError(
                 "finetune.task_weighting must be equal without data.tasks or train.heads subset, "
                 f"got {', '.join(sorted(weighings))}: leave it out, and do not search it"
-            )
-        if self.source is not None and scope == "subset":
-            raise ValueError(
-                "train.scope must be group with a source, got subset: models of subsets are trained on theirs alone"
             )
         if heads is not None and self.source is not None:
             raise ValueError(f"source must be left out where there are {heads}, got one: train its task by itself")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,14 @@ from workbenches import random_workbench
 from orchestrator.cluster.group_samples import GroupSamples
 from orchestrator.cluster.resources import observe_cluster
 from orchestrator.cluster.subset_training import PackingPlan, train_packed
-from orchestrator.cluster.training import TrainingJob
-from orchestrator.config import TrainConfig
+from orchestrator.cluster.training import TrainingJob, TrainingPlan, train_groups
+from orchestrator.config import SourceConfig, TrainConfig
 from orchestrator.data.pixels import PixelCache, write_pixels
 from orchestrator.data.samples import CachedSamples
+from orchestrator.finetune.companions import Companion
+from orchestrator.finetune.models import load_model
 from orchestrator.records import ModelCard
+from orchestrator.stages.sources import source_use
 
 SUBSETS = ("north", "south")
 LABELS = ("circle", "stripe")
@@ -81,3 +85,80 @@ def test_models_of_subsets_are_trained_at_the_same_time(tmp_path: Path, monkeypa
     assert all(isinstance(card, ModelCard) for card in cards), cards
     assert sorted(card.subsets[0] for card in cards if isinstance(card, ModelCard)) == list(SUBSETS)
     assert len(list(meeting.iterdir())) == len(SUBSETS)
+
+
+def a_companion(pixels_uri: str, source: SourceConfig) -> Companion:
+    """Give the samples of the first subset as the companion that a source makes of them."""
+    cached = some_cached(pixels_uri, SUBSETS[0]).train
+    # A class of the source's own, or all of them one that rejects.
+    own = 0 if source.as_negatives == "outlier_exposure" else len(LABELS)
+    return Companion(
+        samples=replace(cached, labels=np.full(8, own, dtype=np.int64)),
+        num_extra=int(own > 0),
+        keeps_extra=source.as_negatives == "reject",
+        batch_share=source.batch_share,
+        weight=source.loss_weight,
+        penalty=source.penalty,
+        penalty_weight=source.penalty_weight,
+        is_uniform=own == 0,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize(
+    ("counts", "num_outputs"),
+    [
+        ({"as_negatives": "reject"}, 3),
+        ({"as_negatives": "outlier_exposure"}, 2),
+        ({"penalty": "coral", "penalty_weight": 10.0, "batch_share": 0.3}, 2),
+    ],
+)
+def test_a_subset_beside_a_source_gets_what_a_group_of_it_alone_gets(
+    tmp_path: Path, counts: dict[str, object], num_outputs: int
+) -> None:
+    pixels, shape = str(tmp_path / "pixels"), observe_cluster(elastic=False)
+    source = SourceConfig.model_validate({"uri": "/source", **counts})
+    companion, alone = a_companion(pixels, source), some_cached(pixels, "south")
+    together = replace(alone, companion=companion)
+    samples = {"together": together, "group": together, "alone": alone}
+    use = source_use("/source", source, companion, LABELS)
+    workbench = random_workbench(a_spec(image_size=32))
+    jobs = {
+        name: TrainingJob(
+            group="low",
+            subsets=("south",),
+            hyperparameters=some_hyperparameters(freeze_depth=1, epochs=2, batch_size=4),
+            fingerprint="f",
+            data_fingerprint="abc",
+            run_name=name,
+            model_uri=str(tmp_path / name),
+            storage_uri=str(tmp_path / "ray_train"),
+            source=use if name != "alone" else None,
+        )
+        for name in samples
+    }
+    plan = PackingPlan.of(TrainConfig(), use_gpu=False, stall_timeout_s=100)
+    packed = [jobs["together"], jobs["alone"]]
+    assert all(isinstance(card, ModelCard) for _, card in train_packed(packed, samples, workbench, plan, shape))
+    of_group = TrainingPlan(
+        num_workers=1,
+        resources_per_worker={"CPU": 1.0},
+        use_gpu=False,
+        max_failures=0,
+        num_to_keep=1,
+        models_at_once=1,
+        stall_timeout_s=100,
+    )
+    assert all(
+        isinstance(card, ModelCard) for _, card in train_groups([jobs["group"]], samples, workbench, of_group, shape)
+    )
+    (mine, card), (groups, of_the_group), (others, without) = (
+        load_model(str(tmp_path / name)) for name in ("together", "group", "alone")
+    )
+    assert mine.head.out_features == groups.head.out_features == num_outputs
+    assert card.weights_digest == of_the_group.weights_digest != without.weights_digest
+    assert card.history == of_the_group.history
+    # Each task has its own: what another has beside it is none of its business.
+    assert others.head.out_features == len(LABELS)
