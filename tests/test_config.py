@@ -540,9 +540,9 @@ MISTAKES = {
     ),
     "heads, transfer": (
         heads_of_subsets(evaluate={"on_negative_transfer": "regroup"}),
-        "evaluate.on_negative_transfer must be report with heads of subsets (train.heads)",
+        "evaluate.on_negative_transfer must be report or fallback with heads of subsets (train.heads)",
         "regroup",
-        "change what the others predict",
+        "Set it to fallback",
     ),
     "heads, balanced": (
         heads_of_subsets(search={"space": {"balanced": [True, False]}}),
@@ -703,6 +703,11 @@ def test_the_direction_follows_the_metric() -> None:
 def test_grouping_stands_on_the_first_profiled_measure() -> None:
     raw = experiment(diversity={"measures": ["pixel_entropy", "label_entropy"]})
     assert validate_experiment(raw).grouping_measures == ["pixel_entropy"]
+
+
+def test_subsets_with_heads_may_fall_back_to_other_models() -> None:
+    config = validate_experiment(heads_of_subsets(evaluate={"on_negative_transfer": "fallback"}))
+    assert (config.train.heads, config.evaluate.on_negative_transfer) == ("subset", "fallback")
 
 
 @pytest.mark.parametrize("negatives", ["none", "reject", "outlier_exposure"])

@@ -78,9 +78,10 @@ class EvaluateConfig(Section):
     with what the model looked at; 0 shows none. `episodes` None draws none.
     With `on_negative_transfer` it is judged for every subset whether transfer helps it: its group's model beside models
     from scratch, of the head alone, of the subset alone, of all groups' samples, and, where there is a source, without
-    it. They are trained on all tasks, and compared by the first. `report` says so; `fallback` also gives a subset the
-    one of these that serves its validation images better; `regroup` moves a subset to where its validation images fare
-    better, and trains the groups concerned again, once. None trains none of these models.
+    it. They are trained on all tasks, and compared by the first; where subsets have heads, each is compared by its own.
+    `report` says so; `fallback` also gives a subset the one of these that serves its validation images better, but for
+    `data.tasks`; `regroup` moves a subset to where its validation images fare better, and trains the groups concerned
+    again, once, where a network has one head. None trains none of these models.
 
     `label_shift` estimates how frequent classes are among each group's and each subset's test images without looking at
     their labels, corrects their probabilities, and compares both with the truth: by how often classes were taken for
@@ -212,10 +213,15 @@ class ExperimentConfig(Section):
         mode = self.evaluate.on_negative_transfer
         if mode is None:
             return
-        if mode != "report" and self.several_heads is not None:
+        if mode != "report" and self.data.tasks:
             raise ValueError(
-                f"evaluate.on_negative_transfer must be report with {self.several_heads}, got {mode}: "
+                f"evaluate.on_negative_transfer must be report with data.tasks, got {mode}: "
                 "verdicts are of one head, and another model would change what the others predict"
+            )
+        if mode == "regroup" and self.train.heads == "subset":
+            raise ValueError(
+                "evaluate.on_negative_transfer must be report or fallback with heads of subsets (train.heads), "
+                "got regroup: set it to fallback, for no other group's network has a head for a subset that moves there"
             )
         if mode != "report" and self.train.scope == "subset":
             raise ValueError(

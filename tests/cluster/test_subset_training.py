@@ -20,7 +20,7 @@ from orchestrator.data.pixels import PixelCache, write_pixels
 from orchestrator.data.samples import CachedSamples
 from orchestrator.finetune.companions import Companion
 from orchestrator.finetune.models import load_model
-from orchestrator.records import ModelCard
+from orchestrator.records import ModelCard, SourceUse
 from orchestrator.stages.sources import source_use
 
 SUBSETS = ("north", "south")
@@ -104,61 +104,63 @@ def a_companion(pixels_uri: str, source: SourceConfig) -> Companion:
     )
 
 
+def a_job(name: str, tmp_path: Path, use: SourceUse | None) -> TrainingJob:
+    return TrainingJob(
+        group="low",
+        subsets=("south",),
+        hyperparameters=some_hyperparameters(freeze_depth=1, epochs=2, batch_size=4),
+        fingerprint="f",
+        data_fingerprint="abc",
+        run_name=name,
+        model_uri=str(tmp_path / name),
+        storage_uri=str(tmp_path / "ray_train"),
+        source=use,
+    )
+
+
+SOURCES = {
+    "rejected": {"as_negatives": "reject"},
+    "outlying": {"as_negatives": "outlier_exposure"},
+    "labelled": {"penalty": "coral", "penalty_weight": 10.0, "batch_share": 0.3},
+}
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("ray_cluster")
-@pytest.mark.parametrize(
-    ("counts", "num_outputs"),
-    [
-        ({"as_negatives": "reject"}, 3),
-        ({"as_negatives": "outlier_exposure"}, 2),
-        ({"penalty": "coral", "penalty_weight": 10.0, "batch_share": 0.3}, 2),
-    ],
-)
-def test_a_subset_beside_a_source_gets_what_a_group_of_it_alone_gets(
-    tmp_path: Path, counts: dict[str, object], num_outputs: int
-) -> None:
+def test_a_subset_beside_a_source_gets_what_a_group_of_it_alone_gets(tmp_path: Path) -> None:
     pixels, shape = str(tmp_path / "pixels"), observe_cluster(elastic=False)
-    source = SourceConfig.model_validate({"uri": "/source", **counts})
-    companion, alone = a_companion(pixels, source), some_cached(pixels, "south")
-    together = replace(alone, companion=companion)
-    samples = {"together": together, "group": together, "alone": alone}
-    use = source_use("/source", source, companion, LABELS)
+    alone = some_cached(pixels, "south")
+    packed, of_groups = {"alone": a_job("alone", tmp_path, None)}, {}
+    samples = {"alone": alone}
+    for name, counts in SOURCES.items():
+        source = SourceConfig.model_validate({"uri": "/source", **counts})
+        companion = a_companion(pixels, source)
+        use = source_use("/source", source, companion, LABELS)
+        packed[name], of_groups[name] = (a_job(run, tmp_path, use) for run in (name, f"group-{name}"))
+        samples[name] = samples[f"group-{name}"] = replace(alone, companion=companion)
     # A network that workers find by themselves.
     workbench = random_workbench(a_spec("mobilenet_v2", image_size=32, width_mult=0.25))
-    jobs = {
-        name: TrainingJob(
-            group="low",
-            subsets=("south",),
-            hyperparameters=some_hyperparameters(freeze_depth=1, epochs=2, batch_size=4),
-            fingerprint="f",
-            data_fingerprint="abc",
-            run_name=name,
-            model_uri=str(tmp_path / name),
-            storage_uri=str(tmp_path / "ray_train"),
-            source=use if name != "alone" else None,
-        )
-        for name in samples
-    }
     plan = PackingPlan.of(TrainConfig(), use_gpu=False, stall_timeout_s=100)
-    packed = [card for _, card in train_packed([jobs["together"], jobs["alone"]], samples, workbench, plan, shape)]
-    assert all(isinstance(card, ModelCard) for card in packed), packed
     of_group = TrainingPlan(
         num_workers=1,
         resources_per_worker={"CPU": 1.0},
         use_gpu=False,
         max_failures=0,
         num_to_keep=1,
-        models_at_once=1,
+        models_at_once=len(of_groups),
         stall_timeout_s=100,
     )
-    (_, grouped), *_ = train_groups([jobs["group"]], samples, workbench, of_group, shape)
-    assert isinstance(grouped, ModelCard), grouped
-    (mine, card), (groups, of_the_group), (others, without) = (
-        load_model(str(tmp_path / name)) for name in ("together", "group", "alone")
-    )
-    assert mine.head.out_features == groups.head.out_features == num_outputs
-    assert card.weights_digest == of_the_group.weights_digest != without.weights_digest
-    assert card.history == of_the_group.history
-    # Each task has its own: what another has beside it is none of its business.
-    assert others.head.out_features == len(LABELS)
+    trained = [
+        *train_packed(list(packed.values()), samples, workbench, plan, shape),
+        *train_groups(list(of_groups.values()), samples, workbench, of_group, shape),
+    ]
+    cards = {job.run_name: card for job, card in trained if isinstance(card, ModelCard)}
+    assert len(cards) == len(trained), trained
+    for name, num_outputs in {"rejected": 3, "outlying": 2, "labelled": 2}.items():
+        assert cards[name].weights_digest == cards[f"group-{name}"].weights_digest
+        assert cards[name].history == cards[f"group-{name}"].history
+        assert load_model(str(tmp_path / name))[0].head.out_features == num_outputs
+    # Each has another source beside it, or none.
+    assert len({cards[name].weights_digest for name in packed}) == len(packed)
+    assert load_model(str(tmp_path / "alone"))[0].head.out_features == len(LABELS)
