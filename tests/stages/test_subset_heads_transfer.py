@@ -46,6 +46,8 @@ def test_a_subset_whose_head_is_starved_falls_back_to_a_model_of_its_own(
     config = tiny_experiment(
         data={"uri": str(data), "split": {"column": "split"}},
         backbone={"name": "tests.stages.tiny_network:tiny_backbone", "kwargs": {}},
+        # Else the site without training images would have no diversity, and be in no group.
+        diversity={"split": "all"},
         grouping={"num_groups": 1},
         train={"scope": "multitask", "heads": "subset", "batch_norm": "train"},
         # The head of the second site learns next to nothing beside the other.
