@@ -29,3 +29,12 @@ def a_table(
         for number, label in enumerate(labels)
     ]
     return SampleTable(assemble([pa.Table.from_pylist(rows, schema=CATALOGUE_SCHEMA)]))
+
+
+def partly_cached(samples: SampleTable, *uncached: int) -> SampleTable:
+    """Take some rows out of the cache of pixels."""
+    table = samples.table
+    rows = [-1 if number in uncached else row for number, row in enumerate(table.column("pixel_row").to_pylist())]
+    return SampleTable(
+        table.set_column(table.schema.get_field_index("pixel_row"), "pixel_row", pa.array(rows, pa.int32()))
+    )

@@ -31,13 +31,15 @@ _LEAST_ROWS = 128
 class Rival:
     """Hold a group's own training: its recipe, the `epochs` that it ran, and what it learnt from.
 
-    That is `num_train` images, more than are cached where it streamed them, and a companion.
+    That is `num_train` images, more than are cached where it streamed them, and a companion, of which it may have
+    streamed more than is held too.
     """
 
     hyperparameters: Hyperparameters
     epochs: int
     num_train: int
     companion: Companion | None
+    streams_source: bool = False
 
 
 def measure_epoch_cost(
@@ -79,8 +81,12 @@ def _scratch(
 
 
 def _own(rival: Rival, samples: GroupSamples, num_rows: int, workbench: Workbench, device: str) -> Rehearsal:
-    """Try the rival as it was: beside as large a part of its companion, and with memory for as large a part."""
+    """Try the rival as it was: beside as large a part of its companion, and with memory for as large a part.
+
+    What is streamed is taken from what is held: to open and decode images is the work of other processes.
+    """
     share, companion = num_rows / rival.num_train, rival.companion
+    scaled = None if companion is None else scaled_companion(companion, share, is_streamed=rival.streams_source)
     train = spread(samples.train, num_rows)
     is_streamed = rival.num_train > len(samples.train)
     settings = workbench.settings(device)
@@ -91,7 +97,7 @@ def _own(rival: Rival, samples: GroupSamples, num_rows: int, workbench: Workbenc
         validation=_validation(samples, share),
         hyperparameters=samples.weighted(rival.hyperparameters),
         settings=replace(settings, activation_bytes=int(share * settings.activation_bytes)),
-        companion=None if companion is None else scaled_companion(companion, share),
+        companion=scaled,
     )
 
 

@@ -10,6 +10,7 @@ from orchestrator.cluster.pretraining_phases import PhaseTrainer, SourceData, de
 from orchestrator.cluster.ranking import source_features
 from orchestrator.cluster.workers import Workbench
 from orchestrator.config import ExperimentConfig
+from orchestrator.data.reader import PixelReader
 from orchestrator.finetune.backbone_cards import features_of, find_card, save_card
 from orchestrator.finetune.backbones import resolve_spec
 from orchestrator.finetune.models import save_backbone
@@ -34,12 +35,13 @@ def prepare_backbone(
     folder: str = "backbone",
     plan: IngestPlan | None = None,
     target: Catalogue | None = None,
+    target_reader: PixelReader | None = None,
 ) -> PretrainedBackbone:
     """Put the pretrained backbone into a folder of the run directory, where every worker of every node finds it.
 
     With a source catalogue, and the plan that made it, the source task is trained first, by the same TorchTrainer path
-    as any model, together with the images of the run's own catalogue `target` where that is given. Where it is known
-    what weights were pretrained on, a card beside them says so.
+    as any model, together with the images of the run's own catalogue `target` where that is given with their reader.
+    Where it is known what weights were pretrained on, a card beside them says so.
     """
     started = time.perf_counter()
     spec = resolve_spec(config.backbone)
@@ -49,8 +51,10 @@ def prepare_backbone(
     if source is None or plan is None:
         backbone, _ = load_pretrained(config.backbone.weights, spec, seed=config.seed_of("trial"))
     else:
-        reader = pixel_reader(plan, source)
-        trainer = PhaseTrainer(config, spec, run_uri, SourceData.of(config, run_uri, source, target, reader=reader))
+        data = SourceData.of(
+            config, run_uri, source, target, reader=pixel_reader(plan, source), target_reader=target_reader
+        )
+        trainer = PhaseTrainer(config, spec, run_uri, data)
         phases, backbone = trainer.train()
     save_backbone(storage.join(run_uri, weights), backbone)
     record = describe(backbone, spec, config.backbone.weights, weights)

@@ -84,6 +84,7 @@ class SourceData:
         target: Catalogue | None = None,
         *,
         reader: PixelReader,
+        target_reader: PixelReader | None = None,
     ) -> SourceData:
         """Take the samples that a catalogue describes, and of the run's own catalogue those that are learnt beside it.
 
@@ -97,7 +98,7 @@ class SourceData:
             classes=_classes(config.pretrain, catalogue),
             table=read_samples(run_uri, catalogue),
             reader=reader,
-            target=TargetData.of(config, run_uri, target),
+            target=TargetData.of(config, run_uri, target, target_reader),
         )
 
     def labelled(self) -> GroupSamples:
@@ -213,8 +214,11 @@ class PhaseTrainer:
         source = f"{catalogue.data_fingerprint} {catalogue.num_cached}"
         if objective == "supervised" and self.source.stream() is not None:
             source = f"{source} streamed"
+        if target is None:
+            return source
         # Copies of the target's images are left out for every objective.
-        return source if target is None else f"{source} {target.fingerprint}"
+        source = f"{source} {target.fingerprint}"
+        return f"{source} streamed" if objective == "supervised" and target.is_streamed else source
 
     def _trained(
         self, objective: Objective, start: TrainedPhase | KeptStart | None, fingerprint: str, shape: ClusterShape
@@ -266,6 +270,7 @@ class PhaseTrainer:
         self, workbench: Workbench, fingerprint: str, weights_uri: str, shape: ClusterShape, *, from_scratch: bool
     ) -> SupervisedPhase:
         samples, stream, pretrain = self.source.labelled(), self.source.stream(), self.source.pretrain
+        target = self.source.target
         model_uri = storage.join(self.run_uri, "pretrain/model")
         job = TrainingJob(
             hyperparameters=Hyperparameters(
@@ -282,6 +287,7 @@ class PhaseTrainer:
             model_uri=model_uri,
             stream=stream,
             reader=self.source.reader,
+            source_stream=None if target is None else target.stream(samples.classes),
             **self._common(fingerprint, from_scratch=from_scratch),
         )
         plan = TrainingPlan.of(self.config, [job], shape)

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestrator import storage
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
 from orchestrator.cluster.ingest import read_samples
+from orchestrator.cluster.source_streaming import StreamedSource
 from orchestrator.config import ExperimentConfig, PretrainingTargetConfig
 from orchestrator.data.catalogue import SampleTable
+from orchestrator.data.reader import PixelReader, is_streamed
 from orchestrator.data.samples import CachedSamples
 from orchestrator.errors import DataError
 from orchestrator.finetune.companions import Companion
@@ -23,20 +28,22 @@ class TargetData:
     data_uri: str
     catalogue: Catalogue
     table: SampleTable
-    pixels_uri: str | None
+    reader: PixelReader
     tells_near_copies: bool = False
 
     @classmethod
-    def of(cls, config: ExperimentConfig, run_uri: str, catalogue: Catalogue | None) -> TargetData | None:
+    def of(
+        cls, config: ExperimentConfig, run_uri: str, catalogue: Catalogue | None, reader: PixelReader | None
+    ) -> TargetData | None:
         """Take the samples that the run's own catalogue describes; None where they are no part of the source task."""
-        if catalogue is None or config.pretrain is None or config.pretrain.with_target is None:
+        if catalogue is None or reader is None or config.pretrain is None or config.pretrain.with_target is None:
             return None
         return cls(
             settings=config.pretrain.with_target,
             data_uri=config.data.uri,
             catalogue=catalogue,
             table=read_samples(run_uri, catalogue),
-            pixels_uri=None if catalogue.pixels is None else storage.join(run_uri, catalogue.pixels),
+            reader=reader,
             tells_near_copies=config.data.deduplicate == "near",
         )
 
@@ -59,14 +66,27 @@ class TargetData:
             weight=self.settings.weight,
         )
 
+    @property
+    def is_streamed(self) -> bool:
+        """Tell whether the training images are streamed: some of them are not cached."""
+        return is_streamed(self.table.table.take(pa.array(self._training)))
+
+    def stream(self, classes: Sequence[str]) -> StreamedSource | None:
+        """Give all training images, labelled as those of the companion are, where not all of them are cached."""
+        if not self.is_streamed:
+            return None
+        targets = self.table.class_indices(self._training, [*classes, *self._own_classes(classes)])
+        return StreamedSource.of(self.table.table.take(pa.array(self._training)), targets, self.reader)
+
     def described(self, classes: Sequence[str]) -> PretrainingTarget:
         """Say what is learnt beside a source with these classes."""
-        samples = self._samples(classes)
-        found = set(samples.labels.tolist())
+        streamed = self.stream(classes)
+        labels = self._samples(classes).labels if streamed is None else streamed.labels
+        found = set(labels.tolist())
         return PretrainingTarget(
             data_uri=self.data_uri,
             data_fingerprint=self.catalogue.data_fingerprint,
-            num_images=len(samples),
+            num_images=len(labels),
             shared_classes=[label for index, label in enumerate(classes) if index in found],
             own_classes=self._own_classes(classes),
             batch_share=self.settings.batch_share,
@@ -75,7 +95,7 @@ class TargetData:
 
     def _samples(self, classes: Sequence[str]) -> CachedSamples:
         known = [*classes, *self._own_classes(classes)]
-        samples = CachedSamples.of(self.table, self.table.where(split="train"), self.pixels_uri, known)
+        samples = CachedSamples.of(self.table, self._training, self.reader.pixels_uri, known)
         if len(samples) == 0:
             raise DataError(
                 "the run must have training images whose pixels are cached, to be pretrained on",
@@ -86,4 +106,8 @@ class TargetData:
 
     def _own_classes(self, classes: Sequence[str]) -> list[str]:
         """Name the classes of the training images that the source has not."""
-        return sorted(set(self.table.classes(self.table.where(split="train"))) - set(classes))
+        return sorted(set(self.table.classes(self._training)) - set(classes))
+
+    @property
+    def _training(self) -> NDArray[np.int64]:
+        return self.table.where(split="train")

@@ -28,6 +28,7 @@ from orchestrator.cluster.group_samples import GroupSamples
 from orchestrator.cluster.ranks import Rank, rank_arguments
 from orchestrator.cluster.resources import ClusterShape, models_at_once, require_fit, uses_gpu, worker_resources
 from orchestrator.cluster.session import set_environment
+from orchestrator.cluster.source_streaming import StreamedSource, with_stream
 from orchestrator.cluster.watchdog import Watchdog, beside_driver, gather, start_progress
 from orchestrator.cluster.workers import Workbench
 from orchestrator.config import ExperimentConfig
@@ -70,7 +71,7 @@ class TrainingJob(ModelJob):
 
     `model_uri` receives the model, `storage_uri` Ray Train's checkpoints. `run_name` carries the fingerprint:
     Ray Train resumes a run of the same name. `stream` holds the blocks of training samples when the data is
-    larger than the pixel cache, None when every sample is cached.
+    larger than the pixel cache, None when every sample is cached; so does `source_stream` of the source beside it.
     """
 
     run_name: str
@@ -78,6 +79,12 @@ class TrainingJob(ModelJob):
     storage_uri: str
     stream: tuple[pa.Table, ...] | None = None
     reader: PixelReader | None = None
+    source_stream: StreamedSource | None = None
+
+    @property
+    def is_streaming(self) -> bool:
+        """Tell whether tasks read images while this is trained."""
+        return self.stream is not None or self.source_stream is not None
 
     @property
     def worker(self) -> Callable[[dict[str, Any]], Any]:
@@ -105,7 +112,7 @@ class TrainingPlan:
         """Share the cluster among the workers of as many of the jobs' models as fit at the same time."""
         train = config.train
         use_gpu = uses_gpu(train, shape)
-        streaming = any(job.stream is not None for job in jobs)
+        streaming = any(job.is_streaming for job in jobs)
         resources = worker_resources(train, shape, use_gpu=use_gpu, streaming=streaming, num_groups=len(jobs))
         return cls(
             num_workers=train.num_workers,
@@ -156,7 +163,7 @@ def run_jobs(
         what=f"{plan.num_workers} training workers",
         remedy="Lower train.num_workers or train.resources_per_worker.",
     )
-    if any(job.stream is not None for job in jobs):
+    if any(job.is_streaming for job in jobs):
         _require_reading_cpu(plan, shape)
     wanted = {name: amount * plan.num_workers for name, amount in plan.resources_per_worker.items()}
     progress = start_progress()
@@ -185,7 +192,8 @@ def _require_reading_cpu(plan: TrainingPlan, shape: ClusterShape) -> None:
         raise ResourceError(
             "streaming must leave one CPU to the tasks that read",
             value=f"{shape.total('CPU'):g} CPUs and workers that take {taken:g}",
-            remedy="Lower train.resources_per_worker, or raise data.max_cache_bytes so that nothing is streamed.",
+            remedy="Lower train.resources_per_worker, or raise max_cache_bytes in data, and in source.data if there is "
+            "one, so that nothing is streamed.",
         )
 
 
@@ -229,6 +237,7 @@ def train_worker(arguments: dict[str, Any]) -> Any:
     rank: Rank[TrainingJob] = Rank.of(arguments)
     job, samples, workbench = rank.job, rank.samples, rank.workbench
     classifier = workbench.classifier(samples.output_counts, from_scratch=job.from_scratch)
+    companion = with_stream(samples.companion, job.source_stream, rank)
     result = workbench.fine_tune(
         classifier,
         samples.train if job.stream is None else _stream(job, job.stream, samples, rank.world_size),
@@ -238,13 +247,13 @@ def train_worker(arguments: dict[str, Any]) -> Any:
         from_scratch=job.from_scratch,
         on_epoch=lambda end: rank.report(end.metrics, lambda directory: save_state(end.state, directory)),
         resume=rank.restored(load_state),
-        companion=samples.companion,
+        companion=companion,
     )
     nodes = rank.node_ids()
     if rank.number != 0:
         return None
-    if samples.companion is not None:
-        classifier = without_extra(classifier, samples.companion.num_dropped)
+    if companion is not None:
+        classifier = without_extra(classifier, companion.num_dropped)
     card = describe_model(job, samples, workbench, result, nodes, rank.resources)
     return save_model(job.model_uri, classifier, card).to_json()
 

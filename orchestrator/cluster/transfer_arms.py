@@ -41,7 +41,7 @@ class ArmMaterial:
     """Hold what an arm learns from, and numbered catalogue rows that it answers, in blocks of one fragment each.
 
     `rival_images` counts the training images of the rival, whose cost an arm shall have: more than `samples` has where
-    it streams those that are not cached. `rival_companion` is what it is trained together with.
+    it streams those that are not cached. `rival_companion` is what it is trained together with, streamed or held.
     """
 
     samples: GroupSamples
@@ -50,6 +50,7 @@ class ArmMaterial:
     rows: Mapping[Literal["val", "test"], Sequence[pa.Table]]
     rival_images: int
     rival_companion: Companion | None = None
+    rival_streams_source: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +157,7 @@ def _train_and_answer(
             epochs=hyperparameters.epochs,
             num_train=material.rival_images,
             companion=material.rival_companion,
+            streams_source=material.rival_streams_source,
         )
         epoch_cost = measure_epoch_cost(
             hyperparameters, material.samples, rival, workbench, device, on_round=progress.step.remote

@@ -17,7 +17,9 @@ from orchestrator.finetune.batches import share
 from orchestrator.finetune.classifier import EVALUATION_BATCH
 from orchestrator.finetune.contracts import Labels, Samples
 from orchestrator.finetune.distributed import rank, world_size
+from orchestrator.finetune.label_counts import LabelCounts
 from orchestrator.finetune.prefix import Prefix, kept_inputs
+from orchestrator.finetune.source_streams import SourceStream, StreamedDraws
 from orchestrator.finetune.steps import SourcePart, Step
 from orchestrator.finetune.views import draw_of
 
@@ -31,10 +33,13 @@ class Companion:
 
     Labels are outputs of the head: first the target's classes, then `num_extra` more, which are never the truth of a
     target sample; the finished model has them where `keeps_extra`. `is_uniform` asks for equal probabilities on the
-    source instead, whatever the labels. `config.SourceConfig` says what the other fields are.
+    source instead, whatever the labels. Where the source is larger than what is held of it, `stream` gives all of it,
+    and is what is learnt; `samples` are held then for what has to be known before. `config.SourceConfig` says what the
+    other fields are.
     """
 
     samples: Samples
+    stream: SourceStream | None = None
     num_extra: int = 0
     keeps_extra: bool = False
     batch_share: float = 0.5
@@ -47,6 +52,11 @@ class Companion:
     def is_idle(self) -> bool:
         """Tell whether the source counts for nothing: then it is not looked at."""
         return self.weight == 0 and self.penalty == "none"
+
+    @property
+    def label_counts(self) -> LabelCounts:
+        """Count the labels of all that is learnt."""
+        return LabelCounts.of(self.samples.labels) if self.stream is None else self.stream.count_labels()
 
     @property
     def num_dropped(self) -> int:
@@ -65,6 +75,8 @@ class CompanionFeed:
     of its samples occur equally often, or once more, and a resumed epoch draws what it would have drawn. A global
     batch's part is divided over the ranks as that of the target is. What the frozen stages give for the samples that
     the training will draw is computed once where it fits into `most_bytes`, else whenever they are drawn.
+
+    Of a streamed source as many are drawn beside each batch; `StreamedDraws` says which.
     """
 
     def __init__(self, companion: Companion, prefix: Prefix, *, num_target: int, epochs: int, most_bytes: int) -> None:
@@ -77,30 +89,45 @@ class CompanionFeed:
         # A short training shows a part of a large source: only that is run through the frozen stages.
         self._wanted = np.unique(self._draw(0, min(total, len(companion.samples))))
         chosen = ChosenSamples(samples=companion.samples, positions=self._wanted)
-        self._inputs = kept_inputs(prefix, chosen, most_bytes=most_bytes)
+        self._streamed = None if companion.stream is None else StreamedDraws(companion.stream, prefix)
+        # What is held of a streamed source starts the head at most.
+        self._inputs = kept_inputs(prefix, chosen, most_bytes=most_bytes if self._streamed is None else 0)
 
     def join(self, steps: Iterable[Step], epoch: int) -> Iterator[Step]:
         """Add its part of the source to each step of an epoch, counted from 1."""
         seen = (epoch - 1) * self._num_target
         for step in steps:
-            positions = self._draw(*(self._companion.drawn(count) for count in (seen, seen + step.total)))
+            first, last = (self._companion.drawn(count) for count in (seen, seen + step.total))
             seen += step.total
-            mine = share(positions, rank(), world_size())
-            yield replace(step, source=self._part(mine, len(positions), epoch)) if len(mine) else step
+            mine = self._mine(first, last, epoch)
+            if mine is not None:
+                inputs, targets = mine
+                part = SourcePart(inputs=inputs, targets=targets, scale=world_size() / (last - first))
+                step = replace(step, source=part)
+            yield step
+
+    def close(self) -> None:
+        """Let go of a streamed source."""
+        if self._streamed is not None:
+            self._streamed.close()
 
     def labelled_from(self, label: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Give the suffix's inputs and the labels [n] of the samples with this label or a higher one.
 
-        Each that is ever drawn is given once, as the first epoch shows it, divided over the ranks.
+        Each that is ever drawn is given once, as the first epoch shows it, divided over the ranks; of a streamed source
+        those alone that are held.
         """
         labels = self._companion.samples.labels
         mine = share(self._wanted[labels[self._wanted] >= label], rank(), world_size())
         for start in range(0, len(mine), EVALUATION_BATCH):
             yield self._shown(mine[start : start + EVALUATION_BATCH], epoch=1)
 
-    def _part(self, positions: NDArray[np.int64], total: int, epoch: int) -> SourcePart:
-        inputs, targets = self._shown(positions, epoch)
-        return SourcePart(inputs=inputs, targets=targets, scale=world_size() / total)
+    def _mine(self, first: int, last: int, epoch: int) -> tuple[Tensor, Tensor] | None:
+        """Give the suffix's inputs and the labels [n] of this rank's part of some draws; None where it has none."""
+        if self._streamed is not None:
+            return self._streamed.take(first, last, epoch)
+        positions = share(self._draw(first, last), rank(), world_size())
+        return self._shown(positions, epoch) if len(positions) else None
 
     def _shown(self, positions: NDArray[np.int64], epoch: int) -> tuple[Tensor, Tensor]:
         """Give the suffix's inputs and the labels [n] of samples as an epoch shows them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Any
@@ -120,13 +121,15 @@ def fine_tune(
     Raises BackboneError for a freeze depth beyond the backbone, DivergedError for a loss that is not finite,
     TrainingError for samples, batches or a checkpoint that cannot be trained with.
     """
-    training = Training(classifier, spec, train, validation, hyperparameters, settings, activations, source, companion)
-    if resume is not None:
-        training.restore(resume)
-    while not training.is_over:
-        metrics = training.run_epoch()
-        on_epoch(EpochEnd(metrics=metrics, take_state=training.state))
-    return training.finish()
+    with closing(
+        Training(classifier, spec, train, validation, hyperparameters, settings, activations, source, companion)
+    ) as training:
+        if resume is not None:
+            training.restore(resume)
+        while not training.is_over:
+            metrics = training.run_epoch()
+            on_epoch(EpochEnd(metrics=metrics, take_state=training.state))
+        return training.finish()
 
 
 class Training:
@@ -270,6 +273,11 @@ class Training:
             sparsity=self._stepper.sparsity(),
         )
 
+    def close(self) -> None:
+        """Let go of a source that is streamed."""
+        if self._feed is not None:
+            self._feed.close()
+
     def _open_sources(self, train: Samples | None, activations: Activations | None) -> tuple[SuffixSources, str | None]:
         if not self._hyperparameters.changes_images:
             return open_sources(self._prefix, train, self._validation, activations)
@@ -282,7 +290,7 @@ class Training:
     def _joint_loss(self, companion: Companion | None) -> JointLoss | None:
         if companion is None or companion.is_idle:
             return None
-        counts, device = count_labels(companion.samples).by_task[0], self._settings.device
+        counts, device = companion.label_counts.by_task[0], self._settings.device
         objective = create_objective(self._hyperparameters, counts, self._suffix.num_classes, device)
         return JointLoss(companion=companion, objective=objective)
 

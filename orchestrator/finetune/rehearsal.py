@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
+from itertools import count
 from statistics import median
 
 import numpy as np
@@ -15,11 +16,13 @@ from orchestrator.finetune.companions import ChosenSamples, Companion
 from orchestrator.finetune.contracts import BatchStream, Labels, Samples, TrainingSettings
 from orchestrator.finetune.label_counts import LabelCounts
 from orchestrator.finetune.loop import Training
+from orchestrator.finetune.tasks import class_indices
 from orchestrator.records import BackboneSpec, Hyperparameters
 
 _LEAST_ROUNDS = 3
 _MOST_ROUNDS = 15
 _LEAST_SECONDS = 1.0
+_PIECE_ROWS = 64
 _IN_PLACE_OF_EARLY_STOPS = {"strategy": "freeze", "patience": None}
 
 
@@ -119,9 +122,14 @@ def spread(samples: Samples, count: int) -> Samples:
     return ChosenSamples(samples=samples, positions=np.arange(count, dtype=np.int64) * len(samples) // count)
 
 
-def scaled_companion(companion: Companion, share: float) -> Companion:
-    """Keep a share of a companion's samples, so that as large a part of them is drawn beside that share of a target."""
-    return replace(companion, samples=spread(companion.samples, round(share * len(companion.samples))))
+def scaled_companion(companion: Companion, share: float, *, is_streamed: bool = False) -> Companion:
+    """Keep a share of a companion's samples, so that as large a part of them is drawn beside that share of a target.
+
+    Where it `is_streamed` they come from a stream, as a training gets them that holds none of them.
+    """
+    samples = spread(companion.samples, round(share * len(companion.samples)))
+    stream = EndlessSamples(samples=samples) if is_streamed else None
+    return replace(companion, samples=samples, stream=stream)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +158,28 @@ class SampleStream:
         everyone = np.arange(len(self.samples), dtype=np.int64)
         for positions in np.array_split(everyone, max(1, len(everyone) // self.batch_size)):
             yield self.samples.take(positions), self.samples.labels[positions]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndlessSamples:
+    """Give samples in order, again and again, as a stream of a source does; for one process."""
+
+    samples: Samples
+
+    @property
+    def num_samples(self) -> int:
+        """Count the samples of a pass."""
+        return len(self.samples)
+
+    def count_labels(self) -> LabelCounts:
+        """Count the labels of a pass."""
+        return LabelCounts.of(self.samples.labels)
+
+    def draws(self, first: int) -> Generator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+        """Give pixels [n, S, S, 3] and labels in pieces, from draw number `first` on, without end."""
+        for start in count(first, _PIECE_ROWS):
+            positions = np.arange(start, start + _PIECE_ROWS, dtype=np.int64) % len(self.samples)
+            yield self.samples.take(positions), class_indices(self.samples.labels[positions])
 
 
 def _medians(times: list[EpochTimes]) -> EpochTimes:

@@ -104,7 +104,7 @@ def steps_of_stream(stream: BatchStream, prefix: Prefix, *, epoch: int, accumula
             if batch is None:
                 step = _blank_step(prefix, total, stream.no_labels, done=done)
             else:
-                inputs = prefix(_varied(batch[0], taken, epoch, prefix.settings))
+                inputs = prefix(vary_streamed(batch[0], taken, epoch, prefix.settings))
                 step = _step(inputs, batch[1], total, prefix.settings, done=done)
                 taken += len(batch[1])
             yield replace(step, together=len(held))
@@ -129,8 +129,11 @@ def _global_batches(
         yield batch, total
 
 
-def _varied(pixels: NDArray[np.uint8], taken: int, epoch: int, settings: TrainingSettings) -> NDArray[np.uint8]:
-    """Vary a batch of a stream: its samples are known by their running number in this rank's epoch alone."""
+def vary_streamed(pixels: NDArray[np.uint8], taken: int, epoch: int, settings: TrainingSettings) -> NDArray[np.uint8]:
+    """Vary a batch of a stream: its samples are known by their running number in this rank's epoch alone.
+
+    `taken` is the number of the first.
+    """
     numbers = np.arange(taken, taken + len(pixels), dtype=np.uint64) + np.uint64(rank() << 40)
     # Without a key that stays with a sample there are no fixed views: every epoch draws afresh.
     afresh = settings.augment.model_copy(update={"views": 0})

@@ -19,9 +19,9 @@ class StartingWeights(Value):
 class PretrainingTarget(Value):
     """Say which of a run's own images were pretrained on together with the source, and how they counted.
 
-    `num_images` counts training images whose pixels are cached: no other was learnt from. `shared_classes` are those
-    that the source has too, by name, `own_classes` the others. `batch_share` is the share of every batch, `weight` that
-    of their mean loss beside the mean loss of the source, whose weight is 1.
+    `num_images` counts the training images: no other was learnt from. `shared_classes` are those that the source has
+    too, by name, `own_classes` the others. `batch_share` is the share of every batch, `weight` that of their mean loss
+    beside the mean loss of the source, whose weight is 1.
     """
 
     data_uri: str

@@ -9,12 +9,15 @@ from orchestrator.records.base import Value
 class SourceUse(Value):
     """Say what a model was trained together with, and how it counted; `config.SourceConfig` says what the fields are.
 
+    `num_images` counts the images of the source that it drew from. Where that streamed more of them than are cached,
+    `num_searched` counts those that the trials of the search had.
     `shared_classes` are those of the model that the source has too, by name, and `num_other_classes` counts the rest of
     its classes, which the model leaves out. With `as_negatives` the source's labels count for nothing: both are empty.
     """
 
     uri: str
     num_images: int
+    num_searched: int | None = None
     shared_classes: list[str]
     num_other_classes: int
     batch_share: float

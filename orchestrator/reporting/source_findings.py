@@ -33,7 +33,7 @@ def _use(source: SourceUse) -> str:
         penalty = f", {_PENALTIES[source.penalty]} of the features by {number(source.penalty_weight)}"
     return (
         f"Trained together with {counted(source.num_images, 'image')} of {source.uri}: "
-        f"{counts}{penalty}. {_labels(source)}"
+        f"{counts}{penalty}. {_labels(source)}{_searched(source)}"
     )
 
 
@@ -45,6 +45,12 @@ def _labels(source: SourceUse) -> str:
     shared = shortened(source.shared_classes, most=5) or "none"
     rest = f"; {counted(source.num_other_classes, 'other class')} the model leaves out"
     return f"Shared classes: {shared}{rest if source.num_other_classes else ''}."
+
+
+def _searched(source: SourceUse) -> str:
+    if source.num_searched is None:
+        return ""
+    return f" All were streamed; the search had a sample, the {source.num_searched:,} that are cached."
 
 
 def _gain(evaluation: Evaluation) -> str:

@@ -164,7 +164,7 @@ def _job(
         data=context.data_fingerprint(_part(context, material)),
         backbone=context.backbone,
         version=ARM_VERSION,
-        source=context.source_fingerprint,
+        source=context.final_source_fingerprint,
         tasks=tasks,
     )
     return ArmJob(
@@ -231,6 +231,7 @@ def _material(context: GroupContext, job: ArmJob) -> ArmMaterial:
         data_fingerprint=context.data_fingerprint(part),
         rival_images=context.rows(part, "train").num_rows,
         rival_companion=context.companion(job.classes) if job.material == (part.name, None) else None,
+        rival_streams_source=context.streams_source,
         rows={"val": blocks_of(rows["val"], BLOCK_ROWS), "test": blocks_of(rows["test"], BLOCK_ROWS)},
     )
 

@@ -15,6 +15,7 @@ from pyarrow import compute as pc
 from orchestrator import fingerprints, storage
 from orchestrator.cluster.group_samples import GroupSamples
 from orchestrator.cluster.resources import ClusterShape, uses_gpu
+from orchestrator.cluster.source_streaming import StreamedSource
 from orchestrator.cluster.tuning import SEARCH_VERSION
 from orchestrator.cluster.workers import Workbench
 from orchestrator.config import ExperimentConfig
@@ -42,7 +43,7 @@ from orchestrator.runs import RunDirectory
 from orchestrator.search.few_shot import GroupCounts, Tuning, tuning_of
 from orchestrator.search.rules import fixed_rule
 from orchestrator.stages.distances import LabelledImages
-from orchestrator.stages.sources import companion_of
+from orchestrator.stages.sources import companion_of, is_source_streamed, streamed_source
 
 RecordType = TypeVar("RecordType", bound=Record)
 
@@ -67,6 +68,7 @@ class GroupContext:
     _digests: dict[str, str] = field(default_factory=dict, init=False, repr=False)
     _tunings: dict[str, Tuning] = field(default_factory=dict, init=False, repr=False)
     _companions: dict[tuple[str, ...], Companion] = field(default_factory=dict, init=False, repr=False)
+    _streams: dict[tuple[str, ...], StreamedSource] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def use_gpu(self) -> bool:
@@ -158,6 +160,19 @@ class GroupContext:
         if classes not in self._companions:
             self._companions[classes] = companion_of(self.source, self.config.source, classes, self.table)
         return self._companions[classes]
+
+    @cached_property
+    def streams_source(self) -> bool:
+        """Tell whether final trainings stream the source: it is larger than what is cached of it."""
+        return self.source is not None and is_source_streamed(self.source)
+
+    def streamed_source(self, classes: tuple[str, ...]) -> StreamedSource | None:
+        """Give what the final training of a group with these classes streams of the source; None for nothing."""
+        if self.source is None or self.config.source is None or not self.streams_source:
+            return None
+        if classes not in self._streams:
+            self._streams[classes] = streamed_source(self.source, self.config.source, classes, self.table)
+        return self._streams[classes]
 
     def cached_positions(self, group: Group, split: str) -> NDArray[np.int64]:
         """Give the places in the catalogue of a group's cached samples of a split, in the order of `samples`."""
@@ -283,6 +298,11 @@ class GroupContext:
         # What is a copy of the run's own images is left out, whichever group has them.
         own = self.source.catalogue.data_fingerprint, storage.digest_bytes([cached]), self._own_fingerprint
         return storage.digest(*own, *(["near"] if self.config.data.deduplicate == "near" else []))
+
+    @property
+    def final_source_fingerprint(self) -> str:
+        """Digest what final trainings learn of the source; nothing without one."""
+        return f"{self.source_fingerprint} streamed" if self.streams_source else self.source_fingerprint
 
     @cached_property
     def _own_fingerprint(self) -> str:

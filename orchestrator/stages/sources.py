@@ -11,10 +11,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import compute as pc
 
+from orchestrator.cluster.source_streaming import StreamedSource
 from orchestrator.config import SourceConfig
 from orchestrator.data.catalogue import SampleTable
 from orchestrator.data.duplicates import copies_among
 from orchestrator.data.identity import stable_fraction
+from orchestrator.data.reader import is_streamed
 from orchestrator.data.samples import CachedSamples
 from orchestrator.errors import DataError
 from orchestrator.finetune.companions import Companion
@@ -30,13 +32,14 @@ def companion_of(
 ) -> Companion:
     """Give the cached training images of the source, labelled by the outputs of a head for a group's classes.
 
+    The outputs are those for all of its training images, whether cached or not.
     Copies of the run's own images are left out, near ones where the run looks for them: what tests a model must not
     train it.
     Raises DataError when none is left.
     """
     table = source.samples
-    positions = _positions(table, ["train"], source.classes, target)
-    own = sorted(set(table.classes(positions)) - set(classes)) if config.has_task else []
+    positions = _training_positions(source, target)
+    own = _own_classes(table, positions, config, classes)
     known = [*classes, *own] if config.has_task else list(table.classes())
     samples = CachedSamples.of(table, positions, source.reader.pixels_uri, known)
     if len(samples) == 0:
@@ -47,7 +50,7 @@ def companion_of(
         )
     if not config.has_task:
         # What a negative shows is of no account.
-        samples = replace(samples, labels=np.full(len(samples), _negative_label(config, classes), dtype=np.int64))
+        samples = replace(samples, labels=_negatives(len(samples), config, classes))
     return Companion(
         samples=samples,
         num_extra=1 if config.as_negatives == "reject" else len(own),
@@ -60,18 +63,47 @@ def companion_of(
     )
 
 
+def is_source_streamed(source: LabelledImages) -> bool:
+    """Tell whether final trainings stream the source: some of its training images are not cached.
+
+    Also where those are copies of the run's own images, which to find may take long.
+    """
+    return is_streamed(source.samples.table.take(pa.array(_of_classes(source.samples, ["train"], source.classes))))
+
+
+def streamed_source(
+    source: LabelledImages, config: SourceConfig, classes: Sequence[str], target: SampleTable
+) -> StreamedSource:
+    """Give what `companion_of` would hold if all of it were cached."""
+    table = source.samples
+    positions = _training_positions(source, target)
+    if config.has_task:
+        known = [*classes, *_own_classes(table, positions, config, classes)]
+        targets = table.class_indices(positions, known)
+    else:
+        targets = _negatives(len(positions), config, classes)
+    return StreamedSource.of(table.table.take(pa.array(positions)), targets, source.reader)
+
+
 def training_rows(source: LabelledImages, target: SampleTable) -> pa.Table:
     """Give catalogue rows of the source's training images of its classes, but for those with pixels of a target's."""
-    return source.samples.table.take(pa.array(_positions(source.samples, ["train"], source.classes, target)))
+    return source.samples.table.take(pa.array(_training_positions(source, target)))
 
 
-def source_use(uri: str, config: SourceConfig, companion: Companion, classes: Sequence[str]) -> SourceUse:
-    """Describe for a model's card what it was trained together with."""
-    labelled = config.has_task
-    found = set(companion.samples.labels.tolist()) if labelled else set()
+def source_use(
+    uri: str,
+    config: SourceConfig,
+    companion: Companion,
+    classes: Sequence[str],
+    streamed: StreamedSource | None = None,
+) -> SourceUse:
+    """Describe for a model's card what it was trained together with: the companion, or all that is streamed."""
+    labelled, labels = config.has_task, companion.samples.labels if streamed is None else streamed.labels
+    found = set(labels.tolist()) if labelled else set()
     return SourceUse(
         uri=uri,
-        num_images=len(companion.samples),
+        num_images=len(labels),
+        num_searched=None if streamed is None else len(companion.samples),
         shared_classes=[label for index, label in enumerate(classes) if index in found],
         num_other_classes=companion.num_extra if labelled else 0,
         batch_share=config.batch_share,
@@ -107,14 +139,30 @@ def unseen_images(source: LabelledImages, target: SampleTable, *, seed: int) -> 
     return rows.take(pa.array(np.sort(np.argsort(hashes, kind="stable")[:_MOST_SCORED])))
 
 
+def _training_positions(source: LabelledImages, target: SampleTable) -> NDArray[np.int64]:
+    return _positions(source.samples, ["train"], source.classes, target)
+
+
 def _positions(
     table: SampleTable, splits: Sequence[str], classes: Sequence[str], target: SampleTable
 ) -> NDArray[np.int64]:
+    positions = _of_classes(table, splits, classes)
+    chosen: NDArray[np.int64] = positions[~_copied(table, target)[positions]]
+    return chosen
+
+
+def _of_classes(table: SampleTable, splits: Sequence[str], classes: Sequence[str]) -> NDArray[np.int64]:
     positions = np.sort(np.concatenate([table.where(split=split) for split in splits]))
     labels = table.table.column("label").take(pa.array(positions))
-    wanted = np.asarray(pc.is_in(labels, value_set=pa.array(classes, pa.string())))
-    chosen: NDArray[np.int64] = positions[wanted & ~_copied(table, target)[positions]]
+    chosen: NDArray[np.int64] = positions[np.asarray(pc.is_in(labels, value_set=pa.array(classes, pa.string())))]
     return chosen
+
+
+def _own_classes(
+    table: SampleTable, positions: NDArray[np.int64], config: SourceConfig, classes: Sequence[str]
+) -> list[str]:
+    """Name the classes of these images that a group has not; of negatives there are none."""
+    return sorted(set(table.classes(positions)) - set(classes)) if config.has_task else []
 
 
 @lru_cache(maxsize=1)
@@ -124,5 +172,6 @@ def _copied(source: SampleTable, target: SampleTable) -> NDArray[np.bool_]:
     return copies_among(source.table, target.table)
 
 
-def _negative_label(config: SourceConfig, classes: Sequence[str]) -> int:
-    return len(classes) if config.as_negatives == "reject" else 0
+def _negatives(count: int, config: SourceConfig, classes: Sequence[str]) -> NDArray[np.int64]:
+    """Give the labels of images that are all alike."""
+    return np.full(count, len(classes) if config.as_negatives == "reject" else 0, dtype=np.int64)

@@ -172,7 +172,7 @@ def _train(context: GroupContext, members: list[_Member]) -> Iterator[tuple[_Mem
     jobs = [_job(context, member, own) for member, own in zip(members, found, strict=True)]
     by_run = {job.run_name: member for job, member in zip(jobs, members, strict=True)}
     samples = {job.run_name: own for job, own in zip(jobs, found, strict=True)}
-    packed = [job for job in jobs if context.config.train.num_workers == 1 and job.stream is None]
+    packed = [job for job in jobs if context.config.train.num_workers == 1 and not job.is_streaming]
     others = [job for job in jobs if job not in packed]
     for job, outcome in train_packed(packed, samples, context.workbench, _packing(context), context.shape):
         yield by_run[job.run_name], outcome
@@ -189,6 +189,7 @@ def _packing(context: GroupContext) -> PackingPlan:
 
 
 def _job(context: GroupContext, member: _Member, samples: GroupSamples) -> TrainingJob:
+    source = context.streamed_source(samples.classes)
     return TrainingJob(
         group=member.group.name,
         subsets=(member.subset,),
@@ -200,7 +201,8 @@ def _job(context: GroupContext, member: _Member, samples: GroupSamples) -> Train
         storage_uri=context.run_directory.path("ray_train"),
         stream=streamed_blocks(context.rows(member.alone, "train")),
         reader=context.reader,
-        source=joint_source(context.config, samples),
+        source=joint_source(context.config, samples, source),
+        source_stream=source,
     )
 
 

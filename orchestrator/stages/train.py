@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from orchestrator import fingerprints
 from orchestrator.cluster.group_samples import GroupSamples
+from orchestrator.cluster.source_streaming import StreamedSource
 from orchestrator.cluster.training import TRAIN_VERSION, TrainingJob, TrainingPlan, train_groups
 from orchestrator.config import ExperimentConfig
 from orchestrator.data.reader import streamed_blocks
@@ -36,6 +37,8 @@ def train(context: GroupContext) -> int:
     of_groups = {recipe.group: context.samples(context.group(recipe.group)) for recipe in pending}
     jobs = [training_job(context, recipe, of_groups[recipe.group]) for recipe in pending]
     samples = {job.run_name: of_groups[job.group] for job in jobs}
+    if context.streams_source:
+        context.say("train: the source is larger than its pixel cache; all of it is streamed, the search had a sample")
     for job in jobs:
         without = headless(job.subsets, samples[job.run_name])
         if without:
@@ -76,7 +79,7 @@ def model_fingerprint(context: GroupContext, recipe: Recipe, alone: Group | None
         data=context.data_fingerprint(alone or context.group(recipe.group)),
         backbone=context.backbone,
         version=TRAIN_VERSION,
-        source=context.source_fingerprint,
+        source=context.final_source_fingerprint,
     )
 
 
@@ -86,6 +89,7 @@ def training_job(
     """Say how a group's model is trained by a recipe; it goes to `<folder>/<group>/model` in the run directory."""
     group = context.group(recipe.group)
     fingerprint = model_fingerprint(context, recipe)
+    source = context.streamed_source(samples.classes)
     return TrainingJob(
         group=group.name,
         subsets=tuple(group.subsets),
@@ -97,15 +101,16 @@ def training_job(
         storage_uri=context.run_directory.path("ray_train"),
         stream=streamed_blocks(context.rows(group, "train")),
         reader=context.reader,
-        source=joint_source(context.config, samples),
+        source=joint_source(context.config, samples, source),
+        source_stream=source,
     )
 
 
-def joint_source(config: ExperimentConfig, samples: GroupSamples) -> SourceUse | None:
-    """Describe what a model is trained together with; None where that is nothing."""
+def joint_source(config: ExperimentConfig, samples: GroupSamples, streamed: StreamedSource | None) -> SourceUse | None:
+    """Describe what a model is trained together with, all of it where it is `streamed`; None where that is nothing."""
     if config.source is None or config.source_data is None or samples.companion is None:
         return None
-    return source_use(config.source_data.uri, config.source, samples.companion, samples.classes)
+    return source_use(config.source_data.uri, config.source, samples.companion, samples.classes, streamed)
 
 
 def _can_share(context: GroupContext, hyperparameters: Hyperparameters) -> bool:

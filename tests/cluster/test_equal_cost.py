@@ -27,7 +27,12 @@ NUM_TRAIN = 192
 
 
 def cost_of(
-    rival: dict[str, Any], *, num_train: int = NUM_TRAIN, epochs: int = 8, companion: Companion | None = None
+    rival: dict[str, Any],
+    *,
+    num_train: int = NUM_TRAIN,
+    epochs: int = 8,
+    companion: Companion | None = None,
+    streams_source: bool = False,
 ) -> tuple[float, int]:
     """Give the cost of an epoch from scratch, and how often two trainings were tried."""
     rounds: list[None] = []
@@ -40,7 +45,13 @@ def cost_of(
     found = measure_epoch_cost(
         some_hyperparameters(freeze_depth=0),
         samples,
-        Rival(hyperparameters=some_hyperparameters(**rival), epochs=epochs, num_train=num_train, companion=companion),
+        Rival(
+            hyperparameters=some_hyperparameters(**rival),
+            epochs=epochs,
+            num_train=num_train,
+            companion=companion,
+            streams_source=streams_source,
+        ),
         random_workbench(a_spec(image_size=32)),
         "cpu",
         on_round=lambda: rounds.append(None),
@@ -75,6 +86,14 @@ def test_a_source_beside_the_target_makes_epochs_from_scratch_cheaper_in_compari
     cost, _ = cost_of({"freeze_depth": 0}, companion=source)
     # Three source images beside each of the target.
     assert 0.2 < cost < 0.85
+
+
+def test_a_streamed_source_passes_the_frozen_stages_at_every_draw_which_costs_more_than_a_held_one() -> None:
+    source = Companion(samples=some_samples(300, image_size=32), batch_share=0.75)
+    held, streamed = (
+        cost_of({"freeze_depth": 3}, epochs=100, companion=source, streams_source=found)[0] for found in (False, True)
+    )
+    assert streamed < held / 2
 
 
 def test_what_heads_of_subsets_are_tried_on_is_judged_by_one_of_them() -> None:

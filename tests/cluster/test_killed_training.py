@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,19 +17,22 @@ from workbenches import random_workbench
 
 from orchestrator.cluster.group_samples import GroupSamples
 from orchestrator.cluster.resources import observe_cluster
+from orchestrator.cluster.source_streaming import StreamedSource
 from orchestrator.cluster.training import TrainingJob, TrainingPlan, train_groups
 from orchestrator.config import DataConfig
 from orchestrator.data.pixels import PixelCache, write_pixels
 from orchestrator.data.reader import PixelReader
 from orchestrator.data.samples import CachedSamples
 from orchestrator.errors import OrchestratorError
+from orchestrator.finetune.companions import Companion
 from orchestrator.finetune.models import load_model
 from orchestrator.records import Hyperparameters, ModelCard
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(600)]
 
 CLASSES = ("circle", "cross")
-NUM_TRAIN, NUM_VALIDATION, BATCH = 60, 20, 12
+NUM_TRAIN, NUM_VALIDATION, NUM_SOURCE, BATCH = 60, 20, 60, 12
+FIRST_OF_SOURCE = NUM_TRAIN + NUM_VALIDATION
 EPOCHS, STEPS = 4, NUM_TRAIN // BATCH
 
 
@@ -37,9 +41,9 @@ def recipe(**changes: object) -> Hyperparameters:
     return Hyperparameters.model_validate({**fields, "weight_decay": 0.0, **changes})
 
 
-def some_samples(directory: Path) -> GroupSamples:
+def some_samples(directory: Path, *, has_source: bool) -> GroupSamples:
     rng = np.random.default_rng(0)
-    labels = np.arange(NUM_TRAIN + NUM_VALIDATION, dtype=np.int64) % len(CLASSES)
+    labels = np.arange(NUM_TRAIN + NUM_VALIDATION + NUM_SOURCE, dtype=np.int64) % len(CLASSES)
     write_pixels(str(directory), 0, numbered(np.stack([class_image(CLASSES[n], rng, IMAGE_PX) for n in labels])))
 
     def part(start: int, stop: int) -> CachedSamples:
@@ -47,8 +51,10 @@ def some_samples(directory: Path) -> GroupSamples:
         cache = PixelCache.open(str(directory), np.zeros_like(rows), rows)
         return CachedSamples(labels=labels[start:stop], keys=rows.astype(np.uint64), pixels=cache)
 
-    train, validation = part(0, NUM_TRAIN), part(NUM_TRAIN, len(labels))
-    return GroupSamples(group="only", classes=CLASSES, train=train, validation=validation)
+    train, validation = part(0, NUM_TRAIN), part(NUM_TRAIN, FIRST_OF_SOURCE)
+    # Of the source a few images are held.
+    companion = Companion(samples=part(FIRST_OF_SOURCE, FIRST_OF_SOURCE + 8)) if has_source else None
+    return GroupSamples(group="only", classes=CLASSES, train=train, validation=validation, companion=companion)
 
 
 @dataclass(frozen=True)
@@ -60,11 +66,13 @@ class Trained:
     notes: list[list[int]]
 
 
-def trained(directory: Path, *deaths: int, is_streamed: bool = False, **changes: object) -> Trained:
-    """Train with Ray Train on one worker, which dies at these steps."""
+def trained(
+    directory: Path, *deaths: int, is_streamed: bool = False, has_source: bool = False, **changes: object
+) -> Trained:
+    """Train with Ray Train on one worker, which dies at these steps; a source beside the target is streamed."""
     directory.mkdir()
     notes, pixels = directory / "notes", str(directory / "pixels")
-    samples = some_samples(directory / "pixels")
+    samples = some_samples(directory / "pixels", has_source=has_source)
     reader = PixelReader(
         data=DataConfig(uri=pixels), image_size=IMAGE_PX, resize="crop", pixels_uri=pixels, fragments_uri=""
     )
@@ -79,6 +87,7 @@ def trained(directory: Path, *deaths: int, is_streamed: bool = False, **changes:
         storage_uri=str(directory / "ray_train"),
         stream=blocks_to_stream() if is_streamed else None,
         reader=reader,
+        source_stream=source_to_stream(reader) if has_source else None,
     )
     plan = TrainingPlan(
         num_workers=1,
@@ -98,16 +107,28 @@ def trained(directory: Path, *deaths: int, is_streamed: bool = False, **changes:
     return Trained(card=card, weights=model.state_dict(), notes=read_notes(notes))
 
 
-def blocks_to_stream() -> tuple[pa.Table, ...]:
-    """Give the training samples as catalogue rows, in blocks of ten."""
-    table = pa.table(
+def some_rows(first: int, count: int) -> pa.Table:
+    """Give samples as catalogue rows."""
+    numbers = range(first, first + count)
+    return pa.table(
         {
-            "label": [CLASSES[number % len(CLASSES)] for number in range(NUM_TRAIN)],
-            "fragment": pa.array([0] * NUM_TRAIN, pa.int32()),
-            "pixel_row": pa.array(range(NUM_TRAIN), pa.int32()),
+            "label": [CLASSES[number % len(CLASSES)] for number in numbers],
+            "file": ["a"] * count,
+            "row": pa.array(numbers, pa.int64()),
+            "fragment": pa.array([0] * count, pa.int32()),
+            "pixel_row": pa.array(numbers, pa.int32()),
         }
     )
-    return tuple(table.slice(start, 10) for start in range(0, NUM_TRAIN, 10))
+
+
+def blocks_to_stream() -> tuple[pa.Table, ...]:
+    """Give the training samples in blocks of ten."""
+    return tuple(some_rows(start, 10) for start in range(0, NUM_TRAIN, 10))
+
+
+def source_to_stream(reader: PixelReader) -> StreamedSource:
+    rows = some_rows(FIRST_OF_SOURCE, NUM_SOURCE)
+    return StreamedSource.of(rows, np.arange(NUM_SOURCE, dtype=np.int64) % len(CLASSES), reader)
 
 
 def test_killed_in_both_phases_and_resumed_it_is_uninterrupted_to_the_bit(tmp_path: Path) -> None:
@@ -121,6 +142,18 @@ def test_killed_in_both_phases_and_resumed_it_is_uninterrupted_to_the_bit(tmp_pa
     assert killed.notes[5:8] == killed.notes[8:11] and killed.notes[18:21] == killed.notes[21:24]
     assert killed.card.history == whole.card.history and killed.card.best_epoch == whole.card.best_epoch
     assert all(torch.equal(tensor, whole.weights[name]) for name, tensor in killed.weights.items())
+
+
+def test_a_source_that_is_streamed_goes_on_with_the_images_that_it_would_have_given(tmp_path: Path) -> None:
+    whole = trained(tmp_path / "whole", has_source=True, epochs=3)
+    killed = trained(tmp_path / "killed", 8, has_source=True, epochs=3)
+    assert killed.notes[:5] + killed.notes[8:] == whole.notes and killed.notes[5:8] == killed.notes[8:11]
+    assert all(torch.equal(tensor, whole.weights[name]) for name, tensor in killed.weights.items())
+    # As many images of it beside each batch as there are in that, and over the training each equally often.
+    drawn = [[number for number in step if number >= FIRST_OF_SOURCE] for step in whole.notes]
+    assert [len(numbers) for numbers in drawn] == [BATCH] * 3 * STEPS
+    everyone = range(FIRST_OF_SOURCE, FIRST_OF_SOURCE + NUM_SOURCE)
+    assert Counter(number for numbers in drawn for number in numbers) == Counter(dict.fromkeys(everyone, 3))
 
 
 def test_a_stream_that_is_killed_goes_on_after_its_last_epoch_and_every_image_still_counts_once(

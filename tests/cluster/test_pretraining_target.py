@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sample_tables import a_table
+from sample_tables import a_table, partly_cached
 
 from orchestrator.cluster.pretraining_phases import SourceData
 from orchestrator.cluster.pretraining_target import TargetData
@@ -38,8 +38,12 @@ def a_target(table: SampleTable, *, pixels_uri: str | None = "/p", **settings: A
         data_uri="/target",
         catalogue=a_catalogue(table),
         table=table,
-        pixels_uri=pixels_uri,
+        reader=a_reader("/target", pixels_uri),
     )
+
+
+def a_reader(uri: str, pixels_uri: str | None = "/p") -> PixelReader:
+    return PixelReader(data=DataConfig(uri=uri), image_size=8, resize="crop", pixels_uri=pixels_uri, fragments_uri="")
 
 
 def a_source(table: SampleTable, classes: tuple[str, ...], target: TargetData | None) -> SourceData:
@@ -48,9 +52,7 @@ def a_source(table: SampleTable, classes: tuple[str, ...], target: TargetData | 
         catalogue=a_catalogue(table),
         classes=classes,
         table=table,
-        reader=PixelReader(
-            data=DataConfig(uri="/source"), image_size=8, resize="crop", pixels_uri="/p", fragments_uri=""
-        ),
+        reader=a_reader("/source"),
         target=target,
     )
 
@@ -73,6 +75,18 @@ def test_classes_of_the_source_share_its_outputs_and_others_have_their_own() -> 
     use = target.described(["bird", "cat", "dog"])
     assert (use.shared_classes, use.own_classes, use.num_images) == (["cat", "dog"], ["ant", "fox"], 4)
     assert (use.data_uri, use.data_fingerprint) == ("/target", target.catalogue.data_fingerprint)
+
+
+def test_all_training_images_are_streamed_where_not_all_are_cached_by_the_outputs_that_held_ones_have() -> None:
+    table = a_table(["dog", "fox", "cat", "ant", "cow"], splits=("train", "train", "train", "train", "val"))
+    assert not a_target(table).is_streamed and a_target(table).stream(["cat", "dog"]) is None
+    target = a_target(partly_cached(table, 1, 2))
+    streamed, companion = target.stream(["cat", "dog"]), target.companion(["cat", "dog"])
+    # cat 0, dog 1, and behind them ant 2, fox 3.
+    assert streamed is not None and streamed.labels.tolist() == [1, 3, 0, 2]
+    assert companion.samples.labels.tolist() == [1, 2] and companion.num_extra == 2
+    use = target.described(["cat", "dog"])
+    assert (use.num_images, use.shared_classes, use.own_classes) == (4, ["cat", "dog"], ["ant", "fox"])
 
 
 def test_without_cached_pixels_there_is_nothing_to_learn() -> None:

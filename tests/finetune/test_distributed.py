@@ -24,6 +24,7 @@ from finetune_examples import (
     two_tasks,
 )
 from numpy.typing import NDArray
+from source_examples import TakenStream
 from torch import Tensor
 from two_ranks import meeting, run_two_ranks
 
@@ -171,6 +172,26 @@ def a_source_beside_a_stream(rank: int) -> Outcome:
     companion = Companion(samples=some_samples(15, seed=9), weight=0.5)
     stream = ListStream(some_samples(STREAMED), batches, STREAMED)
     return train(stream, companion=companion, freeze_depth=2, optimizer="sgd")
+
+
+def a_streamed_source(rank: int, samples: Samples | BatchStream, **changes: object) -> Outcome:
+    # Ranks take turns of one order. In batches of 8 and a tenth of them some draw nothing.
+    source, world_size = some_samples(15, seed=9), 1 if rank < 0 else 2
+    stream = TakenStream(source, list(range(15)), rank=max(rank, 0), world_size=world_size)
+    companion = Companion(samples=source, stream=stream, batch_share=0.1)
+    outcome = train(samples, companion=companion, **changes)
+    outcome.taken = len(stream.taken)
+    return outcome
+
+
+def a_streamed_source_beside(rank: int) -> Outcome:
+    return a_streamed_source(rank, some_samples(31), epochs=4)
+
+
+def a_streamed_source_beside_a_stream(rank: int) -> Outcome:
+    batches = GLOBAL_BATCHES if rank < 0 else RANK_BATCHES[rank]
+    stream = ListStream(some_samples(STREAMED), batches, STREAMED)
+    return a_streamed_source(rank, stream, freeze_depth=2, optimizer="sgd", epochs=3)
 
 
 def a_penalty_of_each_rank(rank: int) -> Outcome:
@@ -356,6 +377,8 @@ EQUAL_TO_ONE_PROCESS = [
     an_empty_stream_of_label_sets,
     a_source_beside,
     a_source_beside_a_stream,
+    a_streamed_source_beside,
+    a_streamed_source_beside_a_stream,
     a_cosine_head,
     stages_below_prototypes_of_unequal_streams,
 ]
@@ -425,6 +448,14 @@ def test_two_ranks_are_one_process_with_the_same_global_batches(
             assert one.val_loss == pytest.approx(other.val_loss, abs=of_losses)
         for name, tensor in outcome.tensors.items():
             torch.testing.assert_close(tensor, alone.tensors[name], atol=of_weights, rtol=0)
+
+
+def test_ranks_draw_equally_many_of_a_streamed_source_or_one_more_however_few_a_batch_has(
+    on_two_ranks: OnTwoRanks,
+) -> None:
+    # A ninth of 4 x 31 images.
+    assert [outcome.taken for outcome in on_two_ranks(a_streamed_source_beside)] == [7, 6]
+    assert a_streamed_source_beside(-1).taken == 13
 
 
 @pytest.mark.parametrize("scenario", EQUAL_WITH_SHARED_STATISTICS)

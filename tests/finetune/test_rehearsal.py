@@ -146,6 +146,17 @@ def test_a_companion_shrinks_with_its_target() -> None:
     assert len(part.samples) == 10 and (part.batch_share, part.weight) == (0.75, 2.0)
 
 
+def test_what_is_tried_in_place_of_a_streamed_source_is_a_stream_of_the_part_that_is_held() -> None:
+    part = scaled_companion(Companion(samples=some_samples(40)), 0.25, is_streamed=True)
+    assert part.stream is not None and part.stream.num_samples == len(part.samples) == 10
+    pieces = part.stream.draws(7)
+    pixels, labels = next(pieces)
+    further, _ = next(pieces)
+    order = (7 + np.arange(len(pixels) + len(further))) % 10
+    np.testing.assert_array_equal(np.concatenate([pixels, further]), part.samples.take(order))
+    assert labels.tolist() == part.samples.labels[order[: len(labels)]].tolist()
+
+
 def test_a_training_of_one_pass_costs_that_pass_however_long_the_start_of_the_other_takes() -> None:
     one, prototypes = EpochTimes(first_s=2.0, later_s=1.0), EpochTimes(first_s=0.5, later_s=0.0)
     assert relative_cost(one, prototypes, epochs=1) == 2.0

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from sample_tables import a_table
+from sample_tables import a_table, partly_cached
 
 from orchestrator.config import DataConfig, SourceConfig
 from orchestrator.data.catalogue import SampleTable, data_fingerprint, summarise
@@ -15,7 +15,14 @@ from orchestrator.data.reader import PixelReader
 from orchestrator.errors import DataError
 from orchestrator.records import Catalogue
 from orchestrator.stages.distances import LabelledImages
-from orchestrator.stages.sources import companion_of, known_classes, source_use, unseen_images
+from orchestrator.stages.sources import (
+    companion_of,
+    is_source_streamed,
+    known_classes,
+    source_use,
+    streamed_source,
+    unseen_images,
+)
 
 GROUP = ("cat", "dog")
 
@@ -85,6 +92,39 @@ def test_negatives_are_all_alike(negatives: str, label: int, extra: int, dropped
     assert companion.is_uniform == (negatives == "outlier_exposure")
     use = source_use("/source", wanted, companion, GROUP)
     assert (use.shared_classes, use.num_other_classes) == ([], 0)
+
+
+def test_a_source_is_streamed_where_a_training_image_of_its_classes_is_not_cached() -> None:
+    table = a_table(["dog", "bird", "cat", "dog"], splits=("train", "train", "train", "val"))
+    assert not is_source_streamed(images(table))
+    assert is_source_streamed(images(partly_cached(table, 1)))
+    assert not is_source_streamed(images(partly_cached(table, 1), ["dog", "cat"]))
+    assert not is_source_streamed(images(partly_cached(table, 3)))
+
+
+def test_what_is_streamed_is_labelled_by_the_outputs_that_what_is_held_has() -> None:
+    source = images(partly_cached(a_table(["dog", "bird", "cat", "ant", "dog"]), 1, 2))
+    companion, streamed = (make(source, config(), GROUP, TARGET) for make in (companion_of, streamed_source))
+    # No image of bird is held: it has its output all the same.
+    assert companion.samples.labels.tolist() == [1, 2, 1] and companion.num_extra == 2
+    assert streamed.labels.tolist() == [1, 3, 0, 2, 1]
+    assert streamed.rows.column("row").to_pylist() == [0, 1, 2, 3, 4]
+    use = source_use("/source", config(), companion, GROUP, streamed)
+    assert (use.num_images, use.num_searched, use.shared_classes, use.num_other_classes) == (5, 3, ["cat", "dog"], 2)
+    assert source_use("/source", config(), companion, GROUP).num_searched is None
+
+
+@pytest.mark.parametrize(("negatives", "label"), [("reject", 2), ("outlier_exposure", 0)])
+def test_streamed_negatives_are_all_alike_whatever_their_labels(negatives: str, label: int) -> None:
+    source = images(partly_cached(a_table(["", "bird", "dog"]), 2), as_negatives=negatives)
+    streamed = streamed_source(source, config(as_negatives=negatives), GROUP, TARGET)
+    assert streamed.labels.tolist() == [label] * 3
+
+
+def test_copies_of_the_runs_images_are_not_streamed() -> None:
+    source = images(partly_cached(a_table(["dog", "cat", "dog", "cat"], pixels="target"), 3))
+    # The run has target/0 and target/1.
+    assert streamed_source(source, config(), GROUP, TARGET).rows.column("row").to_pylist() == [2, 3]
 
 
 @pytest.mark.parametrize("negatives", ["reject", "outlier_exposure"])

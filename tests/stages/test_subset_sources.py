@@ -95,7 +95,7 @@ def a_context(source: SampleTable | None, **fields: Any) -> GroupContext:
 
 def companion_beside(context: GroupContext, subset: str) -> tuple[Companion, SourceUse]:
     samples = context.samples(alone(subset))
-    use = joint_source(context.config, samples)
+    use = joint_source(context.config, samples, context.streamed_source(samples.classes))
     assert samples.companion is not None and use is not None
     return samples.companion, use
 
@@ -116,6 +116,19 @@ def test_subsets_of_the_same_classes_share_what_is_beside_them(negatives: str) -
     context = a_context(a_table(["cat", "dog", "hen"]), as_negatives=negatives)
     north, south, east = (companion_beside(context, subset)[0] for subset in GROUP.subsets)
     assert north is south and north is not east
+
+
+def test_what_streams_for_subsets_of_the_same_classes_is_listed_once() -> None:
+    table = a_table(["cat", "dog", "hen"]).table
+    place = table.schema.get_field_index("pixel_row")
+    larger = table.set_column(place, table.schema.field(place), pa.array([0, 1, -1], table.schema.field(place).type))
+    context = a_context(SampleTable(larger))
+    north, south, east = (context.streamed_source(context.samples(alone(name)).classes) for name in GROUP.subsets)
+    assert north is not None and north is south and east is not None
+    # Hens, which are not cached, are streamed as well: by the subset's own classes.
+    assert (north.labels.tolist(), east.labels.tolist()) == ([0, 1, 2], [2, 0, 1])
+    _, use = companion_beside(context, "north")
+    assert (use.num_images, use.num_searched) == (3, 2)
 
 
 def test_the_source_is_a_part_of_what_a_subsets_model_depends_on() -> None:

@@ -7,8 +7,9 @@ DATA holds the shards `<domain>-*.parquet` of PACS, WEIGHTS is the trunk of Mobi
 cluster, two studies:
 
 - *Leave one domain out*: each domain in turn is the target, with ten images a class (N) to train on, and the other
-  three are the source. The target alone against both together, plain and with each penalty, by the same recipe. A seed
-  says which images are drawn, how the head starts and how samples are ordered.
+  three are the source. The target alone against both together, plain and with each penalty, by the same recipe; and
+  where a tenth of the source fits the cache: learnt from that alone, and with the whole source streamed. A seed says
+  which images are drawn, how the head starts and how samples are ordered.
 - *Outliers*: photo is the target and sketch the source, once as a class that rejects and once by outlier exposure; the
   area under the ROC curve of the score, photo's test images against sketch's. The same for a model of photo alone, by
   one minus its largest probability, and for cartoon, which no training saw.
@@ -42,6 +43,7 @@ from orchestrator.finetune.classifier import new_classifier, predict_probabiliti
 from orchestrator.finetune.companions import Companion
 from orchestrator.finetune.contracts import TrainingSettings
 from orchestrator.finetune.loop import fine_tune
+from orchestrator.finetune.rehearsal import EndlessSamples
 from orchestrator.finetune.weights import load_pretrained
 from orchestrator.records import Hyperparameters
 
@@ -52,10 +54,21 @@ STUDIES = ("left out", "outliers")
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """Say how the source counts; without `companion` it does not."""
+    """Say how the source counts, without `companion` not at all; what share of it is held, and whether it is streamed."""
 
     name: str
     companion: dict[str, Any] | None = None
+    held: float = 1.0
+    is_streamed: bool = False
+
+    def of(self, source: ArraySamples, seed: int) -> Companion | None:
+        """Give the companion of a training; what is held of a source is drawn by the seed."""
+        if self.companion is None:
+            return None
+        mixed = source.drawn(len(source), seed)
+        samples = source if self.held == 1 else mixed.chosen(np.arange(round(self.held * len(mixed))))
+        stream = EndlessSamples(samples=mixed) if self.is_streamed else None
+        return Companion(samples=samples, stream=stream, **self.companion)
 
 
 ARMS = (
@@ -64,6 +77,8 @@ ARMS = (
     Arm(name="joint, 3 of 4", companion={"batch_share": 0.75}),
     Arm(name="joint, CORAL 10", companion={"penalty": "coral", "penalty_weight": 10.0}),
     Arm(name="joint, MMD 1", companion={"penalty": "mmd", "penalty_weight": 1.0}),
+    Arm(name="joint, a tenth", companion={}, held=0.1),
+    Arm(name="joint, streamed", companion={}, held=0.1, is_streamed=True),
 )
 
 
@@ -121,12 +136,8 @@ class Study:
     def left_out(self, name: str, arm: Arm, seed: int) -> Outcome:
         """Train on a few images of a domain, with the other domains beside them as the arm says."""
         target = self._domains[name]
-        companion = None
-        if arm.companion is not None:
-            others = [
-                domain.pool.drawn(self._sizes.source, seed) for key, domain in self._domains.items() if key != name
-            ]
-            companion = Companion(samples=joined(others), **arm.companion)
+        others = [domain.pool.drawn(self._sizes.source, seed) for key, domain in self._domains.items() if key != name]
+        companion = arm.of(joined(others), seed)
         samples = target.pool.drawn_per_class(self._sizes.per_class, seed)
         found, seconds = self._train(target, samples, companion, len(target.classes), self._sizes.epochs, seed)
         right = found(target.test).argmax(axis=1) == target.test.labels
