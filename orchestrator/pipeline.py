@@ -246,7 +246,7 @@ class Pipeline:
         if self.run_directory.find("backbone.json", PretrainedBackbone, fingerprint):
             return None
         self._say(f"pretrain: {self.config.backbone.name} with weights {self.config.backbone.weights}")
-        source = target = target_reader = None
+        source = target = None
         if self.config.learns_own_subsets:
             source = self._inputs.catalogue
         elif self._inputs.source is not None:
@@ -254,7 +254,7 @@ class Pipeline:
         if source is not None and (finding := cache_finding(source)):
             self._say(f"pretrain: {finding}")
         if self.config.pretrains_on_target:
-            target, target_reader = self._inputs.catalogue, self._inputs.reader
+            target = self._inputs.catalogue, self._inputs.reader
         record = prepare_backbone(
             self.config,
             self.run_directory.uri,
@@ -262,7 +262,6 @@ class Pipeline:
             fingerprint=fingerprint,
             plan=self._inputs.source,
             target=target,
-            target_reader=target_reader,
         )
         self.run_directory.write("backbone.json", record)
         self.run_directory.prune("backbone", keep=fingerprint)

@@ -34,14 +34,13 @@ def prepare_backbone(
     fingerprint: str,
     folder: str = "backbone",
     plan: IngestPlan | None = None,
-    target: Catalogue | None = None,
-    target_reader: PixelReader | None = None,
+    target: tuple[Catalogue, PixelReader] | None = None,
 ) -> PretrainedBackbone:
     """Put the pretrained backbone into a folder of the run directory, where every worker of every node finds it.
 
     With a source catalogue, and the plan that made it, the source task is trained first, by the same TorchTrainer path
-    as any model, together with the images of the run's own catalogue `target` where that is given with their reader.
-    Where it is known what weights were pretrained on, a card beside them says so.
+    as any model, together with the images of the run's own catalogue where `target` gives that with their reader. Where
+    it is known what weights were pretrained on, a card beside them says so.
     """
     started = time.perf_counter()
     spec = resolve_spec(config.backbone)
@@ -51,10 +50,8 @@ def prepare_backbone(
     if source is None or plan is None:
         backbone, _ = load_pretrained(config.backbone.weights, spec, seed=config.seed_of("trial"))
     else:
-        data = SourceData.of(
-            config, run_uri, source, target, reader=pixel_reader(plan, source), target_reader=target_reader
-        )
-        trainer = PhaseTrainer(config, spec, run_uri, data)
+        reader = pixel_reader(plan, source)
+        trainer = PhaseTrainer(config, spec, run_uri, SourceData.of(config, run_uri, source, target, reader=reader))
         phases, backbone = trainer.train()
     save_backbone(storage.join(run_uri, weights), backbone)
     record = describe(backbone, spec, config.backbone.weights, weights)

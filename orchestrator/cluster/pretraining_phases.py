@@ -81,10 +81,9 @@ class SourceData:
         config: ExperimentConfig,
         run_uri: str,
         catalogue: Catalogue,
-        target: Catalogue | None = None,
+        target: tuple[Catalogue, PixelReader] | None = None,
         *,
         reader: PixelReader,
-        target_reader: PixelReader | None = None,
     ) -> SourceData:
         """Take the samples that a catalogue describes, and of the run's own catalogue those that are learnt beside it.
 
@@ -98,7 +97,7 @@ class SourceData:
             classes=_classes(config.pretrain, catalogue),
             table=read_samples(run_uri, catalogue),
             reader=reader,
-            target=TargetData.of(config, run_uri, target, target_reader),
+            target=TargetData.of(config, run_uri, target),
         )
 
     def labelled(self) -> GroupSamples:

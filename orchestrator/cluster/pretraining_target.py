@@ -10,11 +10,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from orchestrator.cluster.ingest import read_samples
-from orchestrator.cluster.source_streaming import StreamedSource
 from orchestrator.config import ExperimentConfig, PretrainingTargetConfig
 from orchestrator.data.catalogue import SampleTable
-from orchestrator.data.reader import PixelReader, is_streamed
+from orchestrator.data.reader import PixelReader
 from orchestrator.data.samples import CachedSamples
+from orchestrator.data.streamed_source import StreamedSource
 from orchestrator.errors import DataError
 from orchestrator.finetune.companions import Companion
 from orchestrator.records import Catalogue, PretrainingTarget
@@ -32,12 +32,11 @@ class TargetData:
     tells_near_copies: bool = False
 
     @classmethod
-    def of(
-        cls, config: ExperimentConfig, run_uri: str, catalogue: Catalogue | None, reader: PixelReader | None
-    ) -> TargetData | None:
+    def of(cls, config: ExperimentConfig, run_uri: str, own: tuple[Catalogue, PixelReader] | None) -> TargetData | None:
         """Take the samples that the run's own catalogue describes; None where they are no part of the source task."""
-        if catalogue is None or reader is None or config.pretrain is None or config.pretrain.with_target is None:
+        if own is None or config.pretrain is None or config.pretrain.with_target is None:
             return None
+        catalogue, reader = own
         return cls(
             settings=config.pretrain.with_target,
             data_uri=config.data.uri,
@@ -69,7 +68,7 @@ class TargetData:
     @property
     def is_streamed(self) -> bool:
         """Tell whether the training images are streamed: some of them are not cached."""
-        return is_streamed(self.table.table.take(pa.array(self._training)))
+        return len(self.table.cached(self._training)) < len(self._training)
 
     def stream(self, classes: Sequence[str]) -> StreamedSource | None:
         """Give all training images, labelled as those of the companion are, where not all of them are cached."""

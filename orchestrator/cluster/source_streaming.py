@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import ray
 from numpy.typing import NDArray
 
@@ -22,36 +21,12 @@ from orchestrator.cluster.ranks import Rank
 from orchestrator.cluster.resources import DATA_TASK_CPU
 from orchestrator.cluster.tasks import as_task
 from orchestrator.data.endless_rows import Window, blocks_of_rank, rows_of_block, windows
-from orchestrator.data.reader import PixelReader
+from orchestrator.data.streamed_source import StreamedSource, read_labelled
 from orchestrator.finetune.companions import Companion
 from orchestrator.finetune.label_counts import LabelCounts
 
-_TARGET = "target"
-_READ = ("fragment", "file", "row", "pixel_row")
 _PIECE_ROWS = 64
 _WINDOWS_AHEAD = 2
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class StreamedSource:
-    """Hold the catalogue rows of a source's training images, with what each is learnt by, and what reads them."""
-
-    rows: pa.Table
-    reader: PixelReader
-
-    @classmethod
-    def of(cls, rows: pa.Table, targets: NDArray[np.int64], reader: PixelReader) -> StreamedSource:
-        """Take catalogue rows and their labels [n], and of the catalogue's columns what reading needs."""
-        return cls(rows=rows.select(_READ).append_column(_TARGET, pa.array(targets)), reader=reader)
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """Give what each image is learnt by, int64 [n]."""
-        return np.asarray(self.rows.column(_TARGET), dtype=np.int64)
-
-    def __len__(self) -> int:
-        """Count the images."""
-        return int(self.rows.num_rows)
 
 
 def with_stream(companion: Companion | None, source: StreamedSource | None, rank: Rank[Any]) -> Companion | None:
@@ -71,11 +46,6 @@ class RankStream:
     world_size: int
     seed: int
 
-    @property
-    def num_samples(self) -> int:
-        """Count the samples of all ranks."""
-        return len(self.source)
-
     def count_labels(self) -> LabelCounts:
         """Count the labels of all ranks' samples."""
         return LabelCounts.of(self.source.labels)
@@ -89,7 +59,7 @@ class RankStream:
         most_rows = rows_of_block(reader.image_size)
         blocks = blocks_of_rank(self.source.rows, self.number, self.world_size, most_rows=most_rows, seed=self.seed)
         planned = windows(blocks, first, seeds=(self.seed, self.number))
-        task = as_task(_decode, {"CPU": DATA_TASK_CPU})
+        task = as_task(read_labelled, {"CPU": DATA_TASK_CPU})
         ahead: deque[tuple[Window, list[Any]]] = deque()
         try:
             while True:
@@ -112,7 +82,3 @@ def _gathered(decoding: list[Any]) -> tuple[NDArray[np.uint8], NDArray[np.int64]
         found = ray.get(decoding)
     pixels, labels = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return pixels, labels
-
-
-def _decode(reader: PixelReader, block: pa.Table) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    return reader.read(block), np.asarray(block.column(_TARGET), dtype=np.int64)

@@ -28,11 +28,12 @@ from orchestrator.cluster.group_samples import GroupSamples
 from orchestrator.cluster.ranks import Rank, rank_arguments
 from orchestrator.cluster.resources import ClusterShape, models_at_once, require_fit, uses_gpu, worker_resources
 from orchestrator.cluster.session import set_environment
-from orchestrator.cluster.source_streaming import StreamedSource, with_stream
+from orchestrator.cluster.source_streaming import with_stream
 from orchestrator.cluster.watchdog import Watchdog, beside_driver, gather, start_progress
 from orchestrator.cluster.workers import Workbench
 from orchestrator.config import ExperimentConfig
 from orchestrator.data.reader import PixelReader
+from orchestrator.data.streamed_source import StreamedSource
 from orchestrator.data.targets import Targets
 from orchestrator.errors import OrchestratorError, ResourceError
 from orchestrator.finetune.balancing import balance_of

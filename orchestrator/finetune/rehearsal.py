@@ -166,11 +166,6 @@ class EndlessSamples:
 
     samples: Samples
 
-    @property
-    def num_samples(self) -> int:
-        """Count the samples of a pass."""
-        return len(self.samples)
-
     def count_labels(self) -> LabelCounts:
         """Count the labels of a pass."""
         return LabelCounts.of(self.samples.labels)

@@ -28,11 +28,6 @@ class SourceStream(Protocol):
     A rank's samples are its own, so that no rank waits for another where a pass ends.
     """
 
-    @property
-    def num_samples(self) -> int:
-        """Count the samples of all ranks."""
-        ...
-
     def count_labels(self) -> LabelCounts:
         """Count the labels of all ranks' samples."""
         ...

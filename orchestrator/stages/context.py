@@ -15,7 +15,6 @@ from pyarrow import compute as pc
 from orchestrator import fingerprints, storage
 from orchestrator.cluster.group_samples import GroupSamples
 from orchestrator.cluster.resources import ClusterShape, uses_gpu
-from orchestrator.cluster.source_streaming import StreamedSource
 from orchestrator.cluster.tuning import SEARCH_VERSION
 from orchestrator.cluster.workers import Workbench
 from orchestrator.config import ExperimentConfig
@@ -25,6 +24,7 @@ from orchestrator.data.identity import sample_keys, split_key
 from orchestrator.data.multi_label import NO_LABEL
 from orchestrator.data.reader import PixelReader
 from orchestrator.data.samples import CachedSamples
+from orchestrator.data.streamed_source import StreamedSource
 from orchestrator.data.targets import Targets
 from orchestrator.diversity.entropy import shannon_entropy
 from orchestrator.errors import DataError

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from orchestrator import fingerprints
 from orchestrator.cluster.group_samples import GroupSamples
-from orchestrator.cluster.source_streaming import StreamedSource
 from orchestrator.cluster.training import TRAIN_VERSION, TrainingJob, TrainingPlan, train_groups
 from orchestrator.config import ExperimentConfig
 from orchestrator.data.reader import streamed_blocks
+from orchestrator.data.streamed_source import StreamedSource
 from orchestrator.errors import OrchestratorError
 from orchestrator.finetune.balancing import balance_of
 from orchestrator.finetune.freezing import batch_norm_layers
@@ -37,9 +37,8 @@ def train(context: GroupContext) -> int:
     of_groups = {recipe.group: context.samples(context.group(recipe.group)) for recipe in pending}
     jobs = [training_job(context, recipe, of_groups[recipe.group]) for recipe in pending]
     samples = {job.run_name: of_groups[job.group] for job in jobs}
-    if context.streams_source:
-        context.say("train: the source is larger than its pixel cache; all of it is streamed, the search had a sample")
     for job in jobs:
+        _say_source(context, job)
         without = headless(job.subsets, samples[job.run_name])
         if without:
             context.say(f"train {job.group}: no training images, and so no head, for {shortened(without, most=10)}")
@@ -126,6 +125,14 @@ def headless(subsets: Sequence[str], samples: GroupSamples) -> list[str]:
     """Name the subsets that have no head where each has one of its own: those without training images."""
     known = {head.task for head in samples.tasks}
     return [name for name in subsets if name not in known] if samples.heads == "subset" else []
+
+
+def _say_source(context: GroupContext, job: TrainingJob) -> None:
+    if job.source is not None and job.source.num_searched is not None:
+        context.say(
+            f"train {job.group}: the {job.source.num_images:,} images of the source are streamed, of which the search "
+            f"had the {job.source.num_searched:,} that are cached"
+        )
 
 
 def _say_balance(context: GroupContext, job: TrainingJob, samples: GroupSamples) -> None:

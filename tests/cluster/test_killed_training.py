@@ -17,12 +17,12 @@ from workbenches import random_workbench
 
 from orchestrator.cluster.group_samples import GroupSamples
 from orchestrator.cluster.resources import observe_cluster
-from orchestrator.cluster.source_streaming import StreamedSource
 from orchestrator.cluster.training import TrainingJob, TrainingPlan, train_groups
 from orchestrator.config import DataConfig
 from orchestrator.data.pixels import PixelCache, write_pixels
 from orchestrator.data.reader import PixelReader
 from orchestrator.data.samples import CachedSamples
+from orchestrator.data.streamed_source import StreamedSource
 from orchestrator.errors import OrchestratorError
 from orchestrator.finetune.companions import Companion
 from orchestrator.finetune.models import load_model

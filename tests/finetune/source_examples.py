@@ -28,10 +28,6 @@ class TakenStream:
     opened: list[int] = field(default_factory=list)
     num_closed: int = 0
 
-    @property
-    def num_samples(self) -> int:
-        return len(self.samples)
-
     def count_labels(self) -> LabelCounts:
         return LabelCounts.of(self.samples.labels)
 

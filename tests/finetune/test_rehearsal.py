@@ -148,7 +148,7 @@ def test_a_companion_shrinks_with_its_target() -> None:
 
 def test_what_is_tried_in_place_of_a_streamed_source_is_a_stream_of_the_part_that_is_held() -> None:
     part = scaled_companion(Companion(samples=some_samples(40)), 0.25, is_streamed=True)
-    assert part.stream is not None and part.stream.num_samples == len(part.samples) == 10
+    assert part.stream is not None and part.stream.count_labels().num_samples == len(part.samples) == 10
     pieces = part.stream.draws(7)
     pixels, labels = next(pieces)
     further, _ = next(pieces)

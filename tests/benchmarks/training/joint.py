@@ -54,7 +54,7 @@ STUDIES = ("left out", "outliers")
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """Say how the source counts, without `companion` not at all; what share of it is held, and whether it is streamed."""
+    """Say how the source counts, without `companion` not at all; what share is held, and whether all is streamed."""
 
     name: str
     companion: dict[str, Any] | None = None
