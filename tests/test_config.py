@@ -498,12 +498,6 @@ MISTAKES = {
         "prototype",
         "search no other",
     ),
-    "source, scope": (
-        experiment(source={"uri": "/s"}, train={"scope": "subset"}),
-        "train.scope must be group with a source",
-        "subset",
-        "theirs alone",
-    ),
     "source, tasks": (
         experiment(source={"uri": "/s"}, data={"uri": "/d", "tasks": ["weather"]}, train={"scope": "multitask"}),
         "source must be left out where there are data.tasks",
@@ -546,9 +540,9 @@ MISTAKES = {
     ),
     "heads, transfer": (
         heads_of_subsets(evaluate={"on_negative_transfer": "regroup"}),
-        "evaluate.on_negative_transfer must be report with heads of subsets (train.heads)",
+        "evaluate.on_negative_transfer must be report or fallback with heads of subsets (train.heads)",
         "regroup",
-        "change what the others predict",
+        "Set it to fallback",
     ),
     "heads, balanced": (
         heads_of_subsets(search={"space": {"balanced": [True, False]}}),
@@ -709,6 +703,18 @@ def test_the_direction_follows_the_metric() -> None:
 def test_grouping_stands_on_the_first_profiled_measure() -> None:
     raw = experiment(diversity={"measures": ["pixel_entropy", "label_entropy"]})
     assert validate_experiment(raw).grouping_measures == ["pixel_entropy"]
+
+
+def test_subsets_with_heads_may_fall_back_to_other_models() -> None:
+    config = validate_experiment(heads_of_subsets(evaluate={"on_negative_transfer": "fallback"}))
+    assert (config.train.heads, config.evaluate.on_negative_transfer) == ("subset", "fallback")
+
+
+@pytest.mark.parametrize("negatives", ["none", "reject", "outlier_exposure"])
+def test_subsets_may_have_models_of_their_own_beside_a_source(negatives: str) -> None:
+    source = {"uri": "/source", "as_negatives": negatives, "penalty": "coral"}
+    config = validate_experiment(experiment(source=source, train={"scope": "subset"}))
+    assert config.train.scope == "subset" and config.source is not None and config.source.as_negatives == negatives
 
 
 def test_a_source_is_read_as_the_data_is_unless_it_says_otherwise() -> None:

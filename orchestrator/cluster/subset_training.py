@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -22,10 +22,15 @@ from orchestrator.cluster.workers import Workbench, use_threads, worker_device
 from orchestrator.config import TrainConfig
 from orchestrator.data.reader import PixelReader
 from orchestrator.errors import OrchestratorError
+from orchestrator.evaluation.outliers import Scores, tell_outliers
 from orchestrator.finetune.classifier import predict_probabilities
+from orchestrator.finetune.companions import Companion
+from orchestrator.finetune.joint import without_extra
 from orchestrator.finetune.loop import EpochEnd
 from orchestrator.finetune.models import load_model, save_model
 from orchestrator.records import ModelCard
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +66,9 @@ def train_packed(
 ) -> Iterator[tuple[TrainingJob, ModelCard | OrchestratorError]]:
     """Train one model a job in one process each, and give each model's card, or its error, when it ends.
 
-    `samples` go by the jobs' run names. A task whose node is lost begins again. Raises ResourceError when a task fits
-    no node, WaitTimeoutError when none makes progress.
+    `samples` go by the jobs' run names; companions that are the same object are one object for all tasks too. A task
+    whose node is lost begins again. Raises ResourceError when a task fits no node, WaitTimeoutError when none makes
+    progress.
     """
     if not jobs:
         return
@@ -71,10 +77,26 @@ def train_packed(
     task = as_task(_train, plan.resources, max_retries=plan.max_retries)
     # The longest first, so that none is left to run alone at the end.
     ordered = sorted(jobs, key=lambda job: -len(samples[job.run_name].train))
-    submissions = [partial(task.remote, job, samples[job.run_name], workbench, plan, progress) for job in ordered]
+    shared = _put_companions(samples[job.run_name] for job in ordered)
+    submissions = [
+        partial(task.remote, job, *_parted(samples[job.run_name], shared), workbench, plan, progress) for job in ordered
+    ]
     with Watchdog("training", wanted=plan.resources, stall_timeout_s=plan.stall_timeout_s) as watchdog:
         for index, outcome in gather(submissions, progress=progress, watchdog=watchdog):
             yield ordered[index], _read_card(outcome)
+
+
+def _put_companions(samples: Iterable[GroupSamples]) -> dict[int, ray.ObjectRef[Companion]]:
+    """Put every companion into the object store once, by its identity: one of a large source is many megabytes."""
+    companions = {id(found.companion): found.companion for found in samples if found.companion is not None}
+    return {identity: ray.put(companion) for identity, companion in companions.items()}
+
+
+def _parted(
+    samples: GroupSamples, shared: Mapping[int, ray.ObjectRef[Companion]]
+) -> tuple[GroupSamples, ray.ObjectRef[Companion] | None]:
+    """Give samples without their companion, and where that is kept; None without one."""
+    return replace(samples, companion=None), shared.get(id(samples.companion))
 
 
 def _read_card(outcome: str | Exception) -> ModelCard | OrchestratorError:
@@ -83,9 +105,17 @@ def _read_card(outcome: str | Exception) -> ModelCard | OrchestratorError:
     return ModelCard.from_json(outcome, source="the trained model")
 
 
-def _train(job: TrainingJob, samples: GroupSamples, workbench: Workbench, plan: PackingPlan, progress: Any) -> str:
+def _train(
+    job: TrainingJob,
+    samples: GroupSamples,
+    companion: Companion | None,
+    workbench: Workbench,
+    plan: PackingPlan,
+    progress: Any,
+) -> str:
     use_threads(plan.resources.get("CPU", 1.0))
-    classifier = workbench.classifier(samples.class_counts)
+    samples = replace(samples, companion=companion)
+    classifier = workbench.classifier(samples.output_counts)
 
     def on_epoch(end: EpochEnd) -> None:
         progress.step.remote()
@@ -97,7 +127,10 @@ def _train(job: TrainingJob, samples: GroupSamples, workbench: Workbench, plan: 
         job.hyperparameters,
         worker_device(plan.uses_gpu),
         on_epoch=on_epoch,
+        companion=companion,
     )
+    if companion is not None:
+        classifier = without_extra(classifier, companion.num_dropped)
     nodes = [ray.get_runtime_context().get_node_id()]
     card = describe_model(job, samples, workbench, result, nodes, plan.resources)
     return save_model(job.model_uri, classifier, card).to_json()
@@ -116,18 +149,51 @@ class PredictionJob:
         return np.concatenate([np.asarray(block.column("position")) for block in self.blocks])
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PackedPrediction:
+    """Hold the probabilities float32 [n, K] of a job's rows in turn, over the classes of its model alone.
+
+    `outlier_scores` [n] are None where the model has none.
+    """
+
+    probabilities: NDArray[np.float32]
+    outlier_scores: Scores | None
+
+
 def predict_packed(
     jobs: Sequence[PredictionJob], reader: PixelReader, plan: PackingPlan, shape: ClusterShape
-) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Predict with one model a job, and give (index, probabilities float32 [n, K] of its rows in turn) as they end.
+) -> Iterator[tuple[int, PackedPrediction]]:
+    """Predict with one model a job, and give (index, what it predicts) as they end.
 
     Raises what the first task that fails ends with.
     """
-    if not jobs:
+    yield from _ask(_predict, [(job, reader, plan) for job in jobs], plan, shape)
+
+
+def score_packed(
+    model_uris: Sequence[str],
+    blocks: Sequence[pa.Table],
+    reader: PixelReader,
+    plan: PackingPlan,
+    shape: ClusterShape,
+) -> Iterator[tuple[int, Scores]]:
+    """Score the same catalogue rows, one block at least, by each of several models that tell outliers.
+
+    Gives (index, scores [n] block by block) as they end. Raises what the first task that fails ends with.
+    """
+    rows = ray.put(tuple(blocks))
+    yield from _ask(_score, [(uri, rows, reader, plan) for uri in model_uris], plan, shape)
+
+
+def _ask(
+    work: Callable[..., Answer], arguments: Sequence[tuple[Any, ...]], plan: PackingPlan, shape: ClusterShape
+) -> Iterator[tuple[int, Answer]]:
+    """Do the work in one task for each of the arguments, and give (index, result) as they end."""
+    if not arguments:
         return
     require_fit(plan.resources, 1, shape, what="one test of a model", remedy="Lower train.resources_per_worker.")
-    task = as_task(_predict, plan.resources, max_retries=plan.max_retries)
-    submissions = [partial(task.remote, job, reader, plan) for job in jobs]
+    task = as_task(work, plan.resources, max_retries=plan.max_retries)
+    submissions = [partial(task.remote, *given) for given in arguments]
     with Watchdog("the test of the models", wanted=plan.resources, stall_timeout_s=plan.stall_timeout_s) as watchdog:
         for index, outcome in gather(submissions, watchdog=watchdog):
             if isinstance(outcome, Exception):
@@ -135,11 +201,22 @@ def predict_packed(
             yield index, outcome
 
 
-def _predict(job: PredictionJob, reader: PixelReader, plan: PackingPlan) -> NDArray[np.float32]:
+def _predict(job: PredictionJob, reader: PixelReader, plan: PackingPlan) -> PackedPrediction:
+    probabilities, scores = _told(job.model_uri, job.blocks, reader, plan)
+    return PackedPrediction(probabilities=probabilities, outlier_scores=scores)
+
+
+def _score(model_uri: str, blocks: Sequence[pa.Table], reader: PixelReader, plan: PackingPlan) -> Scores:
+    _, scores = _told(model_uri, blocks, reader, plan)
+    return np.zeros(0) if scores is None else scores
+
+
+def _told(
+    model_uri: str, blocks: Sequence[pa.Table], reader: PixelReader, plan: PackingPlan
+) -> tuple[NDArray[np.float32], Scores | None]:
+    """Give what a model predicts of rows in turn, and their outlier scores, None where it has none."""
     use_threads(plan.resources.get("CPU", 1.0))
-    classifier, card = load_model(job.model_uri)
+    classifier, card = load_model(model_uri)
     device = worker_device(plan.uses_gpu)
-    found = [
-        predict_probabilities(classifier, card.backbone, reader.read(block), device=device) for block in job.blocks
-    ]
-    return np.concatenate(found)
+    found = [predict_probabilities(classifier, card.backbone, reader.read(block), device=device) for block in blocks]
+    return tell_outliers(np.concatenate(found), card.negatives)

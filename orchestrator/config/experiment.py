@@ -40,10 +40,11 @@ class TrainConfig(Section):
 
     `scope: group` trains a model for each group. `subset` trains, with the group's recipe, one more for each of its
     subsets: as Ray tasks, as many at a time as the cluster holds, where `num_workers` is 1. A subset with fewer than
-    `grouping.min_images` images to train on keeps the group's model. `multitask` trains a model for each group with a
-    head for `data.label` and for each of `data.tasks`, in the search and the baselines too; its validation accuracy and
-    loss are the means over tasks. With `heads: subset` it has a head for each of the group's subsets instead, over the
-    subset's own classes; an image is learnt and judged by the head of its subset alone.
+    `grouping.min_images` images to train on keeps the group's model. A `source` is beside each of them too. `multitask`
+    trains a model for each group with a head for `data.label` and for each of `data.tasks`, in the search and the
+    baselines too; its validation accuracy and loss are the means over tasks. With `heads: subset` it has a head for
+    each of the group's subsets instead, over the subset's own classes; an image is learnt and judged by the head of
+    its subset alone.
     """
 
     scope: TrainScope = "group"
@@ -77,9 +78,10 @@ class EvaluateConfig(Section):
     with what the model looked at; 0 shows none. `episodes` None draws none.
     With `on_negative_transfer` it is judged for every subset whether transfer helps it: its group's model beside models
     from scratch, of the head alone, of the subset alone, of all groups' samples, and, where there is a source, without
-    it. They are trained on all tasks, and compared by the first. `report` says so; `fallback` also gives a subset the
-    one of these that serves its validation images better; `regroup` moves a subset to where its validation images fare
-    better, and trains the groups concerned again, once. None trains none of these models.
+    it. They are trained on all tasks, and compared by the first; where subsets have heads, each is compared by its own.
+    `report` says so; `fallback` also gives a subset the one of these that serves its validation images better, but for
+    `data.tasks`; `regroup` moves a subset to where its validation images fare better, and trains the groups concerned
+    again, once, where a network has one head. None trains none of these models.
 
     `label_shift` estimates how frequent classes are among each group's and each subset's test images without looking at
     their labels, corrects their probabilities, and compares both with the truth: by how often classes were taken for
@@ -211,10 +213,15 @@ class ExperimentConfig(Section):
         mode = self.evaluate.on_negative_transfer
         if mode is None:
             return
-        if mode != "report" and self.several_heads is not None:
+        if mode != "report" and self.data.tasks:
             raise ValueError(
-                f"evaluate.on_negative_transfer must be report with {self.several_heads}, got {mode}: "
+                f"evaluate.on_negative_transfer must be report with data.tasks, got {mode}: "
                 "verdicts are of one head, and another model would change what the others predict"
+            )
+        if mode == "regroup" and self.train.heads == "subset":
+            raise ValueError(
+                "evaluate.on_negative_transfer must be report or fallback with heads of subsets (train.heads), "
+                "got regroup: set it to fallback, for no other group's network has a head for a subset that moves there"
             )
         if mode != "report" and self.train.scope == "subset":
             raise ValueError(
@@ -295,10 +302,6 @@ class ExperimentConfig(Section):
             raise ValueError(
                 "finetune.task_weighting must be equal without data.tasks or train.heads subset, "
                 f"got {', '.join(sorted(weighings))}: leave it out, and do not search it"
-            )
-        if self.source is not None and scope == "subset":
-            raise ValueError(
-                "train.scope must be group with a source, got subset: models of subsets are trained on theirs alone"
             )
         if heads is not None and self.source is not None:
             raise ValueError(f"source must be left out where there are {heads}, got one: train its task by itself")

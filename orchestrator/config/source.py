@@ -1,4 +1,4 @@
-"""Data that every group is trained together with."""
+"""Data that every group is trained together with, and every subset that has a model of its own."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ _OUTLIER_WEIGHT = 0.5
 
 class SourceConfig(Section):
     """Name source data that every group is trained together with, on batches of both.
+
+    So is every subset that has a model of its own (`train.scope: subset`), over its own classes: for it read subset
+    where group stands here.
 
     `uri` is read as the section `data` says; `data` is a section of its own, for data that is laid out otherwise.
     `classes` restricts the source to these labels; default: all that occur. Its training split is trained on: by the

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from orchestrator.records.base import Record, Value
 from orchestrator.records.evaluation import PackedAnswers, Scores
+from orchestrator.records.sources import OutlierScores
 
 
 class SubsetModel(Value):
@@ -32,7 +33,8 @@ class SubsetResult(Value):
     `scores` are None where it has none and the group's serves it, for the `reason`. `accuracy_gain` is its accuracy
     minus that of the group's model on the same images, with a paired bootstrap interval; None without test images.
     `seconds` are those of each of `num_workers` that trained it, which held `worker_resources`. `test_answers` tells
-    what it gets right, in the catalogue's order.
+    what it gets right, in the catalogue's order. `outliers` say how well its score tells source images that it never
+    saw from these test images; None where it has none.
     """
 
     subset: str
@@ -46,6 +48,7 @@ class SubsetResult(Value):
     num_workers: int = 1
     worker_resources: dict[str, float] = {}
     test_answers: PackedAnswers | None = None
+    outliers: OutlierScores | None = None
 
 
 class SubsetEvaluation(Record):

@@ -60,7 +60,7 @@ from orchestrator.reporting.plots import diversity_plot, gains_plot
 from orchestrator.reporting.pretraining import phase_rows, pretraining_finding
 from orchestrator.reporting.shift_findings import ShownShift, shown_shifts
 from orchestrator.reporting.source_findings import joint_findings
-from orchestrator.reporting.subset_findings import subset_models_finding
+from orchestrator.reporting.subset_findings import subset_models_finding, subset_source_finding
 from orchestrator.reporting.transfer_findings import (
     TRANSFER_MARKS,
     TRANSFER_TITLES,
@@ -119,6 +119,7 @@ class GroupSection:
     explanations: Explanations | None
     subset_models: SubsetEvaluation | None
     subset_finding: str
+    subset_source: str
     heads_finding: str
     examples: dict[str, list[ShownExample]]
     source: list[str]
@@ -215,6 +216,7 @@ def _section(report: Report, position: int, group: Group, pictures: Mapping[str,
         explanations=explanations,
         subset_models=subset_models,
         subset_finding=subset_models_finding(subset_models) if subset_models else "",
+        subset_source=subset_source_finding(model, evaluation, subset_models) if model and subset_models else "",
         heads_finding=heads_finding(evaluation) if evaluation else "",
         examples=show_examples(explanations, pictures) if explanations else {},
         source=joint_findings(model, evaluation) if model else [],

@@ -67,6 +67,8 @@ class GroupContext:
     source: LabelledImages | None = None
     _digests: dict[str, str] = field(default_factory=dict, init=False, repr=False)
     _tunings: dict[str, Tuning] = field(default_factory=dict, init=False, repr=False)
+    _companions: dict[tuple[str, ...], Companion] = field(default_factory=dict, init=False, repr=False)
+    _streams: dict[tuple[str, ...], StreamedSource] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def use_gpu(self) -> bool:
@@ -151,10 +153,13 @@ class GroupContext:
         return pretraining is not None and self._own_fingerprint in pretraining.learnt
 
     def companion(self, classes: tuple[str, ...]) -> Companion | None:
-        """Give what a group with these classes is trained together with; None where there is nothing."""
+        """Give what a group or subset with these classes is trained together with; None where there is nothing."""
         if self.source is None or self.config.source is None:
             return None
-        return companion_of(self.source, self.config.source, classes, self.table)
+        # Thousands of subsets may have the same classes: then what they share is made, kept and sent once.
+        if classes not in self._companions:
+            self._companions[classes] = companion_of(self.source, self.config.source, classes, self.table)
+        return self._companions[classes]
 
     @cached_property
     def streams_source(self) -> bool:
@@ -165,7 +170,9 @@ class GroupContext:
         """Give what the final training of a group with these classes streams of the source; None for nothing."""
         if self.source is None or self.config.source is None or not self.streams_source:
             return None
-        return streamed_source(self.source, self.config.source, classes, self.table)
+        if classes not in self._streams:
+            self._streams[classes] = streamed_source(self.source, self.config.source, classes, self.table)
+        return self._streams[classes]
 
     def cached_positions(self, group: Group, split: str) -> NDArray[np.int64]:
         """Give the places in the catalogue of a group's cached samples of a split, in the order of `samples`."""

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from orchestrator import fingerprints, storage
+from orchestrator.cluster.group_samples import GroupSamples
 from orchestrator.cluster.subset_training import PackingPlan, train_packed
 from orchestrator.cluster.training import TRAIN_VERSION, TrainingJob, TrainingPlan, train_groups
 from orchestrator.data.reader import streamed_blocks
@@ -36,8 +37,9 @@ from orchestrator.search.sharing import reason_to_share
 from orchestrator.stages.answers import kin_by_subset
 from orchestrator.stages.context import GroupContext
 from orchestrator.stages.evaluate import read_answers, read_evaluations
+from orchestrator.stages.subset_outliers import SourceScores, score_source
 from orchestrator.stages.subset_predictions import SubsetImages, SubsetPredictions, predict_subsets
-from orchestrator.stages.train import read_models
+from orchestrator.stages.train import joint_source, model_fingerprint, read_models
 
 _MODELS = "subsets/models.json"
 _EVALUATION = "subsets/evaluation.json"
@@ -158,13 +160,7 @@ def _member(context: GroupContext, group: Group, subset: str, recipe: Recipe) ->
         alone=alone,
         recipe=recipe,
         reason=reason or "",
-        fingerprint=fingerprints.of_model(
-            context.config,
-            hyperparameters=recipe.hyperparameters,
-            data=context.data_fingerprint(alone),
-            backbone=context.backbone,
-            version=TRAIN_VERSION,
-        ),
+        fingerprint=model_fingerprint(context, recipe, alone),
         num_train=num_train,
         num_validation=len(validation),
     )
@@ -172,9 +168,10 @@ def _member(context: GroupContext, group: Group, subset: str, recipe: Recipe) ->
 
 def _train(context: GroupContext, members: list[_Member]) -> Iterator[tuple[_Member, ModelCard | OrchestratorError]]:
     """Train where it is cheapest: in packed tasks, or where a model has several workers or a stream, as groups are."""
-    jobs = [_job(context, member) for member in members]
+    found = [context.samples(member.alone) for member in members]
+    jobs = [_job(context, member, own) for member, own in zip(members, found, strict=True)]
     by_run = {job.run_name: member for job, member in zip(jobs, members, strict=True)}
-    samples = {run_name: context.samples(member.alone) for run_name, member in by_run.items()}
+    samples = {job.run_name: own for job, own in zip(jobs, found, strict=True)}
     packed = [job for job in jobs if context.config.train.num_workers == 1 and not job.is_streaming]
     others = [job for job in jobs if job not in packed]
     for job, outcome in train_packed(packed, samples, context.workbench, _packing(context), context.shape):
@@ -191,7 +188,8 @@ def _packing(context: GroupContext) -> PackingPlan:
     )
 
 
-def _job(context: GroupContext, member: _Member) -> TrainingJob:
+def _job(context: GroupContext, member: _Member, samples: GroupSamples) -> TrainingJob:
+    source = context.streamed_source(samples.classes)
     return TrainingJob(
         group=member.group.name,
         subsets=(member.subset,),
@@ -203,6 +201,8 @@ def _job(context: GroupContext, member: _Member) -> TrainingJob:
         storage_uri=context.run_directory.path("ray_train"),
         stream=streamed_blocks(context.rows(member.alone, "train")),
         reader=context.reader,
+        source=joint_source(context.config, samples, source),
+        source_stream=source,
     )
 
 
@@ -305,9 +305,11 @@ def _evaluate(context: GroupContext, test: _Test) -> SubsetEvaluation:
     }
     tables: dict[str, str] = {}
     images = [_images(context, test, subset) for subset in test.cards]
+    telling = {found.subset: found.model_uri for found in images if found.tells_outliers}
+    outlying = score_source(context, telling, _packing(context))
     for subset, found in predict_subsets(images, context.reader, _packing(context), context.shape):
         tables[subset] = _keep(context, test, subset, found)
-        judged[subset] = _judge(context, test, subset, found, of_group.get(subset, _NONE))
+        judged[subset] = _judge(context, test, subset, found, of_group.get(subset, _NONE), outlying)
     record = compare_subsets(
         [judged[model.subset] for model in test.models.models],
         bootstrap_samples=context.config.evaluate.bootstrap_samples,
@@ -330,6 +332,7 @@ def _images(context: GroupContext, test: _Test, subset: str) -> SubsetImages:
         classes=test.cards[subset].classes,
         validation=context.rows(member.alone, "val"),
         test=context.rows(member.alone, "test"),
+        tells_outliers=test.cards[subset].negatives != "none",
     )
 
 
@@ -347,17 +350,25 @@ def _keep(context: GroupContext, test: _Test, subset: str, found: SubsetPredicti
 
 
 def _judge(
-    context: GroupContext, test: _Test, subset: str, found: SubsetPredictions, of_group: Correct
+    context: GroupContext,
+    test: _Test,
+    subset: str,
+    found: SubsetPredictions,
+    of_group: Correct,
+    outlying: SourceScores,
 ) -> tuple[SubsetResult, PairedAnswers]:
-    return judge_subset(
+    card, samples, seed = test.cards[subset], context.config.evaluate.bootstrap_samples, context.config.seed
+    result, answers = judge_subset(
         next(model for model in test.models.models if model.subset == subset),
         found.test,
         of_group,
-        classes=test.cards[subset].classes,
-        seconds=test.cards[subset].seconds,
-        bootstrap_samples=context.config.evaluate.bootstrap_samples,
-        seed=context.config.seed,
+        classes=card.classes,
+        seconds=card.seconds,
+        bootstrap_samples=samples,
+        seed=seed,
     )
+    told = outlying.judge(subset, found.test, card.negatives, bootstrap_samples=samples, seed=seed)
+    return result.model_copy(update={"outliers": told}), answers
 
 
 def _with_cost(found: SubsetResult, card: ModelCard | None) -> SubsetResult:

@@ -13,7 +13,7 @@ from orchestrator.data.streamed_source import StreamedSource
 from orchestrator.errors import OrchestratorError
 from orchestrator.finetune.balancing import balance_of
 from orchestrator.finetune.freezing import batch_norm_layers
-from orchestrator.records import Hyperparameters, ModelCard, Recipe, SourceUse
+from orchestrator.records import Group, Hyperparameters, ModelCard, Recipe, SourceUse
 from orchestrator.reporting.balance_findings import balance_finding
 from orchestrator.reporting.wording import shortened
 from orchestrator.stages.context import GroupContext
@@ -70,12 +70,12 @@ def read_models(context: GroupContext) -> list[ModelCard]:
     ]
 
 
-def model_fingerprint(context: GroupContext, recipe: Recipe) -> str:
-    """Fingerprint a group's model."""
+def model_fingerprint(context: GroupContext, recipe: Recipe, alone: Group | None = None) -> str:
+    """Fingerprint a group's model, or that of one of its subsets `alone`."""
     return fingerprints.of_model(
         context.config,
         hyperparameters=recipe.hyperparameters,
-        data=context.data_fingerprint(context.group(recipe.group)),
+        data=context.data_fingerprint(alone or context.group(recipe.group)),
         backbone=context.backbone,
         version=TRAIN_VERSION,
         source=context.final_source_fingerprint,
@@ -100,13 +100,13 @@ def training_job(
         storage_uri=context.run_directory.path("ray_train"),
         stream=streamed_blocks(context.rows(group, "train")),
         reader=context.reader,
-        source=_source(context.config, samples, source),
+        source=joint_source(context.config, samples, source),
         source_stream=source,
     )
 
 
-def _source(config: ExperimentConfig, samples: GroupSamples, streamed: StreamedSource | None) -> SourceUse | None:
-    """Describe what a group's model is trained together with."""
+def joint_source(config: ExperimentConfig, samples: GroupSamples, streamed: StreamedSource | None) -> SourceUse | None:
+    """Describe what a model is trained together with, all of it where it is `streamed`; None where that is nothing."""
     if config.source is None or config.source_data is None or samples.companion is None:
         return None
     return source_use(config.source_data.uri, config.source, samples.companion, samples.classes, streamed)

@@ -140,7 +140,8 @@ def _fall_back(
     results: Sequence[ArmResult],
 ) -> tuple[list[SubsetTransfer], list[ArmResult]]:
     """Give every subset the arm's model that its validation images speak for; gives the arms that were kept, too."""
-    chosen = [choose_better(found.validation) for found in judged]
+    headless = _headless_subsets(context)
+    chosen = [None if found.subset in headless else choose_better(found.validation) for found in judged]
     wanted = [
         _arm_of(results, subject.subset, choice.name)
         for subject, choice in zip(subjects, chosen, strict=True)
@@ -149,11 +150,20 @@ def _fall_back(
     kept = arms.with_model(wanted)
     settled = []
     for subject, found, choice in zip(subjects, judged, chosen, strict=True):
-        if choice is None:
+        if subject.subset in headless:
+            reason = "it has no training images, and so a head of its own in no model"
+            settled.append(found.model_copy(update={"reason": reason}))
+        elif choice is None:
             settled.append(found.model_copy(update={"reason": why_kept(found, "model")}))
         else:
             settled.append(_give(context, subject, found, choice, kept))
     return settled, kept
+
+
+def _headless_subsets(context: GroupContext) -> set[str]:
+    """Name the subsets that have no head where subsets have heads of their own: no other model predicts for them."""
+    cards = [card for card in read_models(context) if card.heads == "subset"]
+    return {name for card in cards for name in set(card.subsets) - {head.task for head in card.tasks}}
 
 
 def _with_cost(results: Sequence[ArmResult], kept: Sequence[ArmResult]) -> list[ArmResult]:

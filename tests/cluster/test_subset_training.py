@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,14 @@ from workbenches import random_workbench
 from orchestrator.cluster.group_samples import GroupSamples
 from orchestrator.cluster.resources import observe_cluster
 from orchestrator.cluster.subset_training import PackingPlan, train_packed
-from orchestrator.cluster.training import TrainingJob
-from orchestrator.config import TrainConfig
+from orchestrator.cluster.training import TrainingJob, TrainingPlan, train_groups
+from orchestrator.config import SourceConfig, TrainConfig
 from orchestrator.data.pixels import PixelCache, write_pixels
 from orchestrator.data.samples import CachedSamples
-from orchestrator.records import ModelCard
+from orchestrator.finetune.companions import Companion
+from orchestrator.finetune.models import load_model
+from orchestrator.records import ModelCard, SourceUse
+from orchestrator.stages.sources import source_use
 
 SUBSETS = ("north", "south")
 LABELS = ("circle", "stripe")
@@ -81,3 +85,82 @@ def test_models_of_subsets_are_trained_at_the_same_time(tmp_path: Path, monkeypa
     assert all(isinstance(card, ModelCard) for card in cards), cards
     assert sorted(card.subsets[0] for card in cards if isinstance(card, ModelCard)) == list(SUBSETS)
     assert len(list(meeting.iterdir())) == len(SUBSETS)
+
+
+def a_companion(pixels_uri: str, source: SourceConfig) -> Companion:
+    """Give the samples of the first subset as the companion that a source makes of them."""
+    cached = some_cached(pixels_uri, SUBSETS[0]).train
+    # A class of the source's own, or all of them one that rejects.
+    own = 0 if source.as_negatives == "outlier_exposure" else len(LABELS)
+    return Companion(
+        samples=replace(cached, labels=np.full(8, own, dtype=np.int64)),
+        num_extra=int(own > 0),
+        keeps_extra=source.as_negatives == "reject",
+        batch_share=source.batch_share,
+        weight=source.loss_weight,
+        penalty=source.penalty,
+        penalty_weight=source.penalty_weight,
+        is_uniform=own == 0,
+    )
+
+
+def a_job(name: str, tmp_path: Path, use: SourceUse | None) -> TrainingJob:
+    return TrainingJob(
+        group="low",
+        subsets=("south",),
+        hyperparameters=some_hyperparameters(freeze_depth=1, epochs=2, batch_size=4),
+        fingerprint="f",
+        data_fingerprint="abc",
+        run_name=name,
+        model_uri=str(tmp_path / name),
+        storage_uri=str(tmp_path / "ray_train"),
+        source=use,
+    )
+
+
+SOURCES = {
+    "rejected": {"as_negatives": "reject"},
+    "outlying": {"as_negatives": "outlier_exposure"},
+    "labelled": {"penalty": "coral", "penalty_weight": 10.0, "batch_share": 0.3},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_subset_beside_a_source_gets_what_a_group_of_it_alone_gets(tmp_path: Path) -> None:
+    pixels, shape = str(tmp_path / "pixels"), observe_cluster(elastic=False)
+    alone = some_cached(pixels, "south")
+    packed, of_groups = {"alone": a_job("alone", tmp_path, None)}, {}
+    samples = {"alone": alone}
+    for name, counts in SOURCES.items():
+        source = SourceConfig.model_validate({"uri": "/source", **counts})
+        companion = a_companion(pixels, source)
+        use = source_use("/source", source, companion, LABELS)
+        packed[name], of_groups[name] = (a_job(run, tmp_path, use) for run in (name, f"group-{name}"))
+        samples[name] = samples[f"group-{name}"] = replace(alone, companion=companion)
+    # A network that workers find by themselves.
+    workbench = random_workbench(a_spec("mobilenet_v2", image_size=32, width_mult=0.25))
+    plan = PackingPlan.of(TrainConfig(), use_gpu=False, stall_timeout_s=100)
+    of_group = TrainingPlan(
+        num_workers=1,
+        resources_per_worker={"CPU": 1.0},
+        use_gpu=False,
+        max_failures=0,
+        num_to_keep=1,
+        models_at_once=len(of_groups),
+        stall_timeout_s=100,
+    )
+    trained = [
+        *train_packed(list(packed.values()), samples, workbench, plan, shape),
+        *train_groups(list(of_groups.values()), samples, workbench, of_group, shape),
+    ]
+    cards = {job.run_name: card for job, card in trained if isinstance(card, ModelCard)}
+    assert len(cards) == len(trained), trained
+    for name, num_outputs in {"rejected": 3, "outlying": 2, "labelled": 2}.items():
+        assert cards[name].weights_digest == cards[f"group-{name}"].weights_digest
+        assert cards[name].history == cards[f"group-{name}"].history
+        assert load_model(str(tmp_path / name))[0].head.out_features == num_outputs
+    # Each has another source beside it, or none.
+    assert len({cards[name].weights_digest for name in packed}) == len(packed)
+    assert load_model(str(tmp_path / "alone"))[0].head.out_features == len(LABELS)

@@ -53,6 +53,17 @@ def test_jobs_hold_all_rows_once_and_no_more_than_they_may(
     assert every["position"].to_pylist() == list(range(12)) == every["row"].to_pylist()
 
 
+def test_outlier_scores_are_parted_as_the_answers_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    scores = np.random.default_rng(1).random(12)
+    with scratch_rows(12, 2, np.float32) as kept, scratch_rows(12, 1, np.float64) as outlying:
+        outlying.put(np.arange(12), scores[:, None])
+        found = some_images().predictions(kept, outlying)
+        parts = [whole(split).outlier_scores for split in (found.validation, found.test)]
+        assert whole(some_images().predictions(kept).test).outlier_scores is None
+    np.testing.assert_array_equal(np.concatenate([part for part in parts if part is not None]), scores)
+
+
 def test_answers_are_parted_by_split_in_the_catalogues_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(subset_predictions, "PART_ROWS", 6)
