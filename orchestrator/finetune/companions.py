@@ -77,19 +77,25 @@ class CompanionFeed:
     the training will draw is computed once where it fits into `most_bytes`, else whenever they are drawn.
 
     Of a streamed source as many are drawn beside each batch; `StreamedDraws` says which.
+
+    Where `epochs` is None nothing is drawn, for no steps are taken: all samples that are held are looked at.
     """
 
-    def __init__(self, companion: Companion, prefix: Prefix, *, num_target: int, epochs: int, most_bytes: int) -> None:
+    def __init__(
+        self, companion: Companion, prefix: Prefix, *, num_target: int, epochs: int | None, most_bytes: int
+    ) -> None:
         if len(companion.samples) == 0:
             raise TrainingError("a source must have training samples", value=0, remedy="Check the source's data.")
         self._companion = companion
         self._prefix = prefix
         self._num_target = num_target
-        total = companion.drawn(epochs * num_target)
+        size = len(companion.samples)
+        total = size if epochs is None else companion.drawn(epochs * num_target)
         # A short training shows a part of a large source: only that is run through the frozen stages.
-        self._wanted = np.unique(self._draw(0, min(total, len(companion.samples))))
+        self._wanted = np.unique(self._draw(0, min(total, size)))
         chosen = ChosenSamples(samples=companion.samples, positions=self._wanted)
-        self._streamed = None if companion.stream is None else StreamedDraws(companion.stream, prefix)
+        stream = None if epochs is None else companion.stream
+        self._streamed = None if stream is None else StreamedDraws(stream, prefix)
         # What is held of a streamed source starts the head at most.
         self._inputs = kept_inputs(prefix, chosen, most_bytes=most_bytes if self._streamed is None else 0)
 
@@ -110,6 +116,20 @@ class CompanionFeed:
         """Let go of a streamed source."""
         if self._streamed is not None:
             self._streamed.close()
+
+    @property
+    def is_uniform(self) -> bool:
+        """Tell whether the source has no labels: equal probabilities are asked for on it."""
+        return self._companion.is_uniform
+
+    @property
+    def sample_weight(self) -> float:
+        """Give the weight of a sample that `labelled_from` gives, where one of the target has the weight 1.
+
+        In the mean target loss plus `weight` times the mean source loss each target sample counts 1 / its number, and
+        each source sample `weight` / theirs.
+        """
+        return self._companion.weight * self._num_target / max(1, len(self._wanted))
 
     def labelled_from(self, label: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Give the suffix's inputs and the labels [n] of the samples with this label or a higher one.

@@ -17,6 +17,7 @@ from orchestrator.cluster.group_samples import GroupSamples, KeptDepth
 from orchestrator.cluster.probing import probe_compiled, probe_costs
 from orchestrator.cluster.resources import gpu_share, trial_resources
 from orchestrator.config import AugmentConfig
+from orchestrator.finetune.companions import Companion
 from orchestrator.finetune.contracts import MOST_ACTIVATION_BYTES, NO_AUGMENTATION, StoredType
 from orchestrator.records import CostFigures, DepthCost, Hyperparameters, SearchCosts, Trial
 from orchestrator.search.costs import (
@@ -93,11 +94,16 @@ class SharedInputs:
             return 0.0
         load = SourceLoad(
             num_images=len(mine.companion.samples),
-            num_draws=mine.companion.drawn(epochs * len(mine.train)),
+            num_draws=self._num_draws(mine.companion, recipe, epochs * len(mine.train)),
             views=_views(recipe.augmented(self.augment)),
             most_bytes=self._room(mine, recipe),
         )
         return source_seconds(self.figures, load, recipe.freeze_depth)
+
+    def _num_draws(self, companion: Companion, recipe: Hyperparameters, num_target: int) -> int:
+        """Count the source images that a training looks at beside so many of the target; a single pass at all."""
+        has_one_pass = recipe.has_one_pass(len(self.plans) - 1)
+        return len(companion.samples) if has_one_pass else companion.drawn(num_target)
 
     def _room(self, samples: GroupSamples, recipe: Hyperparameters) -> int:
         """Give the bytes that a training has left for what frozen stages give for a source."""

@@ -78,7 +78,7 @@ def model_fingerprint(context: GroupContext, recipe: Recipe) -> str:
         data=context.data_fingerprint(context.group(recipe.group)),
         backbone=context.backbone,
         version=TRAIN_VERSION,
-        source=context.final_source_fingerprint,
+        source=context.final_source_fingerprint(recipe.hyperparameters),
     )
 
 
@@ -88,7 +88,8 @@ def training_job(
     """Say how a group's model is trained by a recipe; it goes to `<folder>/<group>/model` in the run directory."""
     group = context.group(recipe.group)
     fingerprint = model_fingerprint(context, recipe)
-    source = context.streamed_source(samples.classes)
+    has_one_pass = recipe.hyperparameters.has_one_pass(context.backbone.num_stages)
+    source = None if has_one_pass else context.streamed_source(samples.classes)
     return TrainingJob(
         group=group.name,
         subsets=tuple(group.subsets),
@@ -100,16 +101,20 @@ def training_job(
         storage_uri=context.run_directory.path("ray_train"),
         stream=streamed_blocks(context.rows(group, "train")),
         reader=context.reader,
-        source=_source(context.config, samples, source),
+        source=_source(context.config, samples, source, has_one_pass=has_one_pass),
         source_stream=source,
     )
 
 
-def _source(config: ExperimentConfig, samples: GroupSamples, streamed: StreamedSource | None) -> SourceUse | None:
+def _source(
+    config: ExperimentConfig, samples: GroupSamples, streamed: StreamedSource | None, *, has_one_pass: bool
+) -> SourceUse | None:
     """Describe what a group's model is trained together with."""
     if config.source is None or config.source_data is None or samples.companion is None:
         return None
-    return source_use(config.source_data.uri, config.source, samples.companion, samples.classes, streamed)
+    use = source_use(config.source_data.uri, config.source, samples.companion, samples.classes, streamed)
+    # Prototypes alone know neither batches nor features that could be pulled together.
+    return use.model_copy(update={"batch_share": None, "penalty": "none"}) if has_one_pass else use
 
 
 def _can_share(context: GroupContext, hyperparameters: Hyperparameters) -> bool:
