@@ -64,7 +64,7 @@ class HeadStart:
     def _of_source(self, feed: CompanionFeed) -> Iterator[LabelledFeatures]:
         if self._is_joint and feed.is_uniform:
             raise TrainingError(
-                "a source that is learnt as outliers must have a head that is not made of prototypes: it has no classes",
+                "a source that is learnt as outliers must have a head that is not made of prototypes",
                 value=self.hyperparameters.head,
                 remedy="Take a linear or a cosine head.",
             )

@@ -135,7 +135,9 @@ def test_weights_are_those_of_the_mean_of_the_scale_and_of_the_loss_that_chooses
 
     np.testing.assert_allclose(found.directions.numpy(), [direction(k) for k in range(NUM_CLASSES)], atol=1e-12)
     assert found.length == pytest.approx(np.average(lengths, weights=counts))
-    tried = {scale: np.average(losses(scale), weights=counts) for scale in np.array([2**-0.25, 1, 2**0.25]) * found.scale}
+    tried = {
+        scale: np.average(losses(scale), weights=counts) for scale in np.array([2**-0.25, 1, 2**0.25]) * found.scale
+    }
     assert min(tried, key=lambda scale: tried[scale]) == found.scale
     assert found.loss == pytest.approx(losses(found.scale)[: len(rows)].mean())
 
