@@ -25,6 +25,8 @@ from orchestrator.finetune.views import draw_of
 
 # Keeps the order of the source apart from that of the target, which the same seed gives.
 _SALT = 0x50C3
+# What a small target's own few samples leave open is far more than what the rest of a source would settle.
+_ENOUGH_FOR_MEANS = 2048
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +69,14 @@ class Companion:
         """Count the source samples that are drawn beside the first `num_target` target samples of a training."""
         return int(num_target * (self.batch_share / (1 - self.batch_share)))
 
+    def looked_at(self, num_target: int) -> int:
+        """Count the source samples that prototypes alone are made of, beside so many target samples.
+
+        All that are held, but at most 2,048, or as many as the target has: then a mean over them is as sure as one over
+        the target, and takes no longer.
+        """
+        return min(len(self.samples), max(_ENOUGH_FOR_MEANS, num_target))
+
 
 class CompanionFeed:
     """Give every step its part of the source.
@@ -78,7 +88,8 @@ class CompanionFeed:
 
     Of a streamed source as many are drawn beside each batch; `StreamedDraws` says which.
 
-    Where `epochs` is None nothing is drawn, for no steps are taken: all samples that are held are looked at.
+    Where `epochs` is None nothing is drawn, for no steps are taken: as many samples that are held are looked at as
+    prototypes take, the first ones of that row.
     """
 
     def __init__(
@@ -89,10 +100,9 @@ class CompanionFeed:
         self._companion = companion
         self._prefix = prefix
         self._num_target = num_target
-        size = len(companion.samples)
-        total = size if epochs is None else companion.drawn(epochs * num_target)
+        total = companion.looked_at(num_target) if epochs is None else companion.drawn(epochs * num_target)
         # A short training shows a part of a large source: only that is run through the frozen stages.
-        self._wanted = np.unique(self._draw(0, min(total, size)))
+        self._wanted = np.unique(self._draw(0, min(total, len(companion.samples))))
         chosen = ChosenSamples(samples=companion.samples, positions=self._wanted)
         stream = None if epochs is None else companion.stream
         self._streamed = None if stream is None else StreamedDraws(stream, prefix)
@@ -134,8 +144,8 @@ class CompanionFeed:
     def labelled_from(self, label: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Give the suffix's inputs and the labels [n] of the samples with this label or a higher one.
 
-        Each that is ever drawn is given once, as the first epoch shows it, divided over the ranks; of a streamed source
-        those alone that are held.
+        Each that is ever drawn, or looked at, is given once, as the first epoch shows it, divided over the ranks; of a
+        streamed source those alone that are held.
         """
         labels = self._companion.samples.labels
         mine = share(self._wanted[labels[self._wanted] >= label], rank(), world_size())

@@ -43,13 +43,13 @@ class HeadStart:
             self.suffix.num_classes,
             head.in_features,
             device=self.prefix.settings.device,
-            linear=self._is_joint,
+            linear=self._is_prototype,
         )
         found.write_to(head)
         return found.loss
 
     @property
-    def _is_joint(self) -> bool:
+    def _is_prototype(self) -> bool:
         return self.hyperparameters.head == "prototype"
 
     def _features(self) -> Iterator[LabelledFeatures]:
@@ -62,13 +62,13 @@ class HeadStart:
             yield from self._of_source(self.feed)
 
     def _of_source(self, feed: CompanionFeed) -> Iterator[LabelledFeatures]:
-        if self._is_joint and feed.is_uniform:
+        if self._is_prototype and feed.is_uniform:
             raise TrainingError(
                 "a source that is learnt as outliers must have a head that is not made of prototypes",
                 value=self.hyperparameters.head,
                 remedy="Take a linear or a cosine head.",
             )
-        lowest, weight = (0, feed.sample_weight) if self._is_joint else (self.known, 1.0)
+        lowest, weight = (0, feed.sample_weight) if self._is_prototype else (self.known, 1.0)
         for inputs, labels in feed.labelled_from(lowest) if weight > 0 else []:
             with torch.no_grad(), autocast(self.prefix.settings):
                 rows = self.suffix.features(inputs)

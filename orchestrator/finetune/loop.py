@@ -113,7 +113,7 @@ def fine_tune(
     images batch by batch or draws them afresh. `source` holds the weights that regularisers pull the backbone to, where
     it is not what the classifier starts with; it is not changed. With a `companion` the classifier has its extra
     outputs behind those of the target's classes, and is trained on both; losses and accuracies are the target's, over
-    its classes. Prototypes are of both, as `HeadStart` says; alone they look at all that is held of the companion.
+    its classes. Prototypes are of both, as `HeadStart` says; alone they look at what is held of the companion.
 
     Where samples have any number of labels (`loss: binary_cross_entropy`), the accuracy of an epoch is the mean average
     precision, see `finetune.multi_label`.

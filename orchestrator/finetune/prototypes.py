@@ -1,4 +1,4 @@
-"""Finds the mean direction of every class in two passes over features, and makes a head of them."""
+"""Finds the weighted mean direction of every class in two passes over features, and makes a head of them."""
 
 from __future__ import annotations
 

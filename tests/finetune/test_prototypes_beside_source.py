@@ -97,6 +97,14 @@ def test_a_single_pass_looks_at_all_that_is_held_however_long_or_large_batches_w
     assert equal(found[0][0], found[1][0]) and found[0][1] == found[1][1]
 
 
+def test_no_more_of_a_large_source_is_looked_at_than_the_target_has_or_means_take() -> None:
+    large = ArraySamples(np.zeros((2100, 16, 16, 3), np.uint8), np.full(2100, len(LABELS)))
+    companion = Companion(samples=large, num_extra=1)
+    assert [companion.looked_at(count) for count in (30, 2048, 2060, 9000)] == [2048, 2048, 2060, 2100]
+    train(companion, **ALONE)
+    assert len(large.taken) == len(set(large.taken)) == 2048
+
+
 def test_prototypes_of_free_stages_are_of_what_the_training_draws() -> None:
     source = a_source(200)
     train(Companion(samples=source, num_extra=1), head="prototype", freeze_depth=2, epochs=2)

@@ -135,6 +135,11 @@ class Study:
             name: read_domain(data, name, validation=sizes.validation, test=sizes.test) for name in DOMAINS
         }
 
+    @property
+    def learns_outliers(self) -> bool:
+        """Tell whether the head can learn what is of no class."""
+        return self._recipe.get("head") != "prototype"
+
     def left_out(self, name: str, arm: Arm, seed: int) -> Outcome:
         """Train on a few images of a domain, with the other domains beside them as the arm says."""
         target = self._domains[name]
@@ -208,7 +213,7 @@ def plan(
     study: Study, arms: list[Arm], seeds: list[int], studies: Sequence[str]
 ) -> Iterator[tuple[Callable[[int], Outcome], int]]:
     """Order the trainings: a run that is cut short has every one once before any twice."""
-    kinds: tuple[Negatives, ...] = ("none", "reject", "outlier_exposure")
+    kinds: tuple[Negatives, ...] = ("none", "reject", *(["outlier_exposure"] if study.learns_outliers else []))
     for seed in seeds:
         if "outliers" in studies:
             yield from ((partial(study.outliers, kind), seed) for kind in kinds)
