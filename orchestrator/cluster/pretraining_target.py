@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from orchestrator.cluster.ingest import read_samples
 from orchestrator.config import ExperimentConfig, PretrainingTargetConfig
 from orchestrator.data.catalogue import SampleTable
-from orchestrator.data.reader import PixelReader, is_streamed
+from orchestrator.data.reader import PixelReader
 from orchestrator.data.samples import CachedSamples
 from orchestrator.data.streamed_source import StreamedSource
 from orchestrator.errors import DataError
@@ -68,7 +68,7 @@ class TargetData:
     @property
     def is_streamed(self) -> bool:
         """Tell whether the training images are streamed: some of them are not cached."""
-        return is_streamed(self.table.table.take(pa.array(self._training)))
+        return len(self.table.cached(self._training)) < len(self._training)
 
     def stream(self, classes: Sequence[str]) -> StreamedSource | None:
         """Give all training images, labelled as those of the companion are, where not all of them are cached."""

@@ -50,17 +50,19 @@ def blocks_of_rank(rows: pa.Table, rank: int, world_size: int, *, most_rows: int
 def windows(blocks: Sequence[pa.Table], first: int, *, seeds: Sequence[int]) -> Iterator[Window]:
     """Give the windows of pass after pass, without end, from row number `first` on, counted from 0 over all passes.
 
-    Each pass has every row once. Its blocks come in an order seeded by the seeds and the number of the pass; the rows
-    of 8 blocks are mixed, at most. The same blocks, seeds and number give the same rows.
+    Each pass has every row once. Its blocks come in an order seeded by the seeds and the number of the pass; mixed are
+    about as many rows as eight of the largest blocks have. The same blocks, seeds and number give the same rows.
     """
-    num_rows = sum(block.num_rows for block in blocks)
+    sizes = np.array([block.num_rows for block in blocks])
+    num_rows = int(sizes.sum())
+    num_windows = -(-num_rows // (_WINDOW_BLOCKS * int(sizes.max())))
     number, skipped = divmod(first, num_rows)
     for turn in count(number):
         rng = np.random.default_rng([*seeds, turn])
         order = rng.permutation(len(blocks))
-        for members in np.array_split(order, -(-len(order) // _WINDOW_BLOCKS)):
+        for members in np.array_split(order, num_windows):
             chosen = tuple(blocks[index] for index in members)
-            places = rng.permutation(sum(block.num_rows for block in chosen)).astype(np.int64)
+            places = rng.permutation(int(sizes[members].sum())).astype(np.int64)
             left, skipped = places[skipped:], max(0, skipped - len(places))
             if len(left):
                 yield Window(blocks=chosen, order=left)

@@ -15,7 +15,6 @@ from orchestrator.config import SourceConfig
 from orchestrator.data.catalogue import SampleTable
 from orchestrator.data.duplicates import copies_among
 from orchestrator.data.identity import stable_fraction
-from orchestrator.data.reader import is_streamed
 from orchestrator.data.samples import CachedSamples
 from orchestrator.data.streamed_source import StreamedSource
 from orchestrator.errors import DataError
@@ -32,9 +31,8 @@ def companion_of(
 ) -> Companion:
     """Give the cached training images of the source, labelled by the outputs of a head for a group's classes.
 
-    The outputs are those for all of its training images, whether cached or not.
-    Copies of the run's own images are left out, near ones where the run looks for them: what tests a model must not
-    train it.
+    There is an output for every class of its training images, also of those that are not cached. Copies of the run's
+    own images are left out, near ones where the run looks for them: what tests a model must not train it.
     Raises DataError when none is left.
     """
     table = source.samples
@@ -68,7 +66,8 @@ def is_source_streamed(source: LabelledImages) -> bool:
 
     Also where those are copies of the run's own images, which to find may take long.
     """
-    return is_streamed(source.samples.table.take(pa.array(_of_classes(source.samples, ["train"], source.classes))))
+    positions = _of_classes(source.samples, ["train"], source.classes)
+    return len(source.samples.cached(positions)) < len(positions)
 
 
 def streamed_source(

@@ -62,6 +62,14 @@ def test_a_window_is_bounded_and_mixes_rows_of_several_fragments() -> None:
     assert rows != rows_in([Window(blocks=found[0].blocks, order=np.arange(len(rows)))])
 
 
+def test_small_fragments_are_mixed_as_widely_as_large_ones() -> None:
+    # A fragment of sixteen rows and sixty of one.
+    rows = pa.table({"fragment": [0] * 16 + list(range(1, 61)), "row": list(range(76))})
+    parts = blocks_of_rank(rows, 0, 1, most_rows=16, seed=3)
+    (window,) = islice(windows(parts, 0, seeds=(3,)), 1)
+    assert len(window.order) == 76 and len(parts) == 61
+
+
 @pytest.mark.parametrize("world_size", [2, 3, 7])
 def test_ranks_have_rows_of_their_own_equally_many_but_one_in_blocks_of_one_fragment(world_size: int) -> None:
     shares = [blocks_of_rank(some_rows(), rank, world_size, most_rows=10, seed=3) for rank in range(world_size)]

@@ -38,7 +38,10 @@ def test_labels_of_source_and_target_are_learnt_together_from_given_weights(
         "regularizer": "l2_sp",
         "with_target": {"batch_share": 0.4, "weight": 0.5},
     }
-    sections: dict[str, Any] = {"backbone": {"weights": "pretrain"}, "train": {"num_workers": 2, "batch_norm": "train"}}
+    # Half of the run's own images are not cached: they are streamed beside the source.
+    data = {"max_bad_fraction": 0.05, "max_cache_bytes": 85 * 32 * 32 * 3}
+    train = {"num_workers": 2, "batch_norm": "train"}
+    sections: dict[str, Any] = {"backbone": {"weights": "pretrain"}, "data": data, "train": train}
     config = tiny_experiment(pretrain=pretrain, **sections)
     lines: list[str] = []
     Pipeline(config, say=lines.append).run(["pretrain", "catalogue"])
@@ -55,6 +58,7 @@ def test_labels_of_source_and_target_are_learnt_together_from_given_weights(
     card = json.loads((run / record.weights.replace(".safetensors", ".card.json")).read_text())
     found = record.pretraining
     assert found is not None and found.target is not None and found.start is not None
+    assert 0 < own.num_cached < sum(count.train for count in own.subsets)
     assert found.target.num_images == sum(count.train for count in own.subsets) < own.num_images
     assert found.target.data_fingerprint == own.data_fingerprint != found.data_fingerprint == source.data_fingerprint
     assert (found.target.shared_classes, found.target.own_classes) == (["circle"], ["cross", "noise", "stripe"])
