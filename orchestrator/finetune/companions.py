@@ -72,8 +72,8 @@ class Companion:
     def looked_at(self, num_target: int) -> int:
         """Count the source samples that prototypes alone are made of, beside so many target samples.
 
-        All that are held, but at most 2,048, or as many as the target has: then a mean over them is as sure as one over
-        the target, and takes no longer.
+        All that are held, but at most 2,048, or as many as the target has where these are more: a mean over them is as
+        sure as one over the target then.
         """
         return min(len(self.samples), max(_ENOUGH_FOR_MEANS, num_target))
 

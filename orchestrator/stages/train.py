@@ -90,6 +90,7 @@ def training_job(
     fingerprint = model_fingerprint(context, recipe)
     has_one_pass = recipe.hyperparameters.has_one_pass(context.backbone.num_stages)
     source = None if has_one_pass else context.streamed_source(samples.classes)
+    use, num_target = _source(context.config, samples, source), context.rows(group, "train").num_rows
     return TrainingJob(
         group=group.name,
         subsets=tuple(group.subsets),
@@ -101,20 +102,24 @@ def training_job(
         storage_uri=context.run_directory.path("ray_train"),
         stream=streamed_blocks(context.rows(group, "train")),
         reader=context.reader,
-        source=_source(context.config, samples, source, has_one_pass=has_one_pass),
+        source=_source_of_prototypes(use, samples, num_target) if has_one_pass else use,
         source_stream=source,
     )
 
 
-def _source(
-    config: ExperimentConfig, samples: GroupSamples, streamed: StreamedSource | None, *, has_one_pass: bool
-) -> SourceUse | None:
+def _source(config: ExperimentConfig, samples: GroupSamples, streamed: StreamedSource | None) -> SourceUse | None:
     """Describe what a group's model is trained together with."""
     if config.source is None or config.source_data is None or samples.companion is None:
         return None
-    use = source_use(config.source_data.uri, config.source, samples.companion, samples.classes, streamed)
-    # Prototypes alone know neither batches nor features that could be pulled together.
-    return use.model_copy(update={"batch_share": None, "penalty": "none"}) if has_one_pass else use
+    return source_use(config.source_data.uri, config.source, samples.companion, samples.classes, streamed)
+
+
+def _source_of_prototypes(use: SourceUse | None, samples: GroupSamples, num_target: int) -> SourceUse | None:
+    """Say what prototypes alone are made of: they know neither batches nor features that could be pulled together."""
+    if use is None or samples.companion is None:
+        return None
+    num_images = samples.companion.looked_at(num_target)
+    return use.model_copy(update={"num_images": num_images, "batch_share": None, "penalty": "none"})
 
 
 def _can_share(context: GroupContext, hyperparameters: Hyperparameters) -> bool:
