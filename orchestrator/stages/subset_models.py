@@ -175,7 +175,7 @@ def _train(context: GroupContext, members: list[_Member]) -> Iterator[tuple[_Mem
     jobs = [_job(context, member) for member in members]
     by_run = {job.run_name: member for job, member in zip(jobs, members, strict=True)}
     samples = {run_name: context.samples(member.alone) for run_name, member in by_run.items()}
-    packed = [job for job in jobs if context.config.train.num_workers == 1 and job.stream is None]
+    packed = [job for job in jobs if context.config.train.num_workers == 1 and not job.is_streaming]
     others = [job for job in jobs if job not in packed]
     for job, outcome in train_packed(packed, samples, context.workbench, _packing(context), context.shape):
         yield by_run[job.run_name], outcome
