@@ -75,9 +75,10 @@ def test_prototypes_of_target_and_source_are_found_without_a_stream_and_the_repo
     source = write_parquet_shards(
         tmp_path / "source", subsets={"elsewhere": {"circle": 30, "blob": 30}}, num_shards=2, seed=3
     )
+    read = {"image": "image", "label": "label"}
     config = profiled_experiment(
         # A third of the source's images fit the cache: other heads would stream it.
-        source={"data": {"uri": str(source), "label": "label", "max_cache_bytes": 20 * 32 * 32 * 3}, "weight": 0.5},
+        source={"data": {"uri": str(source), **read, "max_cache_bytes": 20 * 32 * 32 * 3}, "weight": 0.5},
         grouping={"num_groups": 1},
         finetune={"head": "prototype"},
         search={"num_samples": 1, "space": {"freeze_depth": [6], "learning_rate": [0.003], "epochs": [2]}},
