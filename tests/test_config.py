@@ -493,8 +493,8 @@ MISTAKES = {
         "Write one",
     ),
     "source, heads": (
-        experiment(source={"uri": "/s"}, finetune={"head": "prototype"}),
-        "finetune.head must be linear or cosine with source",
+        experiment(source={"uri": "/s", "as_negatives": "outlier_exposure"}, finetune={"head": "prototype"}),
+        "finetune.head must be linear or cosine with source.as_negatives outlier_exposure",
         "prototype",
         "search no other",
     ),
@@ -792,7 +792,9 @@ def test_weights_of_subsets_are_a_mapping_in_the_file_and_again_when_it_is_resol
     ("raw", "heads"),
     [
         (experiment(), ("prototype", "cosine")),
-        (experiment(source={"uri": "/s"}), ("cosine",)),
+        (experiment(source={"uri": "/s"}), ("prototype", "cosine")),
+        (experiment(source={"uri": "/s", "as_negatives": "reject"}), ("prototype", "cosine")),
+        (experiment(source={"uri": "/s", "as_negatives": "outlier_exposure"}), ("cosine",)),
         (experiment(data={"uri": "/d", "tasks": ["weather"]}, train={"scope": "multitask"}), ("linear",)),
         (heads_of_subsets(), ("linear",)),
     ],

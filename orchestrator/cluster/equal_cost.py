@@ -86,6 +86,9 @@ def _own(rival: Rival, samples: GroupSamples, num_rows: int, workbench: Workbenc
     What is streamed is taken from what is held: to open and decode images is the work of other processes.
     """
     share, companion = num_rows / rival.num_train, rival.companion
+    if companion is not None and rival.hyperparameters.has_one_pass(workbench.backbone.num_stages):
+        # A single pass looks at so many however few target samples there are: it is these that the share is of.
+        companion = replace(companion, samples=spread(companion.samples, companion.looked_at(rival.num_train)))
     scaled = None if companion is None else scaled_companion(companion, share, is_streamed=rival.streams_source)
     train = spread(samples.train, num_rows)
     is_streamed = rival.num_train > len(samples.train)

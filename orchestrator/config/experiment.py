@@ -28,6 +28,8 @@ TrainScope = Literal["group", "subset", "multitask"]
 BatchNormMode = Literal["frozen", "train", "sync"]
 HeadsBy = Literal["column", "subset"]
 
+_OUTLIERS = "source.as_negatives outlier_exposure"
+
 
 class TrainConfig(Section):
     """Say how the winner of each group is trained, in Ray Train's words.
@@ -184,7 +186,7 @@ class ExperimentConfig(Section):
         if self.source is not None and self.source.uri is not None:
             self._require_like_data(self.source.uri)
         several = (
-            "source" if self.source is not None else None,
+            _OUTLIERS if self._learns_outliers else None,
             self.several_heads,
             "data.label_separator" if self.data.is_multi_label else None,
         )
@@ -230,9 +232,9 @@ class ExperimentConfig(Section):
             )
 
     def _require_linear_heads(self, section: str) -> None:
-        has_source = section == "source"
-        allowed = ("linear", "cosine") if has_source else ("linear",)
-        reason = "prototypes are found without one" if has_source else "the outputs of all are one layer"
+        has_outliers = section == _OUTLIERS
+        allowed = ("linear", "cosine") if has_outliers else ("linear",)
+        reason = "outliers are of no class" if has_outliers else "the outputs of all are one layer"
         others = {self.finetune.head, *(self.search.space.head or [])} - set(allowed)
         if others:
             raise ValueError(
@@ -262,11 +264,16 @@ class ExperimentConfig(Section):
     def few_shot_heads(self) -> tuple[HeadName, ...]:
         """Name the heads that a group with few images a class is searched with by default.
 
-        Prototypes know the classes of one target alone, and cosines one class an image and one head.
+        Prototypes and cosines know one class an image and one head, and outliers are of no class.
         """
         if self.several_heads is not None or self.data.is_multi_label:
             return ("linear",)
-        return ("prototype", "cosine") if self.source is None else ("cosine",)
+        return ("cosine",) if self._learns_outliers else ("prototype", "cosine")
+
+    @property
+    def _learns_outliers(self) -> bool:
+        """Tell whether equal probabilities are asked for on a source, whose images then are of no class."""
+        return self.source is not None and self.source.as_negatives == "outlier_exposure"
 
     @property
     def pulls_features(self) -> bool:

@@ -94,7 +94,7 @@ class FineTuneConfig(Section):
     Heads are `linear`; `cosine`, which goes by the direction of features alone and starts from the classes' mean
     directions; and `prototype`, the linear head that gives the nearest of those (see `finetune.prototypes`). With every
     stage frozen prototypes are all there is to learn: a training has one epoch, and no rate. With free stages they are
-    what the head starts from.
+    what the head starts from. With a `source` they are of both, as `finetune.head_start` says.
 
     A stage's rate is `layer_decay` times that of the one after it (Howard and Ruder). `schedule` changes the rate over
     the steps, after a linear rise over the share `warmup` of them; `rate_scaling` adapts it to the batch size, see

@@ -27,7 +27,8 @@ class SourceConfig(Section):
     `classes` restricts the source to these labels; default: all that occur. Its training split is trained on: by the
     search as far as its pixels are cached, by final trainings all of it, streamed where not all is. `batch_share` is
     the share of source images in a batch: the batch size counts target images, the source comes in addition. `weight`
-    is that of the mean source loss of a batch beside the mean target loss.
+    is that of the mean source loss of a batch beside the mean target loss, and of the source in prototypes. Where every
+    stage is frozen these are found without batches: `batch_share` and the penalty then change nothing.
 
     `penalty` adds `penalty_weight` times the distance of both parts of a batch in the features before the head: `coral`
     of their covariances (Sun and Saenko, "Deep CORAL", 2016), `mmd` of their distributions (Gretton et al., "A Kernel

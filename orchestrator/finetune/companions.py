@@ -25,6 +25,8 @@ from orchestrator.finetune.views import draw_of
 
 # Keeps the order of the source apart from that of the target, which the same seed gives.
 _SALT = 0x50C3
+# What a small target's own few samples leave open is far more than what the rest of a source would settle.
+_ENOUGH_FOR_MEANS = 2048
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +69,14 @@ class Companion:
         """Count the source samples that are drawn beside the first `num_target` target samples of a training."""
         return int(num_target * (self.batch_share / (1 - self.batch_share)))
 
+    def looked_at(self, num_target: int) -> int:
+        """Count the source samples that prototypes alone are made of, beside so many target samples.
+
+        All that are held, but at most 2,048, or as many as the target has where these are more: a mean over them is as
+        sure as one over the target then.
+        """
+        return min(len(self.samples), max(_ENOUGH_FOR_MEANS, num_target))
+
 
 class CompanionFeed:
     """Give every step its part of the source.
@@ -77,19 +87,25 @@ class CompanionFeed:
     the training will draw is computed once where it fits into `most_bytes`, else whenever they are drawn.
 
     Of a streamed source as many are drawn beside each batch; `StreamedDraws` says which.
+
+    Where `epochs` is None nothing is drawn, for no steps are taken: as many samples that are held are looked at as
+    prototypes take, the first ones of that row.
     """
 
-    def __init__(self, companion: Companion, prefix: Prefix, *, num_target: int, epochs: int, most_bytes: int) -> None:
+    def __init__(
+        self, companion: Companion, prefix: Prefix, *, num_target: int, epochs: int | None, most_bytes: int
+    ) -> None:
         if len(companion.samples) == 0:
             raise TrainingError("a source must have training samples", value=0, remedy="Check the source's data.")
         self._companion = companion
         self._prefix = prefix
         self._num_target = num_target
-        total = companion.drawn(epochs * num_target)
+        total = companion.looked_at(num_target) if epochs is None else companion.drawn(epochs * num_target)
         # A short training shows a part of a large source: only that is run through the frozen stages.
         self._wanted = np.unique(self._draw(0, min(total, len(companion.samples))))
         chosen = ChosenSamples(samples=companion.samples, positions=self._wanted)
-        self._streamed = None if companion.stream is None else StreamedDraws(companion.stream, prefix)
+        stream = None if epochs is None else companion.stream
+        self._streamed = None if stream is None else StreamedDraws(stream, prefix)
         # What is held of a streamed source starts the head at most.
         self._inputs = kept_inputs(prefix, chosen, most_bytes=most_bytes if self._streamed is None else 0)
 
@@ -111,11 +127,25 @@ class CompanionFeed:
         if self._streamed is not None:
             self._streamed.close()
 
+    @property
+    def is_uniform(self) -> bool:
+        """Tell whether the source has no labels: equal probabilities are asked for on it."""
+        return self._companion.is_uniform
+
+    @property
+    def sample_weight(self) -> float:
+        """Give the weight of a sample that `labelled_from` gives, where one of the target has the weight 1.
+
+        In the mean target loss plus `weight` times the mean source loss each target sample counts 1 / its number, and
+        each source sample `weight` / theirs.
+        """
+        return self._companion.weight * self._num_target / max(1, len(self._wanted))
+
     def labelled_from(self, label: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Give the suffix's inputs and the labels [n] of the samples with this label or a higher one.
 
-        Each that is ever drawn is given once, as the first epoch shows it, divided over the ranks; of a streamed source
-        those alone that are held.
+        Each that is ever drawn, or looked at, is given once, as the first epoch shows it, divided over the ranks; of a
+        streamed source those alone that are held.
         """
         labels = self._companion.samples.labels
         mine = share(self._wanted[labels[self._wanted] >= label], rank(), world_size())

@@ -26,6 +26,7 @@ from orchestrator.finetune.distributed import average_batch_norm, rank, sum_over
 from orchestrator.finetune.dropout import set_stochastic_depth
 from orchestrator.finetune.epochs import is_better, require_finite
 from orchestrator.finetune.freezing import freeze
+from orchestrator.finetune.head_start import HeadStart
 from orchestrator.finetune.image_changes import ImageChanges
 from orchestrator.finetune.joint import JointLoss
 from orchestrator.finetune.losses import Objective, create_objective
@@ -40,7 +41,6 @@ from orchestrator.finetune.prefix import (
     remembered_bytes,
     suffix_inputs,
 )
-from orchestrator.finetune.prototypes import find_prototypes
 from orchestrator.finetune.randomness import seeded
 from orchestrator.finetune.regularization import pulls_to_start, start_of
 from orchestrator.finetune.shared_batch_norm import restore_batch_norms
@@ -113,7 +113,7 @@ def fine_tune(
     images batch by batch or draws them afresh. `source` holds the weights that regularisers pull the backbone to, where
     it is not what the classifier starts with; it is not changed. With a `companion` the classifier has its extra
     outputs behind those of the target's classes, and is trained on both; losses and accuracies are the target's, over
-    its classes.
+    its classes. Prototypes are of both, as `HeadStart` says; alone they look at what is held of the companion.
 
     Where samples have any number of labels (`loss: binary_cross_entropy`), the accuracy of an epoch is the mean average
     precision, see `finetune.multi_label`.
@@ -172,7 +172,7 @@ class Training:
         self._sources, self._note = self._open_sources(samples, activations)
         joint = self._joint_loss(companion)
         self._feed = None if joint is None else self._companion_feed(joint.companion)
-        self._head_loss = None if hyperparameters.head == "linear" else self._start_head(known)
+        self._head_loss = None if hyperparameters.head == "linear" else self._start_head(known).fit(classifier.head)
         start = start_of(self._suffix, source, settings.device) if pulls_to_start(hyperparameters) else {}
         # Every phase would compile anew.
         compiles = depth in settings.compiled_depths and world_size() == 1 and len(self._phases) == 1
@@ -300,7 +300,7 @@ class Training:
             companion,
             self._prefix,
             num_target=train.num_samples if isinstance(train, BatchStream) else len(train),
-            epochs=self._hyperparameters.epochs,
+            epochs=None if self._has_one_pass else self._hyperparameters.epochs,
             most_bytes=self._settings.activation_bytes - remembered_bytes(self._sources),
         )
 
@@ -308,39 +308,15 @@ class Training:
     def _has_one_pass(self) -> bool:
         return self._hyperparameters.has_one_pass(self._classifier.backbone.num_stages)
 
-    def _start_head(self, known: int) -> float:
-        """Let the head start from the classes' prototypes, and give their loss.
-
-        Those of the `known` classes of the target are of its samples alone, those of a source's own of the source's.
-        """
-        head = self._classifier.head
-        found = find_prototypes(
-            lambda: self._features(known),
-            self._suffix.num_classes,
-            head.in_features,
-            device=self._settings.device,
-            linear=self._hyperparameters.head == "prototype",
+    def _start_head(self, known: int) -> HeadStart:
+        return HeadStart(
+            suffix=self._suffix,
+            prefix=self._prefix,
+            hyperparameters=self._hyperparameters,
+            steps=lambda: self._steps(1, False),
+            feed=self._feed,
+            known=known,
         )
-        found.write_to(head)
-        return found.loss
-
-    def _features(self, known: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Give the features [n, d] and class indices [n] of this rank's samples as the first epoch shows them.
-
-        Of a source there are those alone whose classes are not among the `known`.
-        """
-        self._suffix.eval()
-        for step in self._steps(1, False):
-            if step.count:
-                with torch.no_grad(), autocast(self._settings):
-                    is_raw = self._hyperparameters.changes_images
-                    inputs = self._prefix.stages(step.inputs) if is_raw else step.inputs
-                    features = self._suffix.features(inputs)
-                yield features, step.targets
-        for inputs, targets in [] if self._feed is None else self._feed.labelled_from(known):
-            with torch.no_grad(), autocast(self._settings):
-                features = self._suffix.features(inputs)
-            yield features, targets
 
     def _train_epoch(self, epoch: int) -> float:
         if self._has_one_pass and self._head_loss is not None:

@@ -1,10 +1,10 @@
-"""Finds the mean direction of every class in two passes over features, and makes a head of them."""
+"""Finds the weighted mean direction of every class in two passes over features, and makes a head of them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +12,6 @@ from torch.nn import functional
 
 from orchestrator.finetune.cosine import CosineHead
 from orchestrator.finetune.distributed import sum_over_ranks
-
-LabelledFeatures = tuple[Tensor, Tensor]
 
 # Quarter octaves, between which the loss hardly changes, up to where a few samples without a mistake would take it.
 _SCALES = tuple(2 ** (step / 4) for step in range(25))
@@ -23,11 +21,22 @@ _ABSENT_LOGIT = -10.0
 
 
 @dataclass(frozen=True, kw_only=True)
+class LabelledFeatures:
+    """Hold features [n, d] with class indices [n]; each counts by `weight`, those of the target by 1."""
+
+    rows: Tensor
+    labels: Tensor
+    weight: float = 1.0
+    is_target: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
 class Prototypes:
     """Hold the unit mean directions [K, d] float64 of the classes, zero for a class without samples.
 
     `scale` turns cosines into logits, `length` is the mean length of a feature, `loss` the mean cross-entropy in nats
-    of the samples, each judged without its own part in its class's prototype; ln K where every class has one sample.
+    of the target's samples, each judged without its own part in its class's prototype; ln K where every sample is the
+    only one of its class.
     """
 
     directions: Tensor
@@ -67,19 +76,21 @@ def find_prototypes(
 ) -> Prototypes:
     """Find the prototypes of features [n, d] with class indices [n], which are gone through twice.
 
-    A prototype is the direction of the mean of its class's unit features: one long feature has no more say than any.
-    The scale is the one of the least cross-entropy when each sample is judged by prototypes that were made without it;
-    logits being s cos(f, c_k), and for a `linear` head s |f| / L cos(f, c_k). Ranks go through their own features and
-    come to the same result.
+    A prototype is the direction of the weighted mean of its class's unit features: one long feature has no more say
+    than any. That mean is what minimises the weighted sum of squared distances to them (Banerjee, Merugu, Dhillon and
+    Ghosh, "Clustering with Bregman Divergences", 2005). The scale is the one of the least weighted cross-entropy when
+    each sample is judged by prototypes that were made without it; logits being s cos(f, c_k), and for a `linear` head
+    s |f| / L cos(f, c_k). Ranks go through their own features and come to the same result.
     """
     sums = torch.zeros(num_classes, feature_dim, dtype=torch.float64, device=device)
-    totals = torch.zeros(num_classes + 1, dtype=torch.float64, device=device)
-    for rows, labels in _precisely(features()):
-        sums.index_add_(0, labels, functional.normalize(rows))
-        totals[:-1] += torch.bincount(labels, minlength=num_classes)
-        totals[-1] += rows.norm(dim=1).sum()
+    totals = torch.zeros(num_classes + 2, dtype=torch.float64, device=device)
+    for part in _precisely(features()):
+        sums.index_add_(0, part.labels, functional.normalize(part.rows), alpha=part.weight)
+        totals[:-2] += torch.bincount(part.labels, minlength=num_classes)
+        totals[-2] += part.weight * len(part.rows)
+        totals[-1] += part.weight * part.rows.norm(dim=1).sum()
     sum_over_ranks(sums)
-    counts, length = sum_over_ranks(totals)[:-1], float(totals[-1] / totals[:-1].sum())
+    counts, length = sum_over_ranks(totals)[:-2], float(totals[-1] / totals[-2])
     length = max(length, 1e-12)
     scale, loss = _fit_scale(features, sums, counts, length=length if linear else None)
     return Prototypes(directions=functional.normalize(sums), scale=scale, length=length, loss=loss)
@@ -88,35 +99,36 @@ def find_prototypes(
 def _fit_scale(
     features: Callable[[], Iterable[LabelledFeatures]], sums: Tensor, counts: Tensor, *, length: float | None
 ) -> tuple[float, float]:
-    """Give the scale of the least mean loss, and that loss."""
+    """Give the scale of the least weighted mean loss, and the mean loss of the target's samples with it."""
     scales = torch.tensor(_SCALES, dtype=torch.float64, device=sums.device)
-    totals = torch.zeros(len(scales) + 1, dtype=torch.float64, device=sums.device)
+    # Of all samples by their weights, and of the target's alone.
+    totals = torch.zeros(2, len(scales) + 1, dtype=torch.float64, device=sums.device)
     present = counts > 0
-    for rows, labels in _precisely(features()):
+    for part in _precisely(features()):
         # The only image of its class has no prototype without it.
-        judged = counts[labels] > 1
-        rows, labels = rows[judged], labels[judged]
-        cosines = _without_own(functional.normalize(rows), labels, sums)
+        judged = counts[part.labels] > 1
+        rows, labels = part.rows[judged], part.labels[judged]
+        cosines = _without_own(functional.normalize(rows), labels, sums, weight=part.weight)
         factors = torch.ones_like(rows[:, 0]) if length is None else rows.norm(dim=1) / length
         logits = scales[:, None, None] * (factors[:, None] * cosines).masked_fill(~present, -math.inf)
         chosen = logits.log_softmax(dim=2).gather(2, labels[None, :, None].expand(len(scales), -1, 1))
-        totals[:-1] -= chosen.sum(dim=(1, 2))
-        totals[-1] += len(rows)
-    sum_over_ranks(totals)
-    if totals[-1] == 0:
-        return _UNKNOWN_SCALE, math.log(max(1, len(counts)))
-    losses = totals[:-1] / totals[-1]
-    best = int(losses.argmin())
-    return _SCALES[best], float(losses[best])
+        found = torch.cat([-chosen.sum(dim=(1, 2)), sums.new_tensor([len(rows)])])
+        totals += torch.stack([part.weight * found, part.is_target * found])
+    everyone, target = sum_over_ranks(totals)
+    unjudged = math.log(max(1, len(counts)))
+    if everyone[-1] == 0:
+        return _UNKNOWN_SCALE, unjudged
+    best = int((everyone[:-1] / everyone[-1]).argmin())
+    return _SCALES[best], float(target[best] / target[-1]) if target[-1] else unjudged
 
 
-def _without_own(units: Tensor, labels: Tensor, sums: Tensor) -> Tensor:
+def _without_own(units: Tensor, labels: Tensor, sums: Tensor, *, weight: float) -> Tensor:
     """Give the cosines [n, K] of unit features with the prototypes, that of its class made without the feature."""
     cosines = units @ functional.normalize(sums).T
-    own = functional.normalize(sums[labels] - units)
+    own = functional.normalize(sums[labels] - weight * units)
     return cosines.scatter(1, labels[:, None], (units * own).sum(dim=1, keepdim=True))
 
 
 def _precisely(features: Iterable[LabelledFeatures]) -> Iterator[LabelledFeatures]:
-    for rows, labels in features:
-        yield rows.double(), labels
+    for part in features:
+        yield replace(part, rows=part.rows.double())

@@ -13,6 +13,7 @@ class SourceUse(Value):
     `num_searched` counts those that the trials of the search had.
     `shared_classes` are those of the model that the source has too, by name, and `num_other_classes` counts the rest of
     its classes, which the model leaves out. With `as_negatives` the source's labels count for nothing: both are empty.
+    `batch_share` is None where there were no batches: prototypes alone were found, of target and source.
     """
 
     uri: str
@@ -20,7 +21,7 @@ class SourceUse(Value):
     num_searched: int | None = None
     shared_classes: list[str]
     num_other_classes: int
-    batch_share: float
+    batch_share: float | None
     weight: float
     penalty: DomainPenalty
     penalty_weight: float

@@ -27,7 +27,10 @@ def joint_findings(model: ModelCard, evaluation: Evaluation | None) -> list[str]
 
 
 def _use(source: SourceUse) -> str:
-    counts = f"{percent(source.batch_share)} of every batch, their loss by {number(source.weight)}"
+    if source.batch_share is None:
+        counts = f"prototypes are means over target and source, weighed by 1 and {number(source.weight)}"
+    else:
+        counts = f"{percent(source.batch_share)} of every batch, their loss by {number(source.weight)}"
     penalty = ""
     if source.penalty != "none":
         penalty = f", {_PENALTIES[source.penalty]} of the features by {number(source.penalty_weight)}"

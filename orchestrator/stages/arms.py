@@ -164,7 +164,7 @@ def _job(
         data=context.data_fingerprint(_part(context, material)),
         backbone=context.backbone,
         version=ARM_VERSION,
-        source=context.final_source_fingerprint,
+        source="" if rival is None else context.final_source_fingerprint(rival),
         tasks=tasks,
     )
     return ArmJob(

@@ -299,10 +299,10 @@ class GroupContext:
         own = self.source.catalogue.data_fingerprint, storage.digest_bytes([cached]), self._own_fingerprint
         return storage.digest(*own, *(["near"] if self.config.data.deduplicate == "near" else []))
 
-    @property
-    def final_source_fingerprint(self) -> str:
-        """Digest what final trainings learn of the source; nothing without one."""
-        return f"{self.source_fingerprint} streamed" if self.streams_source else self.source_fingerprint
+    def final_source_fingerprint(self, hyperparameters: Hyperparameters) -> str:
+        """Digest what a final training learns of the source; nothing without one. A single pass streams nothing."""
+        is_streamed = self.streams_source and not hyperparameters.has_one_pass(self.backbone.num_stages)
+        return f"{self.source_fingerprint} streamed" if is_streamed else self.source_fingerprint
 
     @cached_property
     def _own_fingerprint(self) -> str:

@@ -15,6 +15,7 @@ from orchestrator.cluster.group_samples import GroupSamples
 from orchestrator.cluster.probing import probe_compiled, probe_costs
 from orchestrator.cluster.resources import gpu_share, trial_resources
 from orchestrator.config import AugmentConfig
+from orchestrator.finetune.companions import Companion
 from orchestrator.finetune.contracts import MOST_ACTIVATION_BYTES, NO_AUGMENTATION
 from orchestrator.records import CostFigures, DepthCost, Hyperparameters, SearchCosts, Trial
 from orchestrator.search.costs import (
@@ -70,7 +71,7 @@ class SharedInputs:
         # An adversarial image takes a pass forward and back to make, and is trained on beside the one it is made of.
         work = 3 if recipe.adversarial > 0 else 1
         epochs = 1 if recipe.has_one_pass(len(self.plans) - 1) else recipe.epochs
-        return epochs * self._share(group) * epoch_s * work + self._source_s(group, recipe, epochs)
+        return epochs * self._share(group) * epoch_s * work + self._source_s(group, recipe)
 
     def write_costs(self, context: GroupContext, trials: Mapping[str, Sequence[Trial]]) -> SearchCosts:
         """Record what was decided for each depth, and what its epochs took; gives the record."""
@@ -85,18 +86,24 @@ class SharedInputs:
         context.run_directory.write(COSTS, record)
         return record
 
-    def _source_s(self, group: str, recipe: Hyperparameters, epochs: int) -> float:
+    def _source_s(self, group: str, recipe: Hyperparameters) -> float:
         """Give the seconds that a source adds to one training of a recipe."""
         mine = self.samples[group]
         if mine.companion is None or mine.companion.is_idle or self.figures is None:
             return 0.0
         load = SourceLoad(
             num_images=len(mine.companion.samples),
-            num_draws=mine.companion.drawn(epochs * len(mine.train)),
+            num_draws=self._num_draws(mine.companion, recipe, len(mine.train)),
             views=_views(recipe.augmented(self.augment)),
             most_bytes=self._room(mine, recipe),
         )
         return source_seconds(self.figures, load, recipe.freeze_depth)
+
+    def _num_draws(self, companion: Companion, recipe: Hyperparameters, num_target: int) -> int:
+        """Count the source images that a training has beside so many of the target."""
+        if recipe.has_one_pass(len(self.plans) - 1):
+            return companion.looked_at(num_target)
+        return companion.drawn(recipe.epochs * num_target)
 
     def _room(self, samples: GroupSamples, recipe: Hyperparameters) -> int:
         """Give the bytes that a training has left for what frozen stages give for a source."""

@@ -189,7 +189,7 @@ def _packing(context: GroupContext) -> PackingPlan:
 
 
 def _job(context: GroupContext, member: _Member, samples: GroupSamples) -> TrainingJob:
-    source = context.streamed_source(samples.classes)
+    source = joint_source(context, member.recipe, samples, member.alone)
     return TrainingJob(
         group=member.group.name,
         subsets=(member.subset,),
@@ -201,8 +201,8 @@ def _job(context: GroupContext, member: _Member, samples: GroupSamples) -> Train
         storage_uri=context.run_directory.path("ray_train"),
         stream=streamed_blocks(context.rows(member.alone, "train")),
         reader=context.reader,
-        source=joint_source(context.config, samples, source),
-        source_stream=source,
+        source=source.use,
+        source_stream=source.stream,
     )
 
 

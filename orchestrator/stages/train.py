@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from orchestrator import fingerprints
 from orchestrator.cluster.group_samples import GroupSamples
 from orchestrator.cluster.training import TRAIN_VERSION, TrainingJob, TrainingPlan, train_groups
-from orchestrator.config import ExperimentConfig
 from orchestrator.data.reader import streamed_blocks
 from orchestrator.data.streamed_source import StreamedSource
 from orchestrator.errors import OrchestratorError
@@ -78,7 +78,7 @@ def model_fingerprint(context: GroupContext, recipe: Recipe, alone: Group | None
         data=context.data_fingerprint(alone or context.group(recipe.group)),
         backbone=context.backbone,
         version=TRAIN_VERSION,
-        source=context.final_source_fingerprint,
+        source=context.final_source_fingerprint(recipe.hyperparameters),
     )
 
 
@@ -88,7 +88,7 @@ def training_job(
     """Say how a group's model is trained by a recipe; it goes to `<folder>/<group>/model` in the run directory."""
     group = context.group(recipe.group)
     fingerprint = model_fingerprint(context, recipe)
-    source = context.streamed_source(samples.classes)
+    source = joint_source(context, recipe, samples, group)
     return TrainingJob(
         group=group.name,
         subsets=tuple(group.subsets),
@@ -100,16 +100,32 @@ def training_job(
         storage_uri=context.run_directory.path("ray_train"),
         stream=streamed_blocks(context.rows(group, "train")),
         reader=context.reader,
-        source=joint_source(context.config, samples, source),
-        source_stream=source,
+        source=source.use,
+        source_stream=source.stream,
     )
 
 
-def joint_source(config: ExperimentConfig, samples: GroupSamples, streamed: StreamedSource | None) -> SourceUse | None:
-    """Describe what a model is trained together with, all of it where it is `streamed`; None where that is nothing."""
-    if config.source is None or config.source_data is None or samples.companion is None:
-        return None
-    return source_use(config.source_data.uri, config.source, samples.companion, samples.classes, streamed)
+@dataclass(frozen=True, kw_only=True)
+class JointSource:
+    """Hold what a final training streams of the source, and what the card of its model says of it; None for nothing."""
+
+    stream: StreamedSource | None = None
+    use: SourceUse | None = None
+
+
+def joint_source(context: GroupContext, recipe: Recipe, samples: GroupSamples, group: Group) -> JointSource:
+    """Say what the model of a group, or of one of its subsets alone, is trained together with by a recipe."""
+    config, companion = context.config, samples.companion
+    if config.source is None or config.source_data is None or companion is None:
+        return JointSource()
+    is_one_pass = recipe.hyperparameters.has_one_pass(context.backbone.num_stages)
+    stream = None if is_one_pass else context.streamed_source(samples.classes)
+    use = source_use(config.source_data.uri, config.source, companion, samples.classes, stream)
+    if is_one_pass:
+        # Prototypes alone know neither batches nor features that could be pulled together.
+        num_images = companion.looked_at(context.rows(group, "train").num_rows)
+        use = use.model_copy(update={"num_images": num_images, "batch_share": None, "penalty": "none"})
+    return JointSource(stream=stream, use=use)
 
 
 def _can_share(context: GroupContext, hyperparameters: Hyperparameters) -> bool:

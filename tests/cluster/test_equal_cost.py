@@ -88,6 +88,13 @@ def test_a_source_beside_the_target_makes_epochs_from_scratch_cheaper_in_compari
     assert 0.2 < cost < 0.85
 
 
+def test_a_single_pass_is_tried_beside_its_share_of_what_it_looked_at_of_a_source() -> None:
+    large = ArraySamples(np.zeros((3000, 32, 32, 3), np.uint8), np.zeros(3000, np.int64))
+    _, rounds = cost_of({"freeze_depth": 3, "head": "prototype"}, companion=Companion(samples=large))
+    # 128 of the target's 192 images.
+    assert len(large.taken) == rounds * round(128 / NUM_TRAIN * 2048)
+
+
 def test_a_streamed_source_passes_the_frozen_stages_at_every_draw_which_costs_more_than_a_held_one() -> None:
     source = Companion(samples=some_samples(300, image_size=32), batch_share=0.75)
     held, streamed = (

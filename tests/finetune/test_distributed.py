@@ -298,6 +298,18 @@ def prototypes_alone(rank: int) -> Outcome:
     return train(some_samples(31), freeze_depth=3, epochs=5, head="prototype")
 
 
+def prototypes_of_a_source_too(rank: int) -> Outcome:
+    return train(some_samples(31), companion=prototyped(), freeze_depth=3, epochs=5, head="prototype")
+
+
+def stages_below_prototypes_of_a_source_too(rank: int) -> Outcome:
+    return train(some_samples(31), companion=prototyped(), freeze_depth=1, optimizer="sgd", head="prototype")
+
+
+def prototyped() -> Companion:
+    return Companion(samples=some_samples(15, seed=9), weight=0.4)
+
+
 def two_tasks_weighed_by_uncertainty(rank: int) -> Outcome:
     return train(two_tasks(31, missing=9), epochs=3, task_weighting="uncertainty", accumulate=2)
 
@@ -381,6 +393,7 @@ EQUAL_TO_ONE_PROCESS = [
     a_streamed_source_beside_a_stream,
     a_cosine_head,
     stages_below_prototypes_of_unequal_streams,
+    stages_below_prototypes_of_a_source_too,
 ]
 EQUAL_WITH_SHARED_STATISTICS = [
     shared_statistics,
@@ -397,6 +410,7 @@ SCENARIOS: list[Callable[[int], Outcome]] = [
     shared_statistics_resumed,
     *RESUMED,
     prototypes_alone,
+    prototypes_of_a_source_too,
     a_stream_that_loses_samples,
     trained_statistics,
     an_epoch_of_statistics,
@@ -529,8 +543,11 @@ def test_ranks_agree_to_the_bit_and_each_is_called_back(
         assert all(torch.equal(tensor, other.tensors[name]) for name, tensor in one.tensors.items())
 
 
-def test_prototypes_of_two_ranks_are_those_of_one_process(on_two_ranks: OnTwoRanks) -> None:
-    (found, _), alone = on_two_ranks(prototypes_alone), prototypes_alone(-1)
+@pytest.mark.parametrize("scenario", [prototypes_alone, prototypes_of_a_source_too])
+def test_prototypes_of_two_ranks_are_those_of_one_process(
+    on_two_ranks: OnTwoRanks, scenario: Callable[[int], Outcome]
+) -> None:
+    (found, _), alone = on_two_ranks(scenario), scenario(-1)
     assert len(found.history) == len(alone.history) == 1
     assert found.history[0].train_loss == pytest.approx(alone.history[0].train_loss, abs=1e-6)
     torch.testing.assert_close(found.tensors["head.weight"], alone.tensors["head.weight"], atol=1e-6, rtol=1e-5)

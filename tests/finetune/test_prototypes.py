@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from orchestrator.finetune.cosine import CosineHead
-from orchestrator.finetune.prototypes import Prototypes, find_prototypes
+from orchestrator.finetune.prototypes import LabelledFeatures, Prototypes, find_prototypes
 
 NUM_CLASSES, DIM = 4, 6
 
@@ -27,8 +28,9 @@ def a_cloud(per_class: int, *, seed: int = 0, spread: float = 1.0) -> tuple[Tens
 
 
 def prototypes_of(rows: Tensor, labels: Tensor, *, batch: int = 5, linear: bool = True) -> Prototypes:
-    def features() -> Iterator[tuple[Tensor, Tensor]]:
-        yield from zip(rows.split(batch), labels.split(batch), strict=True)
+    def features() -> Iterator[LabelledFeatures]:
+        for some, of_classes in zip(rows.split(batch), labels.split(batch), strict=True):
+            yield LabelledFeatures(rows=some, labels=of_classes)
 
     return find_prototypes(features, NUM_CLASSES, DIM, device="cpu", linear=linear)
 
@@ -94,6 +96,58 @@ def test_the_scale_is_that_of_the_least_loss_without_own_parts() -> None:
     found = prototypes_of(rows, labels, linear=False)
     assert found.loss == pytest.approx(loss_at(found.scale))
     assert loss_at(found.scale) < min(loss_at(found.scale / 1.3), loss_at(found.scale * 1.3))
+
+
+def beside(parts: Sequence[tuple[Tensor, Tensor, float]], *, linear: bool = False) -> Prototypes:
+    """Find the prototypes of parts with their weights; the first part is the target's."""
+
+    def features() -> Iterator[LabelledFeatures]:
+        for number, (rows, labels, weight) in enumerate(parts):
+            yield LabelledFeatures(rows=rows, labels=labels, weight=weight, is_target=number == 0)
+
+    return find_prototypes(features, NUM_CLASSES, DIM, device="cpu", linear=linear)
+
+
+@pytest.mark.parametrize("linear", [True, False])
+def test_weights_are_those_of_the_mean_of_the_scale_and_of_the_loss_that_chooses_it(linear: bool) -> None:
+    (rows, labels), (others, of_others), weight = a_cloud(3), a_cloud(5, seed=2, spread=2.0), 0.35
+    # The source alone has class 3, and the target alone class 0.
+    kept, of_source = labels < 3, of_others > 0
+    rows, labels, others, of_others = rows[kept], labels[kept], others[of_source], of_others[of_source]
+    found = beside([(rows, labels, 1.0), (others, of_others, weight)], linear=linear)
+    everyone = torch.cat([rows, others]).double().numpy()
+    classes, counts = torch.cat([labels, of_others]).numpy(), np.repeat([1.0, weight], [len(rows), len(others)])
+    lengths = np.linalg.norm(everyone, axis=1)
+    units = everyone / lengths[:, None]
+    factors = lengths / np.average(lengths, weights=counts) if linear else np.ones(len(units))
+
+    def direction(label: int, without: int | None = None) -> Any:
+        mine = [place for place in np.flatnonzero(classes == label) if place != without]
+        mean = np.average(units[mine], axis=0, weights=counts[mine])
+        return mean / np.linalg.norm(mean)
+
+    def losses(scale: float) -> Any:
+        every = []
+        for place, label in enumerate(classes):
+            logits = [scale * factors[place] * units[place] @ direction(k, place) for k in range(NUM_CLASSES)]
+            every.append(np.log(np.exp(logits).sum()) - logits[label])
+        return np.array(every)
+
+    np.testing.assert_allclose(found.directions.numpy(), [direction(k) for k in range(NUM_CLASSES)], atol=1e-12)
+    assert found.length == pytest.approx(np.average(lengths, weights=counts))
+    tried = {
+        scale: np.average(losses(scale), weights=counts) for scale in np.array([2**-0.25, 1, 2**0.25]) * found.scale
+    }
+    assert min(tried, key=lambda scale: tried[scale]) == found.scale
+    assert found.loss == pytest.approx(losses(found.scale)[: len(rows)].mean())
+
+
+def test_what_has_no_target_sample_to_judge_leaves_its_loss_unknown() -> None:
+    (rows, labels), first = a_cloud(4), torch.arange(0, 16, 4)
+    mine = first[:2]
+    others = torch.tensor([place for place in range(16) if labels[place] > 1])
+    found = beside([(rows[mine], labels[mine], 1.0), (rows[others], labels[others], 1.0)])
+    assert found.loss == pytest.approx(math.log(NUM_CLASSES)) and found.present.all()
 
 
 def test_noise_makes_the_scale_small() -> None:

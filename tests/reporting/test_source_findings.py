@@ -55,6 +55,11 @@ def test_what_was_trained_together_and_what_it_gained(report: Report) -> None:
     assert gained.startswith("The source helps: +8.0 points [+5.0, +11.0]")
 
 
+def test_prototypes_alone_know_no_batches(report: Report) -> None:
+    used, *_ = joint_findings(*with_source(report, use(batch_share=None, penalty="none", weight=0.3)))
+    assert "900 images of /data/source: prototypes are means over target and source, weighed by 1 and 0.30." in used
+
+
 @pytest.mark.parametrize(
     ("negatives", "labels", "score"),
     [

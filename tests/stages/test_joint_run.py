@@ -69,6 +69,36 @@ def test_a_source_that_is_rejected_goes_the_whole_way(
     assert sum(first.values()) == pytest.approx(1.0, abs=1e-5)
 
 
+def test_prototypes_of_target_and_source_are_found_without_a_stream_and_the_report_says_so(
+    profiled_experiment: Callable[..., ExperimentConfig], tmp_path: Path
+) -> None:
+    source = write_parquet_shards(
+        tmp_path / "source", subsets={"elsewhere": {"circle": 30, "blob": 30}}, num_shards=2, seed=3
+    )
+    read = {"image": "image", "label": "label"}
+    config = profiled_experiment(
+        # A third of the source's images fit the cache: other heads would stream it.
+        source={"data": {"uri": str(source), **read, "max_cache_bytes": 20 * 32 * 32 * 3}, "weight": 0.5},
+        grouping={"num_groups": 1},
+        finetune={"head": "prototype"},
+        search={"num_samples": 1, "space": {"freeze_depth": [6], "learning_rate": [0.003], "epochs": [2]}},
+        evaluate={"explanations": 0, "bootstrap_samples": 100},
+    )
+    lines: list[str] = []
+    Pipeline(config, say=lines.append).run()
+    directory = Path(config.storage_path) / config.name
+    report = Report.from_json((directory / "report.json").read_bytes(), source="report.json")
+    (model,), (evaluation,) = report.models, report.evaluations
+    assert len(model.history) == 1 and model.output_counts == [len(model.classes)]
+    assert model.source is not None and model.source.batch_share is None and model.source.num_searched is None
+    assert 0 < model.source.num_images < _rows(directory, "train")
+    assert {baseline.name: baseline.error for baseline in evaluation.baselines}["target_only"] is None
+    assert (
+        "prototypes are means over target and source, weighed by 1 and 0.50" in (directory / "report.html").read_text()
+    )
+    assert not [line for line in lines if "streamed" in line]
+
+
 def _rows(directory: Path, *splits: str) -> int:
     (path,) = directory.glob("source/catalogue/*/catalogue.parquet")
     return sum(split in splits for split in pq.read_table(path).column("split").to_pylist())

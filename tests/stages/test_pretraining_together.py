@@ -58,7 +58,7 @@ def test_labels_of_source_and_target_are_learnt_together_from_given_weights(
     card = json.loads((run / record.weights.replace(".safetensors", ".card.json")).read_text())
     found = record.pretraining
     assert found is not None and found.target is not None and found.start is not None
-    assert 0 < own.num_cached < sum(count.train for count in own.subsets)
+    assert 0 < own.num_cached < own.num_images
     assert found.target.num_images == sum(count.train for count in own.subsets) < own.num_images
     assert found.target.data_fingerprint == own.data_fingerprint != found.data_fingerprint == source.data_fingerprint
     assert (found.target.shared_classes, found.target.own_classes) == (["circle"], ["cross", "noise", "stripe"])

@@ -69,6 +69,23 @@ def test_what_a_source_adds_to_a_trial_is_its_steps_and_its_own_pass_through_the
     assert replace(alone, samples={"low": idle}).predict("low", recipe) == alone.predict("low", recipe)
 
 
+def test_prototypes_alone_look_at_each_source_image_once_however_long_the_recipe_is(tmp_path: Path) -> None:
+    low = some_group(tmp_path, "low", 20, 10)
+    companion = Companion(samples=some_group(tmp_path, "source", 30, 0).train, batch_share=0.9)
+    alone = SharedInputs(
+        samples={"low": low},
+        plans=[PLAN, replace(PLAN, depth=1)],
+        index=None,
+        probe_seconds=0,
+        heads_fit=True,
+        figures=FIGURES,
+    )
+    joint = replace(alone, samples={"low": replace(low, companion=companion)})
+    recipe = some_hyperparameters(freeze_depth=1, epochs=12, head="prototype")
+    added = joint.predict("low", recipe) - alone.predict("low", recipe)
+    assert added == pytest.approx(30 * (FIGURES.train_s[1] + 1e-3 + 0.5))
+
+
 def test_a_source_that_does_not_fit_beside_the_target_passes_the_frozen_stages_at_every_draw(tmp_path: Path) -> None:
     low = some_group(tmp_path, "low", 20, 10)
     companion = Companion(samples=some_group(tmp_path, "source", 30, 0).train, batch_share=0.5)

@@ -9,6 +9,7 @@ import pytest
 from finetune_examples import a_spec, some_hyperparameters
 from group_contexts import a_context
 from sample_tables import a_table, partly_cached
+from test_shared_inputs import some_group
 from test_source_images import images
 from tiny_experiments import experiment_dict
 
@@ -18,7 +19,7 @@ from orchestrator.data.catalogue import SampleTable
 from orchestrator.experiment_file import validate_experiment
 from orchestrator.records import Group, Recipe
 from orchestrator.stages.context import GroupContext
-from orchestrator.stages.train import model_fingerprint
+from orchestrator.stages.train import model_fingerprint, training_job
 
 GROUP = Group(name="low", subsets=["all"], num_images=4, score_range=(0.0, 1.0))
 SOURCE = a_table(["dog", "bird", "cat"])
@@ -44,11 +45,33 @@ def test_a_source_is_streamed_over_a_groups_classes_where_it_is_not_wholly_cache
     assert companion is not None and companion.samples.labels.tolist() == [1, 0]
 
 
+def a_recipe(**changes: object) -> Recipe:
+    run = some_hyperparameters(**changes)
+    return Recipe(group="low", trial_id="t", metric="val_accuracy", value=None, hyperparameters=run)
+
+
+def test_prototypes_alone_are_found_on_what_is_held_and_the_card_says_so(alone: GroupContext) -> None:
+    classes = ("cat", "dog")
+    streamed = beside(alone, partly_cached(SOURCE, 1))
+    group = some_group(Path(alone.run_directory.uri), "low", 4, 2)
+    samples = replace(group, classes=classes, companion=streamed.companion(classes))
+    depth = alone.backbone.num_stages
+    for head, is_streamed in (("prototype", False), ("cosine", True)):
+        job = training_job(streamed, a_recipe(head=head, freeze_depth=depth), samples)
+        assert (job.source_stream is not None) == is_streamed and job.source is not None
+        assert job.source.num_images == (3 if is_streamed else 2)
+        assert job.source.num_searched == (2 if is_streamed else None)
+        assert job.source.batch_share == (0.5 if is_streamed else None)
+    held = beside(alone, SOURCE)
+    for freeze_depth, is_alone in ((depth, True), (1, False)):
+        recipe = a_recipe(head="prototype", freeze_depth=freeze_depth).hyperparameters
+        assert (streamed.final_source_fingerprint(recipe) == streamed.source_fingerprint) == is_alone
+        assert held.final_source_fingerprint(recipe) == held.source_fingerprint
+
+
 def test_models_depend_on_whether_their_source_is_streamed(alone: GroupContext) -> None:
     held, streamed = beside(alone, SOURCE), beside(alone, partly_cached(SOURCE, 1))
-    recipe = Recipe(
-        group="low", trial_id="t", metric="val_accuracy", value=None, hyperparameters=some_hyperparameters()
-    )
+    recipe = a_recipe()
 
     def as_if_held(context: GroupContext) -> str:
         return fingerprints.of_model(

@@ -95,7 +95,7 @@ def a_context(source: SampleTable | None, **fields: Any) -> GroupContext:
 
 def companion_beside(context: GroupContext, subset: str) -> tuple[Companion, SourceUse]:
     samples = context.samples(alone(subset))
-    use = joint_source(context.config, samples, context.streamed_source(samples.classes))
+    use = joint_source(context, RECIPE, samples, alone(subset)).use
     assert samples.companion is not None and use is not None
     return samples.companion, use
 
@@ -129,6 +129,20 @@ def test_what_streams_for_subsets_of_the_same_classes_is_listed_once() -> None:
     assert (north.labels.tolist(), east.labels.tolist()) == ([0, 1, 2], [2, 0, 1])
     _, use = companion_beside(context, "north")
     assert (use.num_images, use.num_searched) == (3, 2)
+
+
+def test_prototypes_of_a_subset_alone_stream_nothing_of_a_larger_source() -> None:
+    table = a_table(["cat", "dog", "hen"]).table
+    place = table.schema.get_field_index("pixel_row")
+    larger = table.set_column(place, table.schema.field(place), pa.array([0, 1, -1], table.schema.field(place).type))
+    context = a_context(SampleTable(larger))
+    frozen = {"head": "prototype", "freeze_depth": context.backbone.num_stages}
+    hyperparameters = RECIPE.hyperparameters.model_copy(update=frozen)
+    recipe = RECIPE.model_copy(update={"hyperparameters": hyperparameters})
+    found = joint_source(context, recipe, context.samples(alone("north")), alone("north"))
+    assert found.stream is None and found.use is not None
+    assert (found.use.num_images, found.use.num_searched, found.use.batch_share) == (2, None, None)
+    assert joint_source(context, RECIPE, context.samples(alone("north")), alone("north")).stream is not None
 
 
 def test_the_source_is_a_part_of_what_a_subsets_model_depends_on() -> None:

@@ -74,6 +74,8 @@ class Arm:
 ARMS = (
     Arm(name=TARGET_ONLY),
     Arm(name="joint", companion={}),
+    Arm(name="joint, weight 0.3", companion={"weight": 0.3}),
+    Arm(name="joint, weight 0.1", companion={"weight": 0.1}),
     Arm(name="joint, 3 of 4", companion={"batch_share": 0.75}),
     Arm(name="joint, CORAL 10", companion={"penalty": "coral", "penalty_weight": 10.0}),
     Arm(name="joint, MMD 1", companion={"penalty": "mmd", "penalty_weight": 1.0}),
@@ -132,6 +134,11 @@ class Study:
         self._domains = {
             name: read_domain(data, name, validation=sizes.validation, test=sizes.test) for name in DOMAINS
         }
+
+    @property
+    def learns_outliers(self) -> bool:
+        """Tell whether the head can learn what is of no class."""
+        return self._recipe.get("head") != "prototype"
 
     def left_out(self, name: str, arm: Arm, seed: int) -> Outcome:
         """Train on a few images of a domain, with the other domains beside them as the arm says."""
@@ -206,7 +213,7 @@ def plan(
     study: Study, arms: list[Arm], seeds: list[int], studies: Sequence[str]
 ) -> Iterator[tuple[Callable[[int], Outcome], int]]:
     """Order the trainings: a run that is cut short has every one once before any twice."""
-    kinds: tuple[Negatives, ...] = ("none", "reject", "outlier_exposure")
+    kinds: tuple[Negatives, ...] = ("none", "reject", *(["outlier_exposure"] if study.learns_outliers else []))
     for seed in seeds:
         if "outliers" in studies:
             yield from ((partial(study.outliers, kind), seed) for kind in kinds)
@@ -266,7 +273,7 @@ def main() -> None:
     parser.add_argument(
         "--per-class", type=int, default=Sizes.per_class, help="training images of the target's classes"
     )
-    parser.add_argument("--head", choices=("linear", "cosine"), default="linear")
+    parser.add_argument("--head", choices=("linear", "cosine", "prototype"), default="linear")
     parser.add_argument("--decay", type=float, default=0.0, help="weight decay of the recipe")
     parser.add_argument("--minutes", type=float, default=60.0, help="no training begins later than this")
     parser.add_argument("--tiny", action="store_true", help="try every line in a minute; the figures mean nothing")
