@@ -56,7 +56,9 @@ def measure_epoch_cost(
     Where both train the same network from the same depth, that is the share of the images which are cached. Elsewhere
     both are tried in turn, by this process, on the same few samples; `on_round` is called after each turn.
     """
-    companion = rival.companion if rival.companion is not None and not rival.companion.is_idle else None
+    has_one_pass = rival.hyperparameters.has_one_pass(workbench.backbone.num_stages)
+    is_beside = rival.companion is not None and not rival.companion.is_idle(has_one_pass=has_one_pass)
+    companion = rival.companion if is_beside else None
     share = len(samples.train) / rival.num_train
     if companion is None and trains_alike(hyperparameters, rival.hyperparameters):
         return share

@@ -201,6 +201,18 @@ def require_fit(bundle: Resources, count: int, shape: ClusterShape, *, what: str
         )
 
 
+def require_reading_cpu(bundle: Resources, num_workers: int, shape: ClusterShape) -> None:
+    """Prove that the workers of one model leave a CPU to the tasks that read a stream. Raises ResourceError."""
+    taken = bundle.get("CPU", 0.0) * num_workers
+    if not shape.elastic and shape.total("CPU") - taken < DATA_TASK_CPU:
+        raise ResourceError(
+            "streaming must leave one CPU to the tasks that read",
+            value=f"{shape.total('CPU'):g} CPUs and workers that take {taken:g}",
+            remedy="Lower train.resources_per_worker, or raise max_cache_bytes of the section whose data is streamed: "
+            "data, source.data or pretrain.data.",
+        )
+
+
 def show(resources: Resources) -> str:
     """Write resources as `2 CPU, 1 GPU`, leaving out what Ray keeps for itself."""
     named = {name: amount for name, amount in resources.items() if name in {"CPU", "GPU"} or _is_custom(name)}

@@ -20,7 +20,7 @@ from orchestrator.cluster.failures import translated
 from orchestrator.cluster.ranks import Rank
 from orchestrator.cluster.resources import DATA_TASK_CPU
 from orchestrator.cluster.tasks import as_task
-from orchestrator.data.endless_rows import Window, blocks_of_rank, rows_of_block, windows
+from orchestrator.data.endless_rows import Window, blocks_of_rank, rows_of_block, rows_of_window, windows
 from orchestrator.data.streamed_source import StreamedSource, read_labelled
 from orchestrator.finetune.companions import Companion
 from orchestrator.finetune.label_counts import LabelCounts
@@ -56,9 +56,9 @@ class RankStream:
         While a window is given the next one is decoded. Raises what reading raises.
         """
         reader = self.source.reader
-        most_rows = rows_of_block(reader.image_size)
+        most_rows = rows_of_block(reader.image_size, is_fine=reader.reads_single_rows)
         blocks = blocks_of_rank(self.source.rows, self.number, self.world_size, most_rows=most_rows, seed=self.seed)
-        planned = windows(blocks, first, seeds=(self.seed, self.number))
+        planned = windows(blocks, first, most_rows=rows_of_window(reader.image_size), seeds=(self.seed, self.number))
         task = as_task(read_labelled, {"CPU": DATA_TASK_CPU})
         ahead: deque[tuple[Window, list[Any]]] = deque()
         try:

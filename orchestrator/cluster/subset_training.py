@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from orchestrator.cluster.failures import translate
 from orchestrator.cluster.group_samples import GroupSamples
-from orchestrator.cluster.resources import ClusterShape, require_fit
+from orchestrator.cluster.resources import DATA_TASK_CPU, ClusterShape, require_fit
 from orchestrator.cluster.tasks import as_task
 from orchestrator.cluster.training import TrainingJob, describe_model
 from orchestrator.cluster.watchdog import Watchdog, gather, start_progress
@@ -179,10 +179,16 @@ def score_packed(
 ) -> Iterator[tuple[int, Scores]]:
     """Score the same catalogue rows, one block at least, by each of several models that tell outliers.
 
-    Gives (index, scores [n] block by block) as they end. Raises what the first task that fails ends with.
+    Gives (index, scores [n] block by block) as they end. Images are decoded once, and lie in the object store for all
+    models. Raises what the first task that fails ends with.
     """
-    rows = ray.put(tuple(blocks))
-    yield from _ask(_score, [(uri, rows, reader, plan) for uri in model_uris], plan, shape)
+    read = as_task(_read, {"CPU": DATA_TASK_CPU})
+    pixels = [read.remote(reader, block) for block in blocks]
+    yield from _ask(_score, [(uri, plan, *pixels) for uri in model_uris], plan, shape)
+
+
+def _read(reader: PixelReader, block: pa.Table) -> NDArray[np.uint8]:
+    return reader.read(block)
 
 
 def _ask(
@@ -202,21 +208,21 @@ def _ask(
 
 
 def _predict(job: PredictionJob, reader: PixelReader, plan: PackingPlan) -> PackedPrediction:
-    probabilities, scores = _told(job.model_uri, job.blocks, reader, plan)
+    probabilities, scores = _told(job.model_uri, map(reader.read, job.blocks), plan)
     return PackedPrediction(probabilities=probabilities, outlier_scores=scores)
 
 
-def _score(model_uri: str, blocks: Sequence[pa.Table], reader: PixelReader, plan: PackingPlan) -> Scores:
-    _, scores = _told(model_uri, blocks, reader, plan)
+def _score(model_uri: str, plan: PackingPlan, *pixels: NDArray[np.uint8]) -> Scores:
+    _, scores = _told(model_uri, pixels, plan)
     return np.zeros(0) if scores is None else scores
 
 
 def _told(
-    model_uri: str, blocks: Sequence[pa.Table], reader: PixelReader, plan: PackingPlan
+    model_uri: str, pixels: Iterable[NDArray[np.uint8]], plan: PackingPlan
 ) -> tuple[NDArray[np.float32], Scores | None]:
-    """Give what a model predicts of rows in turn, and their outlier scores, None where it has none."""
+    """Give what a model predicts of pixels in turn, and their outlier scores, None where it has none."""
     use_threads(plan.resources.get("CPU", 1.0))
     classifier, card = load_model(model_uri)
     device = worker_device(plan.uses_gpu)
-    found = [predict_probabilities(classifier, card.backbone, reader.read(block), device=device) for block in blocks]
+    found = [predict_probabilities(classifier, card.backbone, part, device=device) for part in pixels]
     return tell_outliers(np.concatenate(found), card.negatives)

@@ -25,7 +25,14 @@ from orchestrator import storage
 from orchestrator.cluster.failures import translate
 from orchestrator.cluster.group_samples import GroupSamples
 from orchestrator.cluster.ranks import Rank, rank_arguments
-from orchestrator.cluster.resources import ClusterShape, models_at_once, require_fit, uses_gpu, worker_resources
+from orchestrator.cluster.resources import (
+    ClusterShape,
+    models_at_once,
+    require_fit,
+    require_reading_cpu,
+    uses_gpu,
+    worker_resources,
+)
 from orchestrator.cluster.session import set_environment
 from orchestrator.cluster.source_streaming import with_stream
 from orchestrator.cluster.streams import STREAM, shard_batches
@@ -35,7 +42,7 @@ from orchestrator.config import ExperimentConfig
 from orchestrator.data.reader import PixelReader
 from orchestrator.data.streamed_source import StreamedSource
 from orchestrator.data.targets import Targets
-from orchestrator.errors import OrchestratorError, ResourceError
+from orchestrator.errors import OrchestratorError
 from orchestrator.finetune.balancing import balance_of
 from orchestrator.finetune.checkpoints import load_state, save_state
 from orchestrator.finetune.contracts import Labels
@@ -169,7 +176,7 @@ def run_jobs(
         remedy="Lower train.num_workers or train.resources_per_worker.",
     )
     if any(job.is_streaming for job in jobs):
-        _require_reading_cpu(plan, shape)
+        require_reading_cpu(plan.resources_per_worker, plan.num_workers, shape)
     wanted = {name: amount * plan.num_workers for name, amount in plan.resources_per_worker.items()}
     progress = start_progress()
     # Ray Train's controller goes where its caller is: beside the driver no other node's loss can end the run.
@@ -189,17 +196,6 @@ def run_job(
     if isinstance(outcome, OrchestratorError):
         raise outcome
     return outcome
-
-
-def _require_reading_cpu(plan: TrainingPlan, shape: ClusterShape) -> None:
-    taken = plan.resources_per_worker.get("CPU", 0.0) * plan.num_workers
-    if not shape.elastic and shape.total("CPU") - taken < 1.0:
-        raise ResourceError(
-            "streaming must leave one CPU to the tasks that read",
-            value=f"{shape.total('CPU'):g} CPUs and workers that take {taken:g}",
-            remedy="Lower train.resources_per_worker, or raise max_cache_bytes in data, and in source.data if there is "
-            "one, so that nothing is streamed.",
-        )
 
 
 def _finish(job: TrainingJob, outcome: str | Exception) -> str | OrchestratorError:

@@ -53,6 +53,11 @@ class PixelReader:
     pixels_uri: str | None
     fragments_uri: str
 
+    @property
+    def reads_single_rows(self) -> bool:
+        """Tell whether a row's file is read without the rows beside it; of Parquet a whole row group is."""
+        return all(fragment.format != "parquet" for fragment in read_fragments(self.fragments_uri))
+
     def read(self, rows: pa.Table) -> NDArray[np.uint8]:
         """Give the pixels of catalogue rows, in their order: uint8 [n, image_size, image_size, 3].
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from orchestrator.data.reader import PixelReader
 
 _TARGET = "target"
-_READ = ("fragment", "file", "row", "pixel_row")
+READ_COLUMNS = ("fragment", "file", "row", "pixel_row")
+"""What of a catalogue reading needs."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -24,7 +25,7 @@ class StreamedSource:
     @classmethod
     def of(cls, rows: pa.Table, targets: NDArray[np.int64], reader: PixelReader) -> StreamedSource:
         """Take catalogue rows and their labels [n], and of the catalogue's columns what reading needs."""
-        return cls(rows=rows.select(_READ).append_column(_TARGET, pa.array(targets)), reader=reader)
+        return cls(rows=rows.select(READ_COLUMNS).append_column(_TARGET, pa.array(targets)), reader=reader)
 
     @property
     def labels(self) -> NDArray[np.int64]:

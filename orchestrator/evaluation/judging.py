@@ -29,7 +29,7 @@ from orchestrator.records import (
     TaskScores,
 )
 
-EVALUATION_VERSION = 5
+EVALUATION_VERSION = 6
 
 
 def judge(

@@ -50,10 +50,9 @@ class Companion:
     penalty_weight: float = 1.0
     is_uniform: bool = False
 
-    @property
-    def is_idle(self) -> bool:
-        """Tell whether the source counts for nothing: then it is not looked at."""
-        return self.weight == 0 and self.penalty == "none"
+    def is_idle(self, *, has_one_pass: bool = False) -> bool:
+        """Tell whether the source counts for nothing, and is not looked at: a penalty counts in steps alone."""
+        return self.weight == 0 and (self.penalty == "none" or has_one_pass)
 
     @property
     def label_counts(self) -> LabelCounts:
@@ -76,6 +75,11 @@ class Companion:
         sure as one over the target then.
         """
         return min(len(self.samples), max(_ENOUGH_FOR_MEANS, num_target))
+
+    def shown(self, num_target: int, seed: int) -> Companion:
+        """Give the companion with those samples alone that prototypes alone are made of, in the order of the seed."""
+        chosen = _permutation(len(self.samples), seed, 0)[: self.looked_at(num_target)]
+        return replace(self, samples=ChosenSamples(samples=self.samples, positions=np.sort(chosen)))
 
 
 class CompanionFeed:
@@ -107,7 +111,9 @@ class CompanionFeed:
         stream = None if epochs is None else companion.stream
         self._streamed = None if stream is None else StreamedDraws(stream, prefix)
         # What is held of a streamed source starts the head at most.
-        self._inputs = kept_inputs(prefix, chosen, most_bytes=most_bytes if self._streamed is None else 0)
+        most_bytes = most_bytes if self._streamed is None else 0
+        # Where nothing is drawn the first view alone is looked at.
+        self._inputs = kept_inputs(prefix, chosen, most_bytes=most_bytes, most_views=1 if epochs is None else None)
 
     def join(self, steps: Iterable[Step], epoch: int) -> Iterator[Step]:
         """Add its part of the source to each step of an epoch, counted from 1."""

@@ -288,7 +288,7 @@ class Training:
         return replace(judged, train=images, name="pixels"), None
 
     def _joint_loss(self, companion: Companion | None) -> JointLoss | None:
-        if companion is None or companion.is_idle:
+        if companion is None or companion.is_idle(has_one_pass=self._has_one_pass):
             return None
         counts, device = companion.label_counts.by_task[0], self._settings.device
         objective = create_objective(self._hyperparameters, counts, self._suffix.num_classes, device)

@@ -150,14 +150,16 @@ def suffix_inputs(
     return SuffixSources(train=_remember(varied[0], views, example), validation=kept, name="memory")
 
 
-def kept_inputs(prefix: Prefix, samples: Samples, *, most_bytes: int) -> SuffixInputs:
+def kept_inputs(prefix: Prefix, samples: Samples, *, most_bytes: int, most_views: int | None = None) -> SuffixInputs:
     """Run the prefix over samples once if its outputs fit into `most_bytes`, else whenever they are taken.
 
-    Ranks divide what is computed once. Without frozen stages, or where every epoch draws afresh, nothing is kept.
+    Ranks divide what is computed once. Without frozen stages, or where every epoch draws afresh, nothing is kept. Of
+    fixed views the first `most_views` are, by default all.
     """
     settings = prefix.settings
     is_varied = settings.augment.varies
     views = settings.augment.views if is_varied else 1
+    views = views if most_views is None else min(views, most_views)
     computed = Computed(samples=samples, prefix=prefix, is_varied=is_varied)
     example = prefix.blank()
     needed = len(samples) * views * example.numel() * example.element_size()

@@ -79,44 +79,51 @@ def find_prototypes(
     A prototype is the direction of the weighted mean of its class's unit features: one long feature has no more say
     than any. That mean is what minimises the weighted sum of squared distances to them (Banerjee, Merugu, Dhillon and
     Ghosh, "Clustering with Bregman Divergences", 2005). The scale is the one of the least weighted cross-entropy when
-    each sample is judged by prototypes that were made without it; logits being s cos(f, c_k), and for a `linear` head
-    s |f| / L cos(f, c_k). Ranks go through their own features and come to the same result.
+    each sample is judged by prototypes that were made without it, as far as half of its class or more is left: what a
+    prototype of other samples, which count little, is taken for says nothing of it. Logits are s cos(f, c_k), and for a
+    `linear` head s |f| / L cos(f, c_k). Ranks go through their own features and come to the same result.
     """
     sums = torch.zeros(num_classes, feature_dim, dtype=torch.float64, device=device)
-    totals = torch.zeros(num_classes + 2, dtype=torch.float64, device=device)
+    # By class the weights of all samples, and the number of the target's.
+    masses = torch.zeros(2, num_classes, dtype=torch.float64, device=device)
+    lengths = torch.zeros(1, dtype=torch.float64, device=device)
     for part in _precisely(features()):
         sums.index_add_(0, part.labels, functional.normalize(part.rows), alpha=part.weight)
-        totals[:-2] += torch.bincount(part.labels, minlength=num_classes)
-        totals[-2] += part.weight * len(part.rows)
-        totals[-1] += part.weight * part.rows.norm(dim=1).sum()
+        counts = torch.bincount(part.labels, minlength=num_classes)
+        masses += torch.stack([part.weight * counts, part.is_target * counts])
+        lengths += part.weight * part.rows.norm(dim=1).sum()
     sum_over_ranks(sums)
-    counts, length = sum_over_ranks(totals)[:-2], float(totals[-1] / totals[-2])
-    length = max(length, 1e-12)
-    scale, loss = _fit_scale(features, sums, counts, length=length if linear else None)
+    masses = sum_over_ranks(masses)
+    length = max(float(sum_over_ranks(lengths) / masses[0].sum()), 1e-12)
+    scale, loss = _fit_scale(features, sums, masses, length=length if linear else None)
     return Prototypes(directions=functional.normalize(sums), scale=scale, length=length, loss=loss)
 
 
 def _fit_scale(
-    features: Callable[[], Iterable[LabelledFeatures]], sums: Tensor, counts: Tensor, *, length: float | None
+    features: Callable[[], Iterable[LabelledFeatures]], sums: Tensor, masses: Tensor, *, length: float | None
 ) -> tuple[float, float]:
-    """Give the scale of the least weighted mean loss, and the mean loss of the target's samples with it."""
+    """Give the scale of the least weighted mean loss, and the mean loss of the target's samples with it.
+
+    The scale is unknown where no sample of a class that the target has could be judged.
+    """
     scales = torch.tensor(_SCALES, dtype=torch.float64, device=sums.device)
-    # Of all samples by their weights, and of the target's alone.
-    totals = torch.zeros(2, len(scales) + 1, dtype=torch.float64, device=sums.device)
-    present = counts > 0
+    # Of all samples by their weights, of the target's alone, and of all that are of its classes.
+    totals = torch.zeros(3, len(scales) + 1, dtype=torch.float64, device=sums.device)
+    present, of_target = masses > 0
     for part in _precisely(features()):
         # The only image of its class has no prototype without it.
-        judged = counts[part.labels] > 1
+        judged = 2 * part.weight <= masses[0][part.labels] * (1 + 1e-9)
         rows, labels = part.rows[judged], part.labels[judged]
         cosines = _without_own(functional.normalize(rows), labels, sums, weight=part.weight)
         factors = torch.ones_like(rows[:, 0]) if length is None else rows.norm(dim=1) / length
         logits = scales[:, None, None] * (factors[:, None] * cosines).masked_fill(~present, -math.inf)
         chosen = logits.log_softmax(dim=2).gather(2, labels[None, :, None].expand(len(scales), -1, 1))
         found = torch.cat([-chosen.sum(dim=(1, 2)), sums.new_tensor([len(rows)])])
-        totals += torch.stack([part.weight * found, part.is_target * found])
-    everyone, target = sum_over_ranks(totals)
-    unjudged = math.log(max(1, len(counts)))
-    if everyone[-1] == 0:
+        is_known = bool(of_target[labels].any())
+        totals += torch.stack([part.weight * found, part.is_target * found, is_known * found])
+    everyone, target, known = sum_over_ranks(totals)
+    unjudged = math.log(max(1, sums.shape[0]))
+    if known[-1] == 0:
         return _UNKNOWN_SCALE, unjudged
     best = int((everyone[:-1] / everyone[-1]).argmin())
     return _SCALES[best], float(target[best] / target[-1]) if target[-1] else unjudged

@@ -10,8 +10,8 @@ def reason_to_share(
 
     Counted are its images for training and validation, and the classes among the former. It needs both, two classes,
     and for training `min_images`, below which its place among the groups is unsure already. A source adds nothing to
-    these: its images are drawn in proportion to the subset's own, none of them chooses an epoch, and a model that knows
-    one class is right on every image of the subset, whatever it has learnt to reject.
+    these: its images are drawn in proportion to the subset's own, but for prototypes alone, none of them chooses an
+    epoch, and a model that knows one class is right on every image of the subset, whatever it has learnt to reject.
     """
     if num_subsets == 1:
         return "it is its group's only subset"

@@ -166,6 +166,10 @@ class GroupContext:
         """Tell whether final trainings stream the source: it is larger than what is cached of it."""
         return self.source is not None and is_source_streamed(self.source)
 
+    def is_source_streamed(self, hyperparameters: Hyperparameters) -> bool:
+        """Tell whether a final training streams the source; a single pass looks at cached images alone."""
+        return self.streams_source and not hyperparameters.has_one_pass(self.backbone.num_stages)
+
     def streamed_source(self, classes: tuple[str, ...]) -> StreamedSource | None:
         """Give what the final training of a group with these classes streams of the source; None for nothing."""
         if self.source is None or self.config.source is None or not self.streams_source:
@@ -301,7 +305,7 @@ class GroupContext:
 
     def final_source_fingerprint(self, hyperparameters: Hyperparameters) -> str:
         """Digest what a final training learns of the source; nothing without one. A single pass streams nothing."""
-        is_streamed = self.streams_source and not hyperparameters.has_one_pass(self.backbone.num_stages)
+        is_streamed = self.is_source_streamed(hyperparameters)
         return f"{self.source_fingerprint} streamed" if is_streamed else self.source_fingerprint
 
     @cached_property

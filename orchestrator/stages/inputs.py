@@ -175,8 +175,6 @@ class RunInputs:
         listing = "" if self.source is None else self.catalogue_fingerprint(self.source)
         if self.config.pretrains_on_target:
             listing = f"{listing} {self.catalogue_fingerprint(self.ingest)}"
-            if self.catalogue.num_cached < self.catalogue.num_images:
-                listing = f"{listing} streamed"
         return backbone_fingerprint(self.config, listing)
 
     @cached_property

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from orchestrator.cluster.resources import trial_resources, trials_at_once
+from orchestrator.cluster.resources import (
+    require_reading_cpu,
+    trial_resources,
+    trials_at_once,
+    uses_gpu,
+    worker_resources,
+)
 from orchestrator.config import weights_by_name
 from orchestrator.data.reader import is_streamed
 from orchestrator.errors import ConfigError
@@ -13,6 +19,7 @@ from orchestrator.stages.context import GroupContext
 def require_searchable(context: GroupContext) -> None:
     """Raise ResourceError when not even one trial fits the cluster, and ConfigError for what does not go together."""
     _require_room(context)
+    _require_reader(context)
     _require_held(context)
     require_known_heads(context)
     require_unlearnt_folds(context)
@@ -53,6 +60,16 @@ def _require_held(context: GroupContext) -> None:
             value=f"groups {', '.join(streamed)}",
             remedy="Raise data.max_cache_bytes, or leave it out.",
         )
+
+
+def _require_reader(context: GroupContext) -> None:
+    """Refuse before the search what the final training would be refused after it: workers that leave no CPU to read."""
+    groups = context.groups.groups
+    if not context.streams_source and not any(is_streamed(context.rows(group, "train")) for group in groups):
+        return
+    train, shape = context.config.train, context.shape
+    resources = worker_resources(train, shape, use_gpu=uses_gpu(train, shape), streaming=True, num_groups=len(groups))
+    require_reading_cpu(resources, train.num_workers, shape)
 
 
 def _require_room(context: GroupContext) -> None:

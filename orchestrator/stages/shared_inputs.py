@@ -89,12 +89,14 @@ class SharedInputs:
     def _source_s(self, group: str, recipe: Hyperparameters) -> float:
         """Give the seconds that a source adds to one training of a recipe."""
         mine = self.samples[group]
-        if mine.companion is None or mine.companion.is_idle or self.figures is None:
+        has_one_pass = recipe.has_one_pass(len(self.plans) - 1)
+        if mine.companion is None or mine.companion.is_idle(has_one_pass=has_one_pass) or self.figures is None:
             return 0.0
+        views = _views(recipe.augmented(self.augment))
         load = SourceLoad(
             num_images=len(mine.companion.samples),
             num_draws=self._num_draws(mine.companion, recipe, len(mine.train)),
-            views=_views(recipe.augmented(self.augment)),
+            views=min(1, views) if has_one_pass else views,
             most_bytes=self._room(mine, recipe),
         )
         return source_seconds(self.figures, load, recipe.freeze_depth)
@@ -102,7 +104,8 @@ class SharedInputs:
     def _num_draws(self, companion: Companion, recipe: Hyperparameters, num_target: int) -> int:
         """Count the source images that a training has beside so many of the target."""
         if recipe.has_one_pass(len(self.plans) - 1):
-            return companion.looked_at(num_target)
+            # Prototypes go through what they are made of twice, which is computed twice where nothing is kept.
+            return companion.looked_at(num_target) * (2 if recipe.augmented(self.augment).draws_afresh else 1)
         return companion.drawn(recipe.epochs * num_target)
 
     def _room(self, samples: GroupSamples, recipe: Hyperparameters) -> int:

@@ -16,7 +16,7 @@ from orchestrator.data.catalogue import SampleTable
 from orchestrator.data.duplicates import copies_among
 from orchestrator.data.identity import stable_fraction
 from orchestrator.data.samples import CachedSamples
-from orchestrator.data.streamed_source import StreamedSource
+from orchestrator.data.streamed_source import READ_COLUMNS, StreamedSource
 from orchestrator.errors import DataError
 from orchestrator.finetune.companions import Companion
 from orchestrator.records import Catalogue, SourceUse
@@ -75,13 +75,13 @@ def streamed_source(
 ) -> StreamedSource:
     """Give what `companion_of` would hold if all of it were cached."""
     table = source.samples
-    positions = _training_positions(source, target)
+    positions, rows = _streamed_rows(source, target)
     if config.has_task:
         known = [*classes, *_own_classes(table, positions, config, classes)]
         targets = table.class_indices(positions, known)
     else:
         targets = _negatives(len(positions), config, classes)
-    return StreamedSource.of(table.table.take(pa.array(positions)), targets, source.reader)
+    return StreamedSource.of(rows, targets, source.reader)
 
 
 def training_rows(source: LabelledImages, target: SampleTable) -> pa.Table:
@@ -136,6 +136,13 @@ def unseen_images(source: LabelledImages, target: SampleTable, *, seed: int) -> 
     rows = source.samples.table.take(pa.array(positions))
     hashes = [stable_fraction(identity, seed) for identity in rows.column("id").to_pylist()]
     return rows.take(pa.array(np.sort(np.argsort(hashes, kind="stable")[:_MOST_SCORED])))
+
+
+@lru_cache(maxsize=1)
+def _streamed_rows(source: LabelledImages, target: SampleTable) -> tuple[NDArray[np.int64], pa.Table]:
+    """Give the places of the training images, and of their rows what reading needs: once for all sets of classes."""
+    positions = _training_positions(source, target)
+    return positions, source.samples.table.select(READ_COLUMNS).take(pa.array(positions))
 
 
 def _training_positions(source: LabelledImages, target: SampleTable) -> NDArray[np.int64]:

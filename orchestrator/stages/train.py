@@ -119,12 +119,19 @@ def joint_source(context: GroupContext, recipe: Recipe, samples: GroupSamples, g
     if config.source is None or config.source_data is None or companion is None:
         return JointSource()
     is_one_pass = recipe.hyperparameters.has_one_pass(context.backbone.num_stages)
-    stream = None if is_one_pass else context.streamed_source(samples.classes)
+    if is_one_pass and companion.is_idle(has_one_pass=True):
+        return JointSource()
+    is_streamed = context.is_source_streamed(recipe.hyperparameters)
+    stream = context.streamed_source(samples.classes) if is_streamed else None
+    if stream is not None and len(stream.labels) == len(companion.samples):
+        # What is not cached are copies of the run's own images.
+        stream = None
+    if is_one_pass:
+        companion = companion.shown(context.rows(group, "train").num_rows, context.workbench.order_seed)
     use = source_use(config.source_data.uri, config.source, companion, samples.classes, stream)
     if is_one_pass:
         # Prototypes alone know neither batches nor features that could be pulled together.
-        num_images = companion.looked_at(context.rows(group, "train").num_rows)
-        use = use.model_copy(update={"num_images": num_images, "batch_share": None, "penalty": "none"})
+        use = use.model_copy(update={"batch_share": None, "penalty": "none"})
     return JointSource(stream=stream, use=use)
 
 

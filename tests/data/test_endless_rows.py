@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from orchestrator.data.endless_rows import Window, blocks_of_rank, rows_of_block, windows
+from orchestrator.data.endless_rows import Window, blocks_of_rank, rows_of_block, rows_of_window, windows
 
 NUM_ROWS = 230
 
@@ -28,7 +28,7 @@ def rows_in(parts: list[Window]) -> list[int]:
 def some_draws(blocks: list[pa.Table], count: int, *, first: int = 0, seed: int = 3) -> list[int]:
     """Give the first so many rows."""
     found: list[int] = []
-    planned = windows(blocks, first, seeds=(seed, 0))
+    planned = windows(blocks, first, most_rows=80, seeds=(seed, 0))
     while len(found) < count:
         found += rows_in([next(planned)])
     return found[:count]
@@ -53,7 +53,7 @@ def test_rows_can_be_taken_up_anywhere(first: int) -> None:
 
 
 def test_a_window_is_bounded_and_mixes_rows_of_several_fragments() -> None:
-    found = list(islice(windows(blocks(), 0, seeds=(3,)), 6))
+    found = list(islice(windows(blocks(), 0, most_rows=80, seeds=(3,)), 6))
     assert max(len(window.blocks) for window in found) <= 8
     # No small rest at the end of a pass, whose rows would all be alike.
     assert min(len(window.blocks) for window in found) >= 7
@@ -66,7 +66,7 @@ def test_small_fragments_are_mixed_as_widely_as_large_ones() -> None:
     # A fragment of sixteen rows and sixty of one.
     rows = pa.table({"fragment": [0] * 16 + list(range(1, 61)), "row": list(range(76))})
     parts = blocks_of_rank(rows, 0, 1, most_rows=16, seed=3)
-    (window,) = islice(windows(parts, 0, seeds=(3,)), 1)
+    (window,) = islice(windows(parts, 0, most_rows=128, seeds=(3,)), 1)
     assert len(window.order) == 76 and len(parts) == 61
 
 
@@ -90,4 +90,23 @@ def test_every_rank_has_all_rows_where_there_are_fewer_than_ranks() -> None:
 
 
 def test_blocks_are_bounded_by_what_their_pixels_take() -> None:
-    assert [rows_of_block(size) for size in (32, 224, 512, 4096)] == [256, 111, 21, 16]
+    sizes = (32, 224, 512, 4096)
+    assert [rows_of_window(size) for size in sizes] == [2048, 891, 170, 128]
+    assert [rows_of_block(size, is_fine=False) for size in sizes] == [256, 111, 21, 16]
+    assert [rows_of_block(size, is_fine=True) for size in sizes] == [32, 16, 16, 16]
+
+
+def test_a_source_in_the_order_of_its_classes_is_mixed_over_many_of_them() -> None:
+    # A hundred classes one after the other, in fragments of a thousand files, as a folder of each is listed.
+    rows = pa.table({"fragment": np.arange(40_000) // 1000, "row": np.arange(40_000)})
+    most_rows = rows_of_block(224, is_fine=True)
+    parts = blocks_of_rank(rows, 0, 1, most_rows=most_rows, seed=3)
+    (window,) = islice(windows(parts, 0, most_rows=rows_of_window(224), seeds=(3,)), 1)
+    classes = np.array(rows_in([window])) // 400
+    assert len(set(classes.tolist())) > 30 and len(set(classes[:32].tolist())) > 15
+
+
+def test_blocks_lie_in_one_piece_so_that_many_are_cut_as_fast_as_few() -> None:
+    rows = pa.table({"fragment": np.arange(50_000) // 1000, "row": np.arange(50_000)})
+    parts = blocks_of_rank(rows, 1, 2, most_rows=16, seed=3)
+    assert len(parts) > 1500 and all(part.column("row").num_chunks == 1 for part in parts)

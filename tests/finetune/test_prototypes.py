@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from orchestrator.finetune.cosine import CosineHead
 from orchestrator.finetune.prototypes import LabelledFeatures, Prototypes, find_prototypes
@@ -178,3 +180,36 @@ def test_features_of_length_zero_are_taken() -> None:
     head = nn.Linear(DIM, NUM_CLASSES)
     found.write_to(head)
     assert torch.isfinite(head(rows)).all() and math.isfinite(found.loss)
+
+
+def clusters(means: Tensor, count: int, seed: int) -> LabelledFeatures:
+    """Give so many noisy features of each class."""
+    labels = torch.arange(len(means)).repeat(count)
+    noise = torch.randn(len(labels), means.shape[1], generator=torch.Generator().manual_seed(seed))
+    return LabelledFeatures(rows=means[labels] + 1.5 * noise, labels=labels)
+
+
+def mean_loss(found: Prototypes, part: LabelledFeatures, scale: float) -> float:
+    logits = scale * functional.normalize(part.rows.double()) @ found.directions.T
+    return float(functional.cross_entropy(logits, part.labels))
+
+
+@pytest.mark.parametrize("weight", [0.01, 0.1, 1.0])
+def test_one_image_a_class_beside_a_source_has_a_scale_that_suits_images_it_has_not_seen(weight: float) -> None:
+    means = torch.randn(7, 64, generator=torch.Generator().manual_seed(1))
+    target, source = clusters(means, 1, seed=2), clusters(means, 50, seed=3)
+    parts = [target, replace(source, weight=weight * len(target.rows) / len(source.rows), is_target=False)]
+    found = find_prototypes(lambda: parts, 7, 64, device="cpu", linear=False)
+    unseen = clusters(means, 100, seed=4)
+    best = min(mean_loss(found, unseen, 2 ** (step / 4)) for step in range(25))
+    assert mean_loss(found, unseen, found.scale) < 1.1 * best
+
+
+def test_the_scale_is_unknown_where_no_class_of_the_target_can_be_judged() -> None:
+    means = torch.randn(8, 64, generator=torch.Generator().manual_seed(1))
+    target, rejected = clusters(means[:7], 1, seed=2), clusters(means[7:], 200, seed=3)
+    outliers = replace(rejected, labels=rejected.labels + 7, weight=7 / 200, is_target=False)
+    found = find_prototypes(lambda: [target, outliers], 8, 64, device="cpu", linear=False)
+    assert (found.scale, found.loss) == (10.0, pytest.approx(math.log(8)))
+    twice = clusters(means[:7], 2, seed=2)
+    assert find_prototypes(lambda: [twice, outliers], 8, 64, device="cpu", linear=False).scale != 10.0

@@ -20,6 +20,7 @@ from orchestrator.finetune.checkpoints import TrainingState
 from orchestrator.finetune.classifier import Classifier, extract_features, predict_probabilities
 from orchestrator.finetune.companions import Companion
 from orchestrator.finetune.joint import without_extra
+from orchestrator.finetune.prototypes import LabelledFeatures, find_prototypes
 
 HEAD_ONLY = 3
 ALONE: dict[str, Any] = {"head": "prototype", "freeze_depth": HEAD_ONLY}
@@ -117,8 +118,17 @@ def test_a_source_that_counts_for_nothing_leaves_prototypes_as_they_are_without_
     alone, result = train(None, head="prototype", freeze_depth=depth)
     idle, beside = train(Companion(samples=samples, weight=0.0), head="prototype", freeze_depth=depth)
     assert equal(alone.state_dict(), idle.state_dict()) and result.history == beside.history
-    pulled, _ = train(Companion(samples=samples, weight=0.0, penalty="coral"), **ALONE)
-    assert depth == 1 or equal(alone.state_dict(), pulled.state_dict())
+    # Without steps there is nothing that a penalty would pull.
+    idle = some_samples(20, seed=9)
+    pulled, _ = train(Companion(samples=idle, weight=0.0, penalty="coral"), **ALONE)
+    assert depth == 1 or (equal(alone.state_dict(), pulled.state_dict()) and not idle.taken)
+
+
+def test_of_several_views_a_single_pass_looks_at_the_first_alone() -> None:
+    source = a_source(20)
+    settings = {"augment": AugmentConfig(views=4, crop=0.2)}
+    train(Companion(samples=source, num_extra=1), **ALONE, settings=settings)
+    assert sorted(source.taken) == list(range(20))
 
 
 def test_the_class_that_rejects_is_of_the_source_alone_and_is_kept() -> None:
@@ -138,10 +148,23 @@ def test_the_class_that_rejects_is_of_the_source_alone_and_is_kept() -> None:
 
 def test_the_loss_of_a_single_pass_is_that_of_the_target() -> None:
     source = a_source(20)
-    alone = train(None, **ALONE)[1].history[0].train_loss
-    # Of a source of next to no weight, one class more is all that is left.
-    beside = train(Companion(samples=source, num_extra=1, weight=1e-9), **ALONE)[1].history[0].train_loss
-    assert 0 < beside - alone < 0.5
+    classifier, result = train(Companion(samples=source, num_extra=1, weight=2.0), **ALONE)
+    parts = [
+        LabelledFeatures(
+            rows=torch.from_numpy(extract_features(classifier.backbone, a_spec(), samples.pixels, device="cpu")),
+            labels=torch.from_numpy(samples.labels),
+            weight=weight,
+            is_target=weight == 1.0,
+        )
+        for samples, weight in ((TARGET, 1.0), (source, 2.0 * len(TARGET) / len(source)))
+    ]
+
+    def loss(*changed: LabelledFeatures) -> float:
+        found = find_prototypes(lambda: changed, len(LABELS) + 1, parts[0].rows.shape[1], device="cpu", linear=True)
+        return found.loss
+
+    assert result.history[0].train_loss == pytest.approx(loss(*parts), rel=1e-5)
+    assert loss(*parts) != pytest.approx(loss(*(replace(part, is_target=True) for part in parts)), rel=1e-2)
 
 
 def test_a_class_without_target_samples_has_the_sources_prototype() -> None:

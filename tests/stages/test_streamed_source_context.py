@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from finetune_examples import a_spec, some_hyperparameters
 from group_contexts import a_context
@@ -14,11 +15,14 @@ from test_source_images import images
 from tiny_experiments import experiment_dict
 
 from orchestrator import fingerprints
+from orchestrator.cluster.resources import ClusterShape
 from orchestrator.cluster.training import TRAIN_VERSION
 from orchestrator.data.catalogue import SampleTable
+from orchestrator.errors import ResourceError
 from orchestrator.experiment_file import validate_experiment
 from orchestrator.records import Group, Recipe
 from orchestrator.stages.context import GroupContext
+from orchestrator.stages.search_checks import require_searchable
 from orchestrator.stages.train import model_fingerprint, training_job
 
 GROUP = Group(name="low", subsets=["all"], num_images=4, score_range=(0.0, 1.0))
@@ -43,6 +47,31 @@ def test_a_source_is_streamed_over_a_groups_classes_where_it_is_not_wholly_cache
     assert found is not None and found.labels.tolist() == [1, 2, 0]
     companion = streamed.companion(("cat", "dog"))
     assert companion is not None and companion.samples.labels.tolist() == [1, 0]
+
+
+def test_workers_that_leave_no_cpu_to_read_are_refused_before_the_search(alone: GroupContext) -> None:
+    held, streamed = (
+        replace(beside(alone, source), shape=ClusterShape(nodes=({"CPU": 1.0},)))
+        for source in (SOURCE, partly_cached(SOURCE, 1))
+    )
+    require_searchable(held)
+    train = alone.config.train.model_copy(update={"resources_per_worker": {"CPU": 1.0}})
+    greedy = replace(streamed, config=alone.config.model_copy(update={"train": train}))
+    with pytest.raises(ResourceError, match="streaming must leave one CPU"):
+        require_searchable(greedy)
+
+
+def test_a_source_whose_other_images_are_copies_of_the_runs_own_is_held(alone: GroupContext) -> None:
+    copied = partly_cached(a_table(["dog"], pixels="target"), 0)
+    source = SampleTable(pa.concat_tables([SOURCE.table, copied.table]))
+    context = beside(alone, source)
+    assert context.streams_source
+    samples = some_group(Path(alone.run_directory.uri), "low", 4, 2)
+    classes = ("cat", "dog")
+    samples = replace(samples, classes=classes, companion=context.companion(classes))
+    job = training_job(context, a_recipe(), samples)
+    assert job.source_stream is None and not job.is_streaming
+    assert job.source is not None and (job.source.num_images, job.source.num_searched) == (3, None)
 
 
 def a_recipe(**changes: object) -> Recipe:
