@@ -18,7 +18,7 @@ from orchestrator.config import ExperimentConfig
 from orchestrator.pipeline import Pipeline
 from orchestrator.records import PretrainedBackbone, SimSiamPhase
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(600)]
 
 NUM_IMAGES, BATCH, EPOCHS = 48, 16, 2
 STEPS = NUM_IMAGES // BATCH

@@ -129,6 +129,7 @@ def test_a_source_that_misleads_is_found_and_mended_by_fallback_and_by_regroupin
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_subset_that_another_group_serves_better_moves_there_and_both_groups_are_trained_again(
     tiny_experiment: MakeExperiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -101,6 +101,7 @@ def test_weights_learnt_without_labels_are_known_to_a_later_run(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_two_workers_learn_images_then_their_labels_and_what_is_done_is_kept(
     tiny_experiment: MakeExperiment, tmp_path: Path
 ) -> None:

@@ -66,6 +66,7 @@ def test_a_start_is_learnt_over_the_training_images_of_the_runs_own_subsets(
     assert lines[-2:] == ["catalogue: up to date, skipped", "pretrain: up to date, skipped"]
 
 
+@pytest.mark.long
 def test_two_workers_learn_a_start_over_subsets_of_a_source_and_then_its_labels(
     tiny_experiment: MakeExperiment, tmp_path: Path
 ) -> None:

@@ -15,6 +15,7 @@ pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(300)]
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_what_a_search_chose_of_augmentation_is_in_its_recipe_its_model_and_its_baselines(
     profiled_experiment: Callable[..., ExperimentConfig],
 ) -> None:
