@@ -20,7 +20,7 @@ from orchestrator.cluster.resources import observe_cluster
 from orchestrator.cluster.training import TrainingJob, TrainingPlan, train_groups
 from orchestrator.config import DataConfig
 from orchestrator.data.pixels import PixelCache, write_pixels
-from orchestrator.data.reader import PixelReader
+from orchestrator.data.reader import PixelReader, write_fragments
 from orchestrator.data.samples import CachedSamples
 from orchestrator.data.streamed_source import StreamedSource
 from orchestrator.errors import OrchestratorError
@@ -73,8 +73,10 @@ def trained(
     directory.mkdir()
     notes, pixels = directory / "notes", str(directory / "pixels")
     samples = some_samples(directory / "pixels", has_source=has_source)
+    listing = str(directory / "fragments.json")
+    write_fragments(listing, [])
     reader = PixelReader(
-        data=DataConfig(uri=pixels), image_size=IMAGE_PX, resize="crop", pixels_uri=pixels, fragments_uri=""
+        data=DataConfig(uri=pixels), image_size=IMAGE_PX, resize="crop", pixels_uri=pixels, fragments_uri=listing
     )
     job = TrainingJob(
         group="only",
