@@ -139,7 +139,7 @@ class SourceData:
         return self._without_copies(self.table.where(split="train"))
 
     def _learnt(self, split: str) -> NDArray[np.int64]:
-        return self._without_copies(_of_classes(self.table, split, self.classes))
+        return self._without_copies(self.table.of_classes(self.table.where(split=split), self.classes))
 
     def _without_copies(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         return positions if self._is_copy is None else positions[~self._is_copy[positions]]
@@ -382,10 +382,3 @@ def _classes(pretrain: PretrainConfig, source: Catalogue) -> tuple[str, ...]:
 
 def _places(texts: pa.ChunkedArray, names: pa.Array) -> NDArray[np.int64]:
     return np.asarray(pc.index_in(texts, value_set=names), dtype=np.int64)
-
-
-def _of_classes(table: SampleTable, split: str, classes: Sequence[str]) -> NDArray[np.int64]:
-    positions = table.where(split=split)
-    labels = table.table.column("label").take(pa.array(positions))
-    chosen: NDArray[np.int64] = positions[np.asarray(pc.is_in(labels, value_set=pa.array(classes, pa.string())))]
-    return chosen

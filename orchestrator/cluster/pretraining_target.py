@@ -14,7 +14,7 @@ from orchestrator.config import ExperimentConfig, PretrainingTargetConfig
 from orchestrator.data.catalogue import SampleTable
 from orchestrator.data.reader import PixelReader
 from orchestrator.data.samples import CachedSamples
-from orchestrator.data.streamed_source import StreamedSource
+from orchestrator.data.streamed_source import READ_COLUMNS, StreamedSource
 from orchestrator.errors import DataError
 from orchestrator.finetune.companions import Companion
 from orchestrator.records import Catalogue, PretrainingTarget
@@ -68,19 +68,18 @@ class TargetData:
     @property
     def is_streamed(self) -> bool:
         """Tell whether the training images are streamed: some of them are not cached."""
-        return len(self.table.cached(self._training)) < len(self._training)
+        return not self.table.are_cached(self._training)
 
     def stream(self, classes: Sequence[str]) -> StreamedSource | None:
         """Give all training images, labelled as those of the companion are, where not all of them are cached."""
         if not self.is_streamed:
             return None
-        targets = self.table.class_indices(self._training, [*classes, *self._own_classes(classes)])
-        return StreamedSource.of(self.table.table.take(pa.array(self._training)), targets, self.reader)
+        rows = self.table.table.select(READ_COLUMNS).take(pa.array(self._training))
+        return StreamedSource.of(rows, self._targets(classes), self.reader)
 
     def described(self, classes: Sequence[str]) -> PretrainingTarget:
         """Say what is learnt beside a source with these classes."""
-        streamed = self.stream(classes)
-        labels = self._samples(classes).labels if streamed is None else streamed.labels
+        labels = self._targets(classes) if self.is_streamed else self._samples(classes).labels
         found = set(labels.tolist())
         return PretrainingTarget(
             data_uri=self.data_uri,
@@ -102,6 +101,9 @@ class TargetData:
                 remedy="Check data.split and data.max_cache_bytes, or leave pretrain.with_target out.",
             )
         return samples
+
+    def _targets(self, classes: Sequence[str]) -> NDArray[np.int64]:
+        return self.table.class_indices(self._training, [*classes, *self._own_classes(classes)])
 
     def _own_classes(self, classes: Sequence[str]) -> list[str]:
         """Name the classes of the training images that the source has not."""

@@ -293,6 +293,16 @@ class SampleTable:
         kept: NDArray[np.int64] = positions[np.asarray(self.table.column("pixel_row").take(pa.array(positions))) >= 0]
         return kept
 
+    def are_cached(self, positions: NDArray[np.int64]) -> bool:
+        """Tell whether the pixels of all of these samples are cached."""
+        return len(self.cached(positions)) == len(positions)
+
+    def of_classes(self, positions: NDArray[np.int64], classes: Sequence[str]) -> NDArray[np.int64]:
+        """Keep those of these samples whose label is one of the classes, in their order."""
+        labels = self.table.column("label").take(pa.array(positions))
+        kept: NDArray[np.int64] = positions[np.asarray(pc.is_in(labels, value_set=pa.array(classes, pa.string())))]
+        return kept
+
     def classes(self, positions: NDArray[np.int64] | None = None) -> tuple[str, ...]:
         """Give the labels of these samples, of all rows without positions: each once, sorted."""
         texts = pc.unique(self._labels(positions)).to_pylist()

@@ -42,7 +42,7 @@ from orchestrator.records import (
 from orchestrator.stages.answers import plan_of
 from orchestrator.stages.context import GroupContext
 from orchestrator.stages.predicted import PredictedRows, predicted
-from orchestrator.stages.sources import unseen_images
+from orchestrator.stages.sources import unseen_blocks
 from orchestrator.stages.train import read_models
 
 _EVALUATION = "evaluation.json"
@@ -272,13 +272,12 @@ def _outliers(context: GroupContext, card: ModelCard, rows: PredictedRows, plan:
     """Test how a model that tells outliers scores images of the source that it never saw."""
     if context.source is None or rows.outlier_scores is None:
         return None
-    unseen = number_rows(unseen_images(context.source, context.table, seed=context.config.seed))
-    blocks = blocks_of(unseen, BLOCK_ROWS)
+    blocks, together = unseen_blocks(context.source, context.table, seed=context.config.seed)
     return judge_predicted_outliers(
         rows,
         score_outliers(blocks, context.source.reader, plan),
         card.negatives,
-        source_together=[name for block in blocks for name in block.column("together").to_pylist()],
+        source_together=together,
         bootstrap_samples=context.config.evaluate.bootstrap_samples,
         seed=context.config.seed,
     )

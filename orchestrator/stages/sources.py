@@ -9,12 +9,12 @@ from functools import lru_cache
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pyarrow import compute as pc
 
 from orchestrator.config import SourceConfig
 from orchestrator.data.catalogue import SampleTable
 from orchestrator.data.duplicates import copies_among
 from orchestrator.data.identity import stable_fraction
+from orchestrator.data.reader import BLOCK_ROWS, blocks_of, number_rows
 from orchestrator.data.samples import CachedSamples
 from orchestrator.data.streamed_source import READ_COLUMNS, StreamedSource
 from orchestrator.errors import DataError
@@ -66,8 +66,8 @@ def is_source_streamed(source: LabelledImages) -> bool:
 
     Also where those are copies of the run's own images, which to find may take long.
     """
-    positions = _of_classes(source.samples, ["train"], source.classes)
-    return len(source.samples.cached(positions)) < len(positions)
+    table = source.samples
+    return not table.are_cached(table.of_classes(table.where(split="train"), source.classes))
 
 
 def streamed_source(
@@ -130,6 +130,12 @@ def known_classes(config: SourceConfig, catalogue: Catalogue) -> list[str]:
     return list(wanted or [*unlabelled, *catalogue.labels])
 
 
+def unseen_blocks(source: LabelledImages, target: SampleTable, *, seed: int) -> tuple[list[pa.Table], list[str]]:
+    """Give `unseen_images`, numbered, in blocks of one fragment each, and what each shares with its kin, in turn."""
+    blocks = blocks_of(number_rows(unseen_images(source, target, seed=seed)), BLOCK_ROWS)
+    return blocks, [name for block in blocks for name in block.column("together").to_pylist()]
+
+
 def unseen_images(source: LabelledImages, target: SampleTable, *, seed: int) -> pa.Table:
     """Give catalogue rows of the source's validation and test images, at most 1,024, drawn by their identity."""
     positions = _positions(source.samples, ["val", "test"], source.classes, target)
@@ -152,15 +158,8 @@ def _training_positions(source: LabelledImages, target: SampleTable) -> NDArray[
 def _positions(
     table: SampleTable, splits: Sequence[str], classes: Sequence[str], target: SampleTable
 ) -> NDArray[np.int64]:
-    positions = _of_classes(table, splits, classes)
+    positions = table.of_classes(np.sort(np.concatenate([table.where(split=split) for split in splits])), classes)
     chosen: NDArray[np.int64] = positions[~_copied(table, target)[positions]]
-    return chosen
-
-
-def _of_classes(table: SampleTable, splits: Sequence[str], classes: Sequence[str]) -> NDArray[np.int64]:
-    positions = np.sort(np.concatenate([table.where(split=split) for split in splits]))
-    labels = table.table.column("label").take(pa.array(positions))
-    chosen: NDArray[np.int64] = positions[np.asarray(pc.is_in(labels, value_set=pa.array(classes, pa.string())))]
     return chosen
 
 

@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 
 from orchestrator.cluster.subset_training import PackingPlan, score_packed
 from orchestrator.config import Negatives
-from orchestrator.data.reader import BLOCK_ROWS, blocks_of, number_rows
 from orchestrator.evaluation.outlier_judging import judge_predicted_outliers
 from orchestrator.evaluation.outliers import Scores
 from orchestrator.evaluation.parts import PredictionParts
 from orchestrator.records import OutlierScores
 from orchestrator.stages.context import GroupContext
-from orchestrator.stages.sources import unseen_images
+from orchestrator.stages.sources import unseen_blocks
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,12 +49,9 @@ def score_source(context: GroupContext, models: Mapping[str, str], plan: Packing
     """
     if context.source is None or not models:
         return SourceScores()
-    blocks = blocks_of(number_rows(unseen_images(context.source, context.table, seed=context.config.seed)), BLOCK_ROWS)
+    blocks, together = unseen_blocks(context.source, context.table, seed=context.config.seed)
     if not blocks:
         return SourceScores()
     subsets = list(models)
     found = score_packed(list(models.values()), blocks, context.source.reader, plan, context.shape)
-    return SourceScores(
-        by_subset={subsets[index]: scores for index, scores in found},
-        together=[name for block in blocks for name in block.column("together").to_pylist()],
-    )
+    return SourceScores(by_subset={subsets[index]: scores for index, scores in found}, together=together)

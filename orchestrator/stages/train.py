@@ -144,10 +144,10 @@ def _can_share(context: GroupContext, hyperparameters: Hyperparameters) -> bool:
     return any(batch_norm_layers(stage) for stage in stages)
 
 
-def headless(subsets: Sequence[str], samples: GroupSamples) -> list[str]:
+def headless(subsets: Sequence[str], trained: GroupSamples | ModelCard) -> list[str]:
     """Name the subsets that have no head where each has one of its own: those without training images."""
-    known = {head.task for head in samples.tasks}
-    return [name for name in subsets if name not in known] if samples.heads == "subset" else []
+    known = {head.task for head in trained.tasks}
+    return [name for name in subsets if name not in known] if trained.heads == "subset" else []
 
 
 def _say_source(context: GroupContext, job: TrainingJob) -> None:

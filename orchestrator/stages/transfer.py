@@ -21,7 +21,7 @@ from orchestrator.stages.evaluate import read_answers, read_evaluations
 from orchestrator.stages.regroup import REGROUPED, regroup
 from orchestrator.stages.settling import why_kept
 from orchestrator.stages.subjects import Subject, by_split
-from orchestrator.stages.train import read_models
+from orchestrator.stages.train import headless, read_models
 
 _TRANSFER = "transfer.json"
 
@@ -140,8 +140,9 @@ def _fall_back(
     results: Sequence[ArmResult],
 ) -> tuple[list[SubsetTransfer], list[ArmResult]]:
     """Give every subset the arm's model that its validation images speak for; gives the arms that were kept, too."""
-    headless = _headless_subsets(context)
-    chosen = [None if found.subset in headless else choose_better(found.validation) for found in judged]
+    # No other model predicts for them.
+    without_head = {name for card in read_models(context) for name in headless(card.subsets, card)}
+    chosen = [None if found.subset in without_head else choose_better(found.validation) for found in judged]
     wanted = [
         _arm_of(results, subject.subset, choice.name)
         for subject, choice in zip(subjects, chosen, strict=True)
@@ -150,7 +151,7 @@ def _fall_back(
     kept = arms.with_model(wanted)
     settled = []
     for subject, found, choice in zip(subjects, judged, chosen, strict=True):
-        if subject.subset in headless:
+        if subject.subset in without_head:
             reason = "it has no training images, and so a head of its own in no model"
             settled.append(found.model_copy(update={"reason": reason}))
         elif choice is None:
@@ -158,12 +159,6 @@ def _fall_back(
         else:
             settled.append(_give(context, subject, found, choice, kept))
     return settled, kept
-
-
-def _headless_subsets(context: GroupContext) -> set[str]:
-    """Name the subsets that have no head where subsets have heads of their own: no other model predicts for them."""
-    cards = [card for card in read_models(context) if card.heads == "subset"]
-    return {name for card in cards for name in set(card.subsets) - {head.task for head in card.tasks}}
 
 
 def _with_cost(results: Sequence[ArmResult], kept: Sequence[ArmResult]) -> list[ArmResult]:
