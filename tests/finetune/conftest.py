@@ -1,10 +1,20 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
+import torch
 from finetune_examples import LABELS, a_spec
 
 from orchestrator.finetune.classifier import Classifier, new_classifier
 from orchestrator.finetune.weights import load_pretrained
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Networks this small are faster in one thread, and round alike on every machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,14 +20,7 @@ from orchestrator.finetune.reptile_checkpoints import load_reptile, save_reptile
 from orchestrator.finetune.reptile_tasks import TaskPool, draw_batches
 from orchestrator.finetune.reptile_training import SubsetSamples, train_reptile
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks this small are faster in one thread, and round alike on every machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_an_outer_step_is_the_formula_by_hand() -> None:

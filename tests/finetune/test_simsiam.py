@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,18 +19,11 @@ from orchestrator.finetune.simsiam_checkpoints import SimSiamState, load_simsiam
 from orchestrator.finetune.simsiam_training import SimSiamEnd, SimSiamResult, train_simsiam
 from orchestrator.finetune.weights import load_pretrained
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 QUICK = SimSiamConfig(epochs=3, batch_size=16, learning_rate=1.0, width=16)
 # So strong that it collapses within a few epochs where the gradient is not stopped.
 STRONG = SimSiamConfig(epochs=12, batch_size=16, learning_rate=8.0, weight_decay=1e-2, width=16)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks this small are faster in one thread, and round alike on every machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class WithoutStop(SimSiam):

@@ -21,18 +21,11 @@ from orchestrator.finetune.simsiam_checkpoints import SimSiamState
 from orchestrator.finetune.simsiam_training import SimSiamResult, train_simsiam
 from orchestrator.finetune.weights import load_pretrained
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CONFIG = SimSiamConfig(epochs=3, batch_size=16, learning_rate=1.0, width=16)
 # The last batch of each epoch has a single image, which plan_batches joins to the one before.
 SAMPLES = some_samples(49)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks this small are faster in one thread, and round alike on every machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @dataclass

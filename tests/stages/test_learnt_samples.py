@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from finetune_examples import a_spec
+from group_contexts import a_context
 from sample_tables import a_table
 from tiny_experiments import experiment_dict
-from workbenches import random_workbench
 
-from orchestrator.cluster.resources import ClusterShape
 from orchestrator.data.catalogue import data_fingerprint
-from orchestrator.data.reader import PixelReader
 from orchestrator.errors import ConfigError
 from orchestrator.experiment_file import validate_experiment
 from orchestrator.records import (
     Group,
-    GroupingRule,
-    Groups,
     Pretraining,
     PretrainingTarget,
-    Profile,
     StartingWeights,
 )
-from orchestrator.runs import RunDirectory
 from orchestrator.stages.context import GroupContext
 from orchestrator.stages.search_checks import require_unlearnt_folds
 
@@ -34,22 +29,8 @@ GROUP = Group(name="low", subsets=["all"], num_images=40, score_range=(0.0, 1.0)
 @pytest.fixture
 def context() -> GroupContext:
     config = validate_experiment(experiment_dict("/data", "/runs", search={"few_shot_threshold": 20}))
-    return GroupContext(
-        config=config,
-        run_directory=RunDirectory.of(config),
-        backbone=random_workbench(a_spec()).backbone,
-        table=a_table(["cat", "dog"] * 20, splits=("train", "train", "val", "test")),
-        reader=PixelReader(data=config.data, image_size=8, resize="crop", pixels_uri="/p", fragments_uri=""),
-        profile=Profile(subsets=[], split="train", rarefied_to=None, seconds=0.0),
-        groups=Groups(
-            groups=[GROUP],
-            method="quantiles",
-            measures=["label_entropy"],
-            rule=GroupingRule(means=[0.0], deviations=[1.0]),
-        ),
-        shape=ClusterShape(nodes=()),
-        say=lambda line: None,
-    )
+    table = a_table(["cat", "dog"] * 20, splits=("train", "train", "val", "test"))
+    return a_context(config, table, Path("/p"), a_spec(), GROUP)
 
 
 def pretrained_on(context: GroupContext, data: str) -> GroupContext:

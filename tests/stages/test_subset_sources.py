@@ -3,37 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from finetune_examples import a_spec
+from group_contexts import a_context as context_of
 from sample_tables import a_table
+from test_source_images import images
 from tiny_experiments import experiment_dict
-from workbenches import random_workbench
 
-from orchestrator.cluster.resources import ClusterShape
-from orchestrator.data.catalogue import SampleTable, data_fingerprint, summarise
-from orchestrator.data.reader import PixelReader
+from orchestrator.data.catalogue import SampleTable
 from orchestrator.evaluation.outliers import judge_outliers
 from orchestrator.evaluation.predictions import Predictions
 from orchestrator.experiment_file import validate_experiment
 from orchestrator.finetune.companions import Companion
-from orchestrator.records import (
-    Catalogue,
-    Group,
-    GroupingRule,
-    Groups,
-    Hyperparameters,
-    Profile,
-    Recipe,
-    SourceUse,
-)
-from orchestrator.runs import RunDirectory
+from orchestrator.records import Group, Hyperparameters, Recipe, SourceUse
 from orchestrator.stages.context import GroupContext
-from orchestrator.stages.distances import LabelledImages
-from orchestrator.stages.sources import known_classes
 from orchestrator.stages.subset_outliers import SourceScores
 from orchestrator.stages.train import joint_source, model_fingerprint
 
@@ -60,37 +48,8 @@ def a_context(source: SampleTable | None, **fields: Any) -> GroupContext:
     table = a_table(LABELS, pixels="target", splits=("train", "train", "val", "test")).table
     place = table.schema.get_field_index("subset")
     subsets = SampleTable(table.set_column(place, "subset", pa.array(SUBSETS)))
-    reader = PixelReader(data=config.data, image_size=8, resize="crop", pixels_uri="/p", fragments_uri="")
-    context = GroupContext(
-        config=config,
-        run_directory=RunDirectory.of(config),
-        backbone=random_workbench(a_spec()).backbone,
-        table=subsets,
-        reader=reader,
-        profile=Profile(subsets=[], split="train", rarefied_to=None, seconds=0.0),
-        groups=Groups(
-            groups=[GROUP],
-            method="quantiles",
-            measures=["label_entropy"],
-            rule=GroupingRule(means=[0.0], deviations=[1.0]),
-        ),
-        shape=ClusterShape(nodes=()),
-        say=lambda line: None,
-    )
-    if source is None or config.source is None:
-        return context
-    catalogue = Catalogue(
-        table="t",
-        quarantine="q",
-        pixels="p",
-        image_size=8,
-        data_fingerprint=data_fingerprint(source.table),
-        seconds=0.0,
-        **summarise(source.table),
-    )
-    classes = known_classes(config.source, catalogue)
-    images = LabelledImages(catalogue=catalogue, samples=source, reader=reader, classes=classes)
-    return replace(context, source=images)
+    context = context_of(config, subsets, Path("/p"), a_spec(), GROUP)
+    return context if source is None else replace(context, source=images(source, **fields))
 
 
 def companion_beside(context: GroupContext, subset: str) -> tuple[Companion, SourceUse]:
